@@ -1,0 +1,39 @@
+# The project's commands. Python 3.11 or later and make are all they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# make demo SECONDS=20 ends by itself; without, it goes on until Ctrl-C.
+SECONDS ?= 0
+# make test ARGS="-k limiter" is passed on to pytest.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end by itself)
+	@$(BIN)/python -m celery_concurrency.demo --seconds $(SECONDS)
+
+test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff: style and order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+clean: ## remove what the commands above made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

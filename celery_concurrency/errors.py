@@ -1,0 +1,56 @@
+"""Every error that celery-concurrency raises on purpose; all floors use them.
+
+One root, so that a user can catch all of them; each docstring's first line is
+the default message, and each message names a remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class ConcurrencyError(Exception):
+    """Something went wrong in celery-concurrency."""
+
+    def __init__(self, message: str | None = None) -> None:
+        if message is None:
+            message = (self.__doc__ or type(self).__name__).splitlines()[0]
+        super().__init__(message)
+
+
+class ImproperlyConfigured(ConcurrencyError):
+    """A Celery setting of celery-concurrency is missing or has a bad value."""
+
+
+class InvalidTag(ConcurrencyError):
+    """A tag has to be a non-empty text or an integer, 200 characters at most."""
+
+
+class InvalidConfig(ConcurrencyError):
+    """The configuration is not valid; nothing was changed.
+
+    Attributes:
+        details: one entry a mistake, ``{"field": "platform_max.douyin",
+            "problem": "..."}``; empty where the whole is unreadable.
+    """
+
+    def __init__(self, message: str | None = None, details: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.details = list(details)
+
+
+class ConfigConflict(ConcurrencyError):
+    """The configuration was changed by others at the same moment; try again."""
+
+
+class LimiterUnavailable(ConcurrencyError):
+    """Redis could not be asked; check that it runs and concurrency_redis_url."""
+
+
+class RunEnded(ConcurrencyError):
+    """This run was given up or its time is over, so it gets no tokens any more."""
+
+
+class LimitReached(ConcurrencyError):
+    """A limit of the task has no room; the task waits and runs when it has."""

@@ -1,0 +1,110 @@
+"""The Celery settings of celery-concurrency: their defaults, and what may be in them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from celery_concurrency.config import Config
+from celery_concurrency.errors import ImproperlyConfigured, InvalidConfig
+from celery_concurrency.limiter import DEFAULT_PREFIX
+
+PREFIX: Final = "concurrency_"
+
+#: How Celery spells a Redis URL, and how we do.
+_SCHEMES: Final = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "sentinel": "sentinel",
+    "unix": "unix",
+    "redis+socket": "unix",
+    "socket": "unix",
+}
+
+
+class Settings(BaseModel):
+    """What an app's Celery configuration says to us (``concurrency_…``).
+
+    Attributes:
+        redis_url: where tokens live; the broker's if that is Redis, else the
+            result backend's.
+        redis_options: what the URL can't say (``connection.connect``), where it is
+            the broker's or the result backend's; no setting of its own.
+        key_prefix: of all Redis keys.
+        waiting: how a task waits that finds no room; ``auto`` is ``retry``.
+        retry_countdown: seconds until a task that found no room asks again.
+        redis_unavailable: what a task does that can't ask: ``retry`` or ``run``.
+        exempt: task-name globs that are never gated.
+        default_config: changes to the built-in default configuration.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    redis_url: Annotated[str, Field(min_length=1)]
+    redis_options: dict[str, Any] = {}
+    key_prefix: Annotated[str, Field(min_length=1)] = DEFAULT_PREFIX
+    waiting: Literal["auto", "retry"] = "auto"
+    # Strict, so that True is no second.
+    retry_countdown: Annotated[float, Field(strict=True, gt=0, le=86_400)] = 30
+    redis_unavailable: Literal["retry", "run"] = "retry"
+    exempt: tuple[str, ...] = ()
+    default_config: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, conf: Any) -> Settings:
+        """Read the settings of an app.
+
+        Args:
+            conf: ``app.conf``, which has no types.
+
+        Raises:
+            ImproperlyConfigured: names the setting, and what may be in it.
+        """
+        given = {
+            name: conf[PREFIX + name]
+            for name in cls.model_fields
+            if name != "redis_options" and conf.get(PREFIX + name) is not None
+        }
+        if "redis_url" not in given:
+            given["redis_url"], given["redis_options"] = _redis_of(conf)
+        try:
+            settings = cls.model_validate(given)
+            Config().merged(settings.default_config)
+        except ValidationError as exc:
+            error = exc.errors()[0]
+            name = PREFIX + ".".join(map(str, error["loc"]))
+            raise ImproperlyConfigured(f"{name} is {error['input']!r}: {error['msg']}") from None
+        except InvalidConfig as exc:
+            raise ImproperlyConfigured(f"{PREFIX}default_config: {exc}") from None
+        return settings
+
+
+def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:
+    """Return the URL of the broker or the result backend, and what goes with it.
+
+    Raises:
+        ImproperlyConfigured: neither is Redis.
+    """
+    # Attributes and not keys: these also know CELERY_BROKER_URL and the like, in
+    # which `celery -b URL` is kept.
+    for url, options, ssl in (
+        ("broker_read_url", "broker_transport_options", "broker_use_ssl"),
+        ("result_backend", "result_backend_transport_options", "redis_backend_use_ssl"),
+    ):
+        value = getattr(conf, url)
+        text = ";".join(value) if isinstance(value, list | tuple) else str(value or "")
+        scheme, colon, rest = text.partition("://")
+        if colon and scheme in _SCHEMES:
+            if scheme != "sentinel":
+                rest = rest.partition(";")[0]  # the others are where the broker fails over to
+            if _SCHEMES[scheme] == "unix":
+                rest = rest.replace("virtual_host=", "db=")
+            return f"{_SCHEMES[scheme]}://{rest}", {
+                **(conf.get(options) or {}),
+                "ssl": conf.get(ssl),
+            }
+    raise ImproperlyConfigured(
+        "neither the broker nor the result backend is Redis, so set concurrency_redis_url "
+        "to the Redis that is to hold the tokens, as 'redis://localhost:6379/0'"
+    )

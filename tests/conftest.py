@@ -1,0 +1,84 @@
+"""What tests share: a server of their own, an empty one for each test, a limiter on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from celery_concurrency.connection import connect
+from celery_concurrency.demo.server import Server
+from celery_concurrency.limiter import Limiter
+from tests.workers import Worker, import_project
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """One server for all tests; nothing outside of them uses it."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty server; broker and result backend of ``project`` and ``worker``."""
+    url = server.url()
+    with Redis.from_url(url) as client:
+        client.flushall()
+    monkeypatch.setenv("BROKER_URL", url)
+    monkeypatch.setenv("RESULT_BACKEND", url)
+    return url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A plain client for looking at keys; texts, not bytes."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def limiter(redis_url: str) -> Iterator[Limiter]:
+    """A limiter with the default configuration."""
+    client = connect(redis_url)
+    yield Limiter(client)
+    client.close()
+
+
+@pytest.fixture
+def project(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Imports a project anew, to send to: ``project("plain", COUNTDOWN="1")``.
+
+    What is named is set in the environment, also for workers started after it.
+    """
+
+    def use(name: str, **env: str) -> ModuleType:
+        for variable, value in env.items():
+            monkeypatch.setenv(variable, value)
+        return import_project(name)
+
+    return use
+
+
+@pytest.fixture
+def worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts worker processes and ends them: ``worker("plain", pool="threads")``.
+
+    Takes what ``Worker`` takes.
+    """
+    started: list[Worker] = []
+
+    def start(name: str, **options: Any) -> Worker:
+        log = tmp_path / f"worker{len(started)}.log"
+        one = Worker(f"tests.projects.{name}", log, **options)
+        started.append(one)
+        one.wait_until_ready()
+        return one
+
+    yield start
+    for one in started:
+        one.stop()
