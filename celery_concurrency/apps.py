@@ -1,0 +1,53 @@
+"""What we keep for a Celery app: its settings, and a limiter for each process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from celery import Celery
+
+from celery_concurrency.connection import connect
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.settings import Settings
+
+_settings: WeakKeyDictionary[Any, Settings] = WeakKeyDictionary()
+# A limiter's locks and threads don't survive a fork: a child makes its own.
+_limiters: WeakKeyDictionary[Any, tuple[int, Limiter]] = WeakKeyDictionary()
+
+
+def settings_of(app: Celery) -> Settings:
+    """Return an app's settings, read once.
+
+    Raises:
+        ImproperlyConfigured: see ``Settings.of``.
+    """
+    app = _real(app)
+    if app not in _settings:
+        _settings[app] = Settings.of(app.conf)
+    return _settings[app]
+
+
+def limiter_of(app: Celery) -> Limiter:
+    """Return this process's limiter for an app; nothing is sent to Redis yet.
+
+    Raises:
+        ImproperlyConfigured: see ``Settings.of`` and ``connect``.
+    """
+    app = _real(app)
+    pid, limiter = _limiters.get(app, (0, None))
+    if limiter is None or pid != os.getpid():
+        settings = settings_of(app)
+        limiter = Limiter(
+            connect(settings.redis_url, settings.redis_options),
+            settings.key_prefix,
+            settings.default_config,
+        )
+        _limiters[app] = (os.getpid(), limiter)
+    return limiter
+
+
+def _real(app: Any) -> Any:
+    # current_app and the like are proxies, which can't be looked up by identity.
+    return app._get_current_object() if hasattr(app, "_get_current_object") else app

@@ -1,0 +1,265 @@
+"""The gate: the path of a run from its message's receipt to its end.
+
+Handlers of Celery's signals can't stop a task (what they raise is swallowed),
+and ``before_start`` can. So ``task_prerun`` asks the limiter and keeps the
+answer on the request, ``before_start`` acts on it, and ``task_postrun`` gives
+back the tokens or sends the message on. Where they are put in is ``task.py``'s
+matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from celery.exceptions import Retry, SoftTimeLimitExceeded
+
+from celery_concurrency.apps import limiter_of, settings_of
+from celery_concurrency.errors import (
+    ConcurrencyError,
+    ConfigConflict,
+    LimiterUnavailable,
+    LimitReached,
+    RunEnded,
+)
+from celery_concurrency.limiter import Granted
+from celery_concurrency.limits import BUILTIN_TAGS
+from celery_concurrency.message import KeptMessage
+from celery_concurrency.tags import tags_of
+
+logger = logging.getLogger(__name__)
+
+#: What the worker's main process adds to a request, for the process that runs it.
+TOKEN: Final = "concurrency_token"  # noqa: S105 - the name of a field, no secret
+MESSAGE: Final = "concurrency_message"
+
+#: The attribute of a request under which its run is kept; headers become attributes too.
+RUN: Final = "_concurrency_run"
+
+#: Seconds between two tries to send a message on while the broker is away.
+PAUSES: Final = (0.2, 0.5, 1, 2, 5)
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a task, and what the limiter said of it.
+
+    Attributes:
+        token: its identity; the main process and the child share it.
+        message: the task's message, to be sent on if it has to wait.
+        tags: the tags that its limits follow from.
+        admitted: it may run.
+        held: it holds tokens that have to be given back.
+        reason: why it waits; no verdict means no.
+        failure: the task is at fault and fails with this.
+        turned_away: it was told to wait, so its message has to find a place.
+    """
+
+    token: str
+    message: KeptMessage | None
+    tags: dict[str, object]
+    admitted: bool = False
+    held: bool = False
+    reason: ConcurrencyError | None = None
+    failure: Exception | None = None
+    turned_away: bool = False
+
+
+def is_gated(task: Any) -> bool:
+    """Return whether this task asks for tokens: not Celery's own, not an exempt one."""
+    name = task.name
+    if name.startswith("celery.") or not getattr(task.before_start, "is_gate", False):
+        return False
+    return not any(fnmatchcase(name, glob) for glob in settings_of(task.app).exempt)
+
+
+def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
+    """``task_received``, in the main process: name the run, keep its message."""
+    if request is not None and is_gated(request.task):
+        request.request_dict[TOKEN] = _new_token(request.id)
+        request.request_dict[MESSAGE] = KeptMessage.of(request)
+
+
+def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
+    """``task_prerun``, where the task runs: ask for its tokens, keep the answer."""
+    request = task.request
+    if request.is_eager or not is_gated(task):
+        return
+    run = _begin(request)
+    try:
+        _ask(task, run)
+    except LimiterUnavailable as exc:
+        run.held = False  # the limiter gives up by itself what it may have taken
+        run.reason = exc
+        run.admitted = settings_of(task.app).redis_unavailable == "run"
+        _log(logging.WARNING, task, run, "runs" if run.admitted else "waits", str(exc))
+    except (RunEnded, ConfigConflict) as exc:
+        run.held, run.reason = False, exc  # it comes back as another run
+        _log(logging.WARNING, task, run, "waits", str(exc))
+    except Exception as exc:  # noqa: BLE001 - Celery would swallow it: the task fails with it
+        run.failure = exc
+        # Of the mistakes that end here none has asked; a time limit may strike at any moment.
+        run.held = run.held and isinstance(exc, SoftTimeLimitExceeded)
+
+
+def check(task: Any) -> None:
+    """``before_start``: let the run go on, or stop it.
+
+    Raises:
+        celery.exceptions.Retry: it has to wait.
+        InvalidTag: it is mistagged; so are other mistakes of the task's author.
+        ConcurrencyError: it has to wait, and there is no message to send on.
+    """
+    request = task.request
+    if request.is_eager or request.called_directly or not is_gated(task):
+        return
+    run: Run = getattr(request, RUN, None) or _begin(request)
+    if run.failure:
+        raise run.failure
+    if run.admitted:
+        return
+    if run.message is None:
+        # A task that says RETRY for ever would be worse than one that says what is wrong.
+        raise ConcurrencyError(
+            f"task {task.name} {run.reason}, but the worker kept no message to send on: "
+            "name celery_concurrency.signals in imports"
+        )
+    run.turned_away = True
+    raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
+
+
+def on_postrun(sender: Any = None, task: Any = None, **_: Any) -> None:
+    """``task_postrun``, after the task's state was written: release, or send on."""
+    run: Run | None = task.request.__dict__.pop(RUN, None)
+    if run is None:
+        return
+    try:
+        _end(task, run)
+    except SoftTimeLimitExceeded:
+        # It strikes once. A second release does no harm, and sending on sees to itself.
+        _end(task, run)
+
+
+def _end(task: Any, run: Run) -> None:
+    if run.turned_away and run.message:
+        _send_on(task, run, run.message)
+    elif run.held:
+        _release(task, run)
+
+
+def _new_token(task_id: str) -> str:
+    return f"{task_id}:{secrets.token_hex(8)}"
+
+
+def _begin(request: Any) -> Run:
+    """Make the run of a request, and take our own fields off it.
+
+    What stayed in the headers, the task's own ``retry`` would copy into its next message.
+    """
+    own = {name: request.__dict__.pop(name, None) for name in (TOKEN, MESSAGE)}
+    if request.headers:
+        request.headers = {
+            name: value for name, value in request.headers.items() if name not in own
+        } or None
+    run = Run(
+        token=own[TOKEN] or _new_token(request.id),
+        message=own[MESSAGE],
+        tags={},
+        reason=LimiterUnavailable("the limiter was not asked"),
+    )
+    setattr(request, RUN, run)
+    return run
+
+
+def _ask(task: Any, run: Run) -> None:
+    run.tags = tags_of(task)
+    if run.message and run.message.is_broadcast(task.app):
+        _refuse_broadcast(task, run)
+        return
+    # Until the answer says otherwise: a soft time limit may strike before it is read.
+    run.held = True
+    answer = limiter_of(task.app).try_acquire(
+        run.token, run.tags, task=task.name, worker=str(task.request.hostname or "")
+    )
+    run.admitted = run.held = isinstance(answer, Granted)
+    if isinstance(answer, Granted):
+        _log(logging.INFO, task, run, "granted", ", ".join(answer.limits), limits=answer.limits)
+    else:
+        run.reason = LimitReached(f"waits for {answer}")
+        _log(
+            logging.INFO, task, run, "waits", f"for {answer}",
+            limit=answer.limit, current=answer.held, max=answer.max,
+        )  # fmt: skip
+
+
+def _refuse_broadcast(task: Any, run: Run) -> None:
+    """Every worker has this message: one that waits would be sent on to all of them."""
+    if any(tag in run.tags for tag in BUILTIN_TAGS):
+        raise ConcurrencyError(
+            f"task {task.name} came by a broadcast queue, which can't be limited: send it to "
+            "another queue, take its tags off, or name it in concurrency_exempt"
+        )
+    run.admitted = True
+
+
+def _send_on(task: Any, run: Run, message: KeptMessage) -> None:
+    """Send the message on for later; while nothing takes it, keep the slot and try on."""
+    countdown = settings_of(task.app).retry_countdown
+    attempt = 0
+    while True:
+        # Everything: a lost message is worse than a slot held. A soft time limit may
+        # strike here too, and the run has nothing left to do but this.
+        try:
+            if attempt:
+                time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
+            message.publish(task.app, countdown)
+        except Exception as exc:  # noqa: BLE001
+            attempt += 1
+            _log(
+                logging.WARNING,
+                task,
+                run,
+                "keeps its slot",
+                f"as its message finds no place: {exc}",
+            )
+        else:
+            return
+
+
+def _release(task: Any, run: Run) -> None:
+    try:
+        held = limiter_of(task.app).release(run.token)
+    except LimiterUnavailable as exc:
+        _log(logging.WARNING, task, run, "releases later", str(exc))
+    else:
+        _log(logging.INFO, task, run, "released", "" if held else "after its tokens had expired")
+
+
+def _log(level: int, task: Any, run: Run, decision: str, detail: str, **fields: Any) -> None:
+    """Log a decision, as text and as fields of the record (``concurrency``)."""
+    if not logger.isEnabledFor(level):
+        return
+    task_id = task.request.id
+    tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
+    logger.log(
+        level,
+        "Task %s[%s] %s (%s)",
+        task.name,
+        task_id,
+        f"{decision} {detail}".rstrip(),
+        " ".join(f"{name}={value}" for name, value in tags.items()) or "no tags",
+        extra={
+            "concurrency": {
+                "decision": decision,
+                "task_id": task_id,
+                "task_name": task.name,
+                "token": run.token,
+                "tags": tags,
+                **fields,
+            }
+        },
+    )

@@ -1,0 +1,91 @@
+"""Where the gate is put in: all tasks of a worker, or those of one base class."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+from celery import Celery, Task, signals
+from celery._state import _get_active_apps, connect_on_app_finalize
+
+from celery_concurrency import gate
+from celery_concurrency.worker import ConcurrencyStep
+
+
+def gate_class(cls: type[Any]) -> None:
+    """Put the gate in front of a task class's ``before_start``; once, however often called.
+
+    Each task has a class of its own, so this reaches a task whatever its base
+    class does with ``before_start``, calling super or not.
+    """
+    original = cls.before_start
+    if getattr(original, "is_gate", False):
+        return
+
+    @wraps(original)
+    def before_start(self: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        gate.check(self)
+        original(self, task_id, args, kwargs)
+
+    before_start.is_gate = True  # type: ignore[attr-defined]  # a mark on a function
+    cls.before_start = before_start
+
+
+class _GateAnnotation:
+    """An entry of ``app.annotations``: sees each task class that is bound from now on."""
+
+    def annotate(self, cls: type[Any]) -> None:
+        if cls.name and not cls.name.startswith("celery."):  # the app's base class has no name
+            gate_class(cls)
+
+
+def gate_all_tasks() -> None:
+    """Gate every task of every app of this process, registered or yet to come."""
+    connect_on_app_finalize(_gate_app)
+    for app in _get_active_apps():
+        if app.finalized:
+            _gate_app(app)
+
+
+def _gate_app(app: Celery) -> None:
+    if not any(isinstance(entry, _GateAnnotation) for entry in app.annotations):
+        app.annotations = [_GateAnnotation(), *app.annotations]
+        # The user's own annotations come after ours, and may bring a before_start.
+        app.on_after_finalize.connect(_gate_tasks, weak=False)
+    _gate_tasks(app)
+    app.steps["worker"].add(ConcurrencyStep)
+
+
+def _gate_tasks(sender: Celery, **_: Any) -> None:
+    for task in list(sender._tasks.values()):
+        if not task.name.startswith("celery."):
+            gate_class(type(task))
+
+
+def connect_hooks() -> None:
+    """Connect the gate to Celery's signals; once, however often called."""
+    for signal, handler in (
+        (signals.task_received, gate.on_received),
+        (signals.task_prerun, gate.on_prerun),
+        (signals.task_postrun, gate.on_postrun),
+    ):
+        signal.connect(handler, weak=False, dispatch_uid=f"concurrency.{handler.__name__}")
+
+
+# Celery has no types, so its Task is Any.
+class ConcurrencyTask(Task):  # type: ignore[misc]
+    """A base class for tasks that are gated, for those who prefer to be explicit.
+
+    ``@app.task(base=ConcurrencyTask)`` gates that task, also where
+    ``celery_concurrency.signals`` is not in ``imports``; both together gate once.
+    """
+
+    abstract = True
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Celery's hook for a task class that has found its app."""
+        super().on_bound(app)
+        gate_class(cls)
+        connect_hooks()
+        app.steps["worker"].add(ConcurrencyStep)

@@ -1,0 +1,1 @@
+"""A package whose tasks a project finds by itself."""

@@ -1,0 +1,187 @@
+"""The gate at its rare moments, which no worker can be brought to at will.
+
+A task's own tracer runs it here, as a worker's pool does.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
+from celery.exceptions import SoftTimeLimitExceeded
+from kombu import Exchange, Queue
+from kombu.utils.uuid import uuid
+
+from celery_concurrency.gate import MESSAGE, TOKEN
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.message import KeptMessage
+from celery_concurrency.task import connect_hooks, gate_all_tasks
+
+
+@pytest.fixture
+def app(redis_url):
+    app = Celery("gate", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.conf.concurrency_redis_url = redis_url
+    app.conf.concurrency_exempt = ("free",)
+    connect_hooks()
+    gate_all_tasks()
+    app.finalize()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def run(app):
+    """Runs a task's body as a worker would: ``run(body, **headers)`` is its result."""
+
+    def run(body, message=None, name="work", **headers):
+        task = app.task(body, name=name, shared=False)
+        id = uuid()
+        request = {"id": id, TOKEN: f"{id}:1", MESSAGE: message, "delivery_info": {}, **headers}
+        build_tracer(name, task, app=app)(id, (), {}, request)
+        return app.AsyncResult(id)
+
+    return run
+
+
+@pytest.fixture
+def held(limiter):
+    """The account of which another run has the one token."""
+    limiter.try_acquire("other:1", {"account": "held"})
+    return "held"
+
+
+class Message:
+    """A kept message; what is told of it is whether it was sent on."""
+
+    def __init__(self, *failures, broadcast=False):
+        self.failures = list(failures)
+        self.sent = []
+        self.broadcast = broadcast
+
+    def is_broadcast(self, app):
+        return self.broadcast
+
+    def publish(self, app, countdown):
+        if self.failures:
+            raise self.failures.pop(0)
+        self.sent.append(countdown)
+
+
+def done():
+    return "done"
+
+
+def forbidden():
+    raise AssertionError("the body must not run")
+
+
+def test_a_denied_task_is_sent_on_once_and_says_retry(run, held):
+    message = Message()
+    assert run(forbidden, message, account=held).state == "RETRY"
+    assert message.sent == [30]
+
+
+def test_what_fails_while_sending_on_is_tried_again(run, held):
+    """Also a soft time limit, which may strike at any moment."""
+    message = Message(OSError("away"), SoftTimeLimitExceeded())
+    assert run(forbidden, message, account=held).state == "RETRY"
+    assert message.sent == [30]
+
+
+def test_a_denied_task_without_a_message_fails_instead_of_being_lost(run, held):
+    result = run(forbidden, account=held)
+    assert result.state == "FAILURE"
+    assert "celery_concurrency.signals in imports" in str(result.result)
+
+
+def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeypatch):
+    """The script was executed, and its reply never read."""
+    ask = Limiter.try_acquire
+
+    def interrupted(*args, **options):
+        ask(*args, **options)
+        raise SoftTimeLimitExceeded()
+
+    monkeypatch.setattr(Limiter, "try_acquire", interrupted)
+    assert run(forbidden, Message(), account="a").state == "FAILURE"
+    assert redis.keys("concurrency:semaphore:*") == []
+
+
+def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):
+    release, strikes = Limiter.release, [SoftTimeLimitExceeded()]
+
+    def interrupted(*args):
+        if strikes:
+            raise strikes.pop()
+        return release(*args)
+
+    monkeypatch.setattr(Limiter, "release", interrupted)
+    assert run(done, Message(), account="a").get() == "done"
+    assert strikes == []
+    assert redis.keys("concurrency:semaphore:*") == []
+
+
+def test_a_run_that_has_ended_waits_even_where_tasks_run_without_redis(run, app, limiter, redis):
+    """Redis is there and says no: that is no reason to run ungated."""
+    app.conf.concurrency_redis_unavailable = "run"
+    message = Message()
+    ended = {TOKEN: "ended:1", "account": "a"}
+    limiter.try_acquire("ended:1", {"account": "a"})
+    redis.zadd("concurrency:leases", {"ended:1": 1})
+    assert run(forbidden, message, **ended).state == "RETRY"
+    assert message.sent == [30]
+
+
+def test_a_mistagged_task_holds_nothing_and_releases_nothing(run, caplog):
+    caplog.set_level("INFO")
+    assert run(forbidden, Message(), account="").state == "FAILURE"
+    assert "released" not in caplog.text
+
+
+def test_a_broadcast_task_with_tags_is_refused_and_one_without_runs(run, held):
+    """Sent on, it would reach every worker again."""
+    message = Message(broadcast=True)
+    result = run(forbidden, message, account=held)
+    assert result.state == "FAILURE"
+    assert "broadcast queue, which can't be limited" in str(result.result)
+    assert run(done, message, name="untagged").get() == "done"
+    assert message.sent == []
+
+
+def test_a_header_named_as_the_gate_names_things_does_no_harm(run, caplog):
+    assert run(done, name="free", concurrency="mine").get() == "done"
+    assert "Signal handler" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "routed"),
+    [
+        ("a.#", "a.b.c", True), ("a.#", "a", True), ("a.#", "ab", False), ("#", "x.y", True),
+        ("#.a", "a", True), ("#.a", "x.y.a", True), ("*.a", "x.a", True), ("*.a", "x.y.a", False),
+        ("a.#.b", "a.b", True), ("a.#.b", "ab", False), ("a+", "aa", False),
+    ],
+)  # fmt: skip
+def test_a_message_copied_by_a_topic_exchange_goes_on_to_its_queue_alone(pattern, key, routed):
+    """Only where another queue got a copy too."""
+    copies = Exchange("copies", "topic")
+    one, other = Queue("one", copies, pattern), Queue("other", copies, key)
+    assert address_of(key, one, other) == (("", "one") if routed else ("copies", key))
+    assert address_of(key, one) == ("copies", key)
+
+
+def address_of(key, *queues):
+    """Return where a message is sent on that came by the exchange, in an app with these queues."""
+    app = Celery("address", broker="memory://", set_as_current=False)
+    app.conf.task_queues = queues
+    message = SimpleNamespace(
+        headers={"task": "t"},
+        properties={},
+        content_type="application/json",
+        content_encoding="utf-8",
+        delivery_info={"exchange": "copies", "routing_key": key},
+    )
+    kept = KeptMessage.of(SimpleNamespace(message=message, body=b"", app=app))
+    return kept.exchange, kept.routing_key

@@ -1,0 +1,73 @@
+"""The worker's own thread: hand-written configuration, sweep and history, in a real worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import ModuleType
+
+from redis import Redis
+
+from celery_concurrency.config import Config
+from celery_concurrency.limiter import Limiter
+from tests.workers import Worker, wait_for
+
+KEY = "concurrency:config"
+
+
+def in_force(redis: Redis) -> str | None:
+    return redis.hget("concurrency:config:flat", "global")
+
+
+def test_a_configuration_written_by_hand(
+    project: Callable[..., ModuleType],
+    worker: Callable[..., Worker],
+    redis: Redis,
+    limiter: Limiter,
+) -> None:
+    """In force before a starting worker's first task, and within about a second after."""
+    tasks = project("plain")
+    redis.set(KEY, json.dumps({"global_max": 7, "account_max": 2}))
+    first = tasks.publish.delay(0)
+    one = worker("plain", concurrency=1)
+    # Nobody but the worker has looked; its first task was under the new limits.
+    assert first.get(timeout=30)
+    output = one.output()
+    assert output.index('in force: {"global_max": 7') < output.index(f"[{first.id}] granted")
+    assert in_force(redis) == "7"
+
+    redis.set(KEY, json.dumps({"global_max": 3}))
+    wait_for(lambda: in_force(redis) == "3", timeout=5, what="taken over")
+
+    redis.set(KEY, "{not json")
+    wait_for(lambda: "is not valid" in one.output(), timeout=5, what="a log line")
+    assert in_force(redis) == "3"
+    assert "not JSON" in (limiter.usage().config_problem or "")
+
+    redis.delete(KEY)
+    wait_for(lambda: in_force(redis) == "0", timeout=5, what="the defaults")
+    assert Config.parse(redis.get(KEY) or "") == Config()
+
+
+def test_the_sweep_and_the_history(
+    project: Callable[..., ModuleType],
+    worker: Callable[..., Worker],
+    redis: Redis,
+    limiter: Limiter,
+) -> None:
+    """A dead holder's token is gone from ZCARD too, and the counters are kept."""
+    limiter.try_acquire("dead:run", {"account": "a"})
+    for key in ("leases", "semaphore:global", "semaphore:account:a"):
+        redis.zadd(f"concurrency:{key}", {"dead:run": 1}, xx=True)
+    worker("plain", concurrency=1)
+    wait_for(lambda: redis.zcard("concurrency:semaphore:account:a") == 0, timeout=10)
+    wait_for(lambda: redis.xlen("concurrency:stats:history") == 1, timeout=10)
+
+
+def test_a_worker_without_redis_starts_and_says_so(
+    project: Callable[..., ModuleType], worker: Callable[..., Worker]
+) -> None:
+    """The limiter being away is no reason not to start: tasks wait until it is back."""
+    project("plain", REDIS_URL="redis://127.0.0.1:1/0")
+    one = worker("plain", concurrency=1)
+    assert "the limiter is away" in one.output()
