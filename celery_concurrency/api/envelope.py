@@ -1,0 +1,101 @@
+"""The one form of every answer, and its messages in Chinese and English."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from flask import Response, request
+
+#: The seed's users read Chinese; who prefers English gets English.
+LANGUAGES: Final = ("zh", "en")
+
+MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
+    "updated": (
+        "并发配置更新成功，已立即生效",
+        "The concurrency configuration was updated and is in force",
+    ),
+    "reset": (
+        "并发配置已重置为默认值，已立即生效",
+        "The concurrency configuration was reset to the defaults and is in force",
+    ),
+    "invalid_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
+    "invalid_config": (
+        "并发配置无效，未做任何修改",
+        "The configuration is not valid; nothing was changed",
+    ),
+    "invalid_window": (
+        "统计窗口无效，请使用 1h、24h 或 total",
+        "There is no such window; use 1h, 24h or total",
+    ),
+    "bad_request": ("请求无效", "The request is not valid"),
+    "unauthorized": ("请先登录", "Say who you are first"),
+    "forbidden": ("没有权限", "You are not allowed to do this"),
+    "not_found": ("没有这个地址", "There is nothing at this address"),
+    "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),
+    "conflict": (
+        "配置正被他人修改，请重试",
+        "The configuration was changed by others at the same moment; try again",
+    ),
+    "too_large": ("请求体过大，上限 1 MiB", "The body is too large; 1 MiB at most"),
+    "unsupported_media_type": (
+        "请使用 Content-Type: application/json",
+        "Send it with Content-Type: application/json",
+    ),
+    "unavailable": (
+        "Redis 不可用，请稍后重试",
+        "Redis can't be reached; try again later",
+    ),
+    "internal": ("内部错误", "Something went wrong here; the log says what"),
+}  # fmt: skip
+
+
+def success(data: Any, message: str | None = None) -> Response:
+    """Return a success: ``{"success": true, "data": ..., "message": ...}``.
+
+    Args:
+        data: what was asked for.
+        message: a key of ``MESSAGES``; without, the answer has none.
+    """
+    body: dict[str, Any] = {"success": True, "data": data}
+    if message:
+        body["message"] = text(message)
+    return _json(body)
+
+
+def failure(
+    status: int, code: str, details: Sequence[Any] | None = None, **headers: str
+) -> Response:
+    """Return an error: ``{"success": false, "error": {code, message, details}, ...}``.
+
+    Args:
+        status: the HTTP status.
+        code: a key of ``MESSAGES``, which programs may rely on.
+        details: what exactly is wrong, in English.
+        headers: more headers of the answer.
+    """
+    message = text(code)
+    body = {
+        "success": False,
+        "message": message,
+        "error": {"code": code, "message": message, "details": list(details or [])},
+    }
+    response = _json(body)
+    response.status_code = status
+    response.headers.update(headers)
+    return response
+
+
+def text(key: str) -> str:
+    """Return a message in the language that the request prefers."""
+    chosen = request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
+    return MESSAGES[key][LANGUAGES.index(chosen)]
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    # Readable in a terminal: fields in their order, Chinese as it is.
+    response = Response(json.dumps(body, ensure_ascii=False) + "\n", mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Vary"] = "Accept-Language"
+    return response

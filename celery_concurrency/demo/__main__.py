@@ -1,0 +1,103 @@
+"""``python -m celery_concurrency.demo``: two workers under limits, to look at and play with."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from celery_concurrency.cli import DEFAULT_PORT
+from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, Processes
+from celery_concurrency.demo.server import Server
+from celery_concurrency.errors import ConcurrencyError
+
+try:
+    from celery_concurrency.demo.session import Session
+    from celery_concurrency.demo.view import open_view
+except ModuleNotFoundError as exc:
+    if (exc.name or "").partition(".")[0] != "rich":
+        raise
+    sys.exit("demo: rich is missing; install the extra: pip install 'celery-concurrency[demo]'")
+
+WELCOME = """\
+server   {redis}, embedded
+workers  {workers} with {slots} processes each
+API      {api}{remark}
+Change a limit while it runs:
+  curl -X PUT {api}/config -H 'Content-Type: application/json' -d '{{"platform_max": {{"xiaohongshu": 3}}}}'
+  DEMO_REDIS_URL={redis} {celery} -A {project} concurrency config set global_max=3
+"""  # noqa: E501 - lines to copy
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.IntRange(0, 86_400), default=0, show_default=True,
+    help="How long to go on; 0 is until Ctrl-C.",
+)  # fmt: skip
+def main(seconds: int) -> None:
+    """Run tasks under limits on two workers, and show how much of each limit is in use.
+
+    In the end it prints what the tasks recorded of their runs. Exit status 0 if
+    all tasks that were sent ran and no limit was exceeded, else 1.
+    """
+    try:
+        status = play(seconds, count_interrupts())
+    except ConcurrencyError as exc:
+        click.echo(f"demo: {exc}", err=True)
+        status = 1
+    sys.exit(status)
+
+
+def play(seconds: int, interrupts: Callable[[], int]) -> int:
+    """Start all, run a session, print its report; return the exit status.
+
+    Raises:
+        ConcurrencyError: something does not start.
+    """
+    with Server() as server:
+        # A broker named in our own environment would win over that of the project.
+        for name in [name for name in os.environ if name.startswith("CELERY_")]:
+            del os.environ[name]
+        os.environ["DEMO_REDIS_URL"] = server.url()
+        with Processes(interrupted=lambda: bool(interrupts())) as processes:
+            click.echo("starting a server, two workers and the admin API ...")
+            processes.start()
+            remark = f" (port {DEFAULT_PORT} is taken)" if processes.port_taken else ""
+            welcome = WELCOME.format(
+                redis=server.url(), workers=WORKERS, slots=SLOTS, api=processes.api, remark=remark,
+                celery=os.path.relpath(Path(sys.executable).with_name("celery")), project=PROJECT,
+            )  # fmt: skip
+            click.echo(welcome)
+            project = importlib.import_module(PROJECT)  # reads the environment
+            session = Session(project, seconds, interrupts, processes.check)
+            with open_view(processes.api) as view:
+                session.run(view)
+            report = session.report()
+            click.echo("\n" + "\n".join(report.lines()))
+            if report.status:
+                processes.keep_logs = True
+                click.echo(f"The workers' logs are in {processes.logs}")
+    return report.status
+
+
+def count_interrupts() -> Callable[[], int]:
+    """Take over SIGINT and SIGTERM; return a function that says how often they came."""
+    count = 0
+
+    def on_signal(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return lambda: count
+
+
+if __name__ == "__main__":
+    main()
