@@ -82,6 +82,7 @@ def _without_repeats(limits: list[str]) -> list[str]:
 
 
 Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
+Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT)]
 Name = Annotated[str, AfterValidator(_check_name)]
 OverrideName = Annotated[str, AfterValidator(_check_override)]
 DimensionName = Annotated[str, AfterValidator(_check_dimension)]
@@ -132,7 +133,7 @@ class Config(_Strict):
     account_max: Count = 1
     task_type_max: dict[Name, Count] = {"publish": 0, "batch_publish": 0}
     enabled: bool = True
-    timeout: Annotated[int, Field(ge=1, le=MAX_TIMEOUT)] = 300
+    timeout: Timeout = 300
     account_overrides: dict[OverrideName, Count] = {}
     dimensions: dict[DimensionName, Dimension] = {}
     paused: Annotated[list[str], AfterValidator(_without_repeats)] = []
@@ -171,7 +172,7 @@ class Config(_Strict):
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            details = _details(exc)
+            details = details_of(exc)
             first = details[0]
             where = f"{first['field']}: " if first["field"] else ""
             raise InvalidConfig(f"{where}{first['problem']}", details) from None
@@ -282,7 +283,7 @@ def parse_json(raw: bytes | str) -> Any:
 _TOO_LONG: Final = f"the configuration is longer than {MAX_JSON_BYTES} bytes of JSON"
 
 
-def _details(exc: ValidationError) -> list[dict[str, str]]:
+def details_of(exc: ValidationError) -> list[dict[str, str]]:
     """Return what is wrong, field by field, in the user's terms."""
     return [
         {

@@ -21,7 +21,8 @@ from celery import Celery
 from click.testing import CliRunner
 from redis import Redis
 
-from celery_concurrency.cli import _parse_change, concurrency
+from celery_concurrency.cli import concurrency
+from celery_concurrency.cli.config import parse_change
 from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from tests.serving import Serving
@@ -219,7 +220,7 @@ def test_a_change_that_is_not_valid_is_refused_whole(here, limiter, redis, chang
     ],
 )
 def test_the_value_of_a_change_is_json(text, field, value):
-    assert _parse_change(text) == (field, value)
+    assert parse_change(text) == (field, value)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "并发配置无效，未做任何修改",
         "The configuration is not valid; nothing was changed",
     ),
-    "invalid_window": (
-        "统计窗口无效，请使用 1h、24h 或 total",
-        "There is no such window; use 1h, 24h or total",
-    ),
+    "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
     "bad_request": ("请求无效", "The request is not valid"),
     "unauthorized": ("请先登录", "Say who you are first"),
     "forbidden": ("没有权限", "You are not allowed to do this"),

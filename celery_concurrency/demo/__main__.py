@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from celery_concurrency.cli import DEFAULT_PORT
+from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, Processes
 from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import ConcurrencyError

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from celery_concurrency.cli import DEFAULT_PORT
+from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo import worker
 from celery_concurrency.demo.lifeline import die_with_parent
 from celery_concurrency.errors import ConcurrencyError

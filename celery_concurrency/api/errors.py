@@ -1,0 +1,81 @@
+"""How errors are answered: whatever goes wrong, in the envelope."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+
+from celery_concurrency.api.envelope import failure
+from celery_concurrency.errors import ConfigConflict, InvalidConfig, LimiterUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: What an HTTP error is called in the envelope.
+_CODES: Final = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+
+class Refusal(HTTPException):
+    """A request is refused, with a code of ours.
+
+    Args:
+        status: the HTTP status.
+        name: a key of ``envelope.MESSAGES``.
+        details: see ``envelope.failure``.
+        headers: more headers of the answer.
+    """
+
+    def __init__(self, status: int, name: str, details: Sequence[Any] = (), **headers: str) -> None:
+        super().__init__(name)
+        self.code = status
+        self.key, self.details, self.headers = name, details, headers
+
+
+class InvalidJson(InvalidConfig):
+    """The body is not JSON."""
+
+
+def answer_errors(blueprint: Blueprint) -> None:
+    """Answer what the blueprint's views raise in the envelope."""
+
+    @blueprint.errorhandler(InvalidConfig)
+    def on_invalid(exc: InvalidConfig) -> Response:
+        code = "invalid_json" if isinstance(exc, InvalidJson) else "invalid_config"
+        return failure(400, code, exc.details or [{"field": "", "problem": str(exc)}])
+
+    @blueprint.errorhandler(ConfigConflict)
+    def on_conflict(exc: ConfigConflict) -> Response:
+        return failure(409, "conflict")
+
+    @blueprint.errorhandler(LimiterUnavailable)
+    def on_unavailable(exc: LimiterUnavailable) -> Response:
+        logger.warning("%s %s: %s", request.method, request.path, exc)
+        return failure(503, "unavailable", **{"Retry-After": "5"})
+
+    blueprint.register_error_handler(HTTPException, on_http_error)
+
+    @blueprint.errorhandler(Exception)
+    def on_bug(exc: Exception) -> Response:
+        logger.exception("%s %s failed", request.method, request.path)
+        return failure(500, "internal")
+
+
+def on_http_error(exc: HTTPException) -> Response:
+    """Answer an HTTP error in the envelope."""
+    if isinstance(exc, Refusal):
+        return failure(exc.code or 500, exc.key, exc.details, **exc.headers)
+    status = exc.code or 500
+    code = _CODES.get(status, "bad_request" if status < 500 else "internal")
+    # Allow, WWW-Authenticate, Retry-After: the body alone is ours.
+    headers = {name: value for name, value in exc.get_headers() if name != "Content-Type"}
+    return failure(status, code, **headers)

@@ -1,0 +1,45 @@
+"""What the API takes and gives, as far as no model of the limiter says it already."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from celery_concurrency.config import Count, DimensionName, Name, OverrideName, Timeout
+from celery_concurrency.stats import DEFAULT_WINDOW
+from celery_concurrency.usage import LimitUsage, Usage
+
+
+class DimensionChange(TypedDict, total=False):
+    """A change of a dimension of the user's own."""
+
+    max: Count
+    overrides: dict[OverrideName, Count | None]
+
+
+class ConfigChange(TypedDict, total=False):
+    """A change of the configuration: just what is to change; null takes an entry out of a map."""
+
+    global_max: Count
+    platform_max: dict[Name, Count | None]
+    account_max: Count
+    task_type_max: dict[Name, Count | None]
+    enabled: bool
+    timeout: Timeout
+    account_overrides: dict[OverrideName, Count | None]
+    dimensions: dict[DimensionName, DimensionChange | None]
+    paused: list[str]
+
+
+class StatsQuery(BaseModel):
+    """Which time is looked back on."""
+
+    window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
+
+
+class UsageData(Usage):
+    """Usage, as it is in JSON."""
+
+    global_: LimitUsage = Field(alias="global")

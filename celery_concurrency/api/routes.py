@@ -1,0 +1,95 @@
+"""How a route is declared: in one place, with its view and all that is said about it.
+
+A file a subject makes a ``Routes`` and declares views in it; ``blueprint.py``
+lists these files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Response, request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+
+from celery_concurrency.api.errors import InvalidJson, Refusal
+from celery_concurrency.config import MAX_JSON_BYTES, details_of, parse_json
+from celery_concurrency.errors import InvalidConfig
+
+View = Callable[..., Response]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route.
+
+    Attributes:
+        method: ``"GET"``, ``"PUT"``, ...
+        path: below the API's prefix, in Flask's notation: ``"/tokens/<path:token>"``.
+        view: is given the limiter, what the path names, and ``query`` and
+            ``body`` where the route has them. Its docstring describes the route.
+        data: the type of ``data`` in the envelope.
+        query: the model of the query's parameters; the view is given one.
+        body: the type of the JSON body; the view is given the parsed value, to check.
+    """
+
+    method: str
+    path: str
+    view: View
+    data: Any
+    query: type[BaseModel] | None = None
+    body: Any = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the view is given of this request, checked as far as can be here.
+
+        Raises:
+            Refusal: 400, the query is not valid.
+            InvalidJson: the body is no JSON.
+            HTTPException: 413 or 415, the body is too long or of another type.
+        """
+        arguments: dict[str, Any] = {}
+        if self.query is not None:
+            arguments["query"] = validated(self.query, request.args.to_dict(), "invalid_query")
+        if self.body is not None:
+            arguments["body"] = _json_body()
+        return arguments
+
+
+class Routes(list[Route]):
+    """The routes of one subject."""
+
+    def add(self, method: str, path: str, **about: Any) -> Callable[[View], View]:
+        """Declare the function below as the view of a route; see ``Route``."""
+
+        def declare(view: View) -> View:
+            self.append(Route(method, path, view, **about))
+            return view
+
+        return declare
+
+
+def validated(model: type[Model], value: Any, code: str) -> Model:
+    """Return ``value`` as a model's instance.
+
+    Raises:
+        Refusal: 400 with this code, and a detail for each mistake.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        raise Refusal(400, code, details_of(exc)) from None
+
+
+def _json_body() -> Any:
+    if not request.is_json:
+        raise UnsupportedMediaType()
+    request.max_content_length = MAX_JSON_BYTES
+    raw = request.get_data(cache=False)
+    try:
+        return parse_json(raw)
+    except InvalidConfig as exc:
+        raise InvalidJson(str(exc)) from exc

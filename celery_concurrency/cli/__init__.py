@@ -1,0 +1,24 @@
+"""The command line: ``celery -A proj concurrency …``.
+
+Exit status 0; 1 for a refusal, said in one line; 2 for a mistake in the call.
+A file a subject; its commands are added to the group here, all in one place.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from celery_concurrency.cli import config, looking, serve
+
+
+@click.group(name="concurrency")
+def concurrency() -> None:
+    """Look at the limits on concurrent tasks, and change them at run time."""
+    # What a command has to say it says itself; where logging is set up, it logs too.
+    logging.getLogger("celery_concurrency").addHandler(logging.NullHandler())
+
+
+for command in (looking.usage, looking.stats, config.config, serve.serve):
+    concurrency.add_command(command)

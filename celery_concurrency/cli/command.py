@@ -1,0 +1,48 @@
+"""What all commands share: they are given the app, and refuse in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+from celery.bin.base import CeleryCommand
+
+from celery_concurrency.errors import ConcurrencyError, InvalidConfig
+
+F = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def command(name: str | None = None) -> Callable[[F], click.Command]:
+    """Make a function a command: it is given the Celery app first, then its options.
+
+    One of our own errors ends it with a line on stderr and exit status 1.
+
+    Args:
+        name: what it is called; the function's name without.
+    """
+
+    def make(function: F) -> click.Command:
+        @wraps(function)
+        @click.pass_context
+        def run(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(ctx.obj.app, *args, **kwargs)
+            except ConcurrencyError as exc:
+                raise click.ClickException(_line_of(exc)) from exc
+
+        celery_command: Any = CeleryCommand  # Celery has no types
+        made: click.Command = click.command(name=name, cls=celery_command)(run)
+        return made
+
+    return make
+
+
+def _line_of(exc: ConcurrencyError) -> str:
+    details = exc.details if isinstance(exc, InvalidConfig) else []
+    problems = [f"{d['field']}: {d['problem']}".lstrip(": ") for d in details]
+    # A name may have a line break in it.
+    return " ".join(("; ".join(problems) or str(exc)).split())

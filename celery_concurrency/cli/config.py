@@ -1,0 +1,115 @@
+"""The commands of ``config``: show the configuration, and change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from celery import Celery
+
+from celery_concurrency.apps import limiter_of
+from celery_concurrency.cli.command import command, json_option
+from celery_concurrency.cli.output import print_problem
+from celery_concurrency.config import Config, parse_json
+from celery_concurrency.configstore import Stored
+from celery_concurrency.errors import InvalidConfig
+
+
+@click.group()
+def config() -> None:
+    """Show the configuration, or change it; a change is in force at once."""
+
+
+@command("get")
+@click.argument("field", required=False)
+@json_option
+def get_config(app: Celery, field: str | None, as_json: bool) -> None:
+    """Show the configuration, or one FIELD of it (as platform_max.douyin)."""
+    stored = limiter_of(app).config.sync()
+    value: Any = stored.config.model_dump() if field else stored.config.to_dict()
+    for key in _path(field, stored.config) if field else []:
+        if not isinstance(value, dict) or key not in value:
+            raise click.ClickException(f"there is no {field} in the configuration")
+        value = value[key]
+    _print_config(value, as_json)
+    print_problem(stored.problem)
+
+
+@command("set")
+@click.argument("changes", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@json_option
+def set_config(app: Celery, changes: tuple[str, ...], as_json: bool) -> None:
+    """Change fields: global_max=4 platform_max.douyin=2 'paused=["global"]'.
+
+    VALUE is JSON; null takes an entry out of a map.
+    """
+    values = [parse_change(text) for text in changes]
+    store = limiter_of(app).config
+    _print_changed(store.update(_change_of(values, store.sync().config)), as_json)
+
+
+@command("reset")
+@json_option
+def reset_config(app: Celery, as_json: bool) -> None:
+    """Put the default configuration in force."""
+    _print_changed(limiter_of(app).config.reset(), as_json)
+
+
+for one in (get_config, set_config, reset_config):
+    config.add_command(one)
+
+
+def _path(field: str, config: Config) -> list[str]:
+    """Return the keys that a dotted field names; a name may have dots of its own."""
+    head, dot, rest = field.partition(".")
+    if not dot:
+        return [head]
+    if head != "dimensions":
+        return [head, rest]
+    # An own dimension may have dots in its name too, and its overrides as well.
+    known = [name for name in config.dimensions if rest == name or rest.startswith(f"{name}.")]
+    name = max(known, key=len, default=rest.partition(".")[0])
+    inner = rest[len(name) + 1 :]
+    return [head, name, *(inner.split(".", 1) if inner else [])]
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """Return the field and the value of a FIELD=VALUE; a name in FIELD may have a "="."""
+    parts = text.split("=")
+    for end in range(1, len(parts)):
+        field, value = "=".join(parts[:end]), "=".join(parts[end:])
+        try:
+            if field:
+                return field, parse_json(value)
+        except InvalidConfig:
+            continue
+    raise click.UsageError(
+        f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
+        "platform_max.douyin=null or 'paused=[\"global\"]'"
+    )
+
+
+def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, Any]:
+    """Return the change that these fields and values say together."""
+    change: dict[str, Any] = {}
+    for field, value in values:
+        *path, last = _path(field, config)
+        place: Any = change
+        for key in path:
+            place = place.setdefault(key, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last in place:
+            raise click.UsageError(f"{field} is given twice")
+        place[last] = value
+    return change
+
+
+def _print_changed(stored: Stored, as_json: bool) -> None:
+    _print_config(stored.config.to_dict(), as_json)
+    click.echo("in force now", err=True)
+
+
+def _print_config(value: Any, as_json: bool) -> None:
+    # The configuration is JSON for people too: what is shown can be sent back.
+    click.echo(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))
