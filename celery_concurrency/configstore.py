@@ -11,7 +11,8 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +21,9 @@ from redis.exceptions import ResponseError
 
 from celery_concurrency import scripts
 from celery_concurrency.config import Config, parse_json
+from celery_concurrency.confighistory import Author, Version, configuration_of, read_history
 from celery_concurrency.connection import asking
-from celery_concurrency.errors import ConfigConflict, InvalidConfig
+from celery_concurrency.errors import ConfigConflict, InvalidConfig, VersionMismatch
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 #: how long at most one pauses in between: many at once would not get anywhere.
 TRIES: Final = 20
 PAUSE: Final = 0.05  # seconds
+
+_NOBODY: Final = Author()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class _Found:
         raw: the JSON; None where there is no key, or something else than a string.
         foreign: there is something else than a string.
         version: as in ``Stored``; "0" before the first.
-        source: SHA-1 of the JSON that the flat copy follows.
+        followed: SHA-1 of the JSON that the flat copy follows.
         last: the last valid configuration, if the flat copy has one that this
             version understands.
         problem: as in ``Stored``.
@@ -64,7 +68,7 @@ class _Found:
     raw: bytes | None
     foreign: bool
     version: str
-    source: str | None
+    followed: str | None
     last: Config | None
     problem: str | None
 
@@ -75,8 +79,16 @@ class _Found:
     @property
     def judged(self) -> bool:
         """The flat copy has followed what is there, or says what is wrong with it."""
-        followed = self.raw is not None and self.source == self.digest
-        return self.last is not None and (followed or self.foreign)
+        up_to_date = self.raw is not None and self.followed == self.digest
+        return self.last is not None and (up_to_date or self.foreign)
+
+    @property
+    def source(self) -> str:
+        """Where that comes from which the flat copy has not followed yet."""
+        if self.raw is None and not self.foreign:
+            return "default"
+        # Without a flat copy, or with one of another version of this package, it can't be told.
+        return "hand-written" if self.last or self.version == "0" else "recovered"
 
 
 class ConfigStore:
@@ -107,23 +119,79 @@ class ConfigStore:
         """
         if self._default_changes and not self._defaults_checked:
             self.defaults()
-        stored = self._settle(lambda found: None)
+        stored = self._settle()[1]
         self._tell(stored.problem)
         return stored
 
-    def update(self, change: object) -> Stored:
+    def update(
+        self, change: object, by: Author = _NOBODY, expected: Collection[int] | None = None
+    ) -> Stored:
         """Merge a change in (``Config.merged``) and put the result in force.
+
+        What changes nothing makes no new version.
+
+        Args:
+            change: a parsed JSON object.
+            by: who changes it, for the history.
+            expected: versions one of which has to be in force; None is any.
 
         Raises:
             InvalidConfig: the result is not valid; nothing is changed.
+            VersionMismatch: another version is in force; nothing is changed.
             ConfigConflict: others changed it at the same time, ``TRIES`` times.
             LimiterUnavailable: Redis can't be asked.
         """
-        return self._settle(lambda found: self._in_force(found)[0].merged(change))
+        return self._change(lambda config: config.merged(change), by, expected)
 
-    def reset(self) -> Stored:
-        """Put the defaults in force. Raises as ``update``."""
-        return self._settle(lambda found: self.defaults())
+    def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
+        """Put the defaults in force. Takes and raises what ``update`` does."""
+        return self._change(lambda config: self.defaults(), by, expected)
+
+    def rollback(
+        self, version: int, by: Author = _NOBODY, expected: Collection[int] | None = None
+    ) -> Stored:
+        """Put an earlier version's configuration in force again, as a new version.
+
+        Takes and raises what ``update`` does.
+
+        Raises:
+            UnknownVersion: it is not in the history, or not any more.
+        """
+        with asking():
+            config = configuration_of(self._redis, self._prefix, version)
+        return self._change(lambda _: config, by, expected)
+
+    def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
+        """Let a limit admit nobody for now. Takes and raises what ``update`` does."""
+        return self._change(
+            lambda config: config.merged({"paused": [*config.paused, limit]}), by, None
+        )
+
+    def resume(self, limit: str, by: Author = _NOBODY) -> Stored:
+        """Let a paused limit admit again. Takes and raises what ``update`` does.
+
+        Raises:
+            InvalidConfig: it is not paused.
+        """
+
+        def without(config: Config) -> Config:
+            if limit not in config.paused:
+                raise InvalidConfig(
+                    f"{limit} is not paused; paused are: {', '.join(config.paused) or 'none'}"
+                )
+            return config.merged({"paused": [one for one in config.paused if one != limit]})
+
+        return self._change(without, by, None)
+
+    def history(self) -> list[Version]:
+        """Return the last versions, the newest first.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        self.sync()  # what was written by hand belongs to it
+        with asking():
+            return read_history(self._redis, self._prefix)
 
     def defaults(self) -> Config:
         """Return the defaults: the built-in ones with the stored changes.
@@ -155,23 +223,32 @@ class ConfigStore:
         self._defaults_checked = True
         return defaults
 
-    def _settle(self, wanted: Callable[[_Found], Config | None]) -> Stored:
-        """Bring the store to ``wanted``, or to what it says itself where that is None."""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - no secret
-            found = self._find()
-            config = wanted(found)
-            if config is not None:
-                raw, problem = config.to_json(), None
-            else:
-                config, problem = self._in_force(found)
-                if found.judged:
-                    return Stored(config, int(found.version), problem)
-                raw = config.to_json() if found.raw is None and not found.foreign else ""
-            stored = self._write(found, config, raw, problem)
-            if stored:
+    def _change(
+        self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
+    ) -> Stored:
+        """Put in force what ``wanted`` makes of what is, in one step with seeing that."""
+        for _ in _tries():
+            # What was written by hand becomes a version of its own first.
+            found, stored = self._settle()
+            if expected is not None and stored.version not in expected:
+                raise VersionMismatch(stored.version)
+            config = wanted(stored.config)
+            if config == stored.config and not stored.problem:
                 return stored
+            version = self._write(found, config, config.to_json(), None, by)
+            if version:
+                return Stored(config, version)
+        raise ConfigConflict()
+
+    def _settle(self) -> tuple[_Found, Stored]:
+        """Take over what was written by hand; return what is there then."""
+        for _ in _tries():
+            found = self._find()
+            config, problem = self._in_force(found)
+            if found.judged:
+                return found, Stored(config, int(found.version), problem)
+            raw = config.to_json() if found.raw is None and not found.foreign else ""
+            self._write(found, config, raw, problem, Author(found.source))
         raise ConfigConflict()
 
     def _find(self) -> _Found:
@@ -185,12 +262,12 @@ class ConfigStore:
             for reply in (version, flat, None if foreign else raw):
                 if isinstance(reply, Exception):
                     raise reply
-        source, in_force, problem = flat
+        followed, in_force, problem = flat
         return _Found(
             raw=None if foreign else raw,
             foreign=foreign,
             version=(version or b"0").decode(),
-            source=source.decode() if source is not None else None,
+            followed=followed.decode() if followed is not None else None,
             last=_last(in_force),
             problem=problem.decode() if problem is not None else None,
         )
@@ -219,18 +296,37 @@ class ConfigStore:
             )
         self._told = problem
 
-    def _write(self, found: _Found, config: Config, raw: str, problem: str | None) -> Stored | None:
+    def _write(
+        self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
+    ) -> int:
+        """Put a configuration in force; return its version, 0 if others changed it first."""
         fields = {**config.flat(), "json": config.to_json()}
         if problem:
             fields["problem"] = problem
-        arguments = [text for pair in fields.items() for text in pair]
-        version = scripts.call(
-            self._redis, "configure", self._prefix, found.version, found.digest, raw, *arguments
+        version: int = scripts.call(
+            self._redis,
+            "configure",
+            self._prefix,
+            *(found.version, found.digest, raw, uuid.uuid4().hex, by.source, by.operator or ""),
+            *(text for pair in fields.items() for text in pair),
         ).reply
-        if not version:
-            return None
-        logger.info("configuration %d in force: %s", version, fields["json"][:2000])
-        return Stored(config, version, problem)
+        if version:
+            logger.info(
+                "configuration %d in force (%s, by %s): %s",
+                version,
+                by.source,
+                by.operator or "unknown",
+                fields["json"][:2000],
+            )
+        return version
+
+
+def _tries() -> Iterator[int]:
+    """Count tries, with a pause before each but the first."""
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - no secret
+        yield attempt
 
 
 def _last(in_force: bytes | None) -> Config | None:

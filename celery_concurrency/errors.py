@@ -44,6 +44,22 @@ class ConfigConflict(ConcurrencyError):
     """The configuration was changed by others at the same moment; try again."""
 
 
+class VersionMismatch(ConfigConflict):
+    """The configuration is at another version than you saw; read it, then decide again.
+
+    Attributes:
+        version: that which it is at.
+    """
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"the configuration is at version {version}; read it, then decide again")
+        self.version = version
+
+
+class UnknownVersion(ConcurrencyError):
+    """There is no such version in the configuration's history; list it to see which are."""
+
+
 class LimiterUnavailable(ConcurrencyError):
     """Redis could not be asked; check that it runs and concurrency_redis_url."""
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from celery import Celery
+from click.testing import CliRunner
+from flask.testing import FlaskClient
 from redis import Redis
 
+from celery_concurrency.api import create_app
+from celery_concurrency.cli import concurrency
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
@@ -82,3 +91,45 @@ def worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def celery_app(redis_url: str) -> Celery:
+    """An app of its own on an empty server."""
+    return Celery("api", broker=redis_url, set_as_current=False)
+
+
+@pytest.fixture
+def client(celery_app: Celery) -> FlaskClient:
+    """A client of the admin app."""
+    return create_app(celery_app).test_client()
+
+
+@pytest.fixture
+def cli(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``celery -A tests.projects.plain concurrency ...``."""
+
+    def run(*arguments, app="tests.projects.plain", **env):
+        return subprocess.run(
+            [sys.executable, "-m", "celery", "-A", app, "concurrency", *arguments],
+            env={**os.environ, **env},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def here(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command in this process, which is quicker where only its work is of interest."""
+    context = types.SimpleNamespace(app=Celery("here", broker=redis_url, set_as_current=False))
+
+    def run(*arguments):
+        done = CliRunner().invoke(concurrency, arguments, obj=context)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return run

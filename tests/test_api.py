@@ -20,22 +20,13 @@ from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.stats import SNAPSHOT_SECONDS
+from tests.answers import all_keys, assert_refused
 from tests.serving import Serving
 
 BASE = "/api/v1/concurrency"
 CONFIG = f"{BASE}/config"
 DEFAULTS = Config().to_dict()
 ENGLISH = {"Accept-Language": "en"}
-
-
-@pytest.fixture
-def celery_app(redis_url):
-    return Celery("api", broker=redis_url, set_as_current=False)
-
-
-@pytest.fixture
-def client(celery_app):
-    return create_app(celery_app).test_client()
 
 
 @pytest.fixture(scope="module")
@@ -48,35 +39,6 @@ def serving(server):
 def served(serving, redis_url):
     """The port of a real server on an empty Redis."""
     return serving.port
-
-
-def all_keys(redis_url):
-    """Return every key of ours with its value and its time to live."""
-    read = {
-        b"string": lambda raw, key: raw.get(key),
-        b"hash": lambda raw, key: raw.hgetall(key),
-        b"zset": lambda raw, key: raw.zrange(key, 0, -1, withscores=True),
-        b"stream": lambda raw, key: raw.xrange(key),
-    }
-    with Redis.from_url(redis_url) as raw:
-        return {
-            key: (read[raw.type(key)](raw, key), raw.ttl(key))
-            for key in raw.scan_iter("concurrency:*")
-        }
-
-
-def assert_refused(response, status, code):
-    """The envelope of an error, whole and alone; returns its details."""
-    body = json.loads(response.get_data())
-    assert response.status_code == status, body
-    assert response.mimetype == "application/json"
-    assert set(body) == {"success", "message", "error"}
-    assert body["success"] is False
-    assert set(body["error"]) == {"code", "message", "details"}
-    assert body["error"]["code"] == code
-    assert body["message"] == body["error"]["message"] != ""
-    assert isinstance(body["error"]["details"], list)
-    return body["error"]["details"]
 
 
 # -- the seed's five routes
@@ -408,15 +370,24 @@ def test_the_app_answers_in_the_envelope_everywhere(client, path):
     assert_refused(client.get(path), 404, "not_found")
 
 
-ALLOWED = {"config": {"GET", "PUT"}, "usage": {"GET"}, "stats": {"GET"}, "reset": {"POST"}}
+ALLOWED = {
+    "config": {"GET", "PUT"},
+    "usage": {"GET"},
+    "stats": {"GET"},
+    "reset": {"POST"},
+    "config/history": {"GET"},
+    "config/rollback": {"POST"},
+}
+BODIES = {"config": {}, "config/rollback": {"version": 1}}
 
 
 @pytest.mark.parametrize("path", ALLOWED)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
 def test_wrong_methods_are_told_the_right_ones(client, redis_url, path, method):
     if method in ALLOWED[path]:
-        kwargs = {"json": {}} if method == "PUT" else {}
-        assert client.open(f"{BASE}/{path}", method=method, **kwargs).status_code == 200
+        client.get(CONFIG)
+        response = client.open(f"{BASE}/{path}", method=method, json=BODIES.get(path))
+        assert response.status_code == 200
         return
     before = all_keys(redis_url)
     response = client.open(f"{BASE}/{path}", method=method, json={})
@@ -529,7 +500,7 @@ def test_ours_answer_in_the_envelope_there(mounted):
 ALL_CALLS = [
     ("GET", "/config"), ("PUT", "/config"), ("GET", "/usage"), ("GET", "/stats"),
     ("POST", "/reset"), ("GET", "/nope"), ("DELETE", "/config"), ("HEAD", "/config"),
-    ("OPTIONS", "/config"), ("GET", ""),
+    ("OPTIONS", "/config"), ("GET", ""), ("GET", "/config/history"), ("POST", "/config/rollback"),
 ]  # fmt: skip
 
 
@@ -598,7 +569,11 @@ def mortal():
         yield server
 
 
-EVERY_ROUTE = ALL_CALLS[:5]
+EVERY_ROUTE = [*ALL_CALLS[:5], *ALL_CALLS[-2:]]
+
+
+def body_of(path):
+    return {"version": 1} if path == "/config/rollback" else {"global_max": 1}
 
 
 def test_without_redis_it_says_so_and_recovers(mortal):
@@ -611,7 +586,7 @@ def test_without_redis_it_says_so_and_recovers(mortal):
         mortal.kill()
         for method, path in EVERY_ROUTE:
             begun = time.monotonic()
-            response = client.open(BASE + path, method=method, json={"global_max": 1})
+            response = client.open(BASE + path, method=method, json=body_of(path))
             assert_refused(response, 503, "unavailable")
             assert int(response.headers["Retry-After"]) > 0
             assert time.monotonic() - begun < 5
@@ -631,7 +606,7 @@ def test_a_redis_that_hangs_is_away_too(mortal):
 
     def call(route):
         begun = time.monotonic()
-        response = app_client().open(BASE + route[1], method=route[0], json={"global_max": 5})
+        response = app_client().open(BASE + route[1], method=route[0], json=body_of(route[1]))
         return response, time.monotonic() - begun
 
     app_client = create_app(app).test_client

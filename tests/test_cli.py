@@ -17,72 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from celery import Celery
-from click.testing import CliRunner
 from redis import Redis
 
-from celery_concurrency.cli import concurrency
 from celery_concurrency.cli.config import parse_change
 from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
+from tests.answers import mistake, out, refusal
 from tests.serving import Serving
 
 DEFAULTS = Config().to_dict()
 NOWHERE = "redis://127.0.0.1:1/0"
 SEED = (Path(__file__).parent / "seed.md").read_text("utf-8")
-
-
-@pytest.fixture
-def cli(redis_url):
-    """Runs ``celery -A tests.projects.plain concurrency ...``."""
-
-    def run(*arguments, app="tests.projects.plain", **env):
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", app, "concurrency", *arguments],
-            env={**os.environ, **env},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return run
-
-
-@pytest.fixture
-def here(redis_url):
-    """Runs a command in this process, which is quicker where only its work is of interest."""
-    context = types.SimpleNamespace(app=Celery("here", broker=redis_url, set_as_current=False))
-
-    def run(*arguments):
-        done = CliRunner().invoke(concurrency, arguments, obj=context)
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
-        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
-
-    return run
-
-
-def out(done):
-    """Return what a command that succeeded printed."""
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    return done.stdout
-
-
-def refusal(done):
-    """Return the one line that a refusal says."""
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
-    assert done.stdout == ""
-    [line] = done.stderr.splitlines()
-    assert line.startswith("Error: ")
-    return line
-
-
-def mistake(done):
-    """Return what a mistake in the call is answered with."""
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert "Error: " in done.stderr
-    return done.stderr
 
 
 # -- showing
@@ -263,6 +208,7 @@ def test_dash_a_comes_first(cli):
 COMMANDS = [
     (), ("usage",), ("stats",), ("serve",),
     ("config",), ("config", "get"), ("config", "set"), ("config", "reset"),
+    ("config", "history"), ("config", "rollback"), ("pause",), ("resume",),
 ]  # fmt: skip
 
 
@@ -281,7 +227,7 @@ def test_help_of_each(cli):
     for command, text in helps.items():
         assert text.startswith("Usage: "), command
         assert " ".join(("concurrency", *command)) in text
-    for name in ("usage", "stats", "config", "serve"):
+    for name in ("usage", "stats", "config", "serve", "pause", "resume"):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
     for command, text in helps.items():
         prints_data = command not in [(), ("config",), ("serve",)]
@@ -298,6 +244,9 @@ def test_help_of_each(cli):
         ("config", "get"),
         ("config", "set", "global_max=1"),
         ("config", "reset"),
+        ("config", "history"),
+        ("config", "rollback", "1"),
+        ("pause", "global"),
     ],
 )
 def test_redis_away_is_a_line_that_says_what_to_look_at(cli, arguments):

@@ -358,31 +358,38 @@ def test_bad_defaults_are_refused_at_once(redis_url):
         Limiter(connect(redis_url), default_config={"account_max": -1})
 
 
-def configure(client, version, digest, config):
+def configure(client, version, digest, config, name):
     fields = [text for pair in {**config.flat(), "json": config.to_json()}.items() for text in pair]
-    call = scripts.call(
-        client, "configure", "concurrency", str(version), digest, config.to_json(), *fields
-    )
-    return call.reply
+    about = (str(version), digest, config.to_json(), name, "test", "somebody")
+    return scripts.call(client, "configure", "concurrency", *about, *fields).reply
 
 
 def test_a_configure_that_arrives_again_changes_nothing(store, redis, redis_url):
     """Promise 2, for the script alone: also where the configuration is A, then B, then A again."""
     a, b = Config().merged({"global_max": 1}), Config().merged({"global_max": 2})
-    with connect(redis_url) as client:
-        assert configure(client, 0, "", a) == 1
-        digest_a = redis.hget(FLAT, "source")
-        assert configure(client, 0, "", a) == 0
 
-        assert configure(client, 1, digest_a, b) == 2
+    def everything():
+        history = redis.xrange("concurrency:config:history")
+        return redis.get(KEY), redis.hgetall(FLAT), redis.get(f"{KEY}:version"), history
+
+    with connect(redis_url) as client:
+        assert configure(client, 0, "", a, "first") == 1
+        digest_a = redis.hget(FLAT, "source")
+        before = everything()
+        # A copy of the same call is told what the first one was; another's is refused.
+        assert configure(client, 0, "", a, "first") == 1
+        assert configure(client, 0, "", a, "of another") == 0
+        assert everything() == before
+
+        assert configure(client, 1, digest_a, b, "second") == 2
         digest_b = redis.hget(FLAT, "source")
-        assert configure(client, 1, digest_a, b) == 0
-        assert configure(client, 2, digest_b, a) == 3
-        before = redis.get(KEY), redis.hgetall(FLAT)
+        assert configure(client, 2, digest_b, a, "third") == 3
+        before = everything()
         # The text is A's as it was when this was first sent; the version is not.
         assert redis.hget(FLAT, "source") == digest_a
-        assert configure(client, 1, digest_a, b) == 0
-        assert (redis.get(KEY), redis.hgetall(FLAT)) == before
+        assert configure(client, 1, digest_a, b, "second") == 2
+        assert configure(client, 1, digest_a, b, "of another") == 0
+        assert everything() == before
     assert store().sync().config == a
 
 
@@ -397,7 +404,7 @@ def test_a_configure_does_not_run_over_a_text_written_by_hand(store, redis, redi
     digest = redis.hget(FLAT, "source")
     redis.set(KEY, '{"global_max": 8}')
     with connect(redis_url) as client:
-        assert configure(client, version, digest, Config()) == 0
+        assert configure(client, version, digest, Config(), "mine") == 0
     assert store().sync().config.global_max == 8
 
 

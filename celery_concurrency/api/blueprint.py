@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any, Final
 
 from celery import Celery
-from flask import Blueprint, Flask, Request, Response, request
+from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api import config_routes, usage_routes
+from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.routes import Route
@@ -24,15 +25,13 @@ ROUTES: Final = (*config_routes.routes, *usage_routes.routes)
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 
-def create_blueprint(
-    celery_app: Celery, authorize: Callable[[Request], object] | None = None
-) -> Blueprint:
+def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> Blueprint:
     """Return the API as a blueprint, under ``/api/v1/concurrency``.
 
     Args:
         celery_app: whose limits.
-        authorize: is given each request; what it answers false to gets a 403. It
-            may also ``abort`` with an answer of its own.
+        authorize: is given each request; what it answers false to gets a 403, and a
+            text is the name of the operator. It may also ``abort`` with an answer of its own.
 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
@@ -41,10 +40,9 @@ def create_blueprint(
     blueprint = Blueprint("concurrency", __name__, url_prefix=URL_PREFIX)
 
     @blueprint.before_request
-    def check_authorized() -> Response | None:
-        if authorize is not None and not authorize(request):
-            return failure(403, "forbidden")
-        return None
+    def check() -> None:
+        if authorize is not None:
+            admit(authorize)
 
     for route in ROUTES:
         # An endpoint's name has no dots.

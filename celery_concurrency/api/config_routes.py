@@ -1,4 +1,4 @@
-"""The routes of the configuration."""
+"""The routes of the configuration and its history."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from flask import Response
 
+from celery_concurrency.api.caller import author, expected_versions
 from celery_concurrency.api.envelope import success
-from celery_concurrency.api.models import ConfigChange
-from celery_concurrency.api.routes import Routes
+from celery_concurrency.api.models import ConfigChange, History, Rollback
+from celery_concurrency.api.routes import Routes, validated
 from celery_concurrency.config import Config
 from celery_concurrency.configstore import Stored
 from celery_concurrency.limiter import Limiter
@@ -16,26 +17,42 @@ from celery_concurrency.limiter import Limiter
 routes = Routes()
 
 
-@routes.add("GET", "/config", data=Config)
+@routes.add("GET", "/config", data=Config, versioned=True)
 def get_config(limiter: Limiter) -> Response:
     """Return the configuration in force."""
     return _answer(limiter.config.sync())
 
 
-@routes.add("PUT", "/config", data=Config, body=ConfigChange)
+@routes.add("PUT", "/config", data=Config, body=ConfigChange, versioned=True)
 def put_config(limiter: Limiter, body: Any) -> Response:
     """Change what the body names, at once.
 
     Maps merge by key, and null takes an entry out of a map.
     """
-    return _answer(limiter.config.update(body), "updated")
+    return _answer(limiter.config.update(body, author(), expected_versions()), "updated")
 
 
-@routes.add("POST", "/reset", data=Config)
+@routes.add("POST", "/reset", data=Config, versioned=True)
 def reset_config(limiter: Limiter) -> Response:
     """Put the default configuration in force."""
-    return _answer(limiter.config.reset(), "reset")
+    return _answer(limiter.config.reset(author("reset"), expected_versions()), "reset")
+
+
+@routes.add("GET", "/config/history", data=History)
+def get_history(limiter: Limiter) -> Response:
+    """Return the last 100 versions: when, by whom, and what they changed; the newest first."""
+    return success({"versions": [version.model_dump() for version in limiter.config.history()]})
+
+
+@routes.add("POST", "/config/rollback", data=Config, body=Rollback, versioned=True)
+def rollback_config(limiter: Limiter, body: Any) -> Response:
+    """Put an earlier version's configuration in force again, as a new version."""
+    version = validated(Rollback, body, "invalid_body").version
+    stored = limiter.config.rollback(version, author("rollback"), expected_versions())
+    return _answer(stored, "rolled_back")
 
 
 def _answer(stored: Stored, message: str | None = None) -> Response:
-    return success(stored.config.to_dict(), message)
+    response = success(stored.config.to_dict(), message)
+    response.set_etag(str(stored.version))
+    return response

@@ -20,17 +20,31 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "并发配置已重置为默认值，已立即生效",
         "The concurrency configuration was reset to the defaults and is in force",
     ),
+    "rolled_back": (
+        "并发配置已回滚，已立即生效",
+        "The earlier concurrency configuration is in force again",
+    ),
     "invalid_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
     "invalid_config": (
         "并发配置无效，未做任何修改",
         "The configuration is not valid; nothing was changed",
     ),
     "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
+    "invalid_body": ("请求体无效", "The body does not say what it has to"),
+    "invalid_operator": ("操作人名称无效", "The operator's name is not valid"),
     "bad_request": ("请求无效", "The request is not valid"),
     "unauthorized": ("请先登录", "Say who you are first"),
     "forbidden": ("没有权限", "You are not allowed to do this"),
     "not_found": ("没有这个地址", "There is nothing at this address"),
     "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),
+    "unknown_version": (
+        "没有这个配置版本，或已不再保留",
+        "There is no such version of the configuration, or not any more",
+    ),
+    "precondition_failed": (
+        "配置已被他人修改，未做任何修改；请重新读取后再试",
+        "The configuration is another than you saw; nothing was changed. Read it again",
+    ),
     "conflict": (
         "配置正被他人修改，请重试",
         "The configuration was changed by others at the same moment; try again",

@@ -10,7 +10,13 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api.envelope import failure
-from celery_concurrency.errors import ConfigConflict, InvalidConfig, LimiterUnavailable
+from celery_concurrency.errors import (
+    ConfigConflict,
+    InvalidConfig,
+    LimiterUnavailable,
+    UnknownVersion,
+    VersionMismatch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,15 @@ def answer_errors(blueprint: Blueprint) -> None:
     @blueprint.errorhandler(ConfigConflict)
     def on_conflict(exc: ConfigConflict) -> Response:
         return failure(409, "conflict")
+
+    @blueprint.errorhandler(VersionMismatch)
+    def on_mismatch(exc: VersionMismatch) -> Response:
+        details = [{"field": "If-Match", "problem": str(exc)}]
+        return failure(412, "precondition_failed", details, ETag=f'"{exc.version}"')
+
+    @blueprint.errorhandler(UnknownVersion)
+    def on_unknown_version(exc: UnknownVersion) -> Response:
+        return failure(404, "unknown_version", [{"field": "version", "problem": str(exc)}])
 
     @blueprint.errorhandler(LimiterUnavailable)
     def on_unavailable(exc: LimiterUnavailable) -> Response:

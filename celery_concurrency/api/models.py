@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from celery_concurrency.config import Count, DimensionName, Name, OverrideName, Timeout
+from celery_concurrency.confighistory import Version
 from celery_concurrency.stats import DEFAULT_WINDOW
 from celery_concurrency.usage import LimitUsage, Usage
 
@@ -31,6 +32,21 @@ class ConfigChange(TypedDict, total=False):
     account_overrides: dict[OverrideName, Count | None]
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
+
+
+class Rollback(BaseModel):
+    """Which version's configuration is to be in force again."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    # A stream's ids end there.
+    version: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class History(BaseModel):
+    """The versions of the configuration, the newest first."""
+
+    versions: list[Version]
 
 
 class StatsQuery(BaseModel):

@@ -34,6 +34,7 @@ class Route:
         data: the type of ``data`` in the envelope.
         query: the model of the query's parameters; the view is given one.
         body: the type of the JSON body; the view is given the parsed value, to check.
+        versioned: it answers with an ETag, and where it changes something minds If-Match.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Route:
     data: Any
     query: type[BaseModel] | None = None
     body: Any = None
+    versioned: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return what the view is given of this request, checked as far as can be here.

@@ -10,7 +10,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, looking, serve
+from celery_concurrency.cli import config, looking, pausing, serve
 
 
 @click.group(name="concurrency")
@@ -20,5 +20,12 @@ def concurrency() -> None:
     logging.getLogger("celery_concurrency").addHandler(logging.NullHandler())
 
 
-for command in (looking.usage, looking.stats, config.config, serve.serve):
+for command in (
+    looking.usage,
+    looking.stats,
+    config.config,
+    pausing.pause,
+    pausing.resume,
+    serve.serve,
+):
     concurrency.add_command(command)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -9,10 +11,25 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
+from celery_concurrency.cli.output import printable
 from celery_concurrency.errors import ConcurrencyError, InvalidConfig
 
 F = Callable[..., Any]
 
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"uid {os.getuid()}"
+
+
+operator_option = click.option(
+    "--operator",
+    default=_os_user,
+    show_default="the OS user",
+    help="Who makes this change, for the history.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -34,9 +51,8 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
             except ConcurrencyError as exc:
                 raise click.ClickException(_line_of(exc)) from exc
 
-        celery_command: Any = CeleryCommand  # Celery has no types
-        made: click.Command = click.command(name=name, cls=celery_command)(run)
-        return made
+        celery_command: type[click.Command] = CeleryCommand
+        return click.command(name=name, cls=celery_command)(run)
 
     return make
 
@@ -45,4 +61,4 @@ def _line_of(exc: ConcurrencyError) -> str:
     details = exc.details if isinstance(exc, InvalidConfig) else []
     problems = [f"{d['field']}: {d['problem']}".lstrip(": ") for d in details]
     # A name may have a line break in it.
-    return " ".join(("; ".join(problems) or str(exc)).split())
+    return printable(" ".join(("; ".join(problems) or str(exc)).split()))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import click
 from celery import Celery
 
 from celery_concurrency.apps import limiter_of
-from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import print_problem
+from celery_concurrency.cli.command import command, json_option, operator_option
+from celery_concurrency.cli.output import local_time, print_json, print_problem, print_table
 from celery_concurrency.config import Config, parse_json
+from celery_concurrency.confighistory import Author, Version
 from celery_concurrency.configstore import Stored
 from celery_concurrency.errors import InvalidConfig
+
+#: Of a version's changes, how many a table shows, and how many characters of each.
+SHOWN_CHANGES: Final = 3
+MAX_SHOWN: Final = 80
 
 
 @click.group()
@@ -39,25 +44,55 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
 
 @command("set")
 @click.argument("changes", nargs=-1, required=True, metavar="FIELD=VALUE...")
+@operator_option
 @json_option
-def set_config(app: Celery, changes: tuple[str, ...], as_json: bool) -> None:
+def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bool) -> None:
     """Change fields: global_max=4 platform_max.douyin=2 'paused=["global"]'.
 
     VALUE is JSON; null takes an entry out of a map.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
-    _print_changed(store.update(_change_of(values, store.sync().config)), as_json)
+    change = _change_of(values, store.sync().config)
+    print_changed(store.update(change, Author("cli", operator)), as_json)
 
 
 @command("reset")
+@operator_option
 @json_option
-def reset_config(app: Celery, as_json: bool) -> None:
+def reset_config(app: Celery, operator: str, as_json: bool) -> None:
     """Put the default configuration in force."""
-    _print_changed(limiter_of(app).config.reset(), as_json)
+    print_changed(limiter_of(app).config.reset(Author("reset", operator)), as_json)
 
 
-for one in (get_config, set_config, reset_config):
+@command("history")
+@json_option
+def show_history(app: Celery, as_json: bool) -> None:
+    """Show the last 100 versions: when, by whom, and what they changed."""
+    versions = limiter_of(app).config.history()
+    if as_json:
+        print_json([version.model_dump() for version in versions])
+    else:
+        print_table(
+            ("version", "at", "operator", "source", "changed"),
+            (
+                (one.version, local_time(one.at), one.operator or "-", one.source, _changed(one))
+                for one in versions
+            ),
+        )
+
+
+@command("rollback")
+@click.argument("version", type=click.IntRange(0, 2**63 - 1))
+@operator_option
+@json_option
+def roll_back(app: Celery, version: int, operator: str, as_json: bool) -> None:
+    """Put the configuration of an earlier VERSION in force again (see history)."""
+    store = limiter_of(app).config
+    print_changed(store.rollback(version, Author("rollback", operator)), as_json)
+
+
+for one in (get_config, set_config, reset_config, show_history, roll_back):
     config.add_command(one)
 
 
@@ -105,7 +140,22 @@ def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, A
     return change
 
 
-def _print_changed(stored: Stored, as_json: bool) -> None:
+def _changed(version: Version) -> str:
+    """Return what a version changed, in a line; the first few of it."""
+    if version.problem:
+        return f"not in force: {version.problem[:MAX_SHOWN]}"
+    changes = version.changed or []
+    shown = [
+        f"{one.field} {json.dumps(one.before, ensure_ascii=False)} -> "
+        f"{json.dumps(one.after, ensure_ascii=False)}"[:MAX_SHOWN]
+        for one in changes[:SHOWN_CHANGES]
+    ]
+    more = (version.changed_total or 0) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def print_changed(stored: Stored, as_json: bool) -> None:
+    """Print a configuration that was just put in force."""
     _print_config(stored.config.to_dict(), as_json)
     click.echo("in force now", err=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -16,12 +17,17 @@ def print_json(value: Any) -> None:
 
 def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print columns that are as wide as what is in them."""
-    lines = [head, *(tuple(_cell(cell) for cell in row) for row in rows)]
+    lines = [head, *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         click.echo(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         )
+
+
+def local_time(seconds: float) -> str:
+    """Return Unix seconds as a person here reads them."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_problem(problem: str | None) -> None:
@@ -30,6 +36,6 @@ def print_problem(problem: str | None) -> None:
         click.echo(f"the stored configuration is not in force: {problem}", err=True)
 
 
-def _cell(value: Any) -> str:
-    # Names come from anywhere: none of them breaks a line or steers the terminal.
+def printable(value: Any) -> str:
+    """Return a text for a terminal: names come from anywhere, and none may steer it."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
