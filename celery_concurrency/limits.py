@@ -87,3 +87,12 @@ def split_limit(limit: str) -> tuple[str, str | None]:
     """Return a limit's dimension and name: ``("account", "a:1")`` for ``account:a:1``."""
     dimension, colon, name = limit.partition(":")
     return dimension, name if colon else None
+
+
+def limit_problem(limit: str) -> str | None:
+    """Return what keeps ``limit`` from being a limit's name, or None if nothing does."""
+    dimension, name = split_limit(limit)
+    named = name is not None and dimension and not name_problem(name)
+    if limit == GLOBAL or named:
+        return None
+    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit: write 'global' or 'platform:douyin'"

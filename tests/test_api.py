@@ -352,7 +352,8 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(
         ("GET", "/nope"),
         ("POST", "/config/"),
         ("GET", "/usage/"),
-        ("DELETE", "/tokens"),
+        ("GET", "/waiting/"),
+        ("DELETE", "/tokens/"),
         ("PATCH", "/config/x"),
         ("GET", ""),
         ("GET", "/"),
@@ -377,15 +378,18 @@ ALLOWED = {
     "reset": {"POST"},
     "config/history": {"GET"},
     "config/rollback": {"POST"},
+    "tokens": {"GET"},
+    "tokens/t:1": {"DELETE"},
 }
 BODIES = {"config": {}, "config/rollback": {"version": 1}}
 
 
 @pytest.mark.parametrize("path", ALLOWED)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-def test_wrong_methods_are_told_the_right_ones(client, redis_url, path, method):
+def test_wrong_methods_are_told_the_right_ones(client, limiter, redis_url, path, method):
     if method in ALLOWED[path]:
         client.get(CONFIG)
+        limiter.try_acquire("t:1", {})
         response = client.open(f"{BASE}/{path}", method=method, json=BODIES.get(path))
         assert response.status_code == 200
         return
@@ -501,6 +505,7 @@ ALL_CALLS = [
     ("GET", "/config"), ("PUT", "/config"), ("GET", "/usage"), ("GET", "/stats"),
     ("POST", "/reset"), ("GET", "/nope"), ("DELETE", "/config"), ("HEAD", "/config"),
     ("OPTIONS", "/config"), ("GET", ""), ("GET", "/config/history"), ("POST", "/config/rollback"),
+    ("GET", "/tokens"), ("DELETE", "/tokens/t:1"),
 ]  # fmt: skip
 
 
@@ -569,7 +574,7 @@ def mortal():
         yield server
 
 
-EVERY_ROUTE = [*ALL_CALLS[:5], *ALL_CALLS[-2:]]
+EVERY_ROUTE = [*ALL_CALLS[:5], *ALL_CALLS[-4:]]
 
 
 def body_of(path):

@@ -209,6 +209,7 @@ COMMANDS = [
     (), ("usage",), ("stats",), ("serve",),
     ("config",), ("config", "get"), ("config", "set"), ("config", "reset"),
     ("config", "history"), ("config", "rollback"), ("pause",), ("resume",),
+    ("tokens",), ("release",),
 ]  # fmt: skip
 
 
@@ -227,10 +228,10 @@ def test_help_of_each(cli):
     for command, text in helps.items():
         assert text.startswith("Usage: "), command
         assert " ".join(("concurrency", *command)) in text
-    for name in ("usage", "stats", "config", "serve", "pause", "resume"):
+    for name in ("usage", "stats", "config", "serve", "pause", "resume", "tokens", "release"):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
     for command, text in helps.items():
-        prints_data = command not in [(), ("config",), ("serve",)]
+        prints_data = command not in [(), ("config",), ("serve",), ("release",)]
         assert ("--json" in text) == prints_data, command
     assert "7000" in helps[("serve",)]
     assert "127.0.0.1" in helps[("serve",)]
@@ -247,6 +248,8 @@ def test_help_of_each(cli):
         ("config", "history"),
         ("config", "rollback", "1"),
         ("pause", "global"),
+        ("tokens",),
+        ("release", "x"),
     ],
 )
 def test_redis_away_is_a_line_that_says_what_to_look_at(cli, arguments):

@@ -10,7 +10,7 @@ from celery import Celery
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api import config_routes, usage_routes
+from celery_concurrency.api import config_routes, token_routes, usage_routes
 from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
@@ -20,7 +20,7 @@ from celery_concurrency.apps import limiter_of
 URL_PREFIX: Final = "/api/v1/concurrency"
 
 #: Every route there is, in the order in which they are documented.
-ROUTES: Final = (*config_routes.routes, *usage_routes.routes)
+ROUTES: Final = (*config_routes.routes, *usage_routes.routes, *token_routes.routes)
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 

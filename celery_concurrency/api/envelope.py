@@ -20,6 +20,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "并发配置已重置为默认值，已立即生效",
         "The concurrency configuration was reset to the defaults and is in force",
     ),
+    "released": ("令牌已释放", "The token was released"),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
@@ -37,6 +38,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "forbidden": ("没有权限", "You are not allowed to do this"),
     "not_found": ("没有这个地址", "There is nothing at this address"),
     "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),
+    "not_held": (
+        "没有人持有这个令牌，或已释放、已过期",
+        "Nobody holds this token, or not any more",
+    ),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
         "There is no such version of the configuration, or not any more",

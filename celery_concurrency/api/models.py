@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from celery_concurrency.config import Count, DimensionName, Name, OverrideName, Timeout
 from celery_concurrency.confighistory import Version
+from celery_concurrency.limits import limit_problem
 from celery_concurrency.stats import DEFAULT_WINDOW
+from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.usage import LimitUsage, Usage
 
 
@@ -53,6 +55,21 @@ class StatsQuery(BaseModel):
     """Which time is looked back on."""
 
     window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
+
+
+def _check_limit(limit: str) -> str:
+    problem = limit_problem(limit)
+    if problem:
+        raise ValueError(problem)
+    return limit
+
+
+class TokensQuery(BaseModel):
+    """Whose holders, and which page of them."""
+
+    limit: Annotated[str, AfterValidator(_check_limit)] | None = None
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
+    cursor: Annotated[str, Field(pattern=f"^{CURSOR}$")] | None = None
 
 
 class UsageData(Usage):

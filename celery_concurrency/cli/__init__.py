@@ -10,7 +10,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, looking, pausing, serve
+from celery_concurrency.cli import config, looking, pausing, serve, tokens
 
 
 @click.group(name="concurrency")
@@ -26,6 +26,8 @@ for command in (
     config.config,
     pausing.pause,
     pausing.resume,
+    tokens.tokens,
+    tokens.release,
     serve.serve,
 ):
     concurrency.add_command(command)

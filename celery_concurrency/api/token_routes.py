@@ -1,0 +1,39 @@
+"""The routes of the tokens: who holds them, and taking one back."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Response
+
+from celery_concurrency.api.caller import author
+from celery_concurrency.api.envelope import failure, success
+from celery_concurrency.api.models import TokensQuery
+from celery_concurrency.api.routes import Routes
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.tokens import Holder, Page, find_token, read_tokens
+
+logger = logging.getLogger(__name__)
+
+routes = Routes()
+
+
+@routes.add("GET", "/tokens", data=Page, query=TokensQuery)
+def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
+    """Return who holds tokens, the soonest to expire first, a page at a time."""
+    page = read_tokens(
+        limiter.redis, limiter.prefix, query.limit or "", query.count, query.cursor or ""
+    )
+    return success(page.model_dump())
+
+
+@routes.add("DELETE", "/tokens/<path:token>", data=Holder)
+def delete_token(limiter: Limiter, token: str) -> Response:
+    """Release a token for its holder, who goes on running without it."""
+    by = author()
+    # Asked first, so that Redis being away is said before anything is under way.
+    holder = find_token(limiter.redis, limiter.prefix, token)
+    if holder is None or not limiter.release(token):
+        return failure(404, "not_held")
+    logger.warning("token %s of %s released by %s", token, holder.task, by.operator or "unknown")
+    return success(holder.model_dump(), "released")

@@ -1,0 +1,68 @@
+"""Commands for the tokens: who holds them, and taking one back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from celery import Celery
+
+from celery_concurrency.apps import limiter_of
+from celery_concurrency.cli.command import command, json_option
+from celery_concurrency.cli.output import local_time, print_json, print_table, printable
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limits import limit_problem
+from celery_concurrency.tokens import MAX_COUNT, Holder, find_token, read_tokens
+
+
+@command()
+@click.option("--limit", default="", help="Only the holders of this limit: platform:douyin.")
+@json_option
+def tokens(app: Celery, limit: str, as_json: bool) -> None:
+    """Show who holds tokens, the soonest to expire first."""
+    problem = limit_problem(limit) if limit else None
+    if problem:
+        raise click.ClickException(printable(problem))
+    holders = list(_all_holders(limiter_of(app), limit))
+    if as_json:
+        print_json([holder.model_dump() for holder in holders])
+        return
+    print_table(
+        ("token", "task", "limits", "worker", "since", "expires"),
+        (
+            (
+                one.token,
+                one.task or ("(reserved)" if one.reserved else "-"),
+                " ".join(one.limits),
+                one.worker or "-",
+                local_time(one.since) if one.since else "-",
+                local_time(one.expires),
+            )
+            for one in holders
+        ),
+    )
+
+
+@command()
+@click.argument("token", metavar="ID")
+def release(app: Celery, token: str) -> None:
+    """Release the token ID (see tokens) for its holder, who goes on running without it."""
+    limiter = limiter_of(app)
+    holder = find_token(limiter.redis, limiter.prefix, token)
+    if holder is None or not limiter.release(token):
+        raise click.ClickException(
+            printable(f"nobody holds {token}, or not any more; tokens lists those that are held")
+        )
+    click.echo(printable(f"released {token}: {' '.join(holder.limits)}"))
+
+
+def _all_holders(limiter: Limiter, limit: str) -> Iterator[Holder]:
+    cursor: str | None = ""
+    listed: set[str] = set()
+    while cursor is not None:
+        page = read_tokens(limiter.redis, limiter.prefix, limit, MAX_COUNT, cursor)
+        # Who was renewed meanwhile comes again.
+        new = [holder for holder in page.tokens if holder.token not in listed]
+        listed.update(holder.token for holder in new)
+        yield from new
+        cursor = page.next

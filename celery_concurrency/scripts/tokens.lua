@@ -1,0 +1,34 @@
+-- tokens: list who holds living tokens, the soonest to expire first, a page at a time.
+--
+-- KEYS   1 the prefix
+-- ARGV   1 a limit, to list its holders only; '' for all
+--        2 how many at most
+--        3 the expiry and 4 the token that the page before ended with; '' and ''
+--          for the first page
+-- Reply  {total, {token, expiry, limits, task, worker, since, reserved}, ...}: total
+--        is how many there are on all pages; what a record does not have is nil
+-- Cost   one read a token listed, and the logarithm in a sorted set
+-- Again  it changes nothing. A token that is renewed between two pages comes again
+--        on a later one; none that is held all the time is passed over.
+
+local holders = ARGV[1] == '' and LEASES or semaphore_key(ARGV[1])
+local dead = redis.call('ZCOUNT', holders, '-inf', string.format('%.6f', now()))
+local first = dead
+if ARGV[3] ~= '' then
+  if tonumber(redis.call('ZSCORE', holders, ARGV[4]) or -1) == tonumber(ARGV[3]) then
+    first = redis.call('ZRANK', holders, ARGV[4]) + 1
+  else
+    -- It is gone from its place, which is somewhere among those of its second.
+    first = redis.call('ZCOUNT', holders, '-inf', '(' .. ARGV[3])
+  end
+  first = math.max(first, dead)
+end
+
+local reply = {redis.call('ZCARD', holders) - dead}
+local page = redis.call('ZRANGE', holders, first, first + ARGV[2] - 1, 'WITHSCORES')
+for i = 1, #page, 2 do
+  local record = redis.call('HMGET', token_key(page[i]),
+    'limits', 'task', 'worker', 'since', 'reserved')
+  reply[#reply + 1] = {page[i], page[i + 1], unpack(record)}
+end
+return reply
