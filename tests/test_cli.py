@@ -295,7 +295,8 @@ def test_a_port_that_is_taken_is_refused(cli):
 
 
 def test_a_host_that_is_none_is_refused(cli):
-    assert "no-such-host.invalid" in refusal(cli("serve", "--host", "no-such-host.invalid"))
+    done = cli("serve", "--host", "no-such-host.invalid", CONCURRENCY_TOKEN="secret")
+    assert "can't listen on no-such-host.invalid" in refusal(done)
 
 
 def test_serve_says_where_and_ends_with_ctrl_c(redis_url):

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api import config_routes, token_routes, usage_routes
 from celery_concurrency.api.caller import Authorize, admit
+from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.routes import Route
@@ -41,6 +42,7 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
 
     @blueprint.before_request
     def check() -> None:
+        refuse_cross_site()
         if authorize is not None:
             admit(authorize)
 
@@ -57,14 +59,23 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
     return blueprint
 
 
-def create_app(celery_app: Celery) -> Flask:
+def create_app(
+    celery_app: Celery, authorize: Authorize | None = None, *, loopback: bool = False
+) -> Flask:
     """Return the admin app: the API, with its errors everywhere.
+
+    Args:
+        celery_app: whose limits.
+        authorize: as for ``create_blueprint``; ``doors.bearer`` makes one.
+        loopback: it is served on loopback, and answers to the names of that only.
 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
     """
     app = Flask("celery_concurrency", static_folder=None)
-    app.register_blueprint(create_blueprint(celery_app))
+    if loopback:
+        app.before_request(refuse_foreign_host)
+    app.register_blueprint(create_blueprint(celery_app, authorize))
     app.register_error_handler(HTTPException, on_http_error)
     return app
 

@@ -34,7 +34,19 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_body": ("请求体无效", "The body does not say what it has to"),
     "invalid_operator": ("操作人名称无效", "The operator's name is not valid"),
     "bad_request": ("请求无效", "The request is not valid"),
-    "unauthorized": ("请先登录", "Say who you are first"),
+    "unauthorized": (
+        "请提供令牌：Authorization: Bearer <token>",
+        "Say who you are: Authorization: Bearer <token>",
+    ),
+    "read_only": ("此令牌只能查看，不能修改", "This token may look, and change nothing"),
+    "cross_site": (
+        "拒绝来自其他网站的修改请求",
+        "A page of another site may change nothing here",
+    ),
+    "foreign_host": (
+        "请使用 localhost 或 127.0.0.1 访问",
+        "Ask for it by the name localhost or 127.0.0.1",
+    ),
     "forbidden": ("没有权限", "You are not allowed to do this"),
     "not_found": ("没有这个地址", "There is nothing at this address"),
     "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -13,6 +16,10 @@ from celery_concurrency.cli.command import command
 
 DEFAULT_PORT: Final = 7000
 
+TOKEN_VARIABLE: Final = "CONCURRENCY_TOKEN"  # noqa: S105 - the name of a variable
+READ_TOKEN_VARIABLE: Final = "CONCURRENCY_READ_TOKEN"  # noqa: S105 - as well
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+
 
 @command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -20,13 +27,40 @@ DEFAULT_PORT: Final = 7000
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True,
     help="The port to listen on; 0 takes a free one.",
 )  # fmt: skip
-def serve(app: Celery, host: str, port: int) -> None:
-    """Serve the HTTP API until interrupted. It asks for no password: keep it on loopback."""
+@click.option(
+    "--token-file", type=FILE,
+    help=f"A file with the bearer token that opens everything; or set {TOKEN_VARIABLE}.",
+)  # fmt: skip
+@click.option(
+    "--read-token-file", type=FILE,
+    help=f"A file with the one that opens what only reads; or set {READ_TOKEN_VARIABLE}.",
+)  # fmt: skip
+def serve(
+    app: Celery, host: str, port: int, token_file: Path | None, read_token_file: Path | None
+) -> None:
+    """Serve the HTTP API until interrupted.
+
+    On loopback it asks for a token if it is given one; elsewhere it needs one.
+    """
     from waitress import create_server  # noqa: PLC0415 - the other commands need no server
 
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
+    from celery_concurrency.api.doors import bearer, is_loopback  # noqa: PLC0415 - nor this
 
-    wsgi_app = create_app(app)
+    token = _token(token_file, TOKEN_VARIABLE)
+    read_token = _token(read_token_file, READ_TOKEN_VARIABLE)
+    if token is not None and token == read_token:
+        raise click.ClickException("the read token opens everything: give it another value")
+    asks = token is not None or read_token is not None
+    if not asks and not is_loopback(host):
+        raise click.ClickException(
+            f"on {host!r} others can reach it, so it needs a token: write one to a file "
+            f"(openssl rand -hex 32 > FILE) and add --token-file FILE, or set {TOKEN_VARIABLE}; "
+            "or leave out --host"
+        )
+    wsgi_app = create_app(
+        app, bearer(token, read_token) if asks else None, loopback=is_loopback(host)
+    )
     # An OSError is a port that is taken, a ValueError a host that is none.
     try:
         server = create_server(wsgi_app, host=host, port=port, ident=None)
@@ -40,6 +74,28 @@ def serve(app: Celery, host: str, port: int) -> None:
         click.echo(f"serving http://{address}{URL_PREFIX}, end with Ctrl-C")
     sys.stdout.flush()
     server.run()
+
+
+def _token(file: Path | None, variable: str) -> str | None:
+    """Return the token in a file, else in an environment variable; None where neither is."""
+    if file is None:
+        source, token = variable, os.environ.get(variable, "").strip()
+        if not token:
+            return None
+    else:
+        source = str(file)
+        try:
+            token = file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            problem = exc.strerror if isinstance(exc, OSError) else "it is no text"
+            raise click.ClickException(f"can't read the token in {file} ({problem})") from exc
+    # What a header can carry as it is (RFC 6750).
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
+        raise click.ClickException(
+            f"{source} has no token: it takes letters, digits and ._~+/- in one line, "
+            "as openssl rand -hex 32 makes them"
+        )
+    return token
 
 
 def _addresses(server: Any) -> list[str]:
