@@ -207,7 +207,7 @@ class Config(_Strict):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object: the seed's six fields, and those of the others in use."""
         data = self.model_dump()
-        return {name: value for name, value in data.items() if name in _ALWAYS or value}
+        return {name: value for name, value in data.items() if name in ALWAYS_SHOWN or value}
 
     def to_json(self) -> str:
         """Return the JSON text that is stored."""
@@ -258,7 +258,7 @@ class Config(_Strict):
 
 
 #: Fields that the JSON always has; the others only while they say something.
-_ALWAYS: Final = {
+ALWAYS_SHOWN: Final = {
     "global_max", "platform_max", "account_max", "task_type_max", "enabled", "timeout",
 }  # fmt: skip
 

@@ -262,6 +262,17 @@ def test_there_is_no_such_window(client, window):
     assert len(detail["problem"]) < 120
 
 
+def test_health(client, redis, redis_url):
+    data = client.get(f"{BASE}/health").json["data"]
+    assert set(data) == {"config_version", "ping_ms"}
+    assert data["config_version"] == 0
+    assert all_keys(redis_url) == {}
+    client.put(CONFIG, json={"global_max": 2})
+    data = client.get(f"{BASE}/health").json["data"]
+    assert data["config_version"] == 2
+    assert 0 < data["ping_ms"] < 5000
+
+
 # -- what is refused
 
 JSON = "application/json"
@@ -380,6 +391,8 @@ ALLOWED = {
     "config/rollback": {"POST"},
     "tokens": {"GET"},
     "tokens/t:1": {"DELETE"},
+    "health": {"GET"},
+    "openapi.json": {"GET"},
 }
 BODIES = {"config": {}, "config/rollback": {"version": 1}}
 
@@ -505,7 +518,7 @@ ALL_CALLS = [
     ("GET", "/config"), ("PUT", "/config"), ("GET", "/usage"), ("GET", "/stats"),
     ("POST", "/reset"), ("GET", "/nope"), ("DELETE", "/config"), ("HEAD", "/config"),
     ("OPTIONS", "/config"), ("GET", ""), ("GET", "/config/history"), ("POST", "/config/rollback"),
-    ("GET", "/tokens"), ("DELETE", "/tokens/t:1"),
+    ("GET", "/tokens"), ("DELETE", "/tokens/t:1"), ("GET", "/health"),
 ]  # fmt: skip
 
 
@@ -574,7 +587,7 @@ def mortal():
         yield server
 
 
-EVERY_ROUTE = [*ALL_CALLS[:5], *ALL_CALLS[-4:]]
+EVERY_ROUTE = [*ALL_CALLS[:5], *ALL_CALLS[-5:]]
 
 
 def body_of(path):

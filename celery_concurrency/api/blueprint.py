@@ -10,7 +10,7 @@ from celery import Celery
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api import config_routes, token_routes, usage_routes
+from celery_concurrency.api import config_routes, health_routes, openapi, token_routes, usage_routes
 from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
 from celery_concurrency.api.envelope import failure
@@ -21,7 +21,13 @@ from celery_concurrency.apps import limiter_of
 URL_PREFIX: Final = "/api/v1/concurrency"
 
 #: Every route there is, in the order in which they are documented.
-ROUTES: Final = (*config_routes.routes, *usage_routes.routes, *token_routes.routes)
+ROUTES: Final = [
+    *config_routes.routes,
+    *usage_routes.routes,
+    *token_routes.routes,
+    *health_routes.routes,
+]
+ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
@@ -47,7 +53,6 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
             admit(authorize)
 
     for route in ROUTES:
-        # An endpoint's name has no dots.
         blueprint.add_url_rule(
             route.path,
             endpoint=route.view.__name__,
@@ -104,7 +109,7 @@ def _answer_the_rest(blueprint: Blueprint) -> None:
 
         blueprint.add_url_rule(
             path,
-            endpoint=f"other methods of {path}",
+            endpoint=f"other methods of {path.replace('.', ' ')}",  # it takes no dot
             view_func=wrong_method,
             methods=METHODS - methods,
         )

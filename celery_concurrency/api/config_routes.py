@@ -8,22 +8,21 @@ from flask import Response
 
 from celery_concurrency.api.caller import author, expected_versions
 from celery_concurrency.api.envelope import success
-from celery_concurrency.api.models import ConfigChange, History, Rollback
+from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
-from celery_concurrency.config import Config
 from celery_concurrency.configstore import Stored
 from celery_concurrency.limiter import Limiter
 
 routes = Routes()
 
 
-@routes.add("GET", "/config", data=Config, versioned=True)
+@routes.add("GET", "/config", data=ConfigData, versioned=True)
 def get_config(limiter: Limiter) -> Response:
     """Return the configuration in force."""
     return _answer(limiter.config.sync())
 
 
-@routes.add("PUT", "/config", data=Config, body=ConfigChange, versioned=True)
+@routes.add("PUT", "/config", data=ConfigData, body=ConfigChange, versioned=True)
 def put_config(limiter: Limiter, body: Any) -> Response:
     """Change what the body names, at once.
 
@@ -32,7 +31,7 @@ def put_config(limiter: Limiter, body: Any) -> Response:
     return _answer(limiter.config.update(body, author(), expected_versions()), "updated")
 
 
-@routes.add("POST", "/reset", data=Config, versioned=True)
+@routes.add("POST", "/reset", data=ConfigData, versioned=True)
 def reset_config(limiter: Limiter) -> Response:
     """Put the default configuration in force."""
     return _answer(limiter.config.reset(author("reset"), expected_versions()), "reset")
@@ -44,7 +43,9 @@ def get_history(limiter: Limiter) -> Response:
     return success({"versions": [version.model_dump() for version in limiter.config.history()]})
 
 
-@routes.add("POST", "/config/rollback", data=Config, body=Rollback, versioned=True)
+@routes.add(
+    "POST", "/config/rollback", data=ConfigData, body=Rollback, versioned=True, refusals=(404,)
+)
 def rollback_config(limiter: Limiter, body: Any) -> Response:
     """Put an earlier version's configuration in force again, as a new version."""
     version = validated(Rollback, body, "invalid_body").version

@@ -89,7 +89,7 @@ def success(data: Any, message: str | None = None) -> Response:
     body: dict[str, Any] = {"success": True, "data": data}
     if message:
         body["message"] = text(message)
-    return _json(body)
+    return json_response(body)
 
 
 def failure(
@@ -109,7 +109,7 @@ def failure(
         "message": message,
         "error": {"code": code, "message": message, "details": list(details or [])},
     }
-    response = _json(body)
+    response = json_response(body)
     response.status_code = status
     response.headers.update(headers)
     return response
@@ -121,7 +121,8 @@ def text(key: str) -> str:
     return MESSAGES[key][LANGUAGES.index(chosen)]
 
 
-def _json(body: Mapping[str, Any]) -> Response:
+def json_response(body: Mapping[str, Any]) -> Response:
+    """Return an answer of just this JSON object."""
     # Readable in a terminal: fields in their order, Chinese as it is.
     response = Response(json.dumps(body, ensure_ascii=False) + "\n", mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"

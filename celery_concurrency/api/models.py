@@ -2,17 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from celery_concurrency.config import Count, DimensionName, Name, OverrideName, Timeout
+from celery_concurrency.config import (
+    ALWAYS_SHOWN,
+    Config,
+    Count,
+    DimensionName,
+    Name,
+    OverrideName,
+    Timeout,
+)
 from celery_concurrency.confighistory import Version
 from celery_concurrency.limits import limit_problem
 from celery_concurrency.stats import DEFAULT_WINDOW
 from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.usage import LimitUsage, Usage
+
+T = TypeVar("T")
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    # Nothing, said as an empty text: no value that one would send.
+    del schema["default"]
+
+
+class Success(BaseModel, Generic[T]):
+    """The envelope of what went well."""
+
+    success: Literal[True]
+    data: T
+    message: str = Field(default="", json_schema_extra=_without_default)
+
+
+class Mistake(BaseModel):
+    """One thing that is wrong: where, and what."""
+
+    field: str
+    problem: str
+
+
+class Problem(BaseModel):
+    """What is wrong: a code that programs may rely on, in words, and in detail."""
+
+    code: str
+    message: str
+    details: list[Mistake]
+
+
+class Failure(BaseModel):
+    """The envelope of what was refused or failed."""
+
+    success: Literal[False]
+    message: str
+    error: Problem
+
+
+class ConfigData(Config):
+    """The configuration, as it is in JSON: the others only while they say something."""
+
+    model_config = ConfigDict(json_schema_extra={"required": [*sorted(ALWAYS_SHOWN)]})
 
 
 class DimensionChange(TypedDict, total=False):
@@ -65,11 +117,13 @@ def _check_limit(limit: str) -> str:
 
 
 class TokensQuery(BaseModel):
-    """Whose holders, and which page of them."""
+    """Whose holders, and which page of them; all, and the first, where it does not say."""
 
-    limit: Annotated[str, AfterValidator(_check_limit)] | None = None
+    limit: Annotated[str, AfterValidator(_check_limit)] = Field(
+        default="", json_schema_extra=_without_default
+    )
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
-    cursor: Annotated[str, Field(pattern=f"^{CURSOR}$")] | None = None
+    cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
 
 
 class UsageData(Usage):

@@ -35,6 +35,8 @@ class Route:
         query: the model of the query's parameters; the view is given one.
         body: the type of the JSON body; the view is given the parsed value, to check.
         versioned: it answers with an ETag, and where it changes something minds If-Match.
+        refusals: statuses of its errors, beside those that follow from the above.
+        enveloped: its answer is in the envelope; else ``data`` is the whole of it.
     """
 
     method: str
@@ -44,6 +46,8 @@ class Route:
     query: type[BaseModel] | None = None
     body: Any = None
     versioned: bool = False
+    refusals: tuple[int, ...] = ()
+    enveloped: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Return what the view is given of this request, checked as far as can be here.

@@ -21,9 +21,7 @@ routes = Routes()
 @routes.add("GET", "/tokens", data=Page, query=TokensQuery)
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
     """Return who holds tokens, the soonest to expire first, a page at a time."""
-    page = read_tokens(
-        limiter.redis, limiter.prefix, query.limit or "", query.count, query.cursor or ""
-    )
+    page = read_tokens(limiter.redis, limiter.prefix, query.limit, query.count, query.cursor)
     return success(page.model_dump())
 
 

@@ -1,0 +1,18 @@
+"""The route for those who watch whether all is well."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from celery_concurrency.api.envelope import success
+from celery_concurrency.api.routes import Routes
+from celery_concurrency.health import Health, read_health
+from celery_concurrency.limiter import Limiter
+
+routes = Routes()
+
+
+@routes.add("GET", "/health", data=Health)
+def get_health(limiter: Limiter) -> Response:
+    """Return 200 while Redis answers."""
+    return success(read_health(limiter.redis, limiter.prefix).model_dump())

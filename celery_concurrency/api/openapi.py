@@ -1,0 +1,160 @@
+"""The API's description in OpenAPI 3.1, made from the routes and their models."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from flask import Response, request
+from pydantic import TypeAdapter
+
+from celery_concurrency.api.doors import SAFE_METHODS
+from celery_concurrency.api.envelope import json_response
+from celery_concurrency.api.models import Failure, Success
+from celery_concurrency.api.routes import Route
+from celery_concurrency.limiter import Limiter
+
+PATH: Final = "/openapi.json"
+
+_REF: Final = "#/components/schemas/{model}"
+_REFUSED: Final = {"$ref": "#/components/responses/Refused"}
+_TEXT: Final = {"type": "string"}
+
+
+def route_of(routes: Sequence[Route]) -> Route:
+    """Return the route of the description of all routes, itself too."""
+
+    def get_openapi(limiter: Limiter) -> Response:
+        """Return this description."""
+        # Where the blueprint is mounted shows in the address that this was asked at.
+        server = request.script_root + request.path.removesuffix(PATH)
+        return json_response(describe([*routes, route], server))
+
+    route = Route("GET", PATH, get_openapi, data=dict[str, Any], enveloped=False)
+    return route
+
+
+def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
+    """Return the OpenAPI document.
+
+    Args:
+        routes: what is described.
+        server: the path that all of theirs are below.
+    """
+    schemas, components = _schemas(routes)
+    paths: dict[str, Any] = {}
+    for route in routes:
+        address = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.path)
+        paths.setdefault(address, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "celery-concurrency", "version": version("celery-concurrency")},
+        "servers": [{"url": server}],
+        # Where no token is asked for, none is needed.
+        "security": [{}, {"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "responses": {
+                "Refused": {
+                    "description": "It was refused or failed, and nothing was changed.",
+                    "content": {"application/json": {"schema": schemas[str(Failure)]}},
+                }
+            },
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """Return the schemas by type, and what they refer to by name."""
+    types: dict[str, Any] = {str(Failure): Failure}
+    for route in routes:
+        for one in (_answer(route), route.body):
+            if one is not None:
+                types[str(one)] = one
+    # As they are taken in: what may be left out is not required.
+    by_key, definitions = TypeAdapter.json_schemas(
+        [(key, "validation", TypeAdapter(one)) for key, one in types.items()], ref_template=_REF
+    )
+    return {key: schema for (key, _), schema in by_key.items()}, definitions["$defs"]
+
+
+def _answer(route: Route) -> Any:
+    envelope: Any = Success  # of a type that is known only now
+    return envelope[route.data] if route.enveloped else route.data
+
+
+def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+    summary, _, more = inspect.cleandoc(route.view.__doc__ or "").partition("\n\n")
+    answer: dict[str, Any] = {
+        "description": "Done",
+        "content": {"application/json": {"schema": schemas[str(_answer(route))]}},
+    }
+    if route.versioned:
+        etag = {"description": "The configuration's version.", "required": True, "schema": _TEXT}
+        answer["headers"] = {"ETag": etag}
+    operation: dict[str, Any] = {
+        "operationId": route.view.__name__,
+        "summary": summary,
+        "description": more,
+        "parameters": _parameters(route),
+        "responses": {
+            "200": answer,
+            **{str(status): _REFUSED for status in _refusals(route)},
+        },
+    }
+    if route.body is not None:
+        body = {"application/json": {"schema": schemas[str(route.body)]}}
+        operation["requestBody"] = {"required": True, "content": body}
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
+        for name in re.findall(r"<(?:\w+:)?(\w+)>", route.path)
+    ]
+    if route.query is not None:
+        schema = route.query.model_json_schema()
+        parameters += [
+            {"name": name, "in": "query", "schema": inner}
+            for name, inner in schema["properties"].items()
+        ]
+    if route.method not in SAFE_METHODS:
+        parameters.append(
+            {
+                "name": "X-Operator",
+                "in": "header",
+                "description": "Who makes this change, for the history.",
+                "schema": {**_TEXT, "maxLength": 200},
+            }
+        )
+        if route.versioned:
+            parameters.append(
+                {
+                    "name": "If-Match",
+                    "in": "header",
+                    "description": "The ETag that has to be that of the configuration now.",
+                    "schema": _TEXT,
+                }
+            )
+    return parameters
+
+
+def _refusals(route: Route) -> list[int]:
+    """Return the statuses of a route's errors."""
+    changes = route.method not in SAFE_METHODS
+    statuses = {401, 403, 503, *route.refusals}
+    if route.query is not None or changes:
+        statuses.add(400)
+    if "<" in route.path:
+        statuses.add(404)
+    if route.body is not None:
+        statuses |= {413, 415}
+    if route.versioned and changes:
+        statuses |= {409, 412}
+    return sorted(statuses)
