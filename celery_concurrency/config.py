@@ -7,7 +7,8 @@ Where a configuration is kept is ``configstore.py``'s matter.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -190,7 +191,7 @@ class Config(_Strict):
         """
         if not isinstance(change, Mapping):
             raise InvalidConfig("the change has to be a JSON object of fields to change")
-        nulled = [field for field, value in change.items() if value is None][:MAX_DETAILS]
+        nulled = list(islice(_nulled_fields(change), MAX_DETAILS))
         if nulled:
             problem = "can't be null: null takes an entry out of a map, and this is no entry"
             details = [{"field": _quoted(field), "problem": problem} for field in nulled]
@@ -301,6 +302,17 @@ def details_of(exc: ValidationError) -> list[dict[str, str]]:
 def _quoted(text: object) -> str:
     shown = str(text)
     return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 3] + "..."
+
+
+def _nulled_fields(change: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield the fields that a change sets to null: ours, and those of a dimension."""
+    yield from (field for field, value in change.items() if value is None)
+    dimensions = change.get("dimensions")
+    if isinstance(dimensions, Mapping):
+        for name, dimension in dimensions.items():
+            if isinstance(dimension, Mapping):
+                nulled = (field for field, value in dimension.items() if value is None)
+                yield from (f"dimensions.{name}.{field}" for field in nulled)
 
 
 def _merge(old: Any, change: Any) -> Any:

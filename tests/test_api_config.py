@@ -136,11 +136,12 @@ def test_there_is_no_such_version(client, redis_url, version):
     assert all_keys(redis_url) == before
 
 
-def test_a_name_that_is_too_long_is_refused(client, redis_url):
+@pytest.mark.parametrize("name", ["x" * 201, "a\x1b[31mb", "a\tb"], ids=repr)
+def test_a_name_that_is_none_is_refused(client, redis_url, name):
     client.get(CONFIG)
     before = all_keys(redis_url)
     for change in CHANGES.values():
-        response = change(client, **{"X-Operator": "x" * 201})
+        response = change(client, **{"X-Operator": name})
         [detail] = assert_refused(response, 400, "invalid_operator")
         assert detail["field"] == "X-Operator"
     assert all_keys(redis_url) == before

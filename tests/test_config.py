@@ -206,6 +206,8 @@ def test_a_count_is_an_integer_within_bounds(field, bad):
         ({"dimensions": {"tenant": {"mux": 1}}}, "dimensions.tenant.mux: there is no such field"),
         ({"enabled": None}, "enabled can't be null"),
         ({"platform_max": None}, "platform_max can't be null"),
+        ({"dimensions": {"tenant": {"mux": None}}}, "dimensions.tenant.mux can't be null"),
+        ({"dimensions": {"tenant": {"max": None}}}, "dimensions.tenant.max can't be null"),
         ({"platform_max": [1]}, "platform_max: "),
         ({"platform_max": {"": 1}}, "is empty"),
         ({"platform_max": {"x" * 201: 1}}, "longer than 200"),

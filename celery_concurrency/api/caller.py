@@ -43,6 +43,8 @@ def author(source: str = "api") -> Author:
     # WSGI hands headers over as Latin-1, and curl sends a name in UTF-8.
     name = claimed.encode("latin-1").decode("utf-8", "replace")
     problem = name_problem(name)
+    if not problem and not name.isprintable():  # it is logged, and shown in terminals
+        problem = "has characters that can't be printed"
     if problem:
         raise Refusal(
             400, "invalid_operator", [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
