@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from celery import Celery
 
 from celery_concurrency.connection import connect
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.outbox import deliver
 from celery_concurrency.settings import Settings
 
 _settings: WeakKeyDictionary[Any, Settings] = WeakKeyDictionary()
@@ -38,14 +39,29 @@ def limiter_of(app: Celery) -> Limiter:
     app = _real(app)
     pid, limiter = _limiters.get(app, (0, None))
     if limiter is None or pid != os.getpid():
-        settings = settings_of(app)
-        limiter = Limiter(
-            connect(settings.redis_url, settings.redis_options),
-            settings.key_prefix,
-            settings.default_config,
-        )
+        limiter = _make_limiter(app)
         _limiters[app] = (os.getpid(), limiter)
     return limiter
+
+
+def _make_limiter(app: Any) -> Limiter:
+    settings = settings_of(app)
+    # The limiter must not keep alive the app that it is kept for.
+    reference = ref(app)
+    limiter = Limiter(
+        connect(settings.redis_url, settings.redis_options),
+        settings.key_prefix,
+        settings.default_config,
+        deliver=lambda: deliver(reference(), limiter.waiting),
+        copies_seconds=_copies_seconds(app.conf),
+    )
+    return limiter
+
+
+def _copies_seconds(conf: Any) -> int:
+    """Return for how long the broker may deliver a message again whose ack was lost."""
+    options = conf.broker_transport_options or {}
+    return int(2 * float(options.get("visibility_timeout") or 3600))
 
 
 def _real(app: Any) -> Any:

@@ -13,6 +13,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +24,12 @@ from celery_concurrency import scripts
 from celery_concurrency.config import Config, parse_json
 from celery_concurrency.confighistory import Author, Version, configuration_of, read_history
 from celery_concurrency.connection import asking
-from celery_concurrency.errors import ConfigConflict, InvalidConfig, VersionMismatch
+from celery_concurrency.errors import (
+    ConfigConflict,
+    InvalidConfig,
+    LimiterUnavailable,
+    VersionMismatch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +105,20 @@ class ConfigStore:
         prefix: that of all keys.
         default_changes: changes to the built-in defaults. The first process that
             has any stores them for all; one that comes later with others is logged.
+        changed: is called when another configuration came in force.
     """
 
     def __init__(
-        self, redis: Redis, prefix: str, default_changes: Mapping[str, Any] | None = None
+        self,
+        redis: Redis,
+        prefix: str,
+        default_changes: Mapping[str, Any] | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis = redis
         self._prefix = prefix
         self._default_changes = dict(default_changes or {})
+        self._changed = changed
         Config().merged(self._default_changes)  # a bad one is told now, not later
         self._defaults_checked = False
         self._told: str | None = None
@@ -318,6 +330,9 @@ class ConfigStore:
                 by.operator or "unknown",
                 fields["json"][:2000],
             )
+            # Whether that can be done now or not: this change is in force.
+            with suppress(LimiterUnavailable):
+                self._changed()
         return version
 
 

@@ -45,7 +45,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
             f"use one of {', '.join(f'{known}://' for known in SCHEMES)}"
         )
     common: dict[str, Any] = {
-        "socket_timeout": 5,
+        "socket_timeout": 2,
         "socket_connect_timeout": 2,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,

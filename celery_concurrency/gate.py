@@ -3,8 +3,8 @@
 Handlers of Celery's signals can't stop a task (what they raise is swallowed),
 and ``before_start`` can. So ``task_prerun`` asks the limiter and keeps the
 answer on the request, ``before_start`` acts on it, and ``task_postrun`` gives
-back the tokens or sends the message on. Where they are put in is ``task.py``'s
-matter.
+back the tokens or finds the message a place to wait. Where they are put in is
+``task.py``'s matter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from celery.exceptions import Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+from celery.worker import state as worker_state
 
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.errors import (
@@ -26,10 +27,12 @@ from celery_concurrency.errors import (
     LimitReached,
     RunEnded,
 )
-from celery_concurrency.limiter import Granted
-from celery_concurrency.limits import BUILTIN_TAGS
+from celery_concurrency.handoff import DISCARD, PARKED, rank_of, waiter_of
+from celery_concurrency.limiter import Denied, Granted, Repeated
+from celery_concurrency.limits import BUILTIN_TAGS, limits_of
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.tags import tags_of
+from celery_concurrency.waitingroom import Place, Waiter
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ MESSAGE: Final = "concurrency_message"
 #: The attribute of a request under which its run is kept; headers become attributes too.
 RUN: Final = "_concurrency_run"
 
-#: Seconds between two tries to send a message on while the broker is away.
+#: Seconds between two tries to find a message a place while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)
 
 
@@ -50,23 +53,29 @@ class Run:
 
     Attributes:
         token: its identity; the main process and the child share it.
-        message: the task's message, to be sent on if it has to wait.
+        message: the task's message, to be kept if it has to wait.
+        place: where its message waited before; None if it did not.
         tags: the tags that its limits follow from.
         admitted: it may run.
         held: it holds tokens that have to be given back.
+        denied: the limiter's answer, if that was no.
         reason: why it waits; no verdict means no.
         failure: the task is at fault and fails with this.
         turned_away: it was told to wait, so its message has to find a place.
+        waiter: its message as it is to be parked, once that is known.
     """
 
     token: str
     message: KeptMessage | None
+    place: Place | None
     tags: dict[str, object]
     admitted: bool = False
     held: bool = False
+    denied: Denied | None = None
     reason: ConcurrencyError | None = None
     failure: Exception | None = None
     turned_away: bool = False
+    waiter: Waiter | None = None
 
 
 def is_gated(task: Any) -> bool:
@@ -79,7 +88,12 @@ def is_gated(task: Any) -> bool:
 
 def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
     """``task_received``, in the main process: name the run, keep its message."""
-    if request is not None and is_gated(request.task):
+    if request is None:
+        return
+    if request.request_dict.get(DISCARD):
+        # Cancelled or expired while it waited: as revoked, its canvas is told.
+        worker_state.revoked.add(request.id)
+    elif is_gated(request.task):
         request.request_dict[TOKEN] = _new_token(request.id)
         request.request_dict[MESSAGE] = KeptMessage.of(request)
 
@@ -100,10 +114,14 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     except (RunEnded, ConfigConflict) as exc:
         run.held, run.reason = False, exc  # it comes back as another run
         _log(logging.WARNING, task, run, "waits", str(exc))
+    except SoftTimeLimitExceeded:
+        # It strikes at any moment, also after the limiter said yes.
+        limiter_of(task.app).give_up(run.token)
+        run.admitted, run.held, run.denied = False, False, None
+        run.reason = LimiterUnavailable("its time limit struck before the limiter's answer")
+        _log(logging.WARNING, task, run, "waits", str(run.reason))
     except Exception as exc:  # noqa: BLE001 - Celery would swallow it: the task fails with it
-        run.failure = exc
-        # Of the mistakes that end here none has asked; a time limit may strike at any moment.
-        run.held = run.held and isinstance(exc, SoftTimeLimitExceeded)
+        run.failure, run.held = exc, False  # of the mistakes that end here none has asked
 
 
 def check(task: Any) -> None:
@@ -133,20 +151,27 @@ def check(task: Any) -> None:
 
 
 def on_postrun(sender: Any = None, task: Any = None, **_: Any) -> None:
-    """``task_postrun``, after the task's state was written: release, or send on."""
+    """``task_postrun``, after the task's state was written: release, or wait."""
     run: Run | None = task.request.__dict__.pop(RUN, None)
     if run is None:
         return
     try:
         _end(task, run)
     except SoftTimeLimitExceeded:
-        # It strikes once. A second release does no harm, and sending on sees to itself.
+        # It strikes once. A second release does no harm, and finding a place sees to itself.
         _end(task, run)
+
+
+def reservation_of(request: Any) -> tuple[str, list[str]] | None:
+    """Return what a message that will not run was parked as and waited for, if it was."""
+    parked = getattr(request, PARKED, None)
+    discarded = getattr(request, DISCARD, False)
+    return (parked["as"], parked["limits"]) if parked and not discarded else None
 
 
 def _end(task: Any, run: Run) -> None:
     if run.turned_away and run.message:
-        _send_on(task, run, run.message)
+        _find_place(task, run, run.message)
     elif run.held:
         _release(task, run)
 
@@ -160,7 +185,7 @@ def _begin(request: Any) -> Run:
 
     What stayed in the headers, the task's own ``retry`` would copy into its next message.
     """
-    own = {name: request.__dict__.pop(name, None) for name in (TOKEN, MESSAGE)}
+    own = {name: request.__dict__.pop(name, None) for name in (TOKEN, MESSAGE, PARKED)}
     if request.headers:
         request.headers = {
             name: value for name, value in request.headers.items() if name not in own
@@ -168,6 +193,7 @@ def _begin(request: Any) -> Run:
     run = Run(
         token=own[TOKEN] or _new_token(request.id),
         message=own[MESSAGE],
+        place=Place(own[PARKED]["score"], own[PARKED]["as"]) if own[PARKED] else None,
         tags={},
         reason=LimiterUnavailable("the limiter was not asked"),
     )
@@ -183,22 +209,37 @@ def _ask(task: Any, run: Run) -> None:
     # Until the answer says otherwise: a soft time limit may strike before it is read.
     run.held = True
     answer = limiter_of(task.app).try_acquire(
-        run.token, run.tags, task=task.name, worker=str(task.request.hostname or "")
+        run.token,
+        run.tags,
+        task=task.name,
+        worker=str(task.request.hostname or ""),
+        rank=rank_of(task.app, run.message),
+        place=run.place,
     )
     run.admitted = run.held = isinstance(answer, Granted)
-    if isinstance(answer, Granted):
-        _log(logging.INFO, task, run, "granted", ", ".join(answer.limits), limits=answer.limits)
-    else:
-        run.reason = LimitReached(f"waits for {answer}")
-        _log(
-            logging.INFO, task, run, "waits", f"for {answer}",
-            limit=answer.limit, current=answer.held, max=answer.max,
-        )  # fmt: skip
+    match answer:
+        case Granted(limits=limits):
+            _log(logging.INFO, task, run, "granted", ", ".join(limits), limits=limits)
+        case Denied():
+            run.denied = answer
+            run.reason = LimitReached(f"waits for {answer}")
+            _log(
+                logging.INFO, task, run, "waits", f"for {answer}",
+                limit=answer.limit, current=answer.held, max=answer.max,
+            )  # fmt: skip
+        case Repeated(token=None):
+            # This copy of its message is one too many; what the first said of it stays.
+            run.failure = Ignore("it has run before")
+            _log(logging.INFO, task, run, "dropped", "as a copy of its message was run before")
+        case Repeated(token=other):
+            run.reason = LimitReached(f"waits for its other run {other}")
+            _log(logging.INFO, task, run, "waits", f"for its other run {other}")
 
 
 def _refuse_broadcast(task: Any, run: Run) -> None:
     """Every worker has this message: one that waits would be sent on to all of them."""
-    if any(tag in run.tags for tag in BUILTIN_TAGS):
+    dimensions = limiter_of(task.app).config.sync().config.dimensions
+    if len(limits_of(run.tags, dimensions)) > 1:
         raise ConcurrencyError(
             f"task {task.name} came by a broadcast queue, which can't be limited: send it to "
             "another queue, take its tags off, or name it in concurrency_exempt"
@@ -206,9 +247,8 @@ def _refuse_broadcast(task: Any, run: Run) -> None:
     run.admitted = True
 
 
-def _send_on(task: Any, run: Run, message: KeptMessage) -> None:
-    """Send the message on for later; while nothing takes it, keep the slot and try on."""
-    countdown = settings_of(task.app).retry_countdown
+def _find_place(task: Any, run: Run, message: KeptMessage) -> None:
+    """Find the message a place to wait; while there is none, keep the slot and try on."""
     attempt = 0
     while True:
         # Everything: a lost message is worse than a slot held. A soft time limit may
@@ -216,7 +256,7 @@ def _send_on(task: Any, run: Run, message: KeptMessage) -> None:
         try:
             if attempt:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
-            message.publish(task.app, countdown)
+            _wait(task, run, message)
         except Exception as exc:  # noqa: BLE001
             attempt += 1
             _log(
@@ -228,6 +268,20 @@ def _send_on(task: Any, run: Run, message: KeptMessage) -> None:
             )
         else:
             return
+
+
+def _wait(task: Any, run: Run, message: KeptMessage) -> None:
+    """Park the message, or send it on for later.
+
+    Once it may have been parked, it has to be: sent on as well, there would be two.
+    """
+    if run.waiter is None and run.denied is not None:
+        run.waiter = waiter_of(task, run.token, run.denied, message)
+    if run.waiter is None:
+        message.publish(task.app, settings_of(task.app).retry_countdown)
+        return
+    outcome = limiter_of(task.app).waiting.park(run.waiter)
+    _log(logging.DEBUG, task, run, outcome, "")
 
 
 def _release(task: Any, run: Run) -> None:
@@ -250,8 +304,8 @@ def _log(level: int, task: Any, run: Run, decision: str, detail: str, **fields: 
         "Task %s[%s] %s (%s)",
         task.name,
         task_id,
-        f"{decision} {detail}".rstrip(),
-        " ".join(f"{name}={value}" for name, value in tags.items()) or "no tags",
+        _printable(f"{decision} {detail}".rstrip()),
+        _printable(" ".join(f"{name}={value}" for name, value in tags.items()) or "no tags"),
         extra={
             "concurrency": {
                 "decision": decision,
@@ -263,3 +317,8 @@ def _log(level: int, task: Any, run: Run, decision: str, detail: str, **fields: 
             }
         },
     )
+
+
+def _printable(text: str) -> str:
+    """Return a text in one line: what a tag may hold must not look like a line of the log."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

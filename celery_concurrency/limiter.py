@@ -2,7 +2,8 @@
 
 A *run* is one execution of a task, named by a token that begins with the task's
 id; a redelivered or retried task is another run. This floor knows Redis alone:
-what a run is in Celery is ``gate.py``'s matter.
+what a run is in Celery is ``gate.py``'s matter. Those who find no room wait in
+``waitingroom.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,19 +25,18 @@ from celery_concurrency.errors import ConfigConflict, LimiterUnavailable, RunEnd
 from celery_concurrency.limits import limits_of
 from celery_concurrency.stats import Stats
 from celery_concurrency.usage import Usage, read_usage
+from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PREFIX: Final = "concurrency"
 
-#: How long a given-up token stays refused: far beyond every try of a client.
-MARK_SECONDS: Final = 600
 #: How often a call is made again whose answer asks for that (a new dimension,
 #: no flat configuration): each of these happens once, then nothing has changed.
 ROUNDS: Final = 5
-#: Tokens taken back in one call, and calls in one sweep.
-EXPIRE_BATCH: Final = 64
-EXPIRE_STEPS: Final = 16
+#: How long it is known on which parked messages a run has begun: while it runs, and
+#: no less than a day; a run that takes longer holds its tokens all the same.
+BEGUN_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +56,42 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A run holds nothing, as a limit has no room.
+    """A run holds nothing, as a limit has no room for it.
 
     Attributes:
         token: the run.
         limits: those that it asked for.
-        limit: the first of them without room.
-        held: living tokens in that limit.
-        max: how many it allows; ``PAUSED`` where it admits nobody for now.
+        limit: the first of them without room, or with room for others who came before.
+        held: living tokens in that limit; None where others came before.
+        max: how many it allows; ``PAUSED`` where it admits nobody for now, None
+            where others came before.
+        place: where it stands in the order of those who wait.
     """
 
     token: str
     limits: tuple[str, ...]
     limit: str
-    held: int
-    max: int
+    held: int | None
+    max: int | None
+    place: Place
 
     def __str__(self) -> str:
+        if self.max is None:
+            return f"{self.limit} (others came before)"
         allowed = f"{self.held} of {self.max}" if self.max != PAUSED else f"paused, {self.held} run"
         return f"{self.limit} ({allowed})"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A second copy of a message that a run has begun on.
+
+    Attributes:
+        token: the run that began, while it lives; None when it has ended, and the
+            message is one too many.
+    """
+
+    token: str | None
 
 
 class Limiter:
@@ -84,6 +101,9 @@ class Limiter:
         redis: see ``connection.connect``.
         prefix: that of all keys; ``{concurrency}`` puts them in one cluster slot.
         default_config: changes to the built-in default configuration.
+        deliver: is called when messages are in the outbox that have to be sent to the
+            broker (``WaitingRoom.claim``).
+        copies_seconds: how long after its end a second copy of a parked message is known.
     """
 
     def __init__(
@@ -91,11 +111,16 @@ class Limiter:
         redis: Redis,
         prefix: str = DEFAULT_PREFIX,
         default_config: Mapping[str, Any] | None = None,
+        *,
+        deliver: Callable[[], None] | None = None,
+        copies_seconds: int = 7200,
     ) -> None:
         self.redis = redis
         self.prefix = prefix
-        self.config = ConfigStore(redis, prefix, default_config)
+        self.waiting = WaitingRoom(redis, prefix, deliver, copies_seconds)
+        self.config = ConfigStore(redis, prefix, default_config, self.waiting.recheck)
         self.stats = Stats(redis, prefix)
+        self._copies_seconds = copies_seconds
         # What the scripts hold against us when it is out of date; never trusted.
         self._dimensions: list[str] = []
         # Runs of which an acquire may still be under way somewhere.
@@ -103,8 +128,15 @@ class Limiter:
         self._later = _ReleaseLater(self)
 
     def try_acquire(
-        self, token: str, tags: Mapping[str, object], *, task: str = "", worker: str = ""
-    ) -> Granted | Denied:
+        self,
+        token: str,
+        tags: Mapping[str, object],
+        *,
+        task: str = "",
+        worker: str = "",
+        rank: int = 0,
+        place: Place | None = None,
+    ) -> Granted | Denied | Repeated:
         """Take a token in each limit of a run, or in none.
 
         Args:
@@ -112,6 +144,8 @@ class Limiter:
             tags: what the limits follow from (``limits.limits_of``).
             task: the task's name, and
             worker: the worker's name, for those who look at the tokens.
+            rank: 0 for the highest priority, 1 more for each lower one, 255 at most.
+            place: where its message waited before; None if it did not.
 
         Raises:
             InvalidTag: a tag names no limit.
@@ -120,23 +154,35 @@ class Limiter:
             LimiterUnavailable: Redis can't be asked; the run holds nothing then,
                 or nothing for long.
         """
+        parked_as = place.parked_as if place else ""
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
-            reply = self._ask(token, limits, task, worker)
+            reply = self._ask(
+                token, limits, task, worker, rank, place.score if place else "", parked_as
+            )
             match reply:
                 case [b"granted", expiry]:
                     return Granted(token, limits, int(expiry))
-                case [b"denied", limit, held, most]:
-                    return Denied(token, limits, limit.decode(), int(held), int(most))
+                case [b"denied", limit, held, most, score]:
+                    place = Place(int(score), parked_as)
+                    return Denied(token, limits, limit.decode(), int(held), int(most), place)
+                case [b"behind", limit, score]:
+                    place = Place(int(score), parked_as)
+                    return Denied(token, limits, limit.decode(), None, None, place)
+                case [b"running", other]:
+                    return Repeated(other.decode())
+                case [b"done"]:
+                    return Repeated(None)
                 case [b"dimensions", names]:
                     self._dimensions = json.loads(names)
                 case [b"unconfigured"]:
                     self.config.sync()
                 case _:
+                    self._doubtful.discard(token)
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
 
-    def _ask(self, token: str, limits: tuple[str, ...], task: str, worker: str) -> Any:
+    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int) -> Any:
         """Call acquire once; what no reply can vouch for is given up."""
         try:
             reply, lost = scripts.call(
@@ -145,22 +191,27 @@ class Limiter:
                 self.prefix,
                 token,
                 dimensions_key(self._dimensions),
-                json.dumps(limits, ensure_ascii=False),
-                task,
-                worker,
+                group_of(limits),
+                *facts,
+                max(BEGUN_SECONDS, self._copies_seconds),
             )
-        except LimiterUnavailable:
-            self._doubtful.add(token)
-            self._later.add(token)
+        except BaseException:
+            # Also a soft time limit, which may strike between the call and its reply.
+            self.give_up(token)
             raise
         if lost:
             self._doubtful.add(token)
-            if reply[0] == b"denied":
+            if reply[0] in (b"denied", b"behind"):
                 self._later.add(token)
         return reply
 
+    def give_up(self, token: str) -> None:
+        """Give back, soon and for good, whatever a run may hold or may be given yet."""
+        self._doubtful.add(token)
+        self._later.add(token)
+
     def release(self, token: str) -> bool:
-        """Give a run's tokens back; again, or late, changes nothing.
+        """Give a run's tokens back, to those who wait for them; again, or late, changes nothing.
 
         Returns:
             True if it held them, False if they had expired or were never given.
@@ -175,29 +226,10 @@ class Limiter:
             raise
 
     def _release(self, token: str) -> bool:
-        mark = MARK_SECONDS if token in self._doubtful else 0
-        held = scripts.call(self.redis, "release", self.prefix, token, mark).reply
+        mark = int(token in self._doubtful)
+        held = self.waiting.handing("release", token, mark, self._copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
-
-    def expire(self) -> int:
-        """Take back tokens whose time is over, in bounded steps.
-
-        Returns:
-            how many; at most ``EXPIRE_BATCH * EXPIRE_STEPS``.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        total = 0
-        for _ in range(EXPIRE_STEPS):
-            count = scripts.call(
-                self.redis, "expire", self.prefix, EXPIRE_BATCH, MARK_SECONDS
-            ).reply
-            total += count
-            if count < EXPIRE_BATCH:
-                break
-        return total
 
     def usage(self) -> Usage:
         """Return who uses how much of which limit; living tokens only.

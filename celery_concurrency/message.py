@@ -7,13 +7,16 @@ compression, headers, priority, canvas, stamps and properties stay as they are.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from base64 import b64decode, b64encode
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from celery.utils.quorum_queues import detect_quorum_queues
+from kombu.compression import compress
 from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
+from kombu.utils import json
 
 #: Properties that a message is given anew when it is published.
 _OWN_PROPERTIES: Final = (
@@ -44,6 +47,7 @@ class KeptMessage:
         properties: those that a sender sets.
         expiration: seconds after which the broker drops it, None for never.
         exchange, routing_key: where it was sent; the queue itself, if others got a copy.
+        is_copy: others got a copy.
     """
 
     body: bytes | str
@@ -55,6 +59,7 @@ class KeptMessage:
     expiration: float | None
     exchange: str
     routing_key: str
+    is_copy: bool = False
 
     @classmethod
     def of(cls, request: Any) -> KeptMessage:
@@ -75,7 +80,7 @@ class KeptMessage:
             content_type, content_encoding, body = dumps(body, serializer)  # type: ignore[no-untyped-call]
         properties = message.properties or {}
         delivery = message.delivery_info or {}
-        exchange, routing_key = _address(
+        exchange, routing_key, is_copy = _address(
             request.app, delivery.get("exchange") or "", delivery.get("routing_key") or ""
         )
         expiration = properties.get("expiration")
@@ -97,17 +102,79 @@ class KeptMessage:
             expiration=None if expiration is None else int(expiration) / 1000,
             exchange=exchange,
             routing_key=routing_key,
+            is_copy=is_copy,
         )
 
-    def publish(self, app: Any, countdown: float) -> None:
-        """Send the message on, to be run in ``countdown`` seconds.
+    def with_headers(self, headers: dict[str, Any]) -> KeptMessage:
+        """Return the message with these headers too, or instead of its own."""
+        return replace(self, headers={**self.headers, **headers})
+
+    def to_json(self) -> bytes:
+        """Return it as a JSON object whose first member is ``headers``."""
+        fields = {"headers": self.headers, **asdict(self)}
+        if isinstance(self.body, bytes):
+            fields["body"] = {"base64": b64encode(self.body).decode()}
+        return _to_bytes(fields)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> KeptMessage:
+        """Return the message that ``to_json`` wrote down; headers added since are in it."""
+        # kombu's own types stop at this function.
+        fields = json.loads(text)  # type: ignore[no-untyped-call]
+        if isinstance(fields["body"], dict):
+            fields["body"] = b64decode(fields["body"]["base64"])
+        return cls(**fields)
+
+    def to_redis(self, channel: Any) -> bytes:
+        """Return it as kombu's Redis transport keeps it in a queue, its headers first.
+
+        Args:
+            channel: of that transport. The delivery tag is a new one, as always: one that
+                is used twice lets the first delivery's ack take away the second's message.
+        """
+        headers = dict(self.headers)
+        body: Any = self.body
+        if self.compression:
+            raw = body.encode(self.content_encoding) if isinstance(body, str) else body
+            body, headers["compression"] = compress(raw, self.compression)  # type: ignore[no-untyped-call]  # kombu
+        properties = {**self.properties, "delivery_info": {}}
+        if self.expiration is not None:
+            properties["expiration"] = str(int(self.expiration * 1000))
+        message = channel.prepare_message(
+            body,
+            self.properties.get("priority"),
+            self.content_type,
+            self.content_encoding,
+            headers,
+            properties,
+        )
+        channel._inplace_augment_message(message, self.exchange, self.routing_key)
+        return _to_bytes({"headers": headers, **message})
+
+    def queue(self, channel: Any) -> str | None:
+        """Return the one queue that a Redis channel would put it in; None if there is none such."""
+        if not self.exchange:
+            return self.routing_key or None
+        queues = set(channel._lookup(self.exchange, self.routing_key))
+        return str(queues.pop()) if len(queues) == 1 else None
+
+    def publish(self, app: Any, countdown: float | None = None, producer: Any = None) -> None:
+        """Send the message on, to be run in ``countdown`` seconds, or as it is.
+
+        Args:
+            app: the Celery app.
+            countdown: seconds; None leaves the message's ``eta`` as it is.
+            producer: what to publish with; None takes one of the app's.
 
         Raises:
             kombu.exceptions.OperationalError: the broker does not take it.
         """
-        eta = datetime.now(UTC) + timedelta(seconds=countdown)
-        with app.producer_or_acquire() as producer:
-            exchange, routing_key = self._route(app, producer, countdown)
+        headers = self.headers
+        if countdown is not None:
+            eta = datetime.now(UTC) + timedelta(seconds=countdown)
+            headers = {**headers, "eta": eta.isoformat()}
+        with app.producer_or_acquire(producer) as producer:
+            exchange, routing_key = self._route(app, producer, countdown or 0)
             producer.publish(
                 self.body,
                 exchange=exchange,
@@ -115,7 +182,7 @@ class KeptMessage:
                 content_type=self.content_type,
                 content_encoding=self.content_encoding,
                 compression=self.compression,
-                headers={**self.headers, "eta": eta.isoformat()},
+                headers=headers,
                 expiration=self.expiration,
                 declare=self._queues(app),
                 retry=True,
@@ -146,8 +213,13 @@ class KeptMessage:
         return self.exchange, self.routing_key
 
 
-def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str]:
-    """Return where to send a message on that came by this exchange.
+def _to_bytes(fields: dict[str, Any]) -> bytes:
+    # kombu's own JSON: it knows the types that headers may have beyond JSON's.
+    return str(json.dumps(fields)).encode()  # type: ignore[no-untyped-call]
+
+
+def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]:
+    """Return where to send a message on that came by this exchange, and whether it is a copy.
 
     An exchange that put copies into several queues would copy each of them again,
     every time it waits. So one that did is passed by: any queue does that both got
@@ -160,7 +232,9 @@ def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str]:
         if exchange and queue.exchange.name == exchange and _is_routed(queue, routing_key)
     ]
     read = [name for name in copies if name in queues.consume_from]
-    return ("", read[0]) if read and len(copies) > 1 else (exchange, routing_key)
+    if read and len(copies) > 1:
+        return "", read[0], True
+    return exchange, routing_key, False
 
 
 def _is_routed(queue: Any, routing_key: str) -> bool:

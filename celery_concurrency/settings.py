@@ -32,8 +32,12 @@ class Settings(BaseModel):
         redis_options: what the URL can't say (``connection.connect``), where it is
             the broker's or the result backend's; no setting of its own.
         key_prefix: of all Redis keys.
-        waiting: how a task waits that finds no room; ``auto`` is ``retry``.
+        waiting: how a task waits that finds no room: ``retry`` by countdown with the
+            broker, ``handoff`` in the waiting room, ``auto`` there if the broker is the
+            Redis server that holds the tokens.
         retry_countdown: seconds until a task that found no room asks again.
+        handoff_timeout: seconds that a token handed over stays reserved while no task
+            begins on it.
         redis_unavailable: what a task does that can't ask: ``retry`` or ``run``.
         exempt: task-name globs that are never gated.
         default_config: changes to the built-in default configuration.
@@ -44,9 +48,10 @@ class Settings(BaseModel):
     redis_url: Annotated[str, Field(min_length=1)]
     redis_options: dict[str, Any] = {}
     key_prefix: Annotated[str, Field(min_length=1)] = DEFAULT_PREFIX
-    waiting: Literal["auto", "retry"] = "auto"
+    waiting: Literal["auto", "retry", "handoff"] = "auto"
     # Strict, so that True is no second.
     retry_countdown: Annotated[float, Field(strict=True, gt=0, le=86_400)] = 30
+    handoff_timeout: Annotated[float, Field(strict=True, ge=1, le=86_400)] = 30
     redis_unavailable: Literal["retry", "run"] = "retry"
     exempt: tuple[str, ...] = ()
     default_config: dict[str, Any] = {}

@@ -35,8 +35,16 @@ class _GateAnnotation:
     """An entry of ``app.annotations``: sees each task class that is bound from now on."""
 
     def annotate(self, cls: type[Any]) -> None:
-        if cls.name and not cls.name.startswith("celery."):  # the app's base class has no name
+        if not cls.name or cls.name.startswith("celery."):  # the app's base class has no name
+            return
+        original = cls.on_bound
+
+        def on_bound(cls: type[Any], app: Celery) -> None:
+            original(app)
+            # The user's own annotations came in between, and may have brought a before_start.
             gate_class(cls)
+
+        cls.on_bound = classmethod(on_bound)
 
 
 def gate_all_tasks() -> None:
@@ -50,8 +58,6 @@ def gate_all_tasks() -> None:
 def _gate_app(app: Celery) -> None:
     if not any(isinstance(entry, _GateAnnotation) for entry in app.annotations):
         app.annotations = [_GateAnnotation(), *app.annotations]
-        # The user's own annotations come after ours, and may bring a before_start.
-        app.on_after_finalize.connect(_gate_tasks, weak=False)
     _gate_tasks(app)
     app.steps["worker"].add(ConcurrencyStep)
 

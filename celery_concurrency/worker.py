@@ -1,25 +1,35 @@
 """The worker's own part: checks at start, and a thread that ticks about once a second.
 
-The thread takes over configuration written by hand, takes back what expired
-and keeps the statistics' history. It lives in the main process, and from before
-the first task until after the last.
+The thread takes over configuration written by hand, sweeps, keeps the statistics'
+history and passes on what became of waiting tasks here. It lives in the main
+process, and from before the first task until after the last.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import bootsteps, signals
+from celery.worker import state as worker_state
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from celery_concurrency.apps import limiter_of, settings_of
+from celery_concurrency.connection import asking
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
+from celery_concurrency.gate import reservation_of
+from celery_concurrency.handoff import waiting_of
 from celery_concurrency.limiter import Limiter
 
 logger = logging.getLogger(__name__)
 
 TICK: Final = 1.0  # seconds
+#: How many ticks a revoked task is looked for among those who wait: it may be on its way there.
+REVOKE_TICKS: Final = 5
 
 
 class Ticker:
@@ -27,30 +37,48 @@ class Ticker:
 
     Args:
         limiter: whose.
+        greet: is called in the first tick that finds the limiter there.
     """
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Limiter, greet: Callable[[], None] = lambda: None) -> None:
         self._limiter = limiter
+        self._greet: Callable[[], None] | None = greet
         self._stopped = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
         self._away = False
+        self._revokes = _Revokes()
+        self._forgone: deque[tuple[str, list[str]]] = deque()
 
     def start(self) -> None:
         """Tick once now, so that a first task finds all in order, then go on in the thread."""
         self.tick()
+        signals.task_revoked.connect(self.on_revoked)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop, and wait for a tick under way."""
         self._stopped.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
+        """``task_revoked``: what was handed room and won't run gives it up, in the thread."""
+        reservation = None if terminated else reservation_of(request)
+        if reservation:
+            self._forgone.append(reservation)
+            self._wake.set()
 
     def tick(self) -> None:
         """Do all of it once; Redis being away is logged when it begins and ends."""
         try:
+            if self._greet:
+                self._greet()
+                self._greet = None
             self._limiter.config.sync()
-            self._limiter.expire()
+            self._pass_on()
+            self._limiter.waiting.sweep()
             self._limiter.stats.snapshot()
         except LimiterUnavailable as exc:
             if not self._away:
@@ -63,13 +91,44 @@ class Ticker:
                 logger.warning("the limiter is back")
             self._away = False
 
+    def _pass_on(self) -> None:
+        """Tell the waiting room what became of tasks in this worker."""
+        for task_id in self._revokes.look():
+            if self._limiter.waiting.cancel(task_id):
+                logger.info("task %s was revoked while it waited", task_id)
+        while self._forgone:
+            self._limiter.waiting.forgo(*self._forgone[0])
+            self._forgone.popleft()
+
     def _run(self) -> None:
-        while not self._stopped.wait(TICK):
+        while not self._stopped.is_set():
+            self._wake.wait(TICK)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return
             try:
                 self.tick()
             except Exception:
                 # A tick lost is better than a thread lost.
                 logger.exception("a tick failed; the next one comes in %s s", TICK)
+
+
+class _Revokes:
+    """The tasks that this worker was told to revoke, as long as one of them may be waiting."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._recent: dict[str, int] = {}
+
+    def look(self) -> list[str]:
+        """Return the tasks that were revoked in the last ticks."""
+        # The main thread adds to it meanwhile: a dict is copied in one go.
+        revoked = set(worker_state.revoked._data)
+        self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))
+        self._seen = revoked
+        found = list(self._recent)
+        self._recent = {task: ticks - 1 for task, ticks in self._recent.items() if ticks > 1}
+        return found
 
 
 class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -85,4 +144,50 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             ImproperlyConfigured: names the setting.
         """
         settings_of(parent.app)
-        return Ticker(limiter_of(parent.app))
+        return Ticker(limiter_of(parent.app), lambda: _greet(parent.app))
+
+
+def _greet(app: Any) -> None:
+    """Say how tasks wait, and warn where those that do are at risk.
+
+    Raises:
+        LimiterUnavailable: Redis can't be asked.
+    """
+    try:
+        waiting = waiting_of(app)
+    except (RedisError, OSError, *app.connection_for_write().connection_errors) as exc:
+        logger.warning("how tasks wait that find no room is not known yet: %s", exc)
+        return
+    how = "are handed it the moment it is there" if waiting.by_handoff else "ask again by countdown"
+    logger.info("tasks that find no room %s (%s)", how, waiting.reason)
+    if waiting.by_handoff:
+        for risk in _risks(limiter_of(app).redis):
+            logger.warning("waiting tasks are at risk: %s", risk)
+
+
+def _risks(redis: Redis) -> list[str]:
+    """Return what may make this Redis server lose what waits in it."""
+
+    def setting(name: str) -> str | None:
+        # A managed server may not say.
+        try:
+            with asking():
+                found: Any = redis.config_get(name)
+        except LimiterUnavailable as exc:
+            if isinstance(exc.__cause__, ResponseError):
+                return None
+            raise
+        return next((str(value) for value in found.values()), None)
+
+    risks = []
+    policy = setting("maxmemory-policy")
+    if policy not in (None, "noeviction") and setting("maxmemory") != "0":
+        risks.append(
+            f"maxmemory-policy is {policy!r}, so a full Redis drops them; set it to 'noeviction'"
+        )
+    if setting("appendonly") == "no" and setting("save") == "":
+        risks.append(
+            "Redis keeps nothing on disk, so a restart loses them, as it does queued ones; "
+            "set 'appendonly yes'"
+        )
+    return risks

@@ -4,99 +4,221 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from celery_concurrency.config import PAUSED, Config
 
 Limits = tuple[str, ...]
+#: The limit that denied, how many held it, how many it allowed.
+Full = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One who waits: the token of its denied run, its limits, and its place."""
+
+    run: str
+    limits: Limits
+    score: int
 
 
 @dataclass
 class Model:
-    """Who holds what. Time is the server's; ``lapsed`` holders are due, not yet swept.
+    """Who holds what, and who waits for it. Time is the server's.
 
     Attributes:
         config: in force.
-        held: run to the limits that its record names.
-        lapsed: runs whose time is over.
-        freed: (run, limit) that an operator's DEL took out of a semaphore.
+        held: token to the limits that its record names; runs and reservations.
+        reserved: those of them that are reservations.
+        lapsed: tokens whose time is over, and which are not yet swept.
+        kept: limits in which room is kept for the one that is collected for.
+        freed: (token, limit) that an operator's DEL took out of a semaphore.
         ended: runs that were given up or swept; late calls of theirs are refused.
+        parked: runs whose message has found its place.
+        waiting: waiter to what is known of it.
+        begun: the name of a parked message to the run that began on it last; None when
+            that has ended.
         counters: as in the seed.
+        unnoticed: limits that have room of which no script can know before a sweep.
     """
 
     config: Config = field(default_factory=Config)
     held: dict[str, Limits] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=set)
     lapsed: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
     freed: set[tuple[str, str]] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    begun: dict[str, str | None] = field(default_factory=dict)
+    parked_as: dict[str, str] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    unnoticed: set[str] = field(default_factory=set)
 
     def members(self, limit: str, living: bool = False) -> set[str]:
-        """Return the runs in a semaphore; the living ones only, if asked."""
+        """Return the tokens in a semaphore; the living ones only, if asked."""
         return {
-            run
-            for run, limits in self.held.items()
+            token
+            for token, limits in self.held.items()
             if limit in limits
-            and (run, limit) not in self.freed
-            and not (living and run in self.lapsed)
+            and (token, limit) not in self.freed
+            and not (living and token in self.lapsed)
         }
 
     def most(self, limit: str) -> float:
         """Return how many a limit admits now."""
+        if not self.config.enabled:
+            return math.inf
         if limit in self.config.paused:
             return PAUSED
         return self.config.max_of(limit) or math.inf
 
-    def full(self, limits: Limits) -> tuple[str, int, int] | None:
-        """Return the first limit without room, its living holders and its maximum."""
-        if not self.config.enabled:
-            return None
-        for limit in limits:
-            living, most = len(self.members(limit, living=True)), self.most(limit)
-            if living >= most:
-                return limit, living, int(most)
-        return None
+    def count(self, limit: str, living: bool) -> int:
+        """Return how many hold a limit, what is kept in it included."""
+        return len(self.members(limit, living)) + (limit in self.kept)
 
-    def acquire(self, run: str, limits: Limits) -> str | tuple[str, int, int]:
-        """Return "granted", "ended", or the limit that denies."""
-        if run in self.ended or run in self.lapsed:
+    def has_room(self, limits: Limits) -> bool:
+        """Return whether each of these limits has room."""
+        return all(self.count(limit, living=True) < self.most(limit) for limit in limits)
+
+    # -- runs
+
+    def acquire(
+        self, run: str, limits: Limits, parked_as: str, freed: set[str]
+    ) -> str | Full | tuple[str, str]:
+        """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
+
+        "by reservation" leaves it to the caller to find out by which (``grant``).
+
+        Args:
+            freed: limits whose room is being handed over, step by step.
+        """
+        if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
             return "ended"
         if run in self.held:
             return "granted"
-        full = self.full(limits)
-        if full:
-            return full
+        if parked_as in self.begun:
+            other = self.begun[parked_as]
+            if other is None:
+                return "done"
+            if other in self.held and other not in self.lapsed:
+                return ("running", other)
+        if parked_as and self.reservations(limits):
+            return "by reservation"
+        refused = self._refusal(limits, freed)
+        if refused:
+            return refused
+        self.grant(run, limits, parked_as)
+        return "granted"
+
+    def _refusal(self, limits: Limits, freed: set[str]) -> Full | tuple[str, str] | None:
+        for limit in limits:
+            living, most = self.count(limit, living=True), self.most(limit)
+            if living >= most:
+                return limit, living, int(most)
+            if self.waiting and self.count(limit, living=False) >= most:
+                return "behind", limit
+        if self.waiting and self.config.enabled:
+            for limit in limits:
+                if limit in freed:
+                    return "behind", limit
+            if any(one.limits == limits for one in self.waiting.values()):
+                return "behind", limits[-1]
+        return None
+
+    def reservations(self, limits: Limits) -> set[str]:
+        """Return the living reservations of a group."""
+        return {token for token in self.reserved - self.lapsed if self.held[token] == limits}
+
+    def grant(self, run: str, limits: Limits, parked_as: str, reserved: str | None = None) -> None:
+        """A run begins, on a reservation or without."""
+        if reserved:
+            freed = {limit for token, limit in self.freed if token == reserved}
+            self._forget(reserved)
+            self.freed |= {(run, limit) for limit in freed}
         self.held[run] = limits
+        if parked_as:
+            self.begun[parked_as] = run
+            self.parked_as[run] = parked_as
         self.counters["acquired:total"] += 1
         for limit in limits:
             if limit.startswith(("platform:", "task_type:")):
                 self.counters[f"acquired:{limit}"] += 1
-        return "granted"
 
     def release(self, run: str, mark: bool) -> bool:
         """Return whether it held anything."""
         held = run in self.held
         if held:
+            if run in self.parked_as:
+                self.begun[self.parked_as[run]] = None
             self._forget(run)
             self.counters["released:total"] += 1
         if mark:
             self.ended.add(run)
         return held
 
-    def expire(self) -> int:
-        """Sweep all that are due."""
-        due = [run for run in self.held if run in self.lapsed]
-        for run in due:
-            self._forget(run)
-            self.ended.add(run)
-        self.counters["expired:total"] += len(due)
+    def take_back(self) -> int:
+        """A sweep takes back all that are due."""
+        due = set(self.lapsed)
+        for token in due:
+            reserved = token in self.reserved
+            self._forget(token)
+            self.counters["lapsed:total" if reserved else "expired:total"] += 1
+            if not reserved:
+                self.ended.add(token)
         return len(due)
 
     def delete_semaphore(self, limit: str) -> None:
         """An operator's DEL: frees the limit for good."""
-        self.freed |= {(run, limit) for run in self.members(limit)}
+        self.freed |= {(token, limit) for token in self.members(limit)}
+        self.kept.discard(limit)
+        self.unnoticed.add(limit)
 
-    def _forget(self, run: str) -> None:
-        limits = self.held.pop(run)
-        self.lapsed.discard(run)
-        self.freed -= {(run, limit) for limit in limits}
+    def _forget(self, token: str) -> None:
+        limits = self.held.pop(token)
+        self.lapsed.discard(token)
+        self.reserved.discard(token)
+        self.freed -= {(token, limit) for limit in limits}
+
+    # -- waiters
+
+    def waits(self, run: str) -> bool:
+        """Return whether a message waits that this run parked."""
+        return any(one.run == run for one in self.waiting.values())
+
+    def park(self, waiter: str, one: Waiting) -> str:
+        """Return what becomes of a message; "parked" may become "handed over" at once."""
+        if one.run in self.parked:
+            return "again"
+        self.parked.add(one.run)
+        if waiter in self.waiting:
+            return "merged"
+        self.waiting[waiter] = one
+        self.counters["parked:total"] += 1
+        return "parked"
+
+    def take_out(self, waiter: str) -> None:
+        """It waits no more."""
+        del self.waiting[waiter]
+
+    def heads(self) -> Iterator[str]:
+        """Yield the first waiter of each group, in the order of their places."""
+        seen: set[Limits] = set()
+        for waiter, one in sorted(self.waiting.items(), key=lambda item: item[1].score):
+            if one.limits not in seen:
+                seen.add(one.limits)
+                yield waiter
+
+    def runnable(self) -> list[str]:
+        """Return the waiters that are the first of their group and have room, in order."""
+        return [waiter for waiter in self.heads() if self.has_room(self.waiting[waiter].limits)]
+
+    def hand_over(self, waiter: str) -> None:
+        """Room is reserved for a waiter, and its message put back."""
+        one = self.waiting.pop(waiter)
+        token = f"{one.run}:reserved"
+        self.held[token] = one.limits
+        self.reserved.add(token)
+        self.counters["handed_over:total"] += 1

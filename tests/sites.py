@@ -86,7 +86,13 @@ class Site:
         return self.output().count(f"[{result.id}] waits ")
 
     def wait_until_waiting(self, *results: AsyncResult, times: int = 1) -> None:
-        """Wait until each of these was told to wait, and its result says so."""
+        """Wait until each of these was told to wait, and its result says so.
+
+        Args:
+            times: how often, where it asks again and again. By hand-off it asks once.
+        """
+        if os.environ.get("WAITING", "retry") != "retry":
+            times = 1
         for result in results:
             wait_for(
                 lambda result=result: self.waits(result) >= times and result.state == "RETRY",

@@ -14,10 +14,11 @@ from tests.sites import RAN, site
 from tests.workers import wait_for
 
 
-@pytest.fixture(scope="module")
-def canvas(server, tmp_path_factory):
+@pytest.fixture(scope="module", params=["retry", "auto"])
+def canvas(server, tmp_path_factory, request):
     # Without the variable, a worker that reads pickle refuses to run as root, as in a container.
-    with site(server, tmp_path_factory.mktemp("canvas"), "canvas", C_FORCE_ROOT="1") as one:
+    env = {"C_FORCE_ROOT": "1", "WAITING": request.param}
+    with site(server, tmp_path_factory.mktemp("canvas"), "canvas", **env) as one:
         one.start(concurrency=3)
         yield one
 

@@ -43,7 +43,12 @@ def test_every_kind_of_task_waits_and_then_runs(kinds):
     assert {kind: result.get(timeout=30) for kind, result in results.items()} == {
         kind: kind for kind in names
     }
-    befores = ["before own_before_start", "before same_base", "before annotated"]
+    befores = [
+        "before own_before_start",
+        "before same_base",
+        "before annotated",
+        "before late.annotated",
+    ]
     assert sorted(kinds.ran()) == sorted([*names, *befores])
     kinds.wait_until_free()
     kinds.limiter.config.reset()

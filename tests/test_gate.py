@@ -18,6 +18,7 @@ from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.task import connect_hooks, gate_all_tasks
+from tests.workers import wait_for
 
 
 @pytest.fixture
@@ -55,6 +56,8 @@ def held(limiter):
 
 class Message:
     """A kept message; what is told of it is whether it was sent on."""
+
+    properties = {}  # noqa: RUF012 - nobody changes it
 
     def __init__(self, *failures, broadcast=False):
         self.failures = list(failures)
@@ -106,8 +109,10 @@ def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeyp
         raise SoftTimeLimitExceeded()
 
     monkeypatch.setattr(Limiter, "try_acquire", interrupted)
-    assert run(forbidden, Message(), account="a").state == "FAILURE"
-    assert redis.keys("concurrency:semaphore:*") == []
+    message = Message()
+    assert run(forbidden, message, account="a").state == "RETRY"
+    assert message.sent == [30]
+    wait_for(lambda: redis.keys("concurrency:semaphore:*") == [], what="the token back")
 
 
 def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):
@@ -149,6 +154,17 @@ def test_a_broadcast_task_with_tags_is_refused_and_one_without_runs(run, held):
     assert "broadcast queue, which can't be limited" in str(result.result)
     assert run(done, message, name="untagged").get() == "done"
     assert message.sent == []
+
+
+def test_a_broadcast_task_tagged_with_an_own_dimension_is_refused(run, limiter):
+    limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    assert run(forbidden, Message(broadcast=True), tenant="t1").state == "FAILURE"
+
+
+def test_a_tag_writes_no_line_of_its_own_into_the_log(run, caplog):
+    caplog.set_level("INFO")
+    assert run(done, Message(), account="a\nTask x granted\0").get() == "done"
+    assert "account=a\\nTask x granted\\x00" in caplog.text
 
 
 def test_a_header_named_as_the_gate_names_things_does_no_harm(run, caplog):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
 
 from celery_concurrency import scripts
 from celery_concurrency.connection import connect
@@ -22,7 +23,8 @@ ACCOUNT = {"account": "acc1"}
 def acquire_raw(limiter: Limiter, token: str) -> Any:
     """Send an acquire for ``account:acc1`` as it is; a late copy of one looks the same."""
     limits = json.dumps(["global", "account:acc1"])
-    return scripts.call(limiter.redis, "acquire", "concurrency", token, "[]", limits, "t", "w")[0]
+    facts = ("t", "w", 0, "", "", 86_400)
+    return scripts.call(limiter.redis, "acquire", "concurrency", token, "[]", limits, *facts)[0]
 
 
 def lapse(redis: Redis, token: str, *limits: str) -> None:
@@ -150,7 +152,7 @@ def test_an_expired_holder_holds_nobody_up_even_before_the_sweep(
     lapse(redis, "t:1", "global", "account:acc1")
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Granted)
     assert limiter.usage().accounts["acc1"].current == 1
-    assert limiter.expire() == 1
+    assert limiter.waiting.sweep(now=True) == 1
     assert redis.zrange("concurrency:semaphore:account:acc1", 0, -1) == ["t:2"]
     assert limiter.release("t:1") is False
     assert redis.hget("concurrency:stats:counters", "expired:total") == "1"
@@ -169,7 +171,7 @@ def test_a_sweep_goes_in_bounded_steps(limiter: Limiter, redis: Redis) -> None:
         limiter.try_acquire(f"t:{number}", ACCOUNT)
         lapse(redis, f"t:{number}", "global", "account:acc1")
     calls = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert limiter.expire() == 150
+    assert limiter.waiting.sweep(now=True) == 150
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - calls == 3
     assert redis.zcard("concurrency:semaphore:global") == 0
 
@@ -195,9 +197,48 @@ class TestPromise2:
         acquire_raw(limiter, "t:1")
         lapse(redis, "t:1", "global", "account:acc1")
         assert acquire_raw(limiter, "t:1") == [b"ended"]
-        limiter.expire()
+        limiter.waiting.sweep(now=True)
         assert acquire_raw(limiter, "t:1") == [b"ended"]
         assert not redis.exists("concurrency:semaphore:global")
+
+    def test_an_acquire_that_arrives_after_its_run_was_denied(
+        self, limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its first copy was held up, the second denied: the first is granted to nobody."""
+        limiter.try_acquire("holder:1", ACCOUNT)
+        evalsha, late = limiter.redis.evalsha, []
+
+        def held_up(*call: Any) -> Any:
+            if not late:
+                late.append(call)
+                raise ConnectionError("no reply")
+            return evalsha(*call)
+
+        monkeypatch.setattr(limiter.redis, "evalsha", held_up)
+        assert isinstance(limiter.try_acquire("t:1", ACCOUNT), Denied)
+        limiter.release("holder:1")
+        wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
+        assert evalsha(*late[0]) == [b"ended"]
+        assert not redis.exists("concurrency:semaphore:global")
+
+    def test_an_acquire_that_arrives_after_a_time_limit_struck(
+        self, limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was sent, and its reply never read."""
+        limiter.config.sync()
+        evalsha, late = limiter.redis.evalsha, []
+
+        def struck(*call: Any) -> Any:
+            if not late:
+                late.append(call)
+                raise KeyboardInterrupt
+            return evalsha(*call)
+
+        monkeypatch.setattr(limiter.redis, "evalsha", struck)
+        with pytest.raises(KeyboardInterrupt):
+            limiter.try_acquire("t:1", ACCOUNT)
+        wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
+        assert evalsha(*late[0]) == [b"ended"]
 
 
 def test_scripts_survive_a_script_flush(limiter: Limiter, redis: Redis) -> None:

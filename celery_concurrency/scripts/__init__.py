@@ -18,6 +18,12 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Timeout
 
 from celery_concurrency.errors import LimiterUnavailable
 
+#: What stands in front of the verbs. All have `common`; these hand room over too.
+_WAITING: Final = ("common", "index", "handover")
+_PARTS: Final = dict.fromkeys(
+    ("advance", "cancel", "drain", "forgo", "park", "release", "sweep"), _WAITING
+)
+
 TRIES: Final = 3
 PAUSE: Final = 0.05  # seconds before a second try; the third waits twice that
 
@@ -39,7 +45,8 @@ class Answer(NamedTuple):
 def source(verb: str) -> str:
     """Return the whole text of a verb's script, what the verbs share in front."""
     here = files(__name__)
-    return (here / "common.lua").read_text("utf-8") + (here / f"{verb}.lua").read_text("utf-8")
+    parts = (*_PARTS.get(verb, ("common",)), verb)
+    return "\n".join((here / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 @cache
@@ -48,7 +55,7 @@ def _sha(verb: str) -> str:
     return hashlib.sha1(source(verb).encode(), usedforsecurity=False).hexdigest()
 
 
-def call(redis: Redis, verb: str, prefix: str, *args: str | int) -> Answer:
+def call(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Answer:
     """Call a script, again where its reply does not come.
 
     Args:
@@ -77,7 +84,7 @@ def call(redis: Redis, verb: str, prefix: str, *args: str | int) -> Answer:
     ) from problem
 
 
-def _evalsha(redis: Redis, verb: str, prefix: str, *args: str | int) -> Any:
+def _evalsha(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Any:
     try:
         return redis.evalsha(_sha(verb), 1, prefix, *args)
     except NoScriptError:

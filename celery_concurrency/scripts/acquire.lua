@@ -3,25 +3,33 @@
 -- KEYS   1 the prefix
 -- ARGV   1 token: the run's id, which begins with its task's id
 --        2 the names of the user's own dimensions, as the caller knows them
---        3 limits, a JSON list: ["global", "platform:douyin", ...]
+--        3 limits, a JSON list: ["global", "platform:douyin", ...]; names its group
 --        4 the task's name   5 the worker's name, both for those who look
+--        6 rank: 0 for the highest priority, each lower one 1 more; 255 at most
+--        7 the place that its message waited at, '' if it never waited
+--        8 the name under which its message was parked, '' if it never was
+--        9 seconds for which a second copy of a parked message is known
 -- Reply  {'granted', expiry}           the token is held until expiry
---        {'denied', limit, held, max}  the first limit without room; max -1: paused
+--        {'denied', limit, held, max, place}  the first limit without room; max -1:
+--                                      paused. place orders those who wait
+--        {'behind', limit, place}      there may be room, for others who came before
 --        {'ended'}                     the run was given up before this call came,
 --                                      or its time is over
+--        {'running', token}            another run has begun on the same message
+--        {'done'}                      and has ended: this copy is one too many
 --        {'dimensions', names}         argument 2 is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit; nothing grows with holders or configuration,
---        but for the logarithm in a sorted set.
+-- Cost   about 4 commands a limit; nothing grows with holders, waiters or
+--        configuration, but for the logarithm in a sorted set.
 -- Again  a second copy finds the token held and repeats the grant; one that comes
 --        after the run was given up or expired finds the mark that release and
---        expire leave; a denial leaves no trace.
+--        sweep leave; a denial leaves nothing but a number used up.
 
-local token = ARGV[1]
+local token, group, parked = ARGV[1], ARGV[3], ARGV[8]
 local key = token_key(token)
 local time = now()
 
-local limits = cjson.decode(ARGV[3])
+local limits = cjson.decode(group)
 local fields = {'enabled', 'timeout', 'dimensions'}
 for _, limit in ipairs(limits) do
   fields[#fields + 1] = limit
@@ -43,7 +51,38 @@ if redis.call('EXISTS', key) == 1 then
   return {'ended'}
 end
 
-if config[1] == '1' then
+if parked ~= '' then
+  local begun = redis.call('GET', begun_key(parked))
+  if begun == 'ended' then
+    return {'done'}
+  elseif begun and tonumber(redis.call('ZSCORE', LEASES, begun) or 0) > time then
+    return {'running', begun}
+  end
+end
+
+-- Those who wait are ordered by priority, then by the time at which they asked. 43 bits
+-- hold the milliseconds of some 270 years, so that rank and time fit a double exactly.
+local function ordered(milliseconds)
+  return string.format('%.0f', tonumber(ARGV[6]) * 8796093022208 + milliseconds)
+end
+
+-- Return the place of this run in that order, which nobody else has.
+local function place()
+  if ARGV[7] ~= '' then
+    return ARGV[7]
+  end
+  local ticket = math.max(tonumber(redis.call('GET', prefix .. ':ticket') or 0) + 1,
+    math.floor(time * 1000))
+  redis.call('SET', prefix .. ':ticket', string.format('%.0f', ticket))
+  return ordered(ticket)
+end
+
+-- Return why the run has to wait: nil if it need not.
+local function refusal()
+  if config[1] ~= '1' then
+    return nil
+  end
+  local others = redis.call('EXISTS', GROUPS) == 1
   for i, limit in ipairs(limits) do
     local max = tonumber(config[2 + 2 * i] or config[3 + 2 * i] or 0)
     if max ~= 0 then
@@ -53,23 +92,70 @@ if config[1] == '1' then
         -- Who expired is still in the set until the next sweep, and counts no more.
         held = redis.call('ZCOUNT', semaphore, string.format('(%.6f', time), '+inf')
         if held >= max then
-          return {'denied', limit, held, max}
+          return {'denied', limit, held, max, place()}
+        elseif others then
+          return {'behind', limit, place()}
         end
       end
     end
   end
+  if others then
+    for _, limit in ipairs(limits) do
+      if redis.call('SISMEMBER', FREED, limit) == 1 then
+        return {'behind', limit, place()}
+      end
+    end
+    if redis.call('EXISTS', group_key(group)) == 1 then
+      return {'behind', limits[#limits], place()}
+    end
+  end
+  return nil
 end
 
 -- Whole seconds, rounded up: what redis-cli shows is what the seed's diagram shows.
 local expiry = math.ceil(time + tonumber(config[2]))
+
+-- Take over the semaphores of a reservation of its group; true if there was one.
+local function take_reservation()
+  local reserved = redis.call('ZRANGEBYSCORE', reserved_key(group), string.format('(%.6f', time),
+    '+inf', 'LIMIT', 0, 1)[1]
+  if not reserved then
+    return false
+  end
+  for _, limit in ipairs(limits) do
+    -- What an operator's DEL freed stays free.
+    if redis.call('ZREM', semaphore_key(limit), reserved) == 1 then
+      redis.call('ZADD', semaphore_key(limit), expiry, token)
+    end
+  end
+  redis.call('ZREM', reserved_key(group), reserved)
+  redis.call('ZREM', LEASES, reserved)
+  redis.call('DEL', token_key(reserved))
+  return true
+end
+
+if parked == '' or not take_reservation() then
+  local refused = refusal()
+  if refused then
+    return refused
+  end
+  for _, limit in ipairs(limits) do
+    redis.call('ZADD', semaphore_key(limit), expiry, token)
+  end
+end
+
 redis.call('HINCRBY', COUNTERS, 'acquired:total', 1)
 for _, limit in ipairs(limits) do
-  redis.call('ZADD', semaphore_key(limit), expiry, token)
   if string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1 then
     redis.call('HINCRBY', COUNTERS, 'acquired:' .. limit, 1)
   end
 end
 redis.call('ZADD', LEASES, expiry, token)
-redis.call('HSET', key, 'limits', ARGV[3], 'task', ARGV[4], 'worker', ARGV[5],
-  'since', string.format('%.6f', time))
+local asked = ARGV[7] ~= '' and ARGV[7] or ordered(math.floor(time * 1000))
+redis.call('HSET', key, 'limits', group, 'task', ARGV[4], 'worker', ARGV[5],
+  'since', string.format('%.6f', time), 'asked', asked)
+if parked ~= '' then
+  redis.call('HSET', key, 'parked_as', parked)
+  redis.call('SET', begun_key(parked), token, 'EX', ARGV[9])
+end
 return {'granted', expiry}

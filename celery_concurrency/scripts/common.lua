@@ -9,6 +9,11 @@ local LEASES = prefix .. ':leases'
 local COUNTERS = prefix .. ':stats:counters'
 local CONFIG = prefix .. ':config'
 local FLAT = prefix .. ':config:flat'
+local GROUPS = prefix .. ':groups'
+local FREED = prefix .. ':freed'
+
+-- How long a mark refuses late copies of a call: far beyond every try of a client.
+local MARK_SECONDS = 600
 
 local function now()
   local time = redis.call('TIME')
@@ -23,23 +28,40 @@ local function semaphore_key(limit)
   return prefix .. ':semaphore:' .. limit
 end
 
--- Take a token out of each of its limits; false if nobody holds it.
--- Cost: one removal a limit, of which a run has a handful.
-local function drop(token)
-  local limits = redis.call('HGET', token_key(token), 'limits')
-  redis.call('ZREM', LEASES, token)
-  if not limits then
-    return false
-  end
-  for _, limit in ipairs(cjson.decode(limits)) do
-    redis.call('ZREM', semaphore_key(limit), token)
-  end
-  redis.call('DEL', token_key(token))
-  return true
+local function group_key(group)
+  return prefix .. ':group:' .. group
 end
 
--- Leave a mark that refuses every later acquire of a token, for so many seconds.
-local function mark_ended(token, seconds)
-  redis.call('HSET', token_key(token), 'ended', 1)
-  redis.call('EXPIRE', token_key(token), seconds)
+local function reserved_key(group)
+  return prefix .. ':reserved:' .. group
+end
+
+-- Where the run that began on a parked message is kept, to know a second copy of it.
+local function begun_key(parked)
+  return prefix .. ':begun:' .. parked
+end
+
+-- Take a token out of each of its limits.
+-- Reply: the limits as a list, and the JSON they were kept as; nil if nobody holds it.
+-- Cost: one removal a limit, of which a run has a handful.
+local function drop(token)
+  local json = redis.call('HGET', token_key(token), 'limits')
+  redis.call('ZREM', LEASES, token)
+  if not json then
+    return nil
+  end
+  local limits = cjson.decode(json)
+  for _, limit in ipairs(limits) do
+    redis.call('ZREM', semaphore_key(limit), token)
+  end
+  -- Not the marks that refuse late calls.
+  redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'reserved',
+    'parked_as')
+  return limits, json
+end
+
+-- Leave a mark that refuses late calls of a token: `ended` every acquire, `parked` a park.
+local function mark(token, what)
+  redis.call('HSET', token_key(token), what, 1)
+  redis.call('EXPIRE', token_key(token), MARK_SECONDS)
 end

@@ -1,22 +1,31 @@
--- release: give a run's tokens back.
+-- release: give a run's tokens back, and hand their room to those who wait for it.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token
---        2 seconds for which a mark is left, 0 for none: while it stands, an
---          acquire of this token that arrives late is refused. Needed wherever
---          a reply to that acquire may never have been seen.
--- Reply  1 if the token was held, else 0
--- Cost   one removal a limit
+--        2 '1' to leave a mark: while it stands, an acquire of this token that
+--          arrives late is refused. Needed wherever a reply to that acquire may
+--          never have been seen.
+--        3 seconds for which a second copy of a parked message is known
+--        4 steps of the hand-over at most
+-- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
+--        1 if the outbox has messages to send}
+-- Cost   one removal a limit, and the steps
 -- Again  what is given back already is not held, so nothing is done or counted;
---        a mark set again only lasts from then.
+--        a mark set again only lasts from then. A hand-over frees nothing.
 
-local token, mark = ARGV[1], tonumber(ARGV[2])
+local token = ARGV[1]
 
-local held = drop(token)
-if held then
+local parked_as = redis.call('HGET', token_key(token), 'parked_as')
+local limits = drop(token)
+if limits then
   redis.call('HINCRBY', COUNTERS, 'released:total', 1)
+  set_all_free(limits)
 end
-if mark > 0 then
-  mark_ended(token, mark)
+if parked_as then
+  redis.call('SET', begun_key(parked_as), 'ended', 'EX', ARGV[3])
 end
-return held and 1 or 0
+if ARGV[2] == '1' then
+  mark(token, 'ended')
+end
+local more, outbox = hand_over(tonumber(ARGV[4]))
+return {limits and 1 or 0, more, outbox}

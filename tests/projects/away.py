@@ -11,6 +11,7 @@ from redis import Redis
 from tests.sites import note
 
 app = Celery("away", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_redis_url = os.environ["LIMITER_URL"]
 app.conf.concurrency_redis_unavailable = os.environ.get("UNAVAILABLE", "retry")

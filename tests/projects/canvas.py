@@ -12,6 +12,7 @@ from tests.recording import recorded
 from tests.sites import note
 
 app = Celery("canvas", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_retry_countdown = 0.2
 app.conf.broker_connection_retry_on_startup = True

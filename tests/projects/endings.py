@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from tests.sites import note
 
 app = Celery("endings", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 if "COUNTDOWN" in os.environ:
     app.conf.concurrency_retry_countdown = float(os.environ["COUNTDOWN"])

@@ -10,6 +10,7 @@ from celery import Celery, Task, shared_task
 from tests.sites import note
 
 app = Celery("kinds", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_retry_countdown = float(os.environ.get("COUNTDOWN", "0.3"))
 app.conf.concurrency_exempt = ("free.*", "*.exempt")
@@ -23,7 +24,9 @@ def before(self, task_id: str, args: Any, kwargs: Any) -> None:
     note(f"before {self.name}")
 
 
-app.conf.task_annotations = {"annotated": {"before_start": before}}
+app.conf.task_annotations = {
+    name: {"before_start": before} for name in ("annotated", "late.annotated")
+}
 
 
 @app.on_after_finalize.connect
@@ -34,6 +37,11 @@ def late(sender: Celery, **_: Any) -> None:
     def late() -> str:
         note("late")
         return "late"
+
+    @sender.task(name="late.annotated")
+    def late_annotated() -> str:
+        note("late.annotated")
+        return "late.annotated"
 
 
 @app.task
@@ -163,5 +171,6 @@ GATED = {
     "early": EARLY,
     "not_lazy": not_lazy.name,
     "late": "late",
+    "late.annotated": "late.annotated",
     "found": "tests.projects.found.tasks.found",
 }

@@ -10,6 +10,7 @@ from celery import Celery
 from tests.recording import recorded
 
 app = Celery("plain", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_retry_countdown = float(os.environ.get("COUNTDOWN", "1"))
 app.conf.concurrency_redis_url = os.environ.get("REDIS_URL")

@@ -12,6 +12,7 @@ from tests.recording import recorded
 from tests.sites import note
 
 app = Celery("rabbit", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_redis_url = os.environ["RECORDS_URL"]
 app.conf.concurrency_retry_countdown = float(os.environ["COUNTDOWN"])

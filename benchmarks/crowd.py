@@ -1,0 +1,147 @@
+"""A crowd of waiters, parked by the scripts themselves, quickly."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from redis import Redis
+
+from celery_concurrency import scripts
+from celery_concurrency.config import dimensions_key
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limits import limits_of
+from celery_concurrency.waitingroom import Waiter, group_of
+
+PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
+QUEUE = "bench-queue"
+#: Calls in one trip while the crowd is made.
+TRIP = 500
+
+
+def tags_of(account: int) -> dict[str, str]:
+    """Return the tags of the tasks of an account."""
+    return {
+        "platform": PLATFORMS[account % len(PLATFORMS)],
+        "account": f"account-{account:07}",
+        "type": "publish",
+    }
+
+
+def message_of(task_id: str) -> bytes:
+    """Return a message of the size and the form that Celery's have in a Redis queue."""
+    headers = {
+        "id": task_id, "task": "proj.tasks.publish", "lang": "py", "shadow": None, "eta": None,
+        "expires": None, "group": None, "group_index": None, "retries": 0,
+        "timelimit": [None, None], "root_id": task_id, "parent_id": None,
+        "argsrepr": "('a video',)", "kwargsrepr": "{}", "origin": "gen1@host",
+        "ignore_result": False, "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+        "concurrency_parked": {"as": f"{task_id}:0123456789abcdef", "score": 1795511971000,
+                               "limits": ["global", "platform:douyin", "account:account-0000001",
+                                          "task_type:publish"]},
+    }  # fmt: skip
+    message = {
+        "headers": headers,
+        "body": "W1siYSB2aWRlbyJdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsfV0=",
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "properties": {
+            "correlation_id": task_id,
+            "reply_to": str(uuid.uuid4()),
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": "celery"},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(message).encode()
+
+
+class Crowd:
+    """Waiters of many accounts, each of which one task holds.
+
+    Args:
+        redis: a client of the server to fill.
+        prefix: of all keys; several crowds fit on one server.
+        config: a change to the default configuration.
+
+    Attributes:
+        holders: account to the token that holds it.
+        message_bytes: of all messages that wait.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, config: dict[str, Any] | None = None) -> None:
+        self.redis = redis
+        self.limiter = Limiter(redis, prefix)
+        self.limiter.config.update(config or {})
+        self.holders: dict[int, str] = {}
+        self.message_bytes = 0
+        self._score = 0
+
+    def call(self, pipe: Any, verb: str, *args: Any) -> None:
+        """Put a call of a script into a trip."""
+        pipe.evalsha(scripts._sha(verb), 1, self.limiter.prefix, *args)
+
+    def hold(self, accounts: Iterator[int]) -> None:
+        """Let one run of each account hold it."""
+        self._load()
+        for some in _batches(accounts):
+            pipe = self.redis.pipeline(transaction=False)
+            for account in some:
+                token = f"{uuid.uuid4()}:0123456789abcdef"
+                group = group_of(limits_of(tags_of(account)))
+                self.holders[account] = token
+                self.call(
+                    pipe, "acquire", token, dimensions_key([]), group,
+                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400,
+                )  # fmt: skip
+            assert all(reply[0] == b"granted" for reply in pipe.execute())
+
+    def waiter(self, account: int) -> Waiter:
+        """Return one more waiter of an account."""
+        self._score += 1
+        task_id = str(uuid.uuid4())
+        return Waiter(
+            run=f"{task_id}:0123456789abcdef",
+            task_id=task_id,
+            retries=0,
+            replaced=0,
+            limits=limits_of(tags_of(account)),
+            score=1_795_511_971_000 + self._score,
+            message=message_of(task_id),
+            hold=30,
+            queue=QUEUE,
+        )
+
+    def park(self, accounts: Iterator[int]) -> None:
+        """Let a task of each of these accounts wait."""
+        self._load()
+        for some in _batches(accounts):
+            pipe = self.redis.pipeline(transaction=False)
+            for account in some:
+                waiter = self.waiter(account)
+                self.message_bytes += len(waiter.message)
+                facts = json.dumps(self.limiter.waiting._facts(waiter))
+                self.call(
+                    pipe, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.score,
+                    facts, waiter.message, "", 64,
+                )  # fmt: skip
+            assert all(reply[0] == b"parked" for reply in pipe.execute())
+
+    def _load(self) -> None:
+        for verb in ("acquire", "park"):
+            self.redis.script_load(scripts.source(verb))
+
+
+def _batches(items: Iterator[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == TRIP:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

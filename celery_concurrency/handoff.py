@@ -1,0 +1,160 @@
+"""How an app's denied messages wait: in the waiting room, or with the broker by countdown.
+
+By hand-off where the setting says so, or by ``auto`` where the broker is the very
+Redis server that the tokens are in: a parked message is then as safe as a queued
+one, and the script that frees room puts it back itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from redis import Redis
+
+from celery_concurrency.apps import limiter_of, settings_of
+from celery_concurrency.limiter import Denied
+from celery_concurrency.message import KeptMessage
+from celery_concurrency.waitingroom import Waiter
+
+#: What is added to a message that was parked: where it waited, and that it is to be
+#: discarded (the scripts add that).
+PARKED: Final = "concurrency_parked"
+DISCARD: Final = "concurrency_discard"
+
+#: For how long it is taken for granted that broker and limiter are one server, or not:
+#: either may fail over to another one.
+SURE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How messages of an app wait.
+
+    Attributes:
+        by_handoff: in the waiting room.
+        same_server: the broker is the Redis server that the tokens are in.
+        reason: in words, for the log.
+    """
+
+    by_handoff: bool
+    same_server: bool
+    reason: str
+
+
+# Connections don't survive a fork: each process finds out by itself.
+_known: WeakKeyDictionary[Any, tuple[int, float, Waiting]] = WeakKeyDictionary()
+
+# The kind of each app's broker, which does not change.
+_drivers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def waiting_of(app: Any) -> Waiting:
+    """Return how messages of this app wait now.
+
+    Raises:
+        OperationalError: the broker, and
+        RedisError: the limiter's server can't be asked.
+    """
+    pid, until, waiting = _known.get(app, (0, 0.0, None))
+    if waiting is None or pid != os.getpid() or time.monotonic() > until:
+        waiting = _find_out(app)
+        _known[app] = (os.getpid(), time.monotonic() + SURE_SECONDS, waiting)
+    return waiting
+
+
+def _find_out(app: Any) -> Waiting:
+    wanted = settings_of(app).waiting
+    if wanted == "retry":
+        return Waiting(False, False, "concurrency_waiting is 'retry'")
+    same = _is_same_server(app, limiter_of(app).redis)
+    if wanted == "handoff":
+        return Waiting(True, same, "concurrency_waiting is 'handoff'")
+    if same:
+        return Waiting(True, True, "the broker is the Redis server that holds the tokens")
+    return Waiting(False, False, "the broker is not the Redis server that holds the tokens")
+
+
+def _is_same_server(app: Any, redis: Redis) -> bool:
+    """Compare the servers' own ids, as one server may have many addresses."""
+    with app.connection_or_acquire() as connection:
+        connection.ensure_connection(max_retries=1)
+        if connection.transport.driver_type != "redis":
+            return False
+        with connection.default_channel.conn_or_acquire() as client:
+            broker: Any = client.info("server")
+    ours: Any = redis.info("server")
+    return bool(broker["run_id"] == ours["run_id"])
+
+
+def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Waiter | None:
+    """Return a denied run's message as it is to wait; None where it can't but by countdown.
+
+    Args:
+        task: with its request.
+        token: the run.
+        denied: what the limiter said.
+        message: as it came.
+
+    Raises:
+        OperationalError: the broker can't be asked.
+        RedisError: the limiter's server can't be asked.
+    """
+    app, request = task.app, task.request
+    waiting = waiting_of(app)
+    if not waiting.by_handoff or message.is_copy:
+        # Copies of a message share the task's id: one could not be told from the other.
+        return None
+    facts: dict[str, Any] = {
+        "run": token,
+        "task_id": request.id,
+        "retries": request.retries or 0,
+        "replaced": request.replaced_task_nesting or 0,
+        "limits": denied.limits,
+        "score": denied.place.score,
+        "hold": settings_of(app).handoff_timeout,
+        "expires": _seconds_of(request.expires),
+    }
+    parked = {
+        "as": denied.place.parked_as or token,
+        "score": denied.place.score,
+        "limits": list(denied.limits),
+    }
+    kept = message.with_headers({PARKED: parked, "eta": None})
+    if not waiting.same_server:
+        return Waiter(message=kept.to_json(), **facts)
+    with app.producer_or_acquire() as producer:
+        channel = producer.channel
+        queue = kept.queue(channel)
+        if queue is None:
+            return None
+        home = limiter_of(app).redis.get_connection_kwargs().get("db") or 0
+        db = channel._connparams()["db"]
+        return Waiter(
+            message=kept.to_redis(channel),
+            queue=f"{channel.global_keyprefix}{channel._q_for_pri(queue, 0)}",
+            queue_expires=channel._expires.get(queue),
+            db=db if db != home else None,
+            **facts,
+        )
+
+
+def rank_of(app: Any, message: KeptMessage | None) -> int:
+    """Return a message's priority as 0 for the highest: brokers count in two directions."""
+    priority = min(max(int((message and message.properties.get("priority")) or 0), 0), 255)
+    if app not in _drivers:
+        with app.connection_for_write() as connection:  # not connected for that
+            _drivers[app] = connection.transport.driver_type
+    return priority if _drivers[app] == "redis" else 255 - priority
+
+
+def _seconds_of(expires: Any) -> float | None:
+    """Return a message's ``expires``, a text in ISO 8601, in Unix seconds."""
+    if not expires:
+        return None
+    moment = expires if isinstance(expires, datetime) else datetime.fromisoformat(expires)
+    return moment.timestamp() if moment.tzinfo else moment.astimezone().timestamp()

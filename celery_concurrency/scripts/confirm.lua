@@ -1,0 +1,13 @@
+-- confirm: the broker has a message of the outbox, which is never sent again.
+--
+-- KEYS   1 the prefix
+-- ARGV   1.. numbers of messages, as claim replied them
+-- Reply  how many were still there
+-- Cost   two commands a message
+-- Again  what is gone is gone.
+
+local OUTBOX = prefix .. ':outbox'
+for _, number in ipairs(ARGV) do
+  redis.call('DEL', OUTBOX .. ':' .. number)
+end
+return redis.call('ZREM', OUTBOX, unpack(ARGV))

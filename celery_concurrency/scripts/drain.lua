@@ -1,0 +1,24 @@
+-- drain: give waiting tasks back to the broker, those first that wait the longest.
+--
+-- KEYS   1 the prefix
+-- ARGV   1 how many at most
+-- Reply  {how many were given back, 1 if more wait, 1 if the outbox has messages to send}
+-- Cost   about 20 commands a task
+-- Again  a second copy gives the next ones back.
+
+local count, most = 0, tonumber(ARGV[1])
+while count < most do
+  local group = first(GROUPS)
+  local waiter = group and first(group_key(group))
+  if not waiter then
+    break
+  end
+  if not take_out(waiter, backs, false) then
+    -- Somebody deleted its key by hand.
+    redis.call('ZREM', group_key(group), waiter)
+    place_group(group)
+  end
+  count = count + 1
+end
+put_all_back()
+return {count, redis.call('EXISTS', GROUPS), redis.call('EXISTS', OUTBOX)}
