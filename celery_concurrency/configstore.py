@@ -324,11 +324,11 @@ class ConfigStore:
         ).reply
         if version:
             logger.info(
-                "configuration %d in force (%s, by %s): %s",
+                "configuration %d in force: %s (%s, by %s)",
                 version,
+                fields["json"][:2000],
                 by.source,
                 by.operator or "unknown",
-                fields["json"][:2000],
             )
             # Whether that can be done now or not: this change is in force.
             with suppress(LimiterUnavailable):
