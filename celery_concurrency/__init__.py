@@ -13,6 +13,8 @@ from celery_concurrency.errors import (
     LimiterUnavailable,
     LimitReached,
 )
+from celery_concurrency.gate import current_lease
+from celery_concurrency.lease import Lease
 from celery_concurrency.task import ConcurrencyTask
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "ImproperlyConfigured",
     "InvalidConfig",
     "InvalidTag",
+    "Lease",
     "LimitReached",
     "LimiterUnavailable",
+    "current_lease",
 ]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from celery import current_task
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 from celery.worker import state as worker_state
 
@@ -28,10 +29,11 @@ from celery_concurrency.errors import (
     RunEnded,
 )
 from celery_concurrency.handoff import DISCARD, PARKED, rank_of, waiter_of
-from celery_concurrency.limiter import Denied, Granted, Repeated
+from celery_concurrency.lease import Lease
 from celery_concurrency.limits import BUILTIN_TAGS, limits_of
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.tags import tags_of
+from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, Waiter
 
 logger = logging.getLogger(__name__)
@@ -58,11 +60,12 @@ class Run:
         tags: the tags that its limits follow from.
         admitted: it may run.
         held: it holds tokens that have to be given back.
-        denied: the limiter's answer, if that was no.
+        granted, denied: the limiter's answer, yes or no.
         reason: why it waits; no verdict means no.
         failure: the task is at fault and fails with this.
         turned_away: it was told to wait, so its message has to find a place.
         waiter: its message as it is to be parked, once that is known.
+        lease: what it holds, for the task to look at; made when it first looks.
     """
 
     token: str
@@ -71,11 +74,13 @@ class Run:
     tags: dict[str, object]
     admitted: bool = False
     held: bool = False
+    granted: Granted | None = None
     denied: Denied | None = None
     reason: ConcurrencyError | None = None
     failure: Exception | None = None
     turned_away: bool = False
     waiter: Waiter | None = None
+    lease: Lease | None = None
 
 
 def is_gated(task: Any) -> bool:
@@ -109,7 +114,9 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     except LimiterUnavailable as exc:
         run.held = False  # the limiter gives up by itself what it may have taken
         run.reason = exc
-        run.admitted = settings_of(task.app).redis_unavailable == "run"
+        if settings_of(task.app).redis_unavailable == "run":
+            run.admitted = run.held = True
+            limiter_of(task.app).count_later(run.token, run.tags, **_facts(task))
         _log(logging.WARNING, task, run, "runs" if run.admitted else "waits", str(exc))
     except (RunEnded, ConfigConflict) as exc:
         run.held, run.reason = False, exc  # it comes back as another run
@@ -169,6 +176,22 @@ def reservation_of(request: Any) -> tuple[str, list[str]] | None:
     return (parked["as"], parked["limits"]) if parked and not discarded else None
 
 
+def current_lease() -> Lease | None:
+    """Return what the task that runs here now holds; None if it holds nothing.
+
+    A task that is not gated, or that began while Redis was away, holds nothing.
+    """
+    task = current_task
+    run: Run | None = getattr(task.request, RUN, None) if task else None
+    if run is None or run.granted is None:
+        return None
+    limiter = limiter_of(task.app)
+    seconds = settings_of(task.app).worker_timeout
+    if run.lease is None:
+        run.lease = Lease.of(run.granted, limiter.redis, limiter.prefix, seconds)
+    return run.lease
+
+
 def _end(task: Any, run: Run) -> None:
     if run.turned_away and run.message:
         _find_place(task, run, run.message)
@@ -211,14 +234,14 @@ def _ask(task: Any, run: Run) -> None:
     answer = limiter_of(task.app).try_acquire(
         run.token,
         run.tags,
-        task=task.name,
-        worker=str(task.request.hostname or ""),
+        **_facts(task),
         rank=rank_of(task.app, run.message),
         place=run.place,
     )
     run.admitted = run.held = isinstance(answer, Granted)
     match answer:
         case Granted(limits=limits):
+            run.granted = answer
             _log(logging.INFO, task, run, "granted", ", ".join(limits), limits=limits)
         case Denied():
             run.denied = answer
@@ -234,6 +257,15 @@ def _ask(task: Any, run: Run) -> None:
         case Repeated(token=other):
             run.reason = LimitReached(f"waits for its other run {other}")
             _log(logging.INFO, task, run, "waits", f"for its other run {other}")
+
+
+def _facts(task: Any) -> dict[str, Any]:
+    """Return what the limiter is told of every run."""
+    return {
+        "task": task.name,
+        "worker": str(task.request.hostname or ""),
+        "lease": settings_of(task.app).worker_timeout,
+    }
 
 
 def _refuse_broadcast(task: Any, run: Run) -> None:

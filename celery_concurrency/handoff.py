@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 from redis import Redis
 
 from celery_concurrency.apps import limiter_of, settings_of
-from celery_concurrency.limiter import Denied
 from celery_concurrency.message import KeptMessage
+from celery_concurrency.verdicts import Denied
 from celery_concurrency.waitingroom import Waiter
 
 #: What is added to a message that was parked: where it waited, and that it is to be

@@ -13,18 +13,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from redis import Redis
 
 from celery_concurrency import scripts
-from celery_concurrency.config import PAUSED, dimensions_key
+from celery_concurrency.calling import Keeper, acquired
+from celery_concurrency.config import dimensions_key
 from celery_concurrency.configstore import ConfigStore
-from celery_concurrency.errors import ConfigConflict, LimiterUnavailable, RunEnded
+from celery_concurrency.errors import (
+    ConcurrencyError,
+    ConfigConflict,
+    LimiterUnavailable,
+    RunEnded,
+)
+from celery_concurrency.lease import BEAT_SECONDS, MIN_BEATS, Lease, Leases
 from celery_concurrency.limits import limits_of
 from celery_concurrency.stats import Stats
 from celery_concurrency.usage import Usage, read_usage
+from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
 
 logger = logging.getLogger(__name__)
@@ -37,61 +45,6 @@ ROUNDS: Final = 5
 #: How long it is known on which parked messages a run has begun: while it runs, and
 #: no less than a day; a run that takes longer holds its tokens all the same.
 BEGUN_SECONDS: Final = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A run holds its tokens.
-
-    Attributes:
-        token: the run.
-        limits: those that it holds a token in.
-        expiry: when they expire, in Unix seconds of the Redis server.
-    """
-
-    token: str
-    limits: tuple[str, ...]
-    expiry: int
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """A run holds nothing, as a limit has no room for it.
-
-    Attributes:
-        token: the run.
-        limits: those that it asked for.
-        limit: the first of them without room, or with room for others who came before.
-        held: living tokens in that limit; None where others came before.
-        max: how many it allows; ``PAUSED`` where it admits nobody for now, None
-            where others came before.
-        place: where it stands in the order of those who wait.
-    """
-
-    token: str
-    limits: tuple[str, ...]
-    limit: str
-    held: int | None
-    max: int | None
-    place: Place
-
-    def __str__(self) -> str:
-        if self.max is None:
-            return f"{self.limit} (others came before)"
-        allowed = f"{self.held} of {self.max}" if self.max != PAUSED else f"paused, {self.held} run"
-        return f"{self.limit} ({allowed})"
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """A second copy of a message that a run has begun on.
-
-    Attributes:
-        token: the run that began, while it lives; None when it has ended, and the
-            message is one too many.
-    """
-
-    token: str | None
 
 
 class Limiter:
@@ -120,12 +73,33 @@ class Limiter:
         self.waiting = WaitingRoom(redis, prefix, deliver, copies_seconds)
         self.config = ConfigStore(redis, prefix, default_config, self.waiting.recheck)
         self.stats = Stats(redis, prefix)
+        self.leases = Leases(redis, prefix)
+        self._keeper = Keeper(Leases(redis, prefix))
         self._copies_seconds = copies_seconds
         # What the scripts hold against us when it is out of date; never trusted.
         self._dimensions: list[str] = []
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
-        self._later = _ReleaseLater(self)
+        self._later = _Later(self._release)
+
+    def acquire(
+        self, *, timeout: float | None = None, **tags: object
+    ) -> AbstractContextManager[Lease]:
+        """Hold tokens outside of tasks, while a block runs; wait for room as tasks do.
+
+        >>> with limiter.acquire(account="acc123", platform="douyin", timeout=60) as lease:
+        ...     publish()
+
+        Args:
+            timeout: seconds to wait at most; None waits without end.
+            tags: ``platform``, ``account``, ``type``, and the user's own dimensions.
+
+        Raises:
+            LimitReached: there was no room in time.
+            InvalidTag: a tag names no limit.
+            LimiterUnavailable: Redis can't be asked.
+        """
+        return acquired(self, self._keeper, tags, timeout)
 
     def try_acquire(
         self,
@@ -136,6 +110,8 @@ class Limiter:
         worker: str = "",
         rank: int = 0,
         place: Place | None = None,
+        lease: float | None = None,
+        begun: bool = False,
     ) -> Granted | Denied | Repeated:
         """Take a token in each limit of a run, or in none.
 
@@ -146,6 +122,9 @@ class Limiter:
             worker: the worker's name, for those who look at the tokens.
             rank: 0 for the highest priority, 1 more for each lower one, 255 at most.
             place: where its message waited before; None if it did not.
+            lease: seconds after which the tokens are taken back if nobody renews them
+                (``leases.beat``); None for the configured ``timeout``.
+            begun: it runs already, and is counted whether there is room or not.
 
         Raises:
             InvalidTag: a tag names no limit.
@@ -158,11 +137,13 @@ class Limiter:
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
             reply = self._ask(
-                token, limits, task, worker, rank, place.score if place else "", parked_as
-            )
+                token, limits, task, worker, rank, place.score if place else "", parked_as,
+                max(BEGUN_SECONDS, self._copies_seconds),
+                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)), int(begun),
+            )  # fmt: skip
             match reply:
-                case [b"granted", expiry]:
-                    return Granted(token, limits, int(expiry))
+                case [b"granted", expiry, fence]:
+                    return Granted(token, limits, int(expiry), int(fence))
                 case [b"denied", limit, held, most, score]:
                     place = Place(int(score), parked_as)
                     return Denied(token, limits, limit.decode(), int(held), int(most), place)
@@ -193,7 +174,6 @@ class Limiter:
                 dimensions_key(self._dimensions),
                 group_of(limits),
                 *facts,
-                max(BEGUN_SECONDS, self._copies_seconds),
             )
         except BaseException:
             # Also a soft time limit, which may strike between the call and its reply.
@@ -219,11 +199,25 @@ class Limiter:
         Raises:
             LimiterUnavailable: Redis can't be asked; a thread tries on.
         """
+        self._later.discard(token)
         try:
             return self._release(token)
         except LimiterUnavailable:
             self._later.add(token)
             raise
+
+    def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
+        """Count a run that began while Redis was away, as soon as that is back.
+
+        Args:
+            token: the run; ``release`` ends it, counted by then or not.
+            tags, facts: as of ``try_acquire``.
+        """
+
+        def count(token: str) -> None:
+            self.try_acquire(token, tags, begun=True, **facts)
+
+        self._later.add(token, count)
 
     def _release(self, token: str) -> bool:
         mark = int(token in self._doubtful)
@@ -240,8 +234,8 @@ class Limiter:
         return read_usage(self.redis, self.prefix, self.config.sync())
 
 
-class _ReleaseLater:
-    """Gives back what could not be given back while Redis was away.
+class _Later:
+    """Does what could not be done while Redis was away: give tokens back, or count a run.
 
     A thread that is there only while there is something to do. What it has not
     managed after ``PATIENCE`` seconds has expired by then.
@@ -250,18 +244,24 @@ class _ReleaseLater:
     PATIENCE: Final = 86_400
     PAUSE: Final = 1.0
 
-    def __init__(self, limiter: Limiter) -> None:
-        self._limiter = limiter
-        self._tokens: dict[str, float] = {}
+    def __init__(self, release: Callable[[str], object]) -> None:
+        self._release = release
+        self._tokens: dict[str, tuple[float, Callable[[str], object]]] = {}
         self._lock = threading.Lock()
         self._running = False
 
-    def add(self, token: str) -> None:
+    def add(self, token: str, action: Callable[[str], object] | None = None) -> None:
+        """Do this for a token, instead of what was to be done for it; release it by default."""
         with self._lock:
-            self._tokens.setdefault(token, time.monotonic() + self.PATIENCE)
+            self._tokens[token] = (time.monotonic() + self.PATIENCE, action or self._release)
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._run, name="concurrency-release", daemon=True).start()
+                threading.Thread(target=self._run, name="concurrency-later", daemon=True).start()
+
+    def discard(self, token: str) -> None:
+        """Do nothing for a token any more."""
+        with self._lock:
+            self._tokens.pop(token, None)
 
     def _run(self) -> None:
         while True:
@@ -270,14 +270,17 @@ class _ReleaseLater:
                     self._running = False
                     return
                 waiting = list(self._tokens.items())
-            for token, deadline in waiting:
+            for token, (deadline, action) in waiting:
                 try:
-                    self._limiter._release(token)
+                    action(token)
                 except LimiterUnavailable:
                     if time.monotonic() < deadline:
                         break
+                except ConcurrencyError as exc:
+                    logger.warning("%s", exc)
                 with self._lock:
-                    self._tokens.pop(token, None)
+                    if self._tokens.get(token) == (deadline, action):
+                        del self._tokens[token]
             else:
                 continue
             time.sleep(self.PAUSE)

@@ -38,6 +38,8 @@ class Settings(BaseModel):
         retry_countdown: seconds until a task that found no room asks again.
         handoff_timeout: seconds that a token handed over stays reserved while no task
             begins on it.
+        worker_timeout: seconds of silence after which a worker's tokens are taken back.
+        on_lost: what happens to a run whose tokens were taken back all the same.
         redis_unavailable: what a task does that can't ask: ``retry`` or ``run``.
         exempt: task-name globs that are never gated.
         default_config: changes to the built-in default configuration.
@@ -52,6 +54,8 @@ class Settings(BaseModel):
     # Strict, so that True is no second.
     retry_countdown: Annotated[float, Field(strict=True, gt=0, le=86_400)] = 30
     handoff_timeout: Annotated[float, Field(strict=True, ge=1, le=86_400)] = 30
+    worker_timeout: Annotated[float, Field(strict=True, ge=5, le=86_400)] = 30
+    on_lost: Literal["log", "terminate"] = "log"
     redis_unavailable: Literal["retry", "run"] = "retry"
     exempt: tuple[str, ...] = ()
     default_config: dict[str, Any] = {}

@@ -1,14 +1,16 @@
 """The worker's own part: checks at start, and a thread that ticks about once a second.
 
-The thread takes over configuration written by hand, sweeps, keeps the statistics'
-history and passes on what became of waiting tasks here. It lives in the main
-process, and from before the first task until after the last.
+The thread renews the tokens of the runs that live here, takes over configuration
+written by hand, sweeps, keeps the statistics' history and passes on what became of
+waiting tasks here. It lives in the main process, and from before the first task
+until after the last.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,11 +25,15 @@ from celery_concurrency.connection import asking
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.gate import reservation_of
 from celery_concurrency.handoff import waiting_of
+from celery_concurrency.heartbeat import Heartbeat
+from celery_concurrency.lease import BEAT_SECONDS
 from celery_concurrency.limiter import Limiter
 
 logger = logging.getLogger(__name__)
 
-TICK: Final = 1.0  # seconds
+TICK: Final = BEAT_SECONDS
+#: How often it looks at the pool's processes in between, in seconds.
+LOOK: Final = 0.25
 #: How many ticks a revoked task is looked for among those who wait: it may be on its way there.
 REVOKE_TICKS: Final = 5
 
@@ -37,11 +43,15 @@ class Ticker:
 
     Args:
         limiter: whose.
+        heartbeat: of the runs of this worker.
         greet: is called in the first tick that finds the limiter there.
     """
 
-    def __init__(self, limiter: Limiter, greet: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, limiter: Limiter, heartbeat: Heartbeat, greet: Callable[[], None] = lambda: None
+    ) -> None:
         self._limiter = limiter
+        self._heartbeat = heartbeat
         self._greet: Callable[[], None] | None = greet
         self._stopped = threading.Event()
         self._wake = threading.Event()
@@ -53,7 +63,11 @@ class Ticker:
     def start(self) -> None:
         """Tick once now, so that a first task finds all in order, then go on in the thread."""
         self.tick()
+        self._wait_until_open()
         signals.task_revoked.connect(self.on_revoked)
+        signals.task_revoked.connect(self._heartbeat.on_revoked)
+        signals.task_failure.connect(self._heartbeat.on_failure)
+        signals.task_received.connect(self._heartbeat.on_received)
         self._thread.start()
 
     def stop(self) -> None:
@@ -62,6 +76,19 @@ class Ticker:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        self._heartbeat.look()  # the pool's processes are gone, in whatever way
+
+    def _wait_until_open(self) -> None:
+        """After a loss of data, or at the very first start, take no task before others may."""
+        try:
+            seconds = self._limiter.leases.closed_for()
+        except LimiterUnavailable:
+            return  # it says so itself, and tasks wait
+        if seconds:
+            logger.info(
+                "the limiter's data is new: runs that live elsewhere have %.0f s to say so", seconds
+            )
+            time.sleep(seconds)
 
     def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
         """``task_revoked``: what was handed room and won't run gives it up, in the thread."""
@@ -77,6 +104,7 @@ class Ticker:
                 self._greet()
                 self._greet = None
             self._limiter.config.sync()
+            self._heartbeat.beat()
             self._pass_on()
             self._limiter.waiting.sweep()
             self._limiter.stats.snapshot()
@@ -101,13 +129,20 @@ class Ticker:
             self._forgone.popleft()
 
     def _run(self) -> None:
+        next_tick = time.monotonic() + TICK
         while not self._stopped.is_set():
-            self._wake.wait(TICK)
+            woken = self._wake.wait(LOOK)
             self._wake.clear()
             if self._stopped.is_set():
                 return
             try:
-                self.tick()
+                self._heartbeat.look()
+                if woken or time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK
+                    self.tick()
+                elif not self._away and self._heartbeat.is_unknown():
+                    # What no beat has seen yet would not come back after a loss of data.
+                    self._heartbeat.beat()
             except Exception:
                 # A tick lost is better than a thread lost.
                 logger.exception("a tick failed; the next one comes in %s s", TICK)
@@ -143,8 +178,14 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         Raises:
             ImproperlyConfigured: names the setting.
         """
-        settings_of(parent.app)
-        return Ticker(limiter_of(parent.app), lambda: _greet(parent.app))
+        settings, limiter = settings_of(parent.app), limiter_of(parent.app)
+
+        def on_lost(request: Any) -> None:
+            if settings.on_lost == "terminate":
+                request.terminate(parent.pool, signal="TERM")
+
+        heartbeat = Heartbeat(limiter, settings.worker_timeout, on_lost)
+        return Ticker(limiter, heartbeat, lambda: _greet(parent.app))
 
 
 def _greet(app: Any) -> None:

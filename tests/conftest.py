@@ -22,7 +22,7 @@ from celery_concurrency.cli import concurrency
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
-from tests.workers import Worker, import_project
+from tests.workers import Worker, import_project, settle
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +54,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 def limiter(redis_url: str) -> Iterator[Limiter]:
     """A limiter with the default configuration."""
     client = connect(redis_url)
+    settle(client)
     yield Limiter(client)
     client.close()
 
@@ -80,6 +81,8 @@ def worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     Takes what ``Worker`` takes.
     """
     started: list[Worker] = []
+    with Redis.from_url(redis_url) as client:
+        settle(client)
 
     def start(name: str, **options: Any) -> Worker:
         log = tmp_path / f"worker{len(started)}.log"

@@ -27,8 +27,9 @@ from redis.exceptions import ConnectionError
 from celery_concurrency import scripts
 from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
-from celery_concurrency.limiter import Denied, Granted, Limiter, Repeated
+from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
+from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import OPENING, Place, Waiter, group_of
 from tests.model import Limits, Model, Waiting
 
@@ -78,7 +79,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("claim", "confirm", "configure"),
+        *("claim", "confirm", "configure", "renew"),
     )
 }
 
@@ -142,7 +143,19 @@ class Machine(RuleBasedStateMachine):
         #: Waiters that a call may take out without a grant.
         self.leaving: set[str] = set()
         self.calling_back = False
+        #: Runs that live in a process, which knows what they hold since its last beat.
+        self.alive: set[str] = set()
+        self.known: set[str] = set()
         self.limiter.config.sync()
+        self.open()
+
+    def open(self) -> None:
+        """As if the time were over in which those who live say what they hold."""
+        self.number += 1
+        self.redis.set(f"{PREFIX}:epoch", self.number)
+        self.redis.hset(f"{PREFIX}:config:flat", "opens", self.number)
+        self.limiter.leases._epoch = str(self.number)
+        self.model.closed = False
 
     def teardown(self) -> None:
         if hasattr(self, "redis"):
@@ -162,7 +175,7 @@ class Machine(RuleBasedStateMachine):
         compare = getattr(self, f"compare_{verb}", None)
         if compare:
             compare(args, reply)
-        if verb != "configure":
+        if verb not in ("configure", "renew"):
             self.settle(verb, reply)
         return reply
 
@@ -342,6 +355,9 @@ class Machine(RuleBasedStateMachine):
             seconds, _ = self.redis.time()
             timeout = self.model.config.timeout
             assert seconds + timeout - 60 <= answer.expiry <= seconds + timeout + 1
+            assert answer.fence > self.fence, "a fencing number only grows"
+            self.fence = answer.fence
+            self.alive.add(run)
             return run
         assert run in self.later or not same or fates[:1] in ([], ["arrives"])
         self.denied[run] = (answer, task)
@@ -351,6 +367,7 @@ class Machine(RuleBasedStateMachine):
     @rule(run=consumes(runs), fates=FATES)
     def release(self, run: str, fates: list[str]) -> None:
         self.line.fates = fates
+        self.alive.discard(run)
         try:
             self.limiter.release(run)
         except LimiterUnavailable:
@@ -363,6 +380,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(run=consumes(runs))
     def release_again(self, run: str) -> None:
+        self.alive.discard(run)
         self.limiter.release(run)
         assert self.limiter.release(run) is False
         self.later.discard(run)
@@ -418,6 +436,8 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.line.fates = []
         del self.denied[run]
+
+    fence = 0
 
     def message(self, task: str, parked_as: str, score: int, limits: Limits) -> bytes:
         headers = {"waiter": task, "parked_as": parked_as, "score": score, "limits": limits}
@@ -531,7 +551,6 @@ class Machine(RuleBasedStateMachine):
         if token in self.model.reserved:
             self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
         self.model.lapsed.add(token)
-        self.model.unnoticed |= set(limits)
 
     @rule()
     def sweep(self) -> None:
@@ -551,6 +570,51 @@ class Machine(RuleBasedStateMachine):
     def an_operator_deletes_a_semaphore(self, limit: str) -> None:
         self.redis.delete(f"{PREFIX}:semaphore:{limit}")
         self.model.delete_semaphore(limit)
+
+    # -- the process that runs live in
+
+    @rule()
+    def a_beat(self) -> None:
+        """It renews what lives, brings back what was lost, and tells who was taken back."""
+        gone = self.alive - set(self.model.held)
+        back = gone & self.known if self.forgotten else set()
+        lost = self.limiter.leases.beat(self.alive, 600)
+        if self.forgotten:
+            for run in back:
+                self.model.held[run] = self.forgotten[run]
+            assert not lost
+        else:
+            assert lost == {run for run in gone if run in self.model.ended}
+            self.model.counters["lost:total"] += len(lost)
+        self.forgotten = {}
+        # What lapsed and was not swept yet lives on.
+        self.model.lapsed -= self.alive
+        self.known = self.alive & set(self.model.held)
+        self.alive &= self.known
+        self.holds()
+
+    #: What those held whom a loss of data took everything from.
+    forgotten: dict[str, Limits] = {}  # noqa: RUF012 - replaced, never changed
+
+    @precondition(lambda self: not self.line.delayed and not self.later)
+    @rule(often=st.integers(0, 7))
+    def the_data_is_lost(self, often: int) -> None:
+        """With it go the broker's messages: what remains are the runs that live."""
+        if often:
+            return
+        self.a_beat()
+        held = {run: limits for run, limits in self.model.held.items() if run in self.alive}
+        self.redis.flushall()
+        self.model = Model(closed=True)
+        self.forgotten, self.sent_last = held, 0
+        self.messages, self.copies, self.denied = [], [], {}
+        self.limiter.config.sync()
+        assert float(self.redis.hget(f"{PREFIX}:config:flat", "opens")) > self.redis.time()[0]
+        self.ask("newcomer", {"account": "a"}, [], 0, None)
+        assert not self.model.held, "admitted before those who live said what they hold"
+        self.a_beat()
+        assert self.model.held == held
+        self.open()
 
     @rule()
     def usage_says_so(self) -> None:

@@ -40,6 +40,7 @@ class Model:
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
         counters: as in the seed.
+        closed: after a loss of data, until those who live have said so.
         unnoticed: limits that have room of which no script can know before a sweep.
     """
 
@@ -55,6 +56,7 @@ class Model:
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    closed: bool = False
     unnoticed: set[str] = field(default_factory=set)
 
     def members(self, limit: str, living: bool = False) -> set[str]:
@@ -75,13 +77,13 @@ class Model:
             return PAUSED
         return self.config.max_of(limit) or math.inf
 
-    def count(self, limit: str, living: bool) -> int:
-        """Return how many hold a limit, what is kept in it included."""
-        return len(self.members(limit, living)) + (limit in self.kept)
+    def count(self, limit: str) -> int:
+        """Return how many hold a limit: who expired until the sweep, and what is kept in it."""
+        return len(self.members(limit)) + (limit in self.kept)
 
     def has_room(self, limits: Limits) -> bool:
         """Return whether each of these limits has room."""
-        return all(self.count(limit, living=True) < self.most(limit) for limit in limits)
+        return not self.closed and all(self.count(limit) < self.most(limit) for limit in limits)
 
     # -- runs
 
@@ -114,12 +116,12 @@ class Model:
         return "granted"
 
     def _refusal(self, limits: Limits, freed: set[str]) -> Full | tuple[str, str] | None:
+        if self.closed:
+            return "behind", "global"
         for limit in limits:
-            living, most = self.count(limit, living=True), self.most(limit)
-            if living >= most:
-                return limit, living, int(most)
-            if self.waiting and self.count(limit, living=False) >= most:
-                return "behind", limit
+            held, most = self.count(limit), self.most(limit)
+            if held >= most:
+                return limit, held, int(most)
         if self.waiting and self.config.enabled:
             for limit in limits:
                 if limit in freed:

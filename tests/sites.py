@@ -22,8 +22,9 @@ from redis import Redis
 
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
-from celery_concurrency.limiter import Granted, Limiter
-from tests.workers import Worker, wait_for
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Granted
+from tests.workers import Worker, settle, wait_for
 
 #: Where tasks write down that their body ran, apart from what is flushed or broken.
 RAN = "ran"
@@ -136,6 +137,7 @@ def site(
     url = server.url(db)
     client = Redis.from_url(url, decode_responses=True)
     client.flushdb()
+    settle(client)
     connection = connect(url)
     name = f"tests.projects.{project}"
     variables = {"BROKER_URL": url, "RESULT_BACKEND": url, "RECORDS_URL": url, **env}

@@ -13,7 +13,8 @@ from pytest_celery import (
 )
 
 from celery_concurrency.connection import connect
-from celery_concurrency.limiter import Granted, Limiter
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Granted
 from tests.nodes import ServerContainer, WorkerContainer
 from tests.recording import highest_overlap, read_records
 from tests.workers import wait_for

@@ -16,6 +16,7 @@ from redis import Redis
 from celery_concurrency.connection import connect
 from celery_concurrency.errors import ConcurrencyError, InvalidTag
 from celery_concurrency.limiter import Limiter
+from tests.workers import settle
 
 RAN = []
 
@@ -41,6 +42,7 @@ def app(celery_session_app):
 def limiter(server):
     with Redis.from_url(server.url(3)) as client:
         client.flushdb()
+        settle(client)
     connection = connect(server.url(3))
     yield Limiter(connection)
     connection.close()

@@ -14,7 +14,8 @@ from celery_concurrency.config import MAX_JSON_BYTES, Config
 from celery_concurrency.configstore import ConfigStore
 from celery_concurrency.connection import connect
 from celery_concurrency.errors import ConfigConflict, InvalidConfig, LimiterUnavailable
-from celery_concurrency.limiter import Granted, Limiter
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Granted
 
 KEY = "concurrency:config"
 FLAT = "concurrency:config:flat"

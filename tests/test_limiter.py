@@ -14,8 +14,9 @@ from celery_concurrency import scripts
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import InvalidTag, LimiterUnavailable
-from celery_concurrency.limiter import Denied, Granted, Limiter
-from tests.workers import wait_for
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Denied, Granted
+from tests.workers import settle, wait_for
 
 ACCOUNT = {"account": "acc1"}
 
@@ -23,7 +24,7 @@ ACCOUNT = {"account": "acc1"}
 def acquire_raw(limiter: Limiter, token: str) -> Any:
     """Send an acquire for ``account:acc1`` as it is; a late copy of one looks the same."""
     limits = json.dumps(["global", "account:acc1"])
-    facts = ("t", "w", 0, "", "", 86_400)
+    facts = ("t", "w", 0, "", "", 86_400, "", 0)
     return scripts.call(limiter.redis, "acquire", "concurrency", token, "[]", limits, *facts)[0]
 
 
@@ -58,6 +59,8 @@ def test_the_keys_are_the_seeds(limiter: Limiter, redis: Redis) -> None:
 
 def test_no_key_of_ours_is_outside_the_prefix(redis_url: str, redis: Redis) -> None:
     """A hash tag in the prefix keeps all in one cluster slot."""
+    redis.flushall()
+    settle(redis, "{own}")
     limiter = Limiter(connect(redis_url), "{own}")
     limiter.try_acquire("t:1", {"platform": "x", "account": "a"})
     limiter.stats.snapshot()
@@ -145,14 +148,16 @@ def test_a_release_after_an_operators_del_copes(limiter: Limiter, redis: Redis) 
     assert redis.zrange("concurrency:semaphore:account:acc1", 0, -1) == ["t:2"]
 
 
-def test_an_expired_holder_holds_nobody_up_even_before_the_sweep(
+def test_an_expired_holder_is_in_nobodys_way_from_the_next_sweep_on(
     limiter: Limiter, redis: Redis
 ) -> None:
     limiter.try_acquire("t:1", ACCOUNT)
     lapse(redis, "t:1", "global", "account:acc1")
+    assert "acc1" not in limiter.usage().accounts
+    assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Denied)
+    assert limiter.waiting.sweep(now=True) == 1
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Granted)
     assert limiter.usage().accounts["acc1"].current == 1
-    assert limiter.waiting.sweep(now=True) == 1
     assert redis.zrange("concurrency:semaphore:account:acc1", 0, -1) == ["t:2"]
     assert limiter.release("t:1") is False
     assert redis.hget("concurrency:stats:counters", "expired:total") == "1"
@@ -162,7 +167,8 @@ def test_a_token_really_expires_by_the_servers_clock(limiter: Limiter) -> None:
     limiter.config.update({"timeout": 1})
     limiter.try_acquire("t:1", ACCOUNT)
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Denied)
-    wait_for(lambda: isinstance(limiter.try_acquire("t:3", ACCOUNT), Granted), timeout=10)
+    wait_for(lambda: limiter.waiting.sweep(now=True), timeout=10)
+    assert isinstance(limiter.try_acquire("t:3", ACCOUNT), Granted)
 
 
 def test_a_sweep_goes_in_bounded_steps(limiter: Limiter, redis: Redis) -> None:
@@ -270,6 +276,7 @@ def test_what_is_released_while_redis_is_away_is_released_when_it_is_back() -> N
     import signal
 
     with Server() as server, connect(server.url()) as client:
+        settle(client)
         client.connection_pool.connection_kwargs["socket_timeout"] = 0.2
         limiter = Limiter(client)
         limiter.try_acquire("t:1", ACCOUNT)

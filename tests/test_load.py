@@ -20,7 +20,7 @@ from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
 from tests.recording import RECORDS_KEY, highest_overlap, read_records, records_client
-from tests.workers import Worker, import_project, wait_for
+from tests.workers import Worker, import_project, settle, wait_for
 
 TASKS = 400
 CHOICES = {
@@ -45,6 +45,7 @@ def deployment(
     """A project, two workers of it, and its limiter; one for all loads."""
     with pytest.MonkeyPatch.context() as patch, connect(server.url()) as client:
         client.flushall()
+        settle(client)
         patch.setenv("BROKER_URL", server.url())
         patch.setenv("RESULT_BACKEND", server.url())
         patch.setenv("COUNTDOWN", "0.3")

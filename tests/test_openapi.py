@@ -24,6 +24,7 @@ from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
 from celery_concurrency.api.blueprint import ROUTES
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.config import Config
+from tests.workers import settle
 
 #: Of a path, as Flask writes it.
 PARAMETER = r"<(?:\w+:)?(\w+)>"
@@ -58,6 +59,7 @@ def app_on(url):
     """Return the admin app on a database with something of everything in it."""
     with Redis.from_url(url) as client:
         client.flushdb()
+        settle(client)
     celery_app = Celery("described", broker=url, set_as_current=False)
     limiter = limiter_of(celery_app)
     tags = {"platform": "douyin", "account": "a", "type": "publish", "tenant": "t1"}

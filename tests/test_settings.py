@@ -18,7 +18,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server, free_port
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.settings import Settings
-from tests.workers import wait_for
+from tests.workers import settle, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -299,6 +299,8 @@ BAD = [
     ("retry_countdown", True),
     ("handoff_timeout", 0.5),
     ("handoff_timeout", True),
+    ("worker_timeout", 1),
+    ("on_lost", "kill"),
     ("redis_unavailable", "stop"),
     ("exempt", "tasks.*"),
     ("exempt", [5]),
@@ -335,6 +337,8 @@ def test_the_defaults():
         waiting="auto",
         retry_countdown=30,
         handoff_timeout=30,
+        worker_timeout=30,
+        on_lost="log",
         redis_unavailable="retry",
         exempt=(),
         default_config={},
@@ -347,6 +351,8 @@ GOOD = {
     "waiting": "retry",
     "retry_countdown": 0.5,
     "handoff_timeout": 5,
+    "worker_timeout": 10,
+    "on_lost": "terminate",
     "redis_unavailable": "run",
     "exempt": ["tasks.*", "other"],
     "default_config": {"account_max": 2},
@@ -377,6 +383,8 @@ def test_the_prefix_and_the_defaults_are_those_of_the_keys(redis_url, redis):
         concurrency_default_config={"account_max": 2},
     )
     limiter = limiter_of(app)
+    redis.delete("concurrency:epoch")
+    settle(redis, "{mine}")
     assert limiter.config.sync().config == Config().merged({"account_max": 2})
     limiter.try_acquire("t", {"account": "a"})
     assert redis.zcard("{mine}:semaphore:account:a") == 1

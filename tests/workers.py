@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from redis import Redis
+
 from celery_concurrency.demo.lifeline import die_with_parent
 
 T = TypeVar("T")
@@ -28,6 +30,11 @@ def wait_for(condition: Callable[[], T], timeout: float = 60, what: str = "") ->
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or condition}")
         time.sleep(0.02)
+
+
+def settle(redis: Redis, prefix: str = "concurrency") -> None:
+    """Let an emptied server be one that has been in use: nobody waits for its first runs."""
+    redis.set(f"{prefix}:epoch", 1)
 
 
 def import_project(name: str) -> ModuleType:

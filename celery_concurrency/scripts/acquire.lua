@@ -9,7 +9,11 @@
 --        7 the place that its message waited at, '' if it never waited
 --        8 the name under which its message was parked, '' if it never was
 --        9 seconds for which a second copy of a parked message is known
--- Reply  {'granted', expiry}           the token is held until expiry
+--        10 seconds after which the token is taken back if nobody renews it, '' for
+--          those of its expiry
+--        11 '1' to be counted whether there is room or not: the run has begun
+-- Reply  {'granted', expiry, fence}    the token is held until expiry; fence is a
+--                                      number that only grows
 --        {'denied', limit, held, max, place}  the first limit without room; max -1:
 --                                      paused. place orders those who wait
 --        {'behind', limit, place}      there may be room, for others who came before
@@ -30,7 +34,7 @@ local key = token_key(token)
 local time = now()
 
 local limits = cjson.decode(group)
-local fields = {'enabled', 'timeout', 'dimensions'}
+local fields = {'enabled', 'timeout', 'dimensions', 'opens'}
 for _, limit in ipairs(limits) do
   fields[#fields + 1] = limit
   fields[#fields + 1] = string.match(limit, '^[^:]*') .. ':*'
@@ -46,7 +50,7 @@ if redis.call('EXISTS', key) == 1 then
   -- Held, or ended. One whose time is over has ended too, swept or not.
   local expiry = tonumber(redis.call('ZSCORE', LEASES, token) or 0)
   if expiry > time then
-    return {'granted', expiry}
+    return {'granted', math.ceil(expiry), redis.call('HGET', key, 'fence')}
   end
   return {'ended'}
 end
@@ -77,25 +81,37 @@ local function place()
   return ordered(ticket)
 end
 
+-- Return a number that no acquisition had before: the server's microseconds, or one more
+-- than the last where its clock went back. Lost data can't make it smaller.
+local function next_fence()
+  local micros = string.format('%.0f', time * 1000000)
+  local last = redis.call('SET', prefix .. ':fence', micros, 'GET')
+  if last and tonumber(last) >= tonumber(micros) then
+    micros = string.format('%.0f', tonumber(last) + 1)
+    redis.call('SET', prefix .. ':fence', micros)
+  end
+  return micros
+end
+
 -- Return why the run has to wait: nil if it need not.
 local function refusal()
-  if config[1] ~= '1' then
+  if ARGV[11] == '1' then
+    return nil
+  elseif time < tonumber(config[4]) then
+    -- The data was lost: first those who live say what they hold.
+    return {'behind', 'global', place()}
+  elseif config[1] ~= '1' then
     return nil
   end
   local others = redis.call('EXISTS', GROUPS) == 1
   for i, limit in ipairs(limits) do
-    local max = tonumber(config[2 + 2 * i] or config[3 + 2 * i] or 0)
+    local max = tonumber(config[3 + 2 * i] or config[4 + 2 * i] or 0)
     if max ~= 0 then
-      local semaphore = semaphore_key(limit)
-      local held = redis.call('ZCARD', semaphore)
+      -- Who expired counts until a sweep takes it back: that alone can tell a dead run
+      -- from a time in which nobody could renew anything.
+      local held = redis.call('ZCARD', semaphore_key(limit))
       if held >= max then
-        -- Who expired is still in the set until the next sweep, and counts no more.
-        held = redis.call('ZCOUNT', semaphore, string.format('(%.6f', time), '+inf')
-        if held >= max then
-          return {'denied', limit, held, max, place()}
-        elseif others then
-          return {'behind', limit, place()}
-        end
+        return {'denied', limit, held, max, place()}
       end
     end
   end
@@ -150,12 +166,17 @@ for _, limit in ipairs(limits) do
     redis.call('HINCRBY', COUNTERS, 'acquired:' .. limit, 1)
   end
 end
-redis.call('ZADD', LEASES, expiry, token)
+local lease = expiry
+if ARGV[10] ~= '' then
+  lease = string.format('%.6f', math.min(expiry, time + tonumber(ARGV[10])))
+end
+redis.call('ZADD', LEASES, lease, token)
 local asked = ARGV[7] ~= '' and ARGV[7] or ordered(math.floor(time * 1000))
+local fence = next_fence()
 redis.call('HSET', key, 'limits', group, 'task', ARGV[4], 'worker', ARGV[5],
-  'since', string.format('%.6f', time), 'asked', asked)
+  'since', string.format('%.6f', time), 'asked', asked, 'fence', fence)
 if parked ~= '' then
   redis.call('HSET', key, 'parked_as', parked)
   redis.call('SET', begun_key(parked), token, 'EX', ARGV[9])
 end
-return {'granted', expiry}
+return {'granted', expiry, fence}

@@ -11,6 +11,8 @@ local CONFIG = prefix .. ':config'
 local FLAT = prefix .. ':config:flat'
 local GROUPS = prefix .. ':groups'
 local FREED = prefix .. ':freed'
+-- When the data here began: runs that are older than it may live and not be in it.
+local EPOCH = prefix .. ':epoch'
 
 -- How long a mark refuses late copies of a call: far beyond every try of a client.
 local MARK_SECONDS = 600
@@ -55,12 +57,13 @@ local function drop(token)
     redis.call('ZREM', semaphore_key(limit), token)
   end
   -- Not the marks that refuse late calls.
-  redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'reserved',
-    'parked_as')
+  redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
+    'reserved', 'parked_as')
   return limits, json
 end
 
--- Leave a mark that refuses late calls of a token: `ended` every acquire, `parked` a park.
+-- Leave a mark that refuses late calls of a token: `ended` and `taken` (back) every
+-- acquire, `parked` a park.
 local function mark(token, what)
   redis.call('HSET', token_key(token), what, 1)
   redis.call('EXPIRE', token_key(token), MARK_SECONDS)

@@ -212,7 +212,7 @@ end
 -- Cost: some 30 commands a step.
 local function hand_over(steps)
   put_all_back()
-  if not enabled or redis.call('EXISTS', GROUPS) == 0 then
+  if closed or redis.call('EXISTS', GROUPS) == 0 then
     return 0, redis.call('EXISTS', OUTBOX)
   end
   collect()

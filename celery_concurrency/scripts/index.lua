@@ -24,7 +24,9 @@ local BLOCKED_OWN = prefix .. ':blocked:own'
 local NOTHING = ''
 
 local time = now()
-local enabled = redis.call('HGET', FLAT, 'enabled')
+local enabled, opens = unpack(redis.call('HMGET', FLAT, 'enabled', 'opens'))
+-- After a loss of data nobody is admitted before those who live have said what they hold.
+local closed = not enabled or time < tonumber(opens)
 local rooms = {}
 
 -- Return how many more a limit admits now: those already given away in this call counted.
@@ -33,10 +35,12 @@ local function room(limit)
   if known then
     return known
   end
-  local left = 0
-  if enabled == '0' then
+  local left
+  if closed then
+    left = 0
+  elseif enabled == '0' then
     left = math.huge
-  elseif enabled then
+  else
     local wildcard = string.match(limit, '^[^:]*') .. ':*'
     local most = redis.call('HMGET', FLAT, limit, wildcard)
     local max = tonumber(most[1] or most[2] or 0)
@@ -44,10 +48,6 @@ local function room(limit)
       left = math.huge
     else
       left = max - redis.call('ZCARD', semaphore_key(limit))
-      if left <= 0 then
-        -- Who expired is in the set until the next sweep, and counts no more.
-        left = max - redis.call('ZCOUNT', semaphore_key(limit), string.format('(%.6f', time), '+inf')
-      end
     end
   end
   rooms[limit] = left

@@ -1,6 +1,6 @@
 -- sweep: see to what no call of a task sees to, once a period for all workers together.
 --
--- It takes back tokens whose time is over, puts waiters back that have expired, looks
+-- It takes back tokens that nobody renewed in time, puts waiters back that have expired, looks
 -- again at limits that something waits for, chooses whom to collect for, and goes on
 -- with a hand-over under way.
 --
@@ -16,14 +16,21 @@
 -- Again  a second copy finds those gone and takes the next; all of them were due.
 
 local NEXT = prefix .. ':sweep:next'
+-- Until when nothing is taken back, after a time in which nobody could renew anything.
+local GRACE = prefix .. ':sweep:grace'
+-- So long without a sweep is such a time; and so long is waited then.
+local GAP, GRACE_SECONDS = 5, 5
 local CURSOR = prefix .. ':collecting:cursor'
 -- Of the holders of a limit, those are looked at that came or were renewed last.
 local HOLDERS = 8
 
 local batch = tonumber(ARGV[2])
 if tonumber(ARGV[1]) > 0 then
-  if time < tonumber(redis.call('GET', NEXT) or 0) then
+  local next = tonumber(redis.call('GET', NEXT) or time)
+  if time < next then
     return {0, 0, 0, 0}
+  elseif time - next > GAP then
+    redis.call('SET', GRACE, 1, 'EX', GRACE_SECONDS)
   end
   redis.call('SET', NEXT, string.format('%.6f', time + tonumber(ARGV[1])))
 end
@@ -33,6 +40,9 @@ local function due(key)
 end
 
 local function take_back_tokens()
+  if redis.call('EXISTS', GRACE) == 1 then
+    return 0
+  end
   local tokens = due(LEASES)
   for _, token in ipairs(tokens) do
     local reserved = redis.call('HGET', token_key(token), 'reserved')
@@ -41,7 +51,7 @@ local function take_back_tokens()
       redis.call('ZREM', reserved_key(group), token)
       redis.call('HINCRBY', COUNTERS, 'lapsed:total', 1)
     else
-      mark(token, 'ended')
+      mark(token, 'taken')
       redis.call('HINCRBY', COUNTERS, 'expired:total', 1)
     end
     set_all_free(limits or {})

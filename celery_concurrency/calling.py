@@ -1,0 +1,156 @@
+"""Holding tokens outside of tasks: ``with limiter.acquire(account="acc123"): ...``
+
+A caller waits in the same waiting room as tasks do. What is put back for it goes to
+a list of its own, which it reads; a thread renews what callers of this process hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from celery_concurrency.connection import asking
+from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
+from celery_concurrency.lease import BEAT_SECONDS, Lease, Leases
+from celery_concurrency.verdicts import Denied, Granted, Repeated
+from celery_concurrency.waitingroom import Place, Waiter
+
+if TYPE_CHECKING:
+    from celery_concurrency.limiter import Limiter
+
+#: Seconds after which tokens are taken back from a process that is silent.
+LEASE_SECONDS: Final = 30.0
+#: For how long tokens stay reserved for a caller, who is there and waits.
+HOLD_SECONDS: Final = 5.0
+#: A caller that waits says so anew after so many seconds: one that died waits no longer.
+STAY_SECONDS: Final = 60.0
+#: Seconds between two looks, in which nobody else may be there to sweep.
+LOOK_SECONDS: Final = 1
+
+
+@contextmanager
+def acquired(
+    limiter: Limiter, keeper: Keeper, tags: Mapping[str, object], timeout: float | None
+) -> Iterator[Lease]:
+    """Hold what these tags need while the block runs; see ``Limiter.acquire``."""
+    granted = _Caller(limiter, tags, timeout).wait()
+    keeper.add(granted.token)
+    try:
+        yield Lease.of(granted, limiter.redis, limiter.prefix, LEASE_SECONDS)
+    finally:
+        keeper.discard(granted.token)
+        limiter.release(granted.token)
+
+
+class _Caller:
+    """One who wants tokens, and waits for them."""
+
+    def __init__(self, limiter: Limiter, tags: Mapping[str, object], timeout: float | None) -> None:
+        self._limiter = limiter
+        self._tags = tags
+        self._ends = None if timeout is None else time.monotonic() + timeout
+        self._id = f"call-{uuid.uuid4()}"
+        self._queue = f"{limiter.prefix}:call:{self._id}"
+        self._worker = f"{os.getpid()}@{socket.gethostname()}"
+
+    def wait(self) -> Granted:
+        """Return what was granted, in the end.
+
+        Raises:
+            LimitReached: not in time.
+        """
+        place: Place | None = None
+        while True:
+            token = f"{self._id}:{secrets.token_hex(8)}"
+            answer = self._limiter.try_acquire(
+                token, self._tags, worker=self._worker, lease=LEASE_SECONDS, place=place
+            )
+            if isinstance(answer, Granted):
+                return answer
+            if isinstance(answer, Repeated):
+                raise RunEnded()  # nobody else has its id
+            place = Place(answer.place.score, answer.place.parked_as or token)
+            self._limiter.waiting.park(self._waiter(token, answer))
+            if not self._woken():
+                raise LimitReached(f"not within the timeout: waits for {answer}")
+
+    def _waiter(self, token: str, denied: Denied) -> Waiter:
+        seconds, _ = self._time()
+        return Waiter(
+            run=token,
+            task_id=self._id,
+            retries=0,
+            replaced=0,
+            limits=denied.limits,
+            score=denied.place.score,
+            message=json.dumps({"headers": {"id": self._id, "task": self._worker}}).encode(),
+            hold=HOLD_SECONDS,
+            expires=seconds + STAY_SECONDS,
+            queue=self._queue,
+            queue_expires=int(1000 * STAY_SECONDS),
+        )
+
+    def _woken(self) -> bool:
+        """Wait to be put back, for room or to say anew that one waits; false if it is too late."""
+        while True:
+            with asking():
+                found: Any = self._limiter.redis.blpop([self._queue], timeout=LOOK_SECONDS)
+            if found:
+                return True
+            self._limiter.waiting.sweep()
+            if self._ends is not None and time.monotonic() >= self._ends:
+                # What was handed over in this moment is there, and cancels nothing.
+                return not self._limiter.waiting.cancel(self._id)
+
+    def _time(self) -> tuple[int, int]:
+        with asking():
+            now: Any = self._limiter.redis.time()
+        return now[0], now[1]
+
+
+class Keeper:
+    """Renews what the callers of this process hold, in a thread that is there while they do.
+
+    Args:
+        leases: of these callers alone.
+    """
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._tokens: set[str] = set()
+        self._lock = threading.Lock()
+        self._running = False
+
+    def add(self, token: str) -> None:
+        """Renew this token from now on."""
+        with self._lock:
+            self._tokens.add(token)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="concurrency-keeper", daemon=True).start()
+
+    def discard(self, token: str) -> None:
+        """Renew it no more."""
+        with self._lock:
+            self._tokens.discard(token)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            with self._lock:
+                if not self._tokens:
+                    self._running = False
+                    return
+                tokens = set(self._tokens)
+            try:
+                self._leases.beat(tokens, LEASE_SECONDS)
+            except LimiterUnavailable:
+                continue  # its lease says so, and the next beat may succeed

@@ -1,0 +1,69 @@
+"""Tasks that end as no task should: with the process that they run in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from celery import Celery
+
+from celery_concurrency import current_lease
+from tests.recording import recorded
+from tests.sites import note
+
+app = Celery("crashes", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
+app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")
+app.conf.concurrency_redis_url = os.environ.get("LIMITER_URL")
+app.conf.concurrency_worker_timeout = float(os.environ.get("WORKER_TIMEOUT", "30"))
+app.conf.concurrency_on_lost = os.environ.get("ON_LOST", "log")
+app.conf.concurrency_redis_unavailable = os.environ.get("UNAVAILABLE", "retry")
+app.conf.concurrency_retry_countdown = 0.5
+app.conf.imports = ("celery_concurrency.signals",)
+app.conf.broker_connection_retry_on_startup = True
+app.conf.broker_transport_options = {
+    "visibility_timeout": int(os.environ.get("VISIBILITY_TIMEOUT", "3600"))
+}
+
+
+@app.task(bind=True)
+def work(self, seconds: float = 0) -> str:
+    """Record when it ran."""
+    note(f"begins {time.clock_gettime(time.CLOCK_MONOTONIC)}")
+    with recorded(self):
+        time.sleep(seconds)
+    return "done"
+
+
+@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+def safe(self, seconds: float = 0) -> str:
+    """As ``work``, and delivered again if its worker dies."""
+    with recorded(self):
+        time.sleep(seconds)
+    return "done"
+
+
+@app.task
+def kill_itself() -> None:
+    note("killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def stubborn(seconds: float) -> None:
+    """Ignore what asks it to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note("stubborn")
+    time.sleep(seconds)
+
+
+@app.task
+def look_at_lease(seconds: float) -> list:
+    """Return what a task sees of its lease, before and after some seconds."""
+    lease = current_lease()
+    note("looking")
+    before = [lease.lost, list(lease.limits), lease.fence]
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not lease.lost:
+        time.sleep(0.1)
+    return [before, lease.lost]

@@ -1,0 +1,104 @@
+"""``with limiter.acquire(...)``: holding tokens outside of tasks, in one order with them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from redis import Redis
+
+from celery_concurrency import calling
+from celery_concurrency.errors import InvalidTag, LimitReached
+from celery_concurrency.limiter import Limiter
+from tests.workers import wait_for
+
+ACCOUNT = "concurrency:semaphore:account:a"
+
+
+def test_the_block_holds_what_its_tags_need(limiter: Limiter, redis: Redis) -> None:
+    with limiter.acquire(account="a", platform="douyin") as lease:
+        assert redis.zrange(ACCOUNT, 0, -1) == [lease.token]
+        assert lease.limits == ("global", "platform:douyin", "account:a")
+        assert lease.lost is False
+        assert lease.fence > 1_700_000_000_000_000
+    assert not redis.exists(ACCOUNT)
+    assert lease.lost is True
+
+
+def test_a_block_that_fails_gives_its_tokens_back(limiter: Limiter, redis: Redis) -> None:
+    with pytest.raises(ZeroDivisionError), limiter.acquire(account="a"):
+        raise ZeroDivisionError
+    assert not redis.exists(ACCOUNT)
+
+
+def test_one_who_finds_no_room_waits_for_it(limiter: Limiter, redis: Redis) -> None:
+    order = []
+
+    def call(name: str) -> None:
+        with limiter.acquire(account="a"):
+            order.append(name)
+
+    with limiter.acquire(account="a"):
+        threads = []
+        for number in range(4):
+            threads.append(threading.Thread(target=call, args=(str(number),)))
+            threads[-1].start()
+            wait_for(lambda number=number: waiting(redis) == number + 1)
+        assert order == []
+    for thread in threads:
+        thread.join(20)
+    assert order == ["0", "1", "2", "3"]
+    assert not redis.exists(ACCOUNT, "concurrency:groups")
+
+
+def test_one_who_waits_too_long_is_told_for_what(limiter: Limiter, redis: Redis) -> None:
+    with (
+        limiter.acquire(account="a"),
+        pytest.raises(LimitReached, match=r"account:a \(1 of 1\)"),
+        limiter.acquire(account="a", timeout=0.1),
+    ):
+        raise AssertionError("held by two")
+    assert waiting(redis) == 0
+
+
+def test_a_caller_that_died_waits_no_longer_than_it_said(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lives says so anew, and keeps its place."""
+    monkeypatch.setattr(calling, "STAY_SECONDS", 1)
+    done = threading.Event()
+
+    def call() -> None:
+        with limiter.acquire(account="a"):
+            done.set()
+
+    with limiter.acquire(account="a"):
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_for(lambda: int(redis.hget("concurrency:stats:counters", "parked:total") or 0) >= 3)
+        assert not done.is_set()
+    thread.join(20)
+    assert done.is_set()
+
+
+def test_a_lease_is_renewed_while_its_block_runs(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calling, "LEASE_SECONDS", 3)
+    with limiter.acquire(account="a") as lease:
+        first = redis.zscore("concurrency:leases", lease.token)
+        wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first, timeout=20)
+        started = time.monotonic()
+        wait_for(lambda: time.monotonic() - started > 4)
+        limiter.waiting.sweep(now=True)
+        assert lease.lost is False
+
+
+def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
+    with pytest.raises(InvalidTag), limiter.acquire(account=""):
+        raise AssertionError("held")
+
+
+def waiting(redis: Redis) -> int:
+    return sum(redis.zcard(key) for key in redis.scan_iter("concurrency:group:*"))

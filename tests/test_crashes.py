@@ -1,0 +1,139 @@
+"""Promise 4: a living run's token does not expire, a dead one's comes back; in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.recording import highest_overlap, read_records
+from tests.sites import site
+from tests.workers import wait_for
+
+ACCOUNT = {"account": "a"}
+
+
+@pytest.fixture(scope="module")
+def crashes(server, tmp_path_factory):
+    with site(server, tmp_path_factory.mktemp("crashes"), "crashes", WAITING="auto") as one:
+        one.start(concurrency=3)
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request):
+    yield
+    if "crashes" in request.fixturenames:
+        request.getfixturevalue("crashes").wait_until_free()
+
+
+def begun(crashes):
+    """Return when the tasks began that wait for a crash, by the clock of ``now``."""
+    return [float(note.split()[1]) for note in crashes.ran() if note.startswith("begins")]
+
+
+def now():
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def starts_after(crashes, ended):
+    """Return how long after ``ended`` the next task of the account began; it must have waited."""
+    result = crashes.next
+    assert result.get(timeout=30) == "done"
+    return begun(crashes)[-1] - ended
+
+
+def wait_behind(crashes, what):
+    """Let a task wait until the one that noted ``what`` is gone."""
+    wait_for(lambda: what in crashes.ran())
+    crashes.next = crashes.tasks.work.apply_async(headers=ACCOUNT)
+    crashes.wait_until_waiting(crashes.next)
+
+
+def test_a_hard_time_limit(crashes):
+    limited = crashes.tasks.stubborn.apply_async((30,), headers=ACCOUNT, time_limit=3)
+    wait_behind(crashes, "stubborn")
+    wait_for(lambda: limited.state == "FAILURE")
+    assert starts_after(crashes, now()) < 2
+
+
+def test_a_child_that_kills_itself(crashes):
+    with crashes.held(**ACCOUNT):
+        crashes.tasks.kill_itself.apply_async(headers=ACCOUNT)
+        wait_for(lambda: crashes.redis.exists("concurrency:groups"))
+        crashes.next = crashes.tasks.work.apply_async(headers=ACCOUNT)
+        crashes.wait_until_waiting(crashes.next)
+    wait_for(lambda: "killed" in crashes.ran())
+    assert starts_after(crashes, now()) < 2
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_a_task_that_is_terminated(crashes, how):
+    crashes.redis.delete("ran")
+    task = crashes.tasks.stubborn if how == "SIGKILL" else crashes.tasks.look_at_lease
+    result = task.apply_async((30,), headers=ACCOUNT)
+    wait_behind(crashes, "stubborn" if how == "SIGKILL" else "looking")
+    result.revoke(terminate=True, signal=how)
+    assert starts_after(crashes, now()) < 2
+    wait_for(lambda: result.state == "REVOKED")
+
+
+def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
+    env = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
+    with site(server, tmp_path, "crashes", db=1, **env) as other:
+        killed = other.start(concurrency=2)
+        other.tasks.work.apply_async((60,), headers=ACCOUNT)
+        wait_for(lambda: begun(other))
+        other.start(concurrency=1)
+        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
+        other.wait_until_waiting(other.next)
+        killed.kill()
+        took = starts_after(other, now())
+        assert 3 < took < 15
+
+
+def test_a_lease_outlives_its_timeout_while_the_run_lives(crashes):
+    """timeout: 3 and a task of 9 s: nobody else of its account runs meanwhile."""
+    crashes.limiter.config.update({"timeout": 3})
+    try:
+        results = [crashes.tasks.work.apply_async((9,), headers={"account": "long"})]
+        wait_for(lambda: begun(crashes))
+        results.append(crashes.tasks.work.apply_async((0,), headers={"account": "long"}))
+        assert [result.get(timeout=60) for result in results] == ["done"] * 2
+    finally:
+        crashes.limiter.config.reset()
+    ids = {result.id for result in results}
+    runs = [run for run in read_records(crashes.url) if run.task_id in ids]
+    assert len(runs) == 2
+    assert highest_overlap(runs) == 1
+
+
+def test_a_task_reads_its_lease(crashes):
+    before, lost = crashes.tasks.look_at_lease.apply_async((0,), headers=ACCOUNT).get(timeout=30)
+    assert before[:2] == [False, ["global", "account:a"]]
+    assert before[2] > 1_700_000_000_000_000
+    assert lost is False
+
+
+@pytest.mark.parametrize("on_lost", ["log", "terminate"])
+def test_a_run_whose_token_was_taken_back_is_told(server, tmp_path, on_lost):
+    env = {"WAITING": "auto", "ON_LOST": on_lost, "WORKER_TIMEOUT": "5"}
+    with site(server, tmp_path, "crashes", db=2, **env) as other:
+        worker = other.start(concurrency=1)
+        result = other.tasks.look_at_lease.apply_async((60,), headers=ACCOUNT)
+        wait_for(lambda: other.ran() == ["looking"])
+        (token,) = other.redis.zrange("concurrency:semaphore:account:a", 0, -1)
+        wait_for(lambda: f"{token}" in other.redis.zrange("concurrency:leases", 0, -1))
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: other.limiter.waiting.sweep(now=True), timeout=30)
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        if on_lost == "log":
+            assert result.get(timeout=30)[1] is True
+        else:
+            wait_for(lambda: result.state == "REVOKED")
+        assert "runs on without its tokens" in worker.output()
+        assert other.limiter.stats.window("total")["lost:total"] == 1
