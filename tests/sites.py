@@ -100,6 +100,16 @@ class Site:
                 what=f"{result.id} waits",
             )
 
+    def waiting(self) -> set[str]:
+        """Return the names of those who wait in the waiting room."""
+        start = "concurrency:waiter:"
+        return {key.removeprefix(start) for key in self.redis.scan_iter(f"{start}*", count=1000)}
+
+    def wait_until_parked(self, *results: AsyncResult) -> None:
+        """Wait until the messages of all of these are in the waiting room."""
+        ids = {result.id for result in results}
+        wait_for(lambda: ids <= self.waiting(), what=f"{len(ids)} parked")
+
     def ran(self) -> list[str]:
         """Return what the bodies wrote down with ``note``."""
         return self.redis.lrange(RAN, 0, -1)
