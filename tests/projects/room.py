@@ -94,3 +94,22 @@ def until(self, file: str) -> None:
 def told(self, *args: object) -> None:
     """Be told of another's end: its callback, errback or chord's body."""
     note("told")
+
+
+@app.task(bind=True)
+def seen(self, *args: object) -> dict:
+    """Return what a body can see of its message."""
+    with jotted(self):
+        request = self.request
+    names = (
+        "headers", "timelimit", "expires", "reply_to", "correlation_id", "root_id", "parent_id",
+        "argsrepr", "retries", "group", "stamps", "ignore_result", "content_type", "delivery_tag",
+        "compression", "delivery_info",
+    )  # fmt: skip
+    view = {name: getattr(request, name, None) for name in names}
+    properties = {
+        name: value
+        for name, value in request.properties.items()
+        if name not in ("correlation_id", "reply_to")
+    }
+    return {**view, "args": args, "properties": properties}
