@@ -400,6 +400,25 @@ def test_collecting_ends_when_its_time_is_over(floor):
     assert floor.waiting() == {"senior"}
 
 
+@pytest.mark.parametrize("how", ["cancelled", "drained", "expired"])
+def test_who_leaves_while_it_is_collected_for_leaves_nothing_kept(floor, how):
+    """Nobody else waits: the room kept for it is free at once."""
+    junior, _ = collecting(floor)
+    floor.limiter.release(junior)
+    assert floor.holders("platform:p") == ["senior:collecting"]
+    if how == "cancelled":
+        floor.room.cancel("senior")
+    elif how == "drained":
+        list(floor.room.drain())
+        floor.sweep()
+    else:
+        floor.redis.zadd("concurrency:expiring", {"senior": 1})
+        floor.sweep()
+    assert floor.tasks_back() == ["senior"]
+    assert floor.holders("platform:p") == []
+    assert isinstance(floor.ask("junior", platform="p"), Granted)
+
+
 # -- killed between two steps
 
 

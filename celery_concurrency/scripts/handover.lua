@@ -212,7 +212,8 @@ end
 -- Cost: some 30 commands a step.
 local function hand_over(steps)
   put_all_back()
-  if closed or redis.call('EXISTS', GROUPS) == 0 then
+  -- Room that is kept for one who left is given up, though nobody else waits for it.
+  if closed or redis.call('EXISTS', GROUPS, COLLECTING) == 0 then
     return 0, redis.call('EXISTS', OUTBOX)
   end
   collect()
