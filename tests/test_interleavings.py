@@ -360,6 +360,24 @@ def test_a_drain_gives_back_all_who_wait_in_their_order(floor):
     assert not floor.redis.exists("concurrency:groups")
 
 
+def test_a_group_deleted_by_hand_stops_neither_sweep_nor_drain(floor):
+    floor.room.patience = -1
+    floor.limiter.config.update({"platform_max": {"p": 1}})
+    holder = floor.hold(account="a")
+    floor.wait("gone", account="a", platform="p")
+    floor.later()
+    floor.hold(account="b", platform="p")
+    floor.wait("other", account="b", platform="p")
+    floor.limiter.release(holder)
+    floor.hold(account="a")
+    floor.redis.delete(*floor.redis.keys('concurrency:group:*"account:a"*'))
+    floor.sweep()
+    for steps, _ in enumerate(floor.room.drain()):
+        assert steps < 10, "a drain without end"
+    assert floor.tasks_back() == ["other"]
+    assert not floor.redis.exists("concurrency:groups")
+
+
 # -- collecting
 
 

@@ -9,12 +9,14 @@
 local count, most = 0, tonumber(ARGV[1])
 while count < most do
   local group = first(GROUPS)
-  local waiter = group and first(group_key(group))
-  if not waiter then
+  if not group then
     break
   end
-  if not take_out(waiter, backs, false) then
-    -- Somebody deleted its key by hand.
+  local waiter = first(group_key(group))
+  if not waiter then
+    -- Somebody deleted its key by hand, or that of the waiter below.
+    place_group(group)
+  elseif not take_out(waiter, backs, false) then
     redis.call('ZREM', group_key(group), waiter)
     place_group(group)
   end

@@ -109,8 +109,11 @@ local function choose()
   for i = 1, #groups, 2 do
     local group, score = groups[i], tonumber(groups[i + 1])
     local asked = score % 8796093022208 / 1000
-    if asked + tonumber(ARGV[4]) < time and is_passed_over(group, score) then
-      local waiter = first(group_key(group))
+    local waiter = asked + tonumber(ARGV[4]) < time and first(group_key(group))
+    if waiter == nil then
+      -- Somebody deleted its key by hand.
+      place_group(group)
+    elseif waiter and is_passed_over(group, score) then
       redis.call('HSET', COLLECTING, 'group', group, 'token', waiter .. ':collecting',
         'until', math.ceil(time + tonumber(ARGV[5])))
       redis.call('SET', CURSOR, groups[i + 1])
