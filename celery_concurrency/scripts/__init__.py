@@ -8,6 +8,7 @@ what the verbs are for is ``limiter.py``'s and ``configstore.py``'s matter.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from functools import cache
 from importlib.resources import files
@@ -18,11 +19,8 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Timeout
 
 from celery_concurrency.errors import LimiterUnavailable
 
-#: What stands in front of the verbs. All have `common`; these hand room over too.
-_WAITING: Final = ("common", "index", "handover")
-_PARTS: Final = dict.fromkeys(
-    ("advance", "cancel", "drain", "forgo", "park", "release", "sweep"), _WAITING
-)
+#: In a script, the line that another one's text takes the place of.
+_INCLUDE: Final = re.compile(r"^-- include ([a-z]+)$", re.MULTILINE)
 
 TRIES: Final = 3
 PAUSE: Final = 0.05  # seconds before a second try; the third waits twice that
@@ -43,10 +41,9 @@ class Answer(NamedTuple):
 
 @cache
 def source(verb: str) -> str:
-    """Return the whole text of a verb's script, what the verbs share in front."""
-    here = files(__name__)
-    parts = (*_PARTS.get(verb, ("common",)), verb)
-    return "\n".join((here / f"{part}.lua").read_text("utf-8") for part in parts)
+    """Return the whole text of a verb's script, with what it includes."""
+    text = (files(__name__) / f"{verb}.lua").read_text("utf-8")
+    return _INCLUDE.sub(lambda include: source(include[1]), text)
 
 
 @cache
@@ -71,7 +68,8 @@ def call(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Answ
     """
     lost = False
     for attempt in range(TRIES):
-        time.sleep(PAUSE * attempt)
+        if attempt:
+            time.sleep(PAUSE * attempt)
         try:
             return Answer(_evalsha(redis, verb, prefix, *args), lost)
         except (ConnectionError, TimeoutError) as exc:

@@ -29,6 +29,8 @@
 --        after the run was given up or expired finds the mark that release and
 --        sweep leave; a denial leaves nothing but a number used up.
 
+-- include common
+
 local token, group, parked = ARGV[1], ARGV[3], ARGV[8]
 local key = token_key(token)
 local time = now()

@@ -8,6 +8,10 @@
 -- Cost   the steps
 -- Again  a second copy goes on where the first has ended.
 
+-- include common
+-- include index
+-- include handover
+
 if ARGV[1] == '1' then
   redis.call('SET', RECHECK, string.format('%.6f', time))
 end

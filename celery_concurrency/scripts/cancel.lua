@@ -7,6 +7,10 @@
 -- Cost   about 20 commands a message, of which a task has one, and the steps
 -- Again  a second copy finds nothing that waits.
 
+-- include common
+-- include index
+-- include handover
+
 local waiters = redis.call('SRANDMEMBER', retried_key(ARGV[1]), 16)
 waiters[#waiters + 1] = ARGV[1]
 local count = 0

@@ -7,7 +7,8 @@
 -- Cost   two commands a message
 -- Again  a second copy takes others; what the first took comes again after the time.
 
-local OUTBOX = prefix .. ':outbox'
+-- include common
+
 local time = now()
 local claimed = {}
 for _, number in ipairs(redis.call('ZRANGEBYSCORE', OUTBOX, '-inf', string.format('%.6f', time),

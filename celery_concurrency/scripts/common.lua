@@ -1,4 +1,4 @@
--- What the verbs share; put in front of each of them when they are loaded.
+-- What the verbs share; each of them includes it.
 --
 -- Every script is given one key, the prefix, and builds all others from it, so
 -- that a hash tag in the prefix keeps a call in one cluster slot.
@@ -11,6 +11,8 @@ local CONFIG = prefix .. ':config'
 local FLAT = prefix .. ':config:flat'
 local GROUPS = prefix .. ':groups'
 local FREED = prefix .. ':freed'
+local COLLECTING = prefix .. ':collecting'
+local OUTBOX = prefix .. ':outbox'
 -- When the data here began: runs that are older than it may live and not be in it.
 local EPOCH = prefix .. ':epoch'
 

@@ -14,6 +14,8 @@
 -- Again  the version moved on with the first copy. A second one finds its name in
 --        the history and answers as the first did; if it was forgotten, with 0.
 
+-- include common
+
 -- The history has the last hundred changes, and the one before for comparison; a
 -- configuration may have a megabyte, so that it also has at most these bytes of JSON.
 local KEPT, BYTES = 101, 8 * 1024 * 1024

@@ -6,7 +6,8 @@
 -- Cost   two commands a message
 -- Again  what is gone is gone.
 
-local OUTBOX = prefix .. ':outbox'
+-- include common
+
 for _, number in ipairs(ARGV) do
   redis.call('DEL', OUTBOX .. ':' .. number)
 end

@@ -6,6 +6,10 @@
 -- Cost   about 20 commands a task
 -- Again  a second copy gives the next ones back.
 
+-- include common
+-- include index
+-- include handover
+
 local count, most = 0, tonumber(ARGV[1])
 while count < most do
   local group = first(GROUPS)

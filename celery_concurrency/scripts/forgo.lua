@@ -8,6 +8,10 @@
 -- Cost   one removal a limit, and the steps
 -- Again  the message is known as ended, so a second copy does nothing.
 
+-- include common
+-- include index
+-- include handover
+
 local given = 0
 if redis.call('SET', begun_key(ARGV[1]), 'ended', 'EX', ARGV[3], 'NX') then
   local token = redis.call('ZRANGE', reserved_key(ARGV[2]), 0, 0)[1]

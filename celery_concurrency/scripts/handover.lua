@@ -4,9 +4,7 @@
 -- the group, on which the first run of it begins that stands at a worker's slot.
 
 local RECHECK = prefix .. ':recheck'
-local COLLECTING = prefix .. ':collecting'
 local EXPIRING = prefix .. ':expiring'
-local OUTBOX = prefix .. ':outbox'
 -- The first bytes of every message that is kept: a mark can be put in behind them.
 local OPENING = '{"headers": {'
 

@@ -19,6 +19,10 @@
 -- Again  the waiter itself, or the mark that is left when it goes, says that this
 --        run's message has found its place, wherever it is by now.
 
+-- include common
+-- include index
+-- include handover
+
 local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]
 
 local function file_waiter()

@@ -11,6 +11,8 @@
 -- Again  a second copy renews what was just renewed, which costs a look. One that
 --        comes late finds the token given back, or renews what the next beat would.
 
+-- include common
+
 local time = now()
 local epoch = redis.call('GET', EPOCH)
 local timeout = tonumber(redis.call('HGET', FLAT, 'timeout'))

@@ -6,6 +6,8 @@
 -- Cost   one read of the counters, of which there are a few a platform and a type
 -- Again  a second copy within the period does nothing; so may many workers ask.
 
+-- include common
+
 local HISTORY = prefix .. ':stats:history'
 local last = redis.call('XREVRANGE', HISTORY, '+', '-', 'COUNT', 1)[1]
 if last and now() - tonumber(string.match(last[1], '^%d+')) / 1000 < tonumber(ARGV[1]) then

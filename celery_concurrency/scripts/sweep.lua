@@ -15,6 +15,10 @@
 -- Cost   one removal a limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
 
+-- include common
+-- include index
+-- include handover
+
 local NEXT = prefix .. ':sweep:next'
 -- Until when nothing is taken back, after a time in which nobody could renew anything.
 local GRACE = prefix .. ':sweep:grace'

@@ -11,6 +11,8 @@
 -- Again  it changes nothing. A token that is renewed between two pages comes again
 --        on a later one; none that is held all the time is passed over.
 
+-- include common
+
 local holders = ARGV[1] == '' and LEASES or semaphore_key(ARGV[1])
 local dead = redis.call('ZCOUNT', holders, '-inf', string.format('%.6f', now()))
 local first = dead
