@@ -18,11 +18,12 @@ from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.task import connect_hooks, gate_all_tasks
-from tests.workers import wait_for
+from tests.workers import settle, wait_for
 
 
 @pytest.fixture
-def app(redis_url):
+def app(redis_url, redis):
+    settle(redis)
     app = Celery("gate", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.concurrency_redis_url = redis_url
     app.conf.concurrency_exempt = ("free",)
