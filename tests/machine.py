@@ -185,8 +185,9 @@ class Machine(RuleBasedStateMachine):
     def foresee(self, args: tuple[Any, ...]) -> None:
         """Ask the model before the server is asked."""
         freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
+        under_way = bool(self.redis.exists(f"{PREFIX}:open"))
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
-        self.expected = self.model.acquire(run, limits, parked_as, freed)
+        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way)
 
     def compare_acquire(self, args: tuple[Any, ...], reply: Any) -> None:
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]

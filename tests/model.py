@@ -88,7 +88,7 @@ class Model:
     # -- runs
 
     def acquire(
-        self, run: str, limits: Limits, parked_as: str, freed: set[str]
+        self, run: str, limits: Limits, parked_as: str, freed: set[str], under_way: bool
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -96,6 +96,7 @@ class Model:
 
         Args:
             freed: limits whose room is being handed over, step by step.
+            under_way: some who wait can go on, and have not been come to yet.
         """
         if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
             return "ended"
@@ -109,13 +110,15 @@ class Model:
                 return ("running", other)
         if parked_as and self.reservations(limits):
             return "by reservation"
-        refused = self._refusal(limits, freed)
+        refused = self._refusal(limits, freed, under_way)
         if refused:
             return refused
         self.grant(run, limits, parked_as)
         return "granted"
 
-    def _refusal(self, limits: Limits, freed: set[str]) -> Full | tuple[str, str] | None:
+    def _refusal(
+        self, limits: Limits, freed: set[str], under_way: bool
+    ) -> Full | tuple[str, str] | None:
         if self.closed:
             return "behind", "global"
         for limit in limits:
@@ -123,6 +126,10 @@ class Model:
             if held >= most:
                 return limit, held, int(most)
         if self.waiting and self.config.enabled:
+            for limit in limits:
+                shared = limit.startswith(("global", "platform:", "task_type:"))
+                if under_way and shared and self.most(limit) != math.inf:
+                    return "behind", limit
             for limit in limits:
                 if limit in freed:
                     return "behind", limit

@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from celery_concurrency import waitingroom
 from celery_concurrency.limiter import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place
 from tests.floor import Floor
@@ -261,6 +262,36 @@ def test_a_full_limit_holds_up_nobody_who_does_not_need_it(floor):
     floor.wait("kuaishou", platform="kuaishou", account="k")
     floor.limiter.release(other)
     assert floor.tasks_back() == ["kuaishou"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "full", "raised"),
+    [
+        ("global", {"global_max": 1}, {"global_max": 50}),
+        (
+            "platform:douyin",
+            {"platform_max": {"douyin": 1}},
+            {"platform_max": {"douyin": 50}},
+        ),
+    ],
+)
+def test_newcomers_do_not_pass_a_hand_over_still_in_steps(floor, monkeypatch, limit, full, raised):
+    """Forty wait, of an account each; a call hands over to a few of them."""
+    floor.limiter.config.update(full)
+    floor.hold(platform="douyin", account="holder")
+    for number in range(40):
+        floor.wait(f"task{number:02}", platform="douyin", account=str(number))
+    floor.change(raised)
+    assert floor.advance(8, changed=True)
+    newcomer = floor.ask("newcomer", platform="douyin", account="new")
+    assert isinstance(newcomer, Denied), "it passed those who wait"
+    assert newcomer.limit == limit
+    monkeypatch.setattr(waitingroom, "RELEASE_SECONDS", 0)
+    floor.room.steps = 8
+    order = floor.tasks_back()
+    floor.room.park(floor.waiter(newcomer, {"platform": "douyin", "account": "new"}))
+    order += floor.tasks_back() + floor.finish(8)
+    assert order == [*(f"task{number:02}" for number in range(40)), "newcomer"]
 
 
 # -- room that nobody tells of

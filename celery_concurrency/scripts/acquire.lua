@@ -95,6 +95,12 @@ local function next_fence()
   return micros
 end
 
+-- Whether a limit is one of those that many groups share, as which room is handed over in steps.
+local function is_shared(limit)
+  return limit == 'global' or string.find(limit, 'platform:', 1, true) == 1
+    or string.find(limit, 'task_type:', 1, true) == 1
+end
+
 -- Return why the run has to wait: nil if it need not.
 local function refusal()
   if ARGV[11] == '1' then
@@ -106,6 +112,10 @@ local function refusal()
     return nil
   end
   local others = redis.call('EXISTS', GROUPS) == 1
+  -- Those who can go on are not all through: where they and this run count in a limit
+  -- together, its room is theirs.
+  local under_way = others and redis.call('EXISTS', prefix .. ':open') == 1
+  local in_steps
   for i, limit in ipairs(limits) do
     local max = tonumber(config[3 + 2 * i] or config[4 + 2 * i] or 0)
     if max ~= 0 then
@@ -115,7 +125,11 @@ local function refusal()
       if held >= max then
         return {'denied', limit, held, max, place()}
       end
+      in_steps = in_steps or (under_way and is_shared(limit) and limit)
     end
+  end
+  if in_steps then
+    return {'behind', in_steps, place()}
   end
   if others then
     for _, limit in ipairs(limits) do
