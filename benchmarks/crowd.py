@@ -96,7 +96,7 @@ class Crowd:
                 self.holders[account] = token
                 self.call(
                     pipe, "acquire", token, dimensions_key([]), group,
-                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400,
+                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400, "",
                 )  # fmt: skip
             assert all(reply[0] == b"granted" for reply in pipe.execute())
 

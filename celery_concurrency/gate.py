@@ -216,12 +216,17 @@ def _begin(request: Any) -> Run:
     run = Run(
         token=own[TOKEN] or _new_token(request.id),
         message=own[MESSAGE],
-        place=Place(own[PARKED]["score"], own[PARKED]["as"]) if own[PARKED] else None,
+        place=_place_of(own[PARKED]) if own[PARKED] else None,
         tags={},
         reason=LimiterUnavailable("the limiter was not asked"),
     )
     setattr(request, RUN, run)
     return run
+
+
+def _place_of(parked: dict[str, Any]) -> Place:
+    """Return where a message waited, by what ``handoff.waiter_of`` put on it."""
+    return Place(parked["score"], parked["as"], tuple(parked["limits"]))
 
 
 def _ask(task: Any, run: Run) -> None:

@@ -136,10 +136,11 @@ class Limiter:
         parked_as = place.parked_as if place else ""
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
+            waited_in = group_of(place.limits) if place and place.limits not in ((), limits) else ""
             reply = self._ask(
                 token, limits, task, worker, rank, place.score if place else "", parked_as,
                 max(BEGUN_SECONDS, self._copies_seconds),
-                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)), int(begun),
+                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)), int(begun), waited_in,
             )  # fmt: skip
             match reply:
                 case [b"granted", expiry, fence]:

@@ -51,10 +51,12 @@ class Place:
         score: orders them; lower comes first.
         parked_as: the name under which its message was parked first, and which its
             copies share; "" if it never was.
+        limits: those that it waited with; () if it never did.
     """
 
     score: int
     parked_as: str = ""
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

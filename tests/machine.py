@@ -187,7 +187,17 @@ class Machine(RuleBasedStateMachine):
         freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
         under_way = bool(self.redis.exists(f"{PREFIX}:open"))
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
-        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way)
+        useless = None
+        if args[9]:
+            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{args[9]}", 0, 0)), None)
+        if useless:
+            useless = useless.decode()
+            freed |= {
+                limit
+                for limit in json.loads(args[9])
+                if self.redis.exists(f"{PREFIX}:shut:{limit}")
+            }
+        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)
 
     def compare_acquire(self, args: tuple[Any, ...], reply: Any) -> None:
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
@@ -462,7 +472,7 @@ class Machine(RuleBasedStateMachine):
             for dimension, _, name in (limit.partition(":") for limit in limits)
             if name
         }
-        place = Place(message["score"], message["parked_as"])
+        place = Place(message["score"], message["parked_as"], tuple(limits))
         return self.ask(message["waiter"], tags, fates, 0, place)
 
     @precondition(lambda self: self.messages)

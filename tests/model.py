@@ -88,7 +88,13 @@ class Model:
     # -- runs
 
     def acquire(
-        self, run: str, limits: Limits, parked_as: str, freed: set[str], under_way: bool
+        self,
+        run: str,
+        limits: Limits,
+        parked_as: str,
+        freed: set[str],
+        under_way: bool,
+        useless: str | None = None,
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -97,6 +103,8 @@ class Model:
         Args:
             freed: limits whose room is being handed over, step by step.
             under_way: some who wait can go on, and have not been come to yet.
+            useless: a reservation of the group that its message waited in, where it asks
+                with other limits by now; those of it are in ``freed`` already.
         """
         if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
             return "ended"
@@ -108,6 +116,9 @@ class Model:
                 return "done"
             if other in self.held and other not in self.lapsed:
                 return ("running", other)
+        if useless:
+            self.unnoticed |= set(self.held[useless])
+            self._forget(useless)
         if parked_as and self.reservations(limits):
             return "by reservation"
         refused = self._refusal(limits, freed, under_way)

@@ -367,6 +367,40 @@ def test_a_limit_resumed_and_paused_again_keeps_those_who_wait(floor):
     assert floor.tasks_back() == ["next"]
 
 
+# -- a configuration that changes the limits of those who wait
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_a_dimension_that_changes_while_somebody_waits(floor, change):
+    """A message that is put back asks with other limits than it waited with; all the
+    same its own reservation does not keep it waiting."""
+    dimension = {"dimensions": {"tenant": {"max": 5}}}
+    none = {"dimensions": {"tenant": None}}
+    if change == "removed":
+        floor.limiter.config.update(dimension)
+    tags = {"account": "a", "tenant": "t"}
+    holder = floor.hold(**tags)
+    for number in range(3):
+        floor.wait(f"task{number}", **tags)
+    floor.limiter.config.update(dimension if change == "added" else none)
+    order = []
+    for _ in range(3):
+        floor.limiter.release(holder)
+        for _ in range(3):
+            [message] = floor.back()
+            answer = floor.deliver(message)
+            if isinstance(answer, Granted):
+                break
+            floor.room.park(floor.waiter(answer, tags, task=message["task"]))
+        assert isinstance(answer, Granted), f"{message['task']} has no turn"
+        order.append(message["task"])
+        holder = answer.token
+    assert order == ["task0", "task1", "task2"]
+    floor.limiter.release(holder)
+    assert floor.waiting() == set()
+    assert floor.redis.keys("concurrency:semaphore:*") == []
+
+
 # -- what operators do by hand
 
 

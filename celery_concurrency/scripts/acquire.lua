@@ -12,6 +12,7 @@
 --        10 seconds after which the token is taken back if nobody renews it, '' for
 --          those of its expiry
 --        11 '1' to be counted whether there is room or not: the run has begun
+--        12 the group that its message waited in, where that is another one; else ''
 -- Reply  {'granted', expiry, fence}    the token is held until expiry; fence is a
 --                                      number that only grows
 --        {'denied', limit, held, max, place}  the first limit without room; max -1:
@@ -27,7 +28,8 @@
 --        configuration, but for the logarithm in a sorted set.
 -- Again  a second copy finds the token held and repeats the grant; one that comes
 --        after the run was given up or expired finds the mark that release and
---        sweep leave; a denial leaves nothing but a number used up.
+--        sweep leave; a denial leaves nothing but a number used up, and gives up
+--        a reservation that is of no use to anybody.
 
 -- include common
 
@@ -166,6 +168,23 @@ local function take_reservation()
   return true
 end
 
+-- Give up a reservation that is of no use: the user's dimensions have changed since its
+-- message waited. What it frees is for those who wait, this run among them.
+local function leave_reservation(waited_in)
+  local reserved = redis.call('ZRANGE', reserved_key(waited_in), 0, 0)[1]
+  if reserved then
+    redis.call('ZREM', reserved_key(waited_in), reserved)
+    for _, limit in ipairs(drop(reserved) or {}) do
+      if redis.call('EXISTS', prefix .. ':shut:' .. limit) == 1 then
+        redis.call('SADD', FREED, limit)
+      end
+    end
+  end
+end
+
+if ARGV[12] ~= '' then
+  leave_reservation(ARGV[12])
+end
 if parked == '' or not take_reservation() then
   local refused = refusal()
   if refused then
