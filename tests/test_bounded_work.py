@@ -12,6 +12,7 @@ from benchmarks.crowd import Crowd, tags_of
 from celery_concurrency import scripts
 from celery_concurrency.connection import connect
 from celery_concurrency.waitingroom import STEPS, SWEEP_BATCH, group_of
+from tests.floor import Floor
 
 FEW, MANY = 1_000, 50_000
 #: Redis commands that a step takes at most; the longest ones file a group anew.
@@ -118,3 +119,27 @@ def test_a_change_that_frees_many_is_done_in_bounded_calls(client):
         assert client.llen("bench-queue") == handed
         assert client.zcard("concurrency:semaphore:global") == handed + 1
     assert not client.exists("concurrency:groups")
+
+
+def test_two_limits_full_by_turns_cost_each_call_a_bounded_number(limiter, redis, client):
+    """Groups that need both are filed anew with each release; in steps, if they are many."""
+    limiter.config.update(OWN)
+    floor = Floor(limiter, redis)
+    held = {"account": floor.hold(account="a"), "tenant": floor.hold(tenant="a")}
+    for number in range(200):
+        floor.wait(f"task{number}", account="a", tenant="a", platform=str(number))
+    for name in ("account", "tenant") * 3:
+        count, (_, more, _) = counted(client, "release", held[name], 0, 7200, STEPS)
+        assert count <= STEPS * OF_STEP
+        calls = 0
+        while more:
+            count, (more, _) = counted(client, "advance", 0, STEPS)
+            assert count <= STEPS * OF_STEP
+            calls += 1
+            assert calls <= 20, "a hand-over without end"
+        held[name] = floor.hold(**{name: "a"})
+    assert floor.back() == []
+    limiter.release(held["account"])
+    limiter.release(held["tenant"])
+    floor.finish()
+    assert len(floor.waiting()) == 199
