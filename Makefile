@@ -8,9 +8,11 @@ READY := $(VENV)/.ready
 SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
+# make bench SHORT=1 takes a minute.
+SHORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean
+.PHONY: help demo test bench lint types clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -27,6 +29,9 @@ demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end 
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## measure: pace beside the ideal, cost beside a crowd (SHORT=1 for a minute)
+	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
 
 lint: $(READY) ## ruff: style and order
 	$(BIN)/ruff check .

@@ -116,6 +116,17 @@ class Crowd:
                 )  # fmt: skip
             assert all(reply[0] == b"granted" for reply in pipe.execute())
 
+    def take_over(self, account: int) -> None:
+        """Let a run of an account begin on the room that was handed over to it."""
+        token = f"{uuid.uuid4()}:0123456789abcdef"
+        reply = scripts.call(
+            self.redis, "acquire", self.limiter.prefix, token, dimensions_key(self._dimensions),
+            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400,
+            "",
+        ).reply  # fmt: skip
+        assert reply[0] == b"granted"
+        self.holders[account] = token
+
     def waiter(self, account: int) -> Waiter:
         """Return one more waiter of an account."""
         self._score += 1
