@@ -10,7 +10,14 @@ from celery import Celery
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api import config_routes, health_routes, openapi, token_routes, usage_routes
+from celery_concurrency.api import (
+    config_routes,
+    health_routes,
+    openapi,
+    token_routes,
+    usage_routes,
+    waiting_routes,
+)
 from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
 from celery_concurrency.api.envelope import failure
@@ -25,6 +32,7 @@ ROUTES: Final = [
     *config_routes.routes,
     *usage_routes.routes,
     *token_routes.routes,
+    *waiting_routes.routes,
     *health_routes.routes,
 ]
 ROUTES.append(openapi.route_of(tuple(ROUTES)))

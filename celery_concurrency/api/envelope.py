@@ -21,6 +21,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The concurrency configuration was reset to the defaults and is in force",
     ),
     "released": ("令牌已释放", "The token was released"),
+    "cancelled": ("已取消等待中的任务", "What waited was cancelled"),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
@@ -53,6 +54,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "not_held": (
         "没有人持有这个令牌，或已释放、已过期",
         "Nobody holds this token, or not any more",
+    ),
+    "not_waiting": (
+        "这个任务没有在等待",
+        "This task does not wait, or not any more",
     ),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",

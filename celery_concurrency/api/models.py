@@ -21,6 +21,7 @@ from celery_concurrency.limits import limit_problem
 from celery_concurrency.stats import DEFAULT_WINDOW
 from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.usage import LimitUsage, Usage
+from celery_concurrency.waiters import CURSOR as PLACE
 
 T = TypeVar("T")
 
@@ -124,6 +125,28 @@ class TokensQuery(BaseModel):
     )
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
+
+
+class WaitingQuery(BaseModel):
+    """Whose waiters, and which page of them; all, and the first, where it does not say."""
+
+    limit: Annotated[str, AfterValidator(_check_limit)] = Field(
+        default="", json_schema_extra=_without_default
+    )
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
+    cursor: str = Field(default="", pattern=f"^{PLACE}$", json_schema_extra=_without_default)
+
+
+class CancelQuery(BaseModel):
+    """Whose waiters."""
+
+    limit: Annotated[str, AfterValidator(_check_limit)]
+
+
+class Cancelled(BaseModel):
+    """How many tasks were cancelled."""
+
+    cancelled: int
 
 
 class UsageData(Usage):

@@ -121,7 +121,12 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     if route.query is not None:
         schema = route.query.model_json_schema()
         parameters += [
-            {"name": name, "in": "query", "schema": inner}
+            {
+                "name": name,
+                "in": "query",
+                "required": name in schema.get("required", ()),
+                "schema": inner,
+            }
             for name, inner in schema["properties"].items()
         ]
     if route.method not in SAFE_METHODS:
