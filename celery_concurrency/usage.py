@@ -54,6 +54,18 @@ class Usage(BaseModel):
         data = self.model_dump(exclude_defaults=True)
         return {"global": data.pop("global_"), **data}
 
+    def limits(self) -> Iterator[tuple[str, LimitUsage]]:
+        """Return each limit's whole name and its use, ``global`` first."""
+        yield GLOBAL, self.global_
+        for dimension, limits in (
+            ("platform", self.platforms),
+            ("task_type", self.task_types),
+            ("account", self.accounts),
+            *self.dimensions.items(),
+        ):
+            for name, limit in sorted(limits.items()):
+                yield f"{dimension}:{name}", limit
+
 
 def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
     """Count the living tokens and the waiters of limits.

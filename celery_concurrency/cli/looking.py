@@ -9,20 +9,20 @@ from celery import Celery
 
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import print_json, print_problem, print_table
+from celery_concurrency.cli.output import allowed, print_json, print_problem, print_table
 from celery_concurrency.stats import DEFAULT_WINDOW, WINDOWS
-from celery_concurrency.usage import LimitUsage, Usage
+from celery_concurrency.usage import Usage
 
 
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run in each limit, beside what it allows."""
+    """Show how many tasks run in each limit and wait for it, beside what it allows."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(("limit", "current", "max"), _usage_rows(found))
+        print_table(("limit", "current", "max", "waiting"), _usage_rows(found))
     print_problem(found.config_problem)
 
 
@@ -44,17 +44,6 @@ def stats(app: Celery, window: str, as_json: bool) -> None:
         print_table(("counter", window), sorted(counters.items()))
 
 
-def _usage_rows(found: Usage) -> Iterable[tuple[str, str, str]]:
-    def row(name: str, limit: LimitUsage) -> tuple[str, str, str]:
-        most = str(limit.max) if limit.max else "unlimited"
-        return name, str(limit.current), f"{most} (paused)" if limit.paused else most
-
-    yield row("global", found.global_)
-    for dimension, limits in (
-        ("platform", found.platforms),
-        ("task_type", found.task_types),
-        ("account", found.accounts),
-        *found.dimensions.items(),
-    ):
-        for name, limit in sorted(limits.items()):
-            yield row(f"{dimension}:{name}", limit)
+def _usage_rows(found: Usage) -> Iterable[tuple[str, int, str, int]]:
+    for name, limit in found.limits():
+        yield name, limit.current, allowed(limit.max, limit.paused), limit.waiting
