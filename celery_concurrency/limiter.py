@@ -140,7 +140,8 @@ class Limiter:
             reply = self._ask(
                 token, limits, task, worker, rank, place.score if place else "", parked_as,
                 max(BEGUN_SECONDS, self._copies_seconds),
-                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)), int(begun), waited_in,
+                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)),
+                int(begun), waited_in,
             )  # fmt: skip
             match reply:
                 case [b"granted", expiry, fence]:
