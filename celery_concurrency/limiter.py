@@ -31,6 +31,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.lease import BEAT_SECONDS, MIN_BEATS, Lease, Leases
 from celery_concurrency.limits import limits_of
 from celery_concurrency.stats import Stats
+from celery_concurrency.times import Times
 from celery_concurrency.usage import Usage, read_usage
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
@@ -73,6 +74,7 @@ class Limiter:
         self.waiting = WaitingRoom(redis, prefix, deliver, copies_seconds)
         self.config = ConfigStore(redis, prefix, default_config, self.waiting.recheck)
         self.stats = Stats(redis, prefix)
+        self.times = Times(redis, prefix)
         self.leases = Leases(redis, prefix)
         self._keeper = Keeper(Leases(redis, prefix))
         self._copies_seconds = copies_seconds

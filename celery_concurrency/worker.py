@@ -1,9 +1,9 @@
 """The worker's own part: checks at start, and a thread that ticks about once a second.
 
 The thread renews the tokens of the runs that live here, takes over configuration
-written by hand, sweeps, keeps the statistics' history and passes on what became of
-waiting tasks here. It lives in the main process, and from before the first task
-until after the last.
+written by hand, sweeps, counts how long runs took, keeps the statistics' history and
+passes on what became of waiting tasks here. It lives in the main process, and from
+before the first task until after the last.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Ticker:
             self._heartbeat.beat()
             self._pass_on()
             self._limiter.waiting.sweep()
+            self._limiter.times.tally()
             self._limiter.stats.snapshot()
         except LimiterUnavailable as exc:
             if not self._away:

@@ -29,6 +29,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
+from celery_concurrency.times import Spans
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import OPENING, Place, Waiter, group_of
 from tests.model import Limits, Model, Waiting
@@ -79,7 +80,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("claim", "confirm", "configure", "renew"),
+        *("claim", "confirm", "configure", "renew", "tally"),
     )
 }
 
@@ -227,7 +228,19 @@ class Machine(RuleBasedStateMachine):
         assert reply[0].decode() == expected
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
+        before = len(self.model.records)
         assert reply[:2] == [1, self.model.take_back()]
+        # In which order of those that were due at once, nobody has to know.
+        there = self.records()[before:]
+        assert sorted(there) == sorted(self.model.records[before:])
+        self.model.records[before:] = there
+
+    def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
+        assert reply == self.model.tally(args[0])
+
+    def records(self) -> list[Limits]:
+        texts = self.redis.lrange(f"{PREFIX}:stats:ended", 0, -1)
+        return [tuple(json.loads(text.split(b" ", 3)[3])) for text in texts]
 
     def compare_forgo(self, args: tuple[Any, ...], reply: Any) -> None:
         parked_as, group = args[0], tuple(json.loads(args[1]))
@@ -310,7 +323,8 @@ class Machine(RuleBasedStateMachine):
         pipe.zrange(f"{PREFIX}:leases", 0, -1)
         pipe.hgetall(f"{PREFIX}:stats:counters")
         pipe.zrange(f"{PREFIX}:groups", 0, -1)
-        *semaphores, leases, counters, groups = pipe.execute()
+        pipe.hgetall(f"{PREFIX}:stats:times")
+        *semaphores, leases, counters, groups, times = pipe.execute()
         for limit, tokens in zip(LIMITS, semaphores, strict=True):
             there = {token.decode() for token in tokens}
             kept = {token for token in there if token.endswith(":collecting")}
@@ -323,6 +337,10 @@ class Machine(RuleBasedStateMachine):
         assert {group.decode() for group in groups} == {
             group_of(one.limits) for one in self.model.waiting.values()
         }
+        assert self.records() == self.model.records
+        spans = Spans.of(times)
+        for kind in (spans.wait, spans.hold):
+            assert {limit: one.count for limit, one in kind.items()} == self.model.counted, kind
 
     # -- runs
 
@@ -576,6 +594,17 @@ class Machine(RuleBasedStateMachine):
         self.finish()
         if self.patience > 1e6:
             assert not self.model.runnable(), "a lost wake-up"
+
+    @rule(fates=FATES)
+    def a_worker_counts_who_ended(self, fates: list[str]) -> None:
+        self.line.fates = fates
+        try:
+            self.limiter.times.tally()
+        except LimiterUnavailable:
+            return  # with the next tick
+        finally:
+            self.line.fates = []
+        assert not self.model.records
 
     @rule(limit=st.sampled_from(LIMITS))
     def an_operator_deletes_a_semaphore(self, limit: str) -> None:

@@ -24,12 +24,13 @@
 --        {'done'}                      and has ended: this copy is one too many
 --        {'dimensions', names}         argument 2 is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit; nothing grows with holders, waiters or
+-- Cost   about 4 commands a limit, a denial one for each that is counted; nothing grows with holders, waiters or
 --        configuration, but for the logarithm in a sorted set.
 -- Again  a second copy finds the token held and repeats the grant; one that comes
 --        after the run was given up or expired finds the mark that release and
---        sweep leave; a denial leaves nothing but a number used up, and gives up
---        a reservation that is of no use to anybody.
+--        sweep leave; a denial leaves nothing but a number used up, gives up a
+--        reservation that is of no use to anybody, and is counted as often as it is
+--        answered.
 
 -- include common
 
@@ -68,10 +69,10 @@ if parked ~= '' then
   end
 end
 
--- Those who wait are ordered by priority, then by the time at which they asked. 43 bits
--- hold the milliseconds of some 270 years, so that rank and time fit a double exactly.
+-- Those who wait are ordered by priority, then by the time at which they asked: 43 bits
+-- for that, so that rank and time fit a double exactly.
 local function ordered(milliseconds)
-  return string.format('%.0f', tonumber(ARGV[6]) * 8796093022208 + milliseconds)
+  return string.format('%.0f', tonumber(ARGV[6]) * RANK + milliseconds)
 end
 
 -- Return the place of this run in that order, which nobody else has.
@@ -182,12 +183,23 @@ local function leave_reservation(waited_in)
   end
 end
 
+-- Count what became of this call: in all, by platform and by task type; never by account.
+local function count(what)
+  redis.call('HINCRBY', COUNTERS, what .. ':total', 1)
+  for _, limit in ipairs(limits) do
+    if string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1 then
+      redis.call('HINCRBY', COUNTERS, what .. ':' .. limit, 1)
+    end
+  end
+end
+
 if ARGV[12] ~= '' then
   leave_reservation(ARGV[12])
 end
 if parked == '' or not take_reservation() then
   local refused = refusal()
   if refused then
+    count('denied')
     return refused
   end
   for _, limit in ipairs(limits) do
@@ -195,12 +207,7 @@ if parked == '' or not take_reservation() then
   end
 end
 
-redis.call('HINCRBY', COUNTERS, 'acquired:total', 1)
-for _, limit in ipairs(limits) do
-  if string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1 then
-    redis.call('HINCRBY', COUNTERS, 'acquired:' .. limit, 1)
-  end
-end
+count('acquired')
 local lease = expiry
 if ARGV[10] ~= '' then
   lease = string.format('%.6f', math.min(expiry, time + tonumber(ARGV[10])))

@@ -17,13 +17,13 @@
 
 local token = ARGV[1]
 
-local parked_as = redis.call('HGET', token_key(token), 'parked_as')
-local limits = drop(token)
+local limits, kept = drop(token)
 if limits then
   redis.call('HINCRBY', COUNTERS, 'released:total', 1)
-end
-if parked_as then
-  redis.call('SET', begun_key(parked_as), 'ended', 'EX', ARGV[3])
+  note_end(kept, now())
+  if kept.parked_as then
+    redis.call('SET', begun_key(kept.parked_as), 'ended', 'EX', ARGV[3])
+  end
 end
 if ARGV[2] == '1' then
   mark(token, 'ended')
