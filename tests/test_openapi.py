@@ -68,6 +68,9 @@ def app_on(url):
     limiter.config.update({"paused": []})
     limiter.try_acquire("t1:a", tags, task="publish", worker="w1")
     limiter.try_acquire("t2:b", {})
+    limiter.try_acquire("t3:c", tags)
+    limiter.release("t3:c")
+    limiter.times.tally()
     park(limiter, "w1", tags)
     park(limiter, "w2", tags, rank=3)
     return create_app(celery_app)
@@ -130,6 +133,7 @@ def test_it_is_as_it_says(api, mode, route):
         ("GET", "/config/history", None, 200),
         ("GET", "/usage", None, 200),
         ("GET", "/stats", None, 200),
+        ("GET", "/stats/history", None, 200),
         ("GET", "/tokens", None, 200),
         ("DELETE", "/tokens/t2:b", None, 200),
         ("GET", "/waiting", None, 200),

@@ -19,6 +19,7 @@ from celery_concurrency.config import (
 from celery_concurrency.confighistory import Version
 from celery_concurrency.limits import limit_problem
 from celery_concurrency.stats import DEFAULT_WINDOW
+from celery_concurrency.statshistory import DEFAULT_RESOLUTION
 from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.usage import LimitUsage, Usage
 from celery_concurrency.waiters import CURSOR as PLACE
@@ -108,6 +109,13 @@ class StatsQuery(BaseModel):
     """Which time is looked back on."""
 
     window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
+
+
+class HistoryQuery(BaseModel):
+    """Which time is looked back on, and in which steps."""
+
+    resolution: Literal["1m", "5m", "1h"] = DEFAULT_RESOLUTION
+    window: Literal["1h", "24h"] = DEFAULT_WINDOW
 
 
 def _check_limit(limit: str) -> str:

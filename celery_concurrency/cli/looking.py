@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import click
 from celery import Celery
 
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import allowed, print_json, print_problem, print_table
+from celery_concurrency.cli.output import allowed, local_time, print_json, print_problem, print_table
+from celery_concurrency.limits import GLOBAL
 from celery_concurrency.stats import DEFAULT_WINDOW, WINDOWS
+from celery_concurrency.statshistory import (
+    DEFAULT_RESOLUTION,
+    RESOLUTIONS,
+    Point,
+    read_stats_history,
+)
 from celery_concurrency.usage import Usage
 
 
@@ -34,14 +42,53 @@ def usage(app: Celery, as_json: bool) -> None:
     show_default=True,
     help="The time that is looked back on.",
 )
+@click.option("--history", is_flag=True, help="Show it interval by interval.")
+@click.option(
+    "--resolution",
+    type=click.Choice(list(RESOLUTIONS)),
+    default=DEFAULT_RESOLUTION,
+    show_default=True,
+    help="Of the history; how long runs waited and held is kept for each 5m.",
+)
 @json_option
-def stats(app: Celery, window: str, as_json: bool) -> None:
+def stats(app: Celery, window: str, history: bool, resolution: str, as_json: bool) -> None:
     """Show how often tokens were acquired and released."""
-    counters = limiter_of(app).stats.window(window)
+    limiter = limiter_of(app)
+    if history:
+        if WINDOWS[window] is None:
+            raise click.UsageError("--history looks back on a time that has a beginning: 1h or 24h")
+        found = read_stats_history(limiter.redis, limiter.prefix, resolution, window)
+        if as_json:
+            print_json(found.model_dump())
+        else:
+            print_table(_HISTORY_HEAD, map(_history_row, found.points))
+        return
+    counters = limiter.stats.window(window)
     if as_json:
         print_json(counters)
     else:
         print_table(("counter", window), sorted(counters.items()))
+
+
+_HISTORY_HEAD: Final = (
+    *("from", "acquired", "released", "denied"),
+    *("wait p50", "p95", "p99", "hold p50", "p95", "p99"),
+)
+
+
+def _history_row(point: Point) -> tuple[str, ...]:
+    """Return what one line says: of all runs, whatever their limits."""
+    counted = (point.counters.get(f"{what}:total", 0) for what in _HISTORY_HEAD[1:4])
+    times = (by_limit.get(GLOBAL) for by_limit in (point.wait, point.hold))
+    return (
+        local_time(point.at),
+        *map(str, counted),
+        *(
+            f"{seconds:.3g} s" if one else "-"
+            for one in times
+            for seconds in ((one.p50, one.p95, one.p99) if one else (0, 0, 0))
+        ),
+    )
 
 
 def _usage_rows(found: Usage) -> Iterable[tuple[str, int, str, int]]:
