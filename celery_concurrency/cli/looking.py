@@ -10,7 +10,13 @@ from celery import Celery
 
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import allowed, local_time, print_json, print_problem, print_table
+from celery_concurrency.cli.output import (
+    allowed,
+    local_time,
+    print_json,
+    print_problem,
+    print_table,
+)
 from celery_concurrency.limits import GLOBAL
 from celery_concurrency.stats import DEFAULT_WINDOW, WINDOWS
 from celery_concurrency.statshistory import (
