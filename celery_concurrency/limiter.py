@@ -194,8 +194,13 @@ class Limiter:
         self._doubtful.add(token)
         self._later.add(token)
 
-    def release(self, token: str) -> bool:
+    def release(self, token: str, *, done: bool = False) -> bool:
         """Give a run's tokens back, to those who wait for them; again, or late, changes nothing.
+
+        Args:
+            token: the run.
+            done: it came to its end, so that a second copy of its message is one too many.
+                Where nobody can say so (its process died), a copy runs.
 
         Returns:
             True if it held them, False if they had expired or were never given.
@@ -205,9 +210,9 @@ class Limiter:
         """
         self._later.discard(token)
         try:
-            return self._release(token)
+            return self._release(token, done)
         except LimiterUnavailable:
-            self._later.add(token)
+            self._later.add(token, lambda token: self._release(token, done))
             raise
 
     def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
@@ -223,9 +228,10 @@ class Limiter:
 
         self._later.add(token, count)
 
-    def _release(self, token: str) -> bool:
+    def _release(self, token: str, done: bool = False) -> bool:
         mark = int(token in self._doubtful)
-        held = self.waiting.handing("release", token, mark, self._copies_seconds)
+        copies_seconds = self._copies_seconds if done else ""
+        held = self.waiting.handing("release", token, mark, copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
 

@@ -109,6 +109,13 @@ class Line:
         return reply
 
 
+class Later(set[str]):
+    """What is to be released later: a step does it, and no thread."""
+
+    def add(self, token: str, action: object = None) -> None:
+        super().add(token)
+
+
 class Machine(RuleBasedStateMachine):
     """The steps; ``execute`` is where model and server meet.
 
@@ -132,8 +139,8 @@ class Machine(RuleBasedStateMachine):
         self.limiter = Limiter(self.line, deliver=self.deliver)  # type: ignore[arg-type]  # as good
         self.limiter.waiting.steps = self.steps
         self.limiter.waiting.patience = self.patience
-        self.later: set[str] = set()
-        self.limiter._later = self.later  # type: ignore[assignment]  # a set, no thread
+        self.later = Later()
+        self.limiter._later = self.later  # type: ignore[assignment]  # no thread
         self.outbox = outbox
         self.number = 0
         #: Denied runs whose message looks for its place: what is known of each.
@@ -217,7 +224,7 @@ class Machine(RuleBasedStateMachine):
                 assert reply[0].decode() == verdict
 
     def compare_release(self, args: tuple[Any, ...], reply: Any) -> None:
-        assert reply[0] == self.model.release(args[0], mark=args[1] == 1)
+        assert reply[0] == self.model.release(args[0], mark=args[1] == 1, done=args[2] != "")
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
         run, waiter, group, score = args[:4]
@@ -393,12 +400,13 @@ class Machine(RuleBasedStateMachine):
         # What may still be under way must have somebody who ends it.
         return run if run in self.later else multiple()
 
-    @rule(run=consumes(runs), fates=FATES)
-    def release(self, run: str, fates: list[str]) -> None:
+    @rule(run=consumes(runs), fates=FATES, done=st.booleans())
+    def release(self, run: str, fates: list[str], done: bool) -> None:
+        """It has ended, or its process has died."""
         self.line.fates = fates
         self.alive.discard(run)
         try:
-            self.limiter.release(run)
+            self.limiter.release(run, done=done)
         except LimiterUnavailable:
             assert run in self.later
         else:

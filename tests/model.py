@@ -176,16 +176,18 @@ class Model:
             if limit.startswith(("platform:", "task_type:")):
                 self.counters[f"{what}:{limit}"] += 1
 
-    def release(self, run: str, mark: bool) -> bool:
+    def release(self, run: str, mark: bool, done: bool) -> bool:
         """Return whether it held anything."""
         held = run in self.held
         if held:
-            if run in self.parked_as:
+            if run in self.parked_as and done:
                 self.begun[self.parked_as[run]] = None
+            elif run in self.parked_as:
+                del self.begun[self.parked_as[run]]
             self.records.append(self.held[run])
             self._forget(run)
             self.counters["released:total"] += 1
-        if mark:
+        if mark or not held:
             self.ended.add(run)
         return held
 

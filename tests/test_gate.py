@@ -22,7 +22,7 @@ from tests.workers import settle, wait_for
 
 
 @pytest.fixture
-def app(redis_url, redis):
+def app(redis, redis_url):
     settle(redis)
     app = Celery("gate", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.concurrency_redis_url = redis_url
@@ -119,10 +119,10 @@ def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeyp
 def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):
     release, strikes = Limiter.release, [SoftTimeLimitExceeded()]
 
-    def interrupted(*args):
+    def interrupted(*args, **done):
         if strikes:
             raise strikes.pop()
-        return release(*args)
+        return release(*args, **done)
 
     monkeypatch.setattr(Limiter, "release", interrupted)
     assert run(done, Message(), account="a").get() == "done"

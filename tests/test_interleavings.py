@@ -78,7 +78,7 @@ def test_a_put_back_message_that_comes_twice_waits_while_its_first_run_lives(flo
     [message] = floor.back()
     first = floor.deliver(message)
     assert floor.deliver(message) == Repeated(first.token)
-    floor.limiter.release(first.token)
+    floor.limiter.release(first.token, done=True)
     assert floor.deliver(message) == Repeated(None)
 
 
@@ -95,8 +95,33 @@ def test_a_put_back_message_that_comes_twice_runs_when_its_first_run_has_died(fl
         floor.sweep()
         second = floor.deliver(message)
     assert isinstance(second, Granted)
-    floor.limiter.release(second.token)
+    floor.limiter.release(second.token, done=True)
     assert floor.deliver(message) == Repeated(None)
+
+
+def test_a_put_back_message_runs_again_when_its_first_run_was_released_as_dead(floor):
+    """Its worker saw that the child had died, or its client that no answer came."""
+    holder = floor.hold(account="a")
+    floor.wait("task", account="a")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    first = floor.deliver(message)
+    floor.limiter.release(first.token)
+    second = floor.deliver(message)
+    assert isinstance(second, Granted)
+    floor.limiter.release(second.token, done=True)
+    assert floor.deliver(message) == Repeated(None)
+
+
+def test_a_run_that_ends_while_the_data_is_lost_does_not_come_back(floor):
+    """Its process says once more that it lives, as it has not heard of the end yet."""
+    token = floor.hold(account="a")
+    floor.limiter.leases.beat({token}, 30)
+    floor.redis.flushall()
+    floor.limiter.config.sync()
+    floor.limiter.release(token)
+    assert floor.limiter.leases.beat({token}, 30) == set()
+    assert floor.holders("account:a") == []
 
 
 def test_a_redelivered_message_whose_task_waits_merges(floor):
