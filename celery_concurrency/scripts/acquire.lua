@@ -148,7 +148,11 @@ local function refusal()
 end
 
 -- Whole seconds, rounded up: what redis-cli shows is what the seed's diagram shows.
-local expiry = math.ceil(time + tonumber(config[2]))
+local timeout = tonumber(config[2])
+if ARGV[10] ~= '' then
+  timeout = math.max(timeout, SHORTEST_LEASE)
+end
+local expiry = math.ceil(time + timeout)
 
 -- Take over the semaphores of a reservation of its group; true if there was one.
 local function take_reservation()

@@ -23,6 +23,10 @@ local EPOCH = prefix .. ':epoch'
 -- times this, and the time at which one asked.
 local RANK = 8796093022208
 
+-- No lease that somebody renews ends sooner, whatever `timeout` says: of beats that come
+-- once a second, some may be late.
+local SHORTEST_LEASE = 5
+
 -- How long a mark refuses late copies of a call: far beyond every try of a client.
 local MARK_SECONDS = 600
 

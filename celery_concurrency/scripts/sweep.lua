@@ -23,7 +23,8 @@ local NEXT = prefix .. ':sweep:next'
 -- Until when nothing is taken back, after a time in which nobody could renew anything.
 local GRACE = prefix .. ':sweep:grace'
 -- So long without a sweep is such a time; and so long is waited then.
-local GAP, GRACE_SECONDS = 5, 5
+-- A lease that was renewed by the beat before has more left than such a time.
+local GAP, GRACE_SECONDS = 2, 5
 local CURSOR = prefix .. ':collecting:cursor'
 -- Of the holders of a limit, those are looked at that came or were renewed last.
 local HOLDERS = 8
