@@ -143,7 +143,7 @@ class Limiter:
                 token, limits, task, worker, rank, place.score if place else "", parked_as,
                 max(BEGUN_SECONDS, self._copies_seconds),
                 "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)),
-                int(begun), waited_in,
+                waited_in, begun=begun,
             )  # fmt: skip
             match reply:
                 case [b"granted", expiry, fence]:
@@ -167,8 +167,8 @@ class Limiter:
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
 
-    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int) -> Any:
-        """Call acquire once; what no reply can vouch for is given up."""
+    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int, begun: bool) -> Any:
+        """Call acquire once; what no reply can vouch for is given up, unless it runs."""
         try:
             reply, lost = scripts.call(
                 self.redis,
@@ -178,10 +178,14 @@ class Limiter:
                 dimensions_key(self._dimensions),
                 group_of(limits),
                 *facts,
+                int(begun),
             )
         except BaseException:
             # Also a soft time limit, which may strike between the call and its reply.
-            self.give_up(token)
+            if begun:
+                self._doubtful.add(token)
+            else:
+                self.give_up(token)
             raise
         if lost:
             self._doubtful.add(token)

@@ -11,8 +11,8 @@
 --        9 seconds for which a second copy of a parked message is known
 --        10 seconds after which the token is taken back if nobody renews it, '' for
 --          those of its expiry
---        11 '1' to be counted whether there is room or not: the run has begun
---        12 the group that its message waited in, where that is another one; else ''
+--        11 the group that its message waited in, where that is another one; else ''
+--        12 '1' to be counted whether there is room or not: the run has begun
 -- Reply  {'granted', expiry, fence}    the token is held until expiry; fence is a
 --                                      number that only grows
 --        {'denied', limit, held, max, place}  the first limit without room; max -1:
@@ -106,7 +106,7 @@ end
 
 -- Return why the run has to wait: nil if it need not.
 local function refusal()
-  if ARGV[11] == '1' then
+  if ARGV[12] == '1' then
     return nil
   elseif time < tonumber(config[4]) then
     -- The data was lost: first those who live say what they hold.
@@ -197,8 +197,8 @@ local function count(what)
   end
 end
 
-if ARGV[12] ~= '' then
-  leave_reservation(ARGV[12])
+if ARGV[11] ~= '' then
+  leave_reservation(ARGV[11])
 end
 if parked == '' or not take_reservation() then
   local refused = refusal()
