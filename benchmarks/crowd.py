@@ -112,7 +112,7 @@ class Crowd:
                 self.holders[account] = token
                 self.call(
                     pipe, "acquire", token, dimensions_key(self._dimensions), group,
-                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400, "",
+                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400, "", "", 0,
                 )  # fmt: skip
             assert all(reply[0] == b"granted" for reply in pipe.execute())
 
@@ -121,7 +121,7 @@ class Crowd:
         token = f"{uuid.uuid4()}:0123456789abcdef"
         reply = scripts.call(
             self.redis, "acquire", self.limiter.prefix, token, dimensions_key(self._dimensions),
-            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400,
+            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400, "", "", 0,
             "",
         ).reply  # fmt: skip
         assert reply[0] == b"granted"
