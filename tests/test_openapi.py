@@ -143,6 +143,7 @@ def test_it_is_as_it_says(api, mode, route):
         ("DELETE", "/waiting/w1", None, 200),
         ("DELETE", "/waiting?limit=global", None, 200),
         ("GET", "/health", None, 200),
+        ("GET", "/metrics", None, 200),
     ],
 )
 def test_what_is_really_there_is_as_it_says(api, redis_url, method, path, body, status):

@@ -80,6 +80,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "Redis 不可用，请稍后重试",
         "Redis can't be reached; try again later",
     ),
+    "extra_missing": (
+        "缺少可选依赖，未安装",
+        "What this needs is not installed: an extra of the package",
+    ),
     "internal": ("内部错误", "Something went wrong here; the log says what"),
 }  # fmt: skip
 

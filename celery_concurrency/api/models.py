@@ -118,6 +118,12 @@ class HistoryQuery(BaseModel):
     window: Literal["1h", "24h"] = DEFAULT_WINDOW
 
 
+class MetricsQuery(BaseModel):
+    """Which limits are among the metrics."""
+
+    accounts: bool = False
+
+
 def _check_limit(limit: str) -> str:
     problem = limit_problem(limit)
     if problem:

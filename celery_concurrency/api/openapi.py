@@ -92,7 +92,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     summary, _, more = inspect.cleandoc(route.view.__doc__ or "").partition("\n\n")
     answer: dict[str, Any] = {
         "description": "Done",
-        "content": {"application/json": {"schema": schemas[str(_answer(route))]}},
+        "content": {route.media_type: {"schema": schemas[str(_answer(route))]}},
     }
     if route.versioned:
         etag = {"description": "The configuration's version.", "required": True, "schema": _TEXT}
