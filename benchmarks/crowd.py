@@ -121,8 +121,8 @@ class Crowd:
         token = f"{uuid.uuid4()}:0123456789abcdef"
         reply = scripts.call(
             self.redis, "acquire", self.limiter.prefix, token, dimensions_key(self._dimensions),
-            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400, "", "", 0,
-            "",
+            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400,
+            "", "", 0,
         ).reply  # fmt: skip
         assert reply[0] == b"granted"
         self.holders[account] = token

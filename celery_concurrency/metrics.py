@@ -22,12 +22,13 @@ from prometheus_client.registry import Collector
 
 from celery_concurrency.config import Config
 from celery_concurrency.configstore import Stored
+from celery_concurrency.connection import asking
+from celery_concurrency.counting import MAX_GROUPS, count_waiting
 from celery_concurrency.health import read_sweep_age
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import GLOBAL, split_limit
 from celery_concurrency.times import Histogram
 from celery_concurrency.usage import LimitUsage, Usage, read_usage
-from celery_concurrency.waitingcount import WaitingCount, count_waiting
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -87,9 +88,15 @@ class ConcurrencyCollector(Collector):
         """
         redis, prefix = self._limiter.redis, self._limiter.prefix
         stored = self._limiter.config.sync()
-        usage = _by_limit(read_usage(redis, prefix, stored))
-        waiting = count_waiting(redis, prefix)
-        yield from self._limits(stored.config, usage, waiting)
+        usage = read_usage(redis, prefix, stored)
+        with asking():
+            waiting = count_waiting(redis, prefix, MAX_GROUPS)
+        yield from self._limits(stored.config, _by_limit(usage), waiting)
+        yield GaugeMetricFamily(
+            _name("waiting_uncounted_groups"),
+            "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
+            usage.uncounted_groups,
+        )
         yield from _counters(self._limiter.stats.window("total"))
         spans = self._limiter.times.total()
         yield _histogram("wait_seconds", "How long runs waited for their tokens.", spans.wait)
@@ -97,9 +104,9 @@ class ConcurrencyCollector(Collector):
         yield from _state(stored, read_sweep_age(redis, prefix))
 
     def _limits(
-        self, config: Config, usage: Mapping[str, LimitUsage], waiting: WaitingCount
+        self, config: Config, usage: Mapping[str, LimitUsage], waiting: Mapping[str, int]
     ) -> Iterator[Metric]:
-        shown = list(self._shown(config, usage, waiting.by_limit))
+        shown = list(self._shown(config, usage, waiting))
         current = _gauge("current", "Living tokens, reserved ones included.")
         most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
         paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
@@ -110,13 +117,8 @@ class ConcurrencyCollector(Collector):
             current.add_metric(labels, of_limit.current)
             most.add_metric(labels, of_limit.max)
             paused.add_metric(labels, of_limit.paused)
-            waits.add_metric(labels, waiting.by_limit[limit])
+            waits.add_metric(labels, waiting.get(limit, 0))
         yield from (current, most, paused, waits)
-        yield GaugeMetricFamily(
-            _name("waiting_uncounted_groups"),
-            "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
-            waiting.uncounted,
-        )
 
     def _shown(
         self, config: Config, usage: Mapping[str, LimitUsage], waiting: Mapping[str, int]

@@ -12,7 +12,14 @@ from redis import Redis
 from celery_concurrency.config import Config
 from celery_concurrency.configstore import Stored
 from celery_concurrency.connection import asking
-from celery_concurrency.counting import batches, count_living, count_waiting, living_from
+from celery_concurrency.counting import (
+    MAX_GROUPS,
+    batches,
+    count_living,
+    count_more_groups,
+    count_waiting,
+    living_from,
+)
 from celery_concurrency.limits import GLOBAL, WILDCARD, split_limit
 
 
@@ -40,6 +47,8 @@ class Usage(BaseModel):
     Attributes:
         config_problem: what is wrong with a configuration written by hand,
             which is not in force therefore; None where nothing is.
+        uncounted_groups: groups of waiters with the same limits beyond
+            ``counting.MAX_GROUPS``, who are not in ``waiting``.
     """
 
     global_: LimitUsage
@@ -48,6 +57,7 @@ class Usage(BaseModel):
     accounts: dict[str, LimitUsage]
     dimensions: dict[str, dict[str, LimitUsage]]
     config_problem: str | None = None
+    uncounted_groups: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the JSON object of the API; what is as ever is left out."""
@@ -87,7 +97,8 @@ def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
     configured = dict.fromkeys(_configured(config))
     with asking():
         tokens: Any = redis.zrangebyscore(f"{prefix}:leases", living_from(redis), "+inf")
-        waiting = count_waiting(redis, prefix)
+        waiting = count_waiting(redis, prefix, MAX_GROUPS)
+        uncounted = count_more_groups(redis, prefix)
         others = _limits_held(redis, prefix, tokens) | {
             limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
         }
@@ -116,6 +127,7 @@ def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
         accounts=by_dimension.pop("account", {}),
         dimensions=by_dimension,
         config_problem=stored.problem,
+        uncounted_groups=uncounted,
     )
 
 

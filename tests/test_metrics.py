@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from celery_concurrency import metrics, waitingcount
+from celery_concurrency import counting, metrics, usage
 from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
 from celery_concurrency.api.doors import bearer
 from celery_concurrency.limiter import Limiter
@@ -155,8 +155,9 @@ def test_own_dimensions_are_there_as_far_as_the_configuration_names_them(
 def test_what_waits_is_counted_up_to_a_bound(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waitingcount, "MAX_GROUPS", 4)
-    monkeypatch.setattr(waitingcount, "TRIP", 2)
+    for module in (counting, metrics, usage):
+        monkeypatch.setattr(module, "MAX_GROUPS", 4)
+    monkeypatch.setattr(counting, "BATCH", 3)
     floor = Floor(limiter, redis)
     for number in range(7):
         floor.hold("holder", account=str(number))
