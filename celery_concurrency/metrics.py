@@ -7,7 +7,7 @@ So any process may be scraped, and they all say the same; scrape one. Needs the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,13 +22,11 @@ from prometheus_client.registry import Collector
 
 from celery_concurrency.config import Config
 from celery_concurrency.configstore import Stored
-from celery_concurrency.connection import asking
-from celery_concurrency.counting import MAX_GROUPS, count_waiting
 from celery_concurrency.health import read_sweep_age
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import GLOBAL, split_limit
 from celery_concurrency.times import Histogram
-from celery_concurrency.usage import LimitUsage, Usage, read_usage
+from celery_concurrency.usage import LimitUsage, read_usage
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -89,9 +87,7 @@ class ConcurrencyCollector(Collector):
         redis, prefix = self._limiter.redis, self._limiter.prefix
         stored = self._limiter.config.sync()
         usage = read_usage(redis, prefix, stored)
-        with asking():
-            waiting = count_waiting(redis, prefix, MAX_GROUPS)
-        yield from self._limits(stored.config, _by_limit(usage), waiting)
+        yield from self._limits(stored.config, dict(usage.limits()))
         yield GaugeMetricFamily(
             _name("waiting_uncounted_groups"),
             "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
@@ -103,42 +99,34 @@ class ConcurrencyCollector(Collector):
         yield _histogram("hold_seconds", "How long runs held their tokens.", spans.hold)
         yield from _state(stored, read_sweep_age(redis, prefix))
 
-    def _limits(
-        self, config: Config, usage: Mapping[str, LimitUsage], waiting: Mapping[str, int]
-    ) -> Iterator[Metric]:
-        shown = list(self._shown(config, usage, waiting))
+    def _limits(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         current = _gauge("current", "Living tokens, reserved ones included.")
         most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
         paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
-        waits = _gauge("waiting", "Tasks in the waiting room that need this limit.")
-        for limit in shown:
-            labels = _labels(limit)
-            of_limit = usage.get(limit) or LimitUsage(current=0, max=config.max_of(limit))
+        waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+        for limit in self._shown(config, usage):
+            labels, of_limit = _labels(limit), usage[limit]
             current.add_metric(labels, of_limit.current)
             most.add_metric(labels, of_limit.max)
             paused.add_metric(labels, of_limit.paused)
-            waits.add_metric(labels, waiting.get(limit, 0))
-        yield from (current, most, paused, waits)
+            waiting.add_metric(labels, of_limit.waiting)
+        yield from (current, most, paused, waiting)
 
-    def _shown(
-        self, config: Config, usage: Mapping[str, LimitUsage], waiting: Mapping[str, int]
-    ) -> Iterable[str]:
+    def _shown(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[str]:
         """Yield the limits that are shown: a few, and accounts only where asked for."""
         named = config.flat()
-        few: list[str] = []
         many: list[str] = []
-        for limit in {**usage, **waiting}:
+        for limit in usage:
             dimension = split_limit(limit)[0]
             own = dimension != "account" and limit in named
-            few_of_it = dimension in (GLOBAL, "platform", "task_type") or own
-            (few if few_of_it else many).append(limit)
-        yield from few
+            if own or dimension in (GLOBAL, "platform", "task_type"):
+                yield limit
+            else:
+                many.append(limit)
         if self._accounts:
-
-            def load(limit: str) -> tuple[int, int]:
-                return waiting.get(limit, 0), usage[limit].current if limit in usage else 0
-
-            yield from heapq.nlargest(MAX_ACCOUNTS, many, load)
+            yield from heapq.nlargest(
+                MAX_ACCOUNTS, many, lambda limit: (usage[limit].waiting, usage[limit].current)
+            )
 
 
 def _counters(counted: Mapping[str, int]) -> Iterator[Metric]:
@@ -195,18 +183,3 @@ def _name(name: str) -> str:
 
 def _labels(limit: str) -> tuple[str, str]:
     return split_limit(limit)[0], limit
-
-
-def _by_limit(usage: Usage) -> dict[str, LimitUsage]:
-    dimensions = {
-        "platform": usage.platforms,
-        "task_type": usage.task_types,
-        "account": usage.accounts,
-        **usage.dimensions,
-    }
-    named = {
-        f"{dimension}:{name}": limit
-        for dimension, by_name in dimensions.items()
-        for name, limit in by_name.items()
-    }
-    return {GLOBAL: usage.global_, **named}

@@ -155,7 +155,7 @@ def test_own_dimensions_are_there_as_far_as_the_configuration_names_them(
 def test_what_waits_is_counted_up_to_a_bound(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (counting, metrics, usage):
+    for module in (counting, usage):
         monkeypatch.setattr(module, "MAX_GROUPS", 4)
     monkeypatch.setattr(counting, "BATCH", 3)
     floor = Floor(limiter, redis)
