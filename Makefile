@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
+PROMISES_STEPS ?= 1000000
 # make bench SHORT=1 takes a minute.
 SHORT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types clean
+.PHONY: help demo test promises bench lint types clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -32,6 +33,9 @@ test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 
 bench: $(READY) ## measure: pace beside the ideal, cost beside a crowd (SHORT=1 for a minute)
 	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
+
+promises: $(READY) ## the model test at length: a million steps (PROMISES_STEPS=N for others)
+	PROMISES_STEPS=$(PROMISES_STEPS) $(BIN)/python -m pytest tests/test_promises.py
 
 lint: $(READY) ## ruff: style and order
 	$(BIN)/ruff check .
