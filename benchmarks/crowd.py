@@ -88,6 +88,8 @@ class Crowd:
         self._tags = tags
         self._dimensions = dimensions
         self.limiter = Limiter(redis, prefix)
+        # As if the server had been in use: at a first start nobody is admitted for some seconds.
+        redis.set(f"{prefix}:epoch", 1)
         self.limiter.config.update(config or {})
         self.holders: dict[int, str] = {}
         self.message_bytes = 0
