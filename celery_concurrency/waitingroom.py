@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from redis import Redis
@@ -104,7 +105,8 @@ class Waiter:
         return f"{name} replaced {self.replaced}" if self.replaced else name
 
 
-def group_of(limits: Sequence[str]) -> str:
+@lru_cache(maxsize=4096)
+def group_of(limits: tuple[str, ...]) -> str:
     """Return the name of the group of all waiters with these limits."""
     return json.dumps(limits, ensure_ascii=False)
 
@@ -185,7 +187,7 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
         """
-        return bool(self.handing("forgo", parked_as, group_of(limits), self._copies_seconds))
+        return bool(self.handing("forgo", parked_as, group_of(tuple(limits)), self._copies_seconds))
 
     def cancel(self, task_id: str) -> bool:
         """Take a task out; a worker then discards it as revoked, and tells its canvas.
