@@ -20,8 +20,9 @@ from celery.worker import state as worker_state
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.gate import TOKEN
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import WORKER_LOG, fields
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(WORKER_LOG)
 
 #: Endings of a task in whose course its process ends, or has ended.
 _DEADLY: Final = (Terminated, TimeLimitExceeded, WorkerLostError)
@@ -89,7 +90,7 @@ class Heartbeat:
                 "could not renew them for too long",
                 request.name,
                 request.id,
-                extra={"concurrency": {"decision": "lost", "task_id": request.id, "token": token}},
+                extra=fields("lost", task_id=request.id, task_name=request.name, token=token),
             )
             self._on_lost(request)
 
@@ -118,7 +119,11 @@ class Heartbeat:
     def _release(self, token: str) -> None:
         try:
             if self._limiter.release(token):
-                logger.warning("released %s, as its process has ended", token)
+                logger.warning(
+                    "released %s, as its process has ended",
+                    token,
+                    extra=fields("released for it", task_id=token.rpartition(":")[0], token=token),
+                )
         except LimiterUnavailable as exc:
             logger.warning("releases %s later, as its process has ended: %s", token, exc)
 

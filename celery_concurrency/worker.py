@@ -28,8 +28,9 @@ from celery_concurrency.handoff import waiting_of
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import BEAT_SECONDS
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import WORKER_LOG, fields
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(WORKER_LOG)
 
 TICK: Final = BEAT_SECONDS
 #: How often it looks at the pool's processes in between, in seconds.
@@ -109,11 +110,13 @@ class Ticker:
             self._do(self._limiter.stats.snapshot)
         except LimiterUnavailable as exc:
             if not self._away:
-                logger.warning("the limiter is away: %s", exc)
+                logger.warning(
+                    "the limiter is away: %s", exc, extra=fields("limiter away", reason=str(exc))
+                )
             self._away = True
         else:
             if self._away:
-                logger.warning("the limiter is back")
+                logger.warning("the limiter is back", extra=fields("limiter back"))
             self._away = False
 
     def _do(self, part: Callable[[], object]) -> None:
@@ -136,7 +139,11 @@ class Ticker:
         """Tell the waiting room what became of tasks in this worker."""
         for task_id in self._revokes.look():
             if self._limiter.waiting.cancel(task_id):
-                logger.info("task %s was revoked while it waited", task_id)
+                logger.info(
+                    "task %s was revoked while it waited",
+                    task_id,
+                    extra=fields("revoked", task_id=task_id),
+                )
         while self._forgone:
             self._limiter.waiting.forgo(*self._forgone[0])
             self._forgone.popleft()
