@@ -265,6 +265,15 @@ def test_a_day_of_one_limit(desk):
     assert f"p99 {p99:.4g}" in view.locator(".plot").nth(1).get_attribute("aria-label")
 
 
+def test_what_was_counted_just_now_is_in_it(desk, limiter):
+    """No fake in between: the API's own history."""
+    scenes.busy(limiter)
+    view = desk.open("statistics")
+    label = view.locator(".plot").first.get_attribute("aria-label")
+    assert "acquired 4, denied 7, parked 7" in label
+    expect(view.locator("#totals")).to_contain_text(re.compile(r"acquired\s*4"))
+
+
 def test_a_day_of_nothing(desk):
     answer = statistics(resolution=300, points=[])
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
