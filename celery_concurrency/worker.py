@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from celery import bootsteps, signals
+from celery.concurrency import prefork
 from celery.worker import state as worker_state
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -66,8 +67,6 @@ class Ticker:
         self.tick()
         self._wait_until_open()
         signals.task_revoked.connect(self.on_revoked)
-        signals.task_revoked.connect(self._heartbeat.on_revoked)
-        signals.task_failure.connect(self._heartbeat.on_failure)
         signals.task_received.connect(self._heartbeat.on_received)
         self._thread.start()
 
@@ -189,8 +188,15 @@ class _Revokes:
 class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """The worker's bootstep: started before the pool, stopped when the pool has drained."""
 
-    # Steps stop in reverse: what requires the pool would stop before its last task ended.
-    requires = ("celery.worker.components:Timer",)
+    def include(self, parent: Any) -> bool:
+        """Celery's hook: takes the step in.
+
+        Steps stop in reverse, and the order of those that don't require each other is
+        any. Only the first is still there when the pool's last task has ended.
+        """
+        self.obj = self.create(parent)
+        parent.steps.insert(0, self)
+        return True
 
     def create(self, parent: Any) -> Ticker:
         """Make the thread, not yet started; a wrong setting stops the worker here.
@@ -204,7 +210,13 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             if settings.on_lost == "terminate":
                 request.terminate(parent.pool, signal="TERM")
 
-        heartbeat = Heartbeat(limiter, settings.worker_timeout, on_lost)
+        heartbeat = Heartbeat(
+            limiter,
+            settings.worker_timeout,
+            on_lost,
+            # In the others, worker_pid is no process or this one.
+            processes=issubclass(parent.pool_cls, prefork.TaskPool),
+        )
         return Ticker(limiter, heartbeat, lambda: _greet(parent.app))
 
 
