@@ -10,7 +10,7 @@ SECONDS ?= 0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean
+.PHONY: help demo test lint types dist clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,5 +35,8 @@ lint: $(READY) ## ruff: style and order
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 
+dist: $(READY) ## wheel and sdist, checked, and a task run on the wheel
+	$(BIN)/python -m tools.dist
+
 clean: ## remove what the commands above made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
