@@ -67,6 +67,11 @@ def waiting_of(app: Any) -> Waiting:
     return waiting
 
 
+def forget(app: Any) -> None:
+    """Find out anew when it is needed next; for tests."""
+    _known.pop(app, None)
+
+
 def _find_out(app: Any) -> Waiting:
     wanted = settings_of(app).waiting
     if wanted == "retry":
