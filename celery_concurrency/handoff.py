@@ -142,7 +142,8 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
         return Waiter(
             message=kept.to_redis(channel),
             queue=f"{channel.global_keyprefix}{channel._q_for_pri(queue, 0)}",
-            queue_expires=channel._expires.get(queue),
+            # Before kombu 5.7 its Redis queues did not expire.
+            queue_expires=getattr(channel, "_expires", {}).get(queue),
             db=db if db != home else None,
             **facts,
         )
