@@ -8,12 +8,14 @@ READY := $(VENV)/.ready
 SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
+# make compat FULL=1 runs the whole suite for each Celery.
+FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types dist clean
+.PHONY: help demo test lint types dist compat compat-short clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +39,12 @@ types: $(READY) ## mypy, strict
 
 dist: $(READY) ## wheel and sdist, checked, and a task run on the wheel
 	$(BIN)/python -m tools.dist
+
+compat: $(READY) ## the suite's core on each Celery, server, pool and broker (FULL=1: all of it)
+	$(BIN)/python -m tools.compat $(if $(FULL),--full)
+
+compat-short: $(READY) ## a handful of tests on the oldest Celery
+	$(BIN)/python -m tools.compat --short
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
