@@ -8,11 +8,14 @@ READY := $(VENV)/.ready
 SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
+PROMISES_STEPS ?= 1000000
+# make bench SHORT=1 takes a minute.
+SHORT ?=
 # make compat FULL=1 runs the whole suite for each Celery.
 FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types dist compat compat-short clean
+.PHONY: help demo test promises bench lint types dist compat compat-short clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -29,6 +32,12 @@ demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end 
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## measure: pace beside the ideal, cost beside a crowd (SHORT=1 for a minute)
+	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
+
+promises: $(READY) ## the model test at length: a million steps (PROMISES_STEPS=N for others)
+	PROMISES_STEPS=$(PROMISES_STEPS) $(BIN)/python -m pytest tests/test_promises.py
 
 lint: $(READY) ## ruff: style and order
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redis import Redis
@@ -67,19 +67,37 @@ class Crowd:
         redis: a client of the server to fill.
         prefix: of all keys; several crowds fit on one server.
         config: a change to the default configuration.
+        tags: what the tasks of an account are tagged with.
+        dimensions: the user's own, as ``config`` names them.
 
     Attributes:
         holders: account to the token that holds it.
         message_bytes: of all messages that wait.
     """
 
-    def __init__(self, redis: Redis, prefix: str, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        config: dict[str, Any] | None = None,
+        *,
+        tags: Callable[[int], dict[str, str]] = tags_of,
+        dimensions: tuple[str, ...] = (),
+    ) -> None:
         self.redis = redis
+        self._tags = tags
+        self._dimensions = dimensions
         self.limiter = Limiter(redis, prefix)
+        # As if the server had been in use: at a first start nobody is admitted for some seconds.
+        redis.set(f"{prefix}:epoch", 1)
         self.limiter.config.update(config or {})
         self.holders: dict[int, str] = {}
         self.message_bytes = 0
         self._score = 0
+
+    def limits(self, account: int) -> tuple[str, ...]:
+        """Return the limits of an account's tasks."""
+        return limits_of(self._tags(account), self._dimensions)
 
     def call(self, pipe: Any, verb: str, *args: Any) -> None:
         """Put a call of a script into a trip."""
@@ -92,13 +110,24 @@ class Crowd:
             pipe = self.redis.pipeline(transaction=False)
             for account in some:
                 token = f"{uuid.uuid4()}:0123456789abcdef"
-                group = group_of(limits_of(tags_of(account)))
+                group = group_of(self.limits(account))
                 self.holders[account] = token
                 self.call(
-                    pipe, "acquire", token, dimensions_key([]), group,
-                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400,
+                    pipe, "acquire", token, dimensions_key(self._dimensions), group,
+                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400, "", "", 0,
                 )  # fmt: skip
             assert all(reply[0] == b"granted" for reply in pipe.execute())
+
+    def take_over(self, account: int) -> None:
+        """Let a run of an account begin on the room that was handed over to it."""
+        token = f"{uuid.uuid4()}:0123456789abcdef"
+        reply = scripts.call(
+            self.redis, "acquire", self.limiter.prefix, token, dimensions_key(self._dimensions),
+            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400,
+            "", "", 0,
+        ).reply  # fmt: skip
+        assert reply[0] == b"granted"
+        self.holders[account] = token
 
     def waiter(self, account: int) -> Waiter:
         """Return one more waiter of an account."""
@@ -109,7 +138,7 @@ class Crowd:
             task_id=task_id,
             retries=0,
             replaced=0,
-            limits=limits_of(tags_of(account)),
+            limits=self.limits(account),
             score=1_795_511_971_000 + self._score,
             message=message_of(task_id),
             hold=30,

@@ -32,6 +32,8 @@ LEASE_SECONDS: Final = 30.0
 HOLD_SECONDS: Final = 5.0
 #: A caller that waits says so anew after so many seconds: one that died waits no longer.
 STAY_SECONDS: Final = 60.0
+#: So much later it asks anew though nobody put it back: its place was lost with the data.
+LATE_SECONDS: Final = 5.0
 #: Seconds between two looks, in which nobody else may be there to sweep.
 LOOK_SECONDS: Final = 1
 
@@ -100,7 +102,8 @@ class _Caller:
 
     def _woken(self) -> bool:
         """Wait to be put back, for room or to say anew that one waits; false if it is too late."""
-        while True:
+        asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
+        while time.monotonic() < asks_anew:
             with asking():
                 found: Any = self._limiter.redis.blpop([self._queue], timeout=LOOK_SECONDS)
             if found:
@@ -109,6 +112,7 @@ class _Caller:
             if self._ends is not None and time.monotonic() >= self._ends:
                 # What was handed over in this moment is there, and cancels nothing.
                 return not self._limiter.waiting.cancel(self._id)
+        return True
 
     def _time(self) -> tuple[int, int]:
         with asking():

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from celery import current_task
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
+from celery.states import REJECTED
 from celery.worker import state as worker_state
 
 from celery_concurrency.apps import limiter_of, settings_of
@@ -157,16 +158,16 @@ def check(task: Any) -> None:
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 
 
-def on_postrun(sender: Any = None, task: Any = None, **_: Any) -> None:
+def on_postrun(sender: Any = None, task: Any = None, state: str | None = None, **_: Any) -> None:
     """``task_postrun``, after the task's state was written: release, or wait."""
     run: Run | None = task.request.__dict__.pop(RUN, None)
     if run is None:
         return
     try:
-        _end(task, run)
+        _end(task, run, state)
     except SoftTimeLimitExceeded:
         # It strikes once. A second release does no harm, and finding a place sees to itself.
-        _end(task, run)
+        _end(task, run, state)
 
 
 def reservation_of(request: Any) -> tuple[str, list[str]] | None:
@@ -192,11 +193,12 @@ def current_lease() -> Lease | None:
     return run.lease
 
 
-def _end(task: Any, run: Run) -> None:
+def _end(task: Any, run: Run, state: str | None) -> None:
     if run.turned_away and run.message:
         _find_place(task, run, run.message)
     elif run.held:
-        _release(task, run)
+        # The message of one that was cut off, or that rejects it, may be delivered again.
+        _release(task, run, done=state not in (None, REJECTED))
 
 
 def _new_token(task_id: str) -> str:
@@ -216,12 +218,17 @@ def _begin(request: Any) -> Run:
     run = Run(
         token=own[TOKEN] or _new_token(request.id),
         message=own[MESSAGE],
-        place=Place(own[PARKED]["score"], own[PARKED]["as"]) if own[PARKED] else None,
+        place=_place_of(own[PARKED]) if own[PARKED] else None,
         tags={},
         reason=LimiterUnavailable("the limiter was not asked"),
     )
     setattr(request, RUN, run)
     return run
+
+
+def _place_of(parked: dict[str, Any]) -> Place:
+    """Return where a message waited, by what ``handoff.waiter_of`` put on it."""
+    return Place(parked["score"], parked["as"], tuple(parked["limits"]))
 
 
 def _ask(task: Any, run: Run) -> None:
@@ -316,9 +323,9 @@ def _wait(task: Any, run: Run, message: KeptMessage) -> None:
     _log(logging.DEBUG, task, run, outcome, "")
 
 
-def _release(task: Any, run: Run) -> None:
+def _release(task: Any, run: Run, *, done: bool) -> None:
     try:
-        held = limiter_of(task.app).release(run.token)
+        held = limiter_of(task.app).release(run.token, done=done)
     except LimiterUnavailable as exc:
         _log(logging.WARNING, task, run, "releases later", str(exc))
     else:

@@ -142,11 +142,24 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
         return Waiter(
             message=kept.to_redis(channel),
             queue=f"{channel.global_keyprefix}{channel._q_for_pri(queue, 0)}",
-            # Before kombu 5.7 its Redis queues did not expire.
-            queue_expires=getattr(channel, "_expires", {}).get(queue),
+            queue_expires=_expiry_of(app, channel, queue),
             db=db if db != home else None,
             **facts,
         )
+
+
+def _expiry_of(app: Any, channel: Any, name: str) -> int | None:
+    """Return the milliseconds after which a queue goes if nobody uses it; None for never.
+
+    A channel knows it of queues that were declared on it, which this one may not be.
+    """
+    if not hasattr(channel, "_expires"):
+        return None  # before kombu 5.7 no Redis queue expired, whatever its arguments say
+    queue = app.amqp.queues.get(name)
+    if queue is None:
+        return channel._expires.get(name)  # type: ignore[no-any-return]  # kombu
+    arguments = channel.prepare_queue_arguments(queue.queue_arguments or {}, expires=queue.expires)
+    return arguments.get("x-expires")  # type: ignore[no-any-return]  # kombu
 
 
 def rank_of(app: Any, message: KeptMessage | None) -> int:

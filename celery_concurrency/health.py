@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from redis import Redis
 
 from celery_concurrency.connection import asking
+from celery_concurrency.waitingroom import SWEEP_PERIOD
 
 
 class Health(BaseModel):
@@ -35,3 +36,19 @@ def read_health(redis: Redis, prefix: str) -> Health:
         seconds = time.perf_counter() - begun
         version = redis.get(f"{prefix}:config:version")
     return Health(config_version=int(version or 0), ping_ms=round(seconds * 1000, 3))
+
+
+def read_sweep_age(redis: Redis, prefix: str) -> float | None:
+    """Return how many seconds ago a worker swept last; None where none ever did.
+
+    Raises:
+        LimiterUnavailable: Redis can't be asked.
+    """
+    with asking():
+        pipe = redis.pipeline(transaction=False)
+        pipe.get(f"{prefix}:sweep:next")
+        pipe.time()
+        due, (seconds, micros) = pipe.execute()
+    if due is None:
+        return None
+    return float(max(0.0, seconds + micros / 1e6 - (float(due) - SWEEP_PERIOD)))

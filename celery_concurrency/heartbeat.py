@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
@@ -46,14 +46,14 @@ class Heartbeat:
         # A child runs one task at a time: of what it ran before nothing is left to give back.
         self._running: dict[int, str] = {}
         self._ending: dict[str, int] = {}
-        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._received: WeakSet[Any] = WeakSet()
 
     # -- handlers of signals, in the main thread
 
     def on_received(self, request: Any = None, **_: Any) -> None:
         """``task_received``: remember the request for as long as it is there."""
         if request is not None:
-            self._received[request.id] = request
+            self._received.add(request)
 
     def on_failure(self, task_id: str = "", exception: Any = None, **_: Any) -> None:
         """``task_failure``: its process may have ended without a word."""
@@ -66,9 +66,12 @@ class Heartbeat:
             self._ends(request.id)
 
     def _ends(self, task_id: str) -> None:
-        request = self._received.get(task_id)
-        if request is not None and os.getpid() == self._main and TOKEN in request.request_dict:
-            self._ending[request.request_dict[TOKEN]] = request.worker_pid or 0
+        # A task that was delivered twice may be here as two, and one of them may live.
+        for request in list(self._received):
+            token = request.id == task_id and request.request_dict.get(TOKEN)
+            # In the pools that have no processes, the run itself gives its tokens back.
+            if token and request.worker_pid not in (None, self._main):
+                self._ending[token] = request.worker_pid
 
     # -- the thread
 
@@ -108,11 +111,9 @@ class Heartbeat:
     def _ended_otherwise(self) -> Iterator[str]:
         """Yield those of the runs that were told to end whose process is gone or does another."""
         for token, pid in list(self._ending.items()):
-            if not pid or self._running.get(pid) != token:
+            if self._running.get(pid, token) != token or _has_ended(pid):
                 del self._ending[token]
-                # In the pools that have no processes, the run itself gives them back.
-                if pid != self._main:
-                    yield token
+                yield token
 
     def _release(self, token: str) -> None:
         try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BEAT_SECONDS: Final = 1.0
 BATCH: Final = 64
 #: A lease lasts for no fewer beats than this, however short the configured times are.
-MIN_BEATS: Final = 3
+MIN_BEATS: Final = 5
 
 
 class Leases:
@@ -142,15 +142,24 @@ class Lease:
     def lost(self) -> bool:
         """Whether the tokens were taken back, as nobody could renew them for too long.
 
-        Asks Redis. Where that can't be asked it is True once the tokens may have been
-        taken back: after the seconds for which they last without being renewed.
+        Asks Redis. Where that can't be asked, or has lost its data and waits for those who
+        live to bring it back, it is True once the tokens may have been taken back: after
+        the seconds for which they last without being renewed.
         """
         try:
             with asking():
-                found: Any = self._redis.zscore(f"{self._prefix}:leases", self.token)
+                pipe = self._redis.pipeline(transaction=False)
+                pipe.zscore(f"{self._prefix}:leases", self.token)
+                pipe.hget(f"{self._prefix}:config:flat", "opens")
+                pipe.time()
+                held, opens, (seconds, micros) = pipe.execute()
         except LimiterUnavailable:
-            return time.monotonic() - self._seen > self._seconds
-        if found is None:
-            return True
-        self._seen = time.monotonic()
-        return False
+            return self._is_overdue()
+        if held is not None:
+            self._seen = time.monotonic()
+            return False
+        is_open = opens is not None and seconds + micros / 1e6 >= float(opens)
+        return is_open or self._is_overdue()
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._seen > self._seconds

@@ -31,6 +31,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.lease import BEAT_SECONDS, MIN_BEATS, Lease, Leases
 from celery_concurrency.limits import limits_of
 from celery_concurrency.stats import Stats
+from celery_concurrency.times import Times
 from celery_concurrency.usage import Usage, read_usage
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
@@ -73,6 +74,7 @@ class Limiter:
         self.waiting = WaitingRoom(redis, prefix, deliver, copies_seconds)
         self.config = ConfigStore(redis, prefix, default_config, self.waiting.recheck)
         self.stats = Stats(redis, prefix)
+        self.times = Times(redis, prefix)
         self.leases = Leases(redis, prefix)
         self._keeper = Keeper(Leases(redis, prefix))
         self._copies_seconds = copies_seconds
@@ -136,10 +138,12 @@ class Limiter:
         parked_as = place.parked_as if place else ""
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
+            waited_in = group_of(place.limits) if place and place.limits not in ((), limits) else ""
             reply = self._ask(
                 token, limits, task, worker, rank, place.score if place else "", parked_as,
                 max(BEGUN_SECONDS, self._copies_seconds),
-                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)), int(begun),
+                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)),
+                waited_in, begun=begun,
             )  # fmt: skip
             match reply:
                 case [b"granted", expiry, fence]:
@@ -163,8 +167,8 @@ class Limiter:
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
 
-    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int) -> Any:
-        """Call acquire once; what no reply can vouch for is given up."""
+    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int, begun: bool) -> Any:
+        """Call acquire once; what no reply can vouch for is given up, unless it runs."""
         try:
             reply, lost = scripts.call(
                 self.redis,
@@ -174,10 +178,14 @@ class Limiter:
                 dimensions_key(self._dimensions),
                 group_of(limits),
                 *facts,
+                int(begun),
             )
         except BaseException:
             # Also a soft time limit, which may strike between the call and its reply.
-            self.give_up(token)
+            if begun:
+                self._doubtful.add(token)
+            else:
+                self.give_up(token)
             raise
         if lost:
             self._doubtful.add(token)
@@ -190,8 +198,13 @@ class Limiter:
         self._doubtful.add(token)
         self._later.add(token)
 
-    def release(self, token: str) -> bool:
+    def release(self, token: str, *, done: bool = False) -> bool:
         """Give a run's tokens back, to those who wait for them; again, or late, changes nothing.
+
+        Args:
+            token: the run.
+            done: it came to its end, so that a second copy of its message is one too many.
+                Where nobody can say so (its process died), a copy runs.
 
         Returns:
             True if it held them, False if they had expired or were never given.
@@ -201,9 +214,9 @@ class Limiter:
         """
         self._later.discard(token)
         try:
-            return self._release(token)
+            return self._release(token, done)
         except LimiterUnavailable:
-            self._later.add(token)
+            self._later.add(token, lambda token: self._release(token, done))
             raise
 
     def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
@@ -219,9 +232,10 @@ class Limiter:
 
         self._later.add(token, count)
 
-    def _release(self, token: str) -> bool:
+    def _release(self, token: str, done: bool = False) -> bool:
         mark = int(token in self._doubtful)
-        held = self.waiting.handing("release", token, mark, self._copies_seconds)
+        copies_seconds = self._copies_seconds if done else ""
+        held = self.waiting.handing("release", token, mark, copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
 

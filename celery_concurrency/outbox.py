@@ -31,26 +31,35 @@ class Sender:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._lock = threading.Lock()
+        self._wanted = False
         self._producer: Any = None
 
     def send(self, room: WaitingRoom) -> None:
         """Send all there is; what can't be sent now is left for later, and logged."""
-        # One sender a process is enough: who comes meanwhile finds its work done by it.
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            while batch := room.claim():
-                for number, message in batch:
-                    if message:
-                        KeptMessage.from_json(message).publish(self._app, producer=self._open())
-                    room.confirm(number)
-        except LimiterUnavailable as exc:
-            logger.warning("messages of the outbox are sent later: %s", exc)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
-            logger.warning("messages of the outbox are sent later, as the broker is away: %s", exc)
-            self._close()
-        finally:
-            self._lock.release()
+        # One sender a process is enough: it looks again for those who come meanwhile.
+        self._wanted = True
+        while self._wanted and self._lock.acquire(blocking=False):
+            try:
+                self._wanted = False
+                self._send_all(room)
+            except LimiterUnavailable as exc:
+                logger.warning("messages of the outbox are sent later: %s", exc)
+                return
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
+                logger.warning(
+                    "messages of the outbox are sent later, as the broker is away: %s", exc
+                )
+                self._close()
+                return
+            finally:
+                self._lock.release()
+
+    def _send_all(self, room: WaitingRoom) -> None:
+        while batch := room.claim():
+            for number, message in batch:
+                if message:
+                    KeptMessage.from_json(message).publish(self._app, producer=self._open())
+                room.confirm(number)
 
     def _open(self) -> Any:
         if self._producer is None:

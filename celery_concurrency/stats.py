@@ -8,6 +8,7 @@ counted twice for it, and the scripts know nothing of windows.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from redis import Redis
@@ -57,17 +58,10 @@ class Stats:
             pipe.time()
             counted, (now, _) = pipe.execute()
             before = {} if seconds is None else self._at(now - seconds)
-        totals = {"acquired:total": 0, "released:total": 0}
-        totals.update({field.decode(): int(count) for field, count in counted.items()})
-        # Counters that an operator deleted began anew since: no less than nothing.
-        since = {
-            field: total - before.get(field, 0) if total >= before.get(field, 0) else total
-            for field, total in totals.items()
-        }
-        return {field: count for field, count in since.items() if count or field in _ALWAYS}
+        return difference({field.decode(): int(count) for field, count in counted.items()}, before)
 
     def snapshot(self) -> bool:
-        """Keep a copy of the counters if the last is a minute old; true if so.
+        """Keep a copy of the counters, the first who asks in each minute; true if so.
 
         Raises:
             LimiterUnavailable: Redis can't be asked.
@@ -87,4 +81,16 @@ class Stats:
         return {name: int(count) for name, count in json.loads(counters).items()}
 
 
-_ALWAYS: Final = frozenset({"acquired:total", "released:total"})
+def difference(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Return what was counted since: all that is not 0, the two totals always.
+
+    Counters that an operator deleted began anew since: no less than nothing.
+    """
+    since = {
+        field: total - before.get(field, 0) if total >= before.get(field, 0) else total
+        for field, total in {**_ALWAYS, **counters}.items()
+    }
+    return {field: count for field, count in since.items() if count or field in _ALWAYS}
+
+
+_ALWAYS: Final = {"acquired:total": 0, "released:total": 0}

@@ -11,11 +11,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from redis import Redis
 
 from celery_concurrency import scripts
+from celery_concurrency.connection import asking
+from celery_concurrency.parked import groups_in_order
 
 #: Steps of a hand-over in one call of a script: some 30 commands each.
 STEPS: Final = 64
@@ -33,8 +36,9 @@ RECHECK_SECONDS: Final = 1.0
 #: juniors get them, is collected for; for so many seconds, one at a time.
 PATIENCE_SECONDS: Final = 10.0
 COLLECT_SECONDS: Final = 60.0
-#: How many waiters are given back to the broker in one call.
+#: How many waiters are given back to the broker, or cancelled, in one call.
 DRAIN_BATCH: Final = 64
+CANCEL_BATCH: Final = 64
 #: Messages of the outbox that one sender takes at a time, and for how many seconds.
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
@@ -51,10 +55,12 @@ class Place:
         score: orders them; lower comes first.
         parked_as: the name under which its message was parked first, and which its
             copies share; "" if it never was.
+        limits: those that it waited with; () if it never did.
     """
 
     score: int
     parked_as: str = ""
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,8 @@ class Waiter:
         return f"{name} replaced {self.replaced}" if self.replaced else name
 
 
-def group_of(limits: Sequence[str]) -> str:
+@lru_cache(maxsize=4096)
+def group_of(limits: tuple[str, ...]) -> str:
     """Return the name of the group of all waiters with these limits."""
     return json.dumps(limits, ensure_ascii=False)
 
@@ -180,7 +187,7 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
         """
-        return bool(self.handing("forgo", parked_as, group_of(limits), self._copies_seconds))
+        return bool(self.handing("forgo", parked_as, group_of(tuple(limits)), self._copies_seconds))
 
     def cancel(self, task_id: str) -> bool:
         """Take a task out; a worker then discards it as revoked, and tells its canvas.
@@ -192,6 +199,29 @@ class WaitingRoom:
             LimiterUnavailable: Redis can't be asked.
         """
         return bool(self.handing("cancel", task_id))
+
+    def cancel_limit(self, limit: str) -> Iterator[int]:
+        """Take all out who count in a limit and wait by now, in steps; as ``cancel`` does.
+
+        Yields:
+            how many each step took out.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked; those before are taken out.
+        """
+        with asking():
+            groups = [
+                group
+                for some, _ in groups_in_order(self._redis, self._prefix)
+                for group in some
+                if limit in json.loads(group)
+            ]
+        for group in groups:
+            with asking():
+                # Who comes meanwhile is not meant, and would make this endless.
+                waiters = self._redis.zcard(f"{self._prefix}:group:{group}")
+            for done in range(0, waiters, CANCEL_BATCH):
+                yield self.handing("cancel_first", group, min(waiters - done, CANCEL_BATCH))
 
     def drain(self) -> Iterator[int]:
         """Give all who wait back to the broker, in steps; yields how many each step gave.

@@ -1,9 +1,9 @@
 """The worker's own part: checks at start, and a thread that ticks about once a second.
 
 The thread renews the tokens of the runs that live here, takes over configuration
-written by hand, sweeps, keeps the statistics' history and passes on what became of
-waiting tasks here. It lives in the main process, and from before the first task
-until after the last.
+written by hand, sweeps, counts how long runs took, keeps the statistics' history and
+passes on what became of waiting tasks here. It lives in the main process, and from
+before the first task until after the last.
 """
 
 from __future__ import annotations
@@ -100,24 +100,37 @@ class Ticker:
     def tick(self) -> None:
         """Do all of it once; Redis being away is logged when it begins and ends."""
         try:
-            if self._greet:
-                self._greet()
-                self._greet = None
-            self._limiter.config.sync()
-            self._heartbeat.beat()
-            self._pass_on()
-            self._limiter.waiting.sweep()
-            self._limiter.stats.snapshot()
+            self._do(self._say_hello)
+            self._do(self._limiter.config.sync)
+            self._do(self._heartbeat.beat)
+            self._do(self._pass_on)
+            self._do(self._limiter.waiting.sweep)
+            self._do(self._limiter.times.tally)
+            self._do(self._limiter.stats.snapshot)
         except LimiterUnavailable as exc:
             if not self._away:
                 logger.warning("the limiter is away: %s", exc)
             self._away = True
-        except ConcurrencyError as exc:
-            logger.warning("%s", exc)
         else:
             if self._away:
                 logger.warning("the limiter is back")
             self._away = False
+
+    def _do(self, part: Callable[[], object]) -> None:
+        """Do a part of a tick, and let its failure stop no other part: least of all the beat."""
+        try:
+            part()
+        except LimiterUnavailable:
+            raise
+        except ConcurrencyError as exc:
+            logger.warning("%s", exc)
+        except Exception:
+            logger.exception("a part of a tick failed; the next one comes in %s s", TICK)
+
+    def _say_hello(self) -> None:
+        if self._greet:
+            self._greet()
+            self._greet = None
 
     def _pass_on(self) -> None:
         """Tell the waiting room what became of tasks in this worker."""

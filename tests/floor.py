@@ -92,7 +92,7 @@ class Floor:
 
     def deliver(self, message: dict[str, Any]) -> Any:
         """A message that was put back stands at a slot; return the limiter's answer."""
-        place = Place(message["score"], message["as"])
+        place = Place(message["score"], message["as"], tuple(message["limits"]))
         return self.ask(message["task"], place, **message["tags"])
 
     def waiting(self) -> set[str]:

@@ -29,6 +29,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
+from celery_concurrency.times import Spans
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import OPENING, Place, Waiter, group_of
 from tests.model import Limits, Model, Waiting
@@ -79,7 +80,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("claim", "confirm", "configure", "renew"),
+        *("claim", "confirm", "configure", "renew", "tally"),
     )
 }
 
@@ -108,6 +109,13 @@ class Line:
         return reply
 
 
+class Later(set[str]):
+    """What is to be released later: a step does it, and no thread."""
+
+    def add(self, token: str, action: object = None) -> None:
+        super().add(token)
+
+
 class Machine(RuleBasedStateMachine):
     """The steps; ``execute`` is where model and server meet.
 
@@ -131,8 +139,8 @@ class Machine(RuleBasedStateMachine):
         self.limiter = Limiter(self.line, deliver=self.deliver)  # type: ignore[arg-type]  # as good
         self.limiter.waiting.steps = self.steps
         self.limiter.waiting.patience = self.patience
-        self.later: set[str] = set()
-        self.limiter._later = self.later  # type: ignore[assignment]  # a set, no thread
+        self.later = Later()
+        self.limiter._later = self.later  # type: ignore[assignment]  # no thread
         self.outbox = outbox
         self.number = 0
         #: Denied runs whose message looks for its place: what is known of each.
@@ -185,8 +193,19 @@ class Machine(RuleBasedStateMachine):
     def foresee(self, args: tuple[Any, ...]) -> None:
         """Ask the model before the server is asked."""
         freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
+        under_way = bool(self.redis.exists(f"{PREFIX}:open"))
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
-        self.expected = self.model.acquire(run, limits, parked_as, freed)
+        useless = None
+        if args[9]:
+            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{args[9]}", 0, 0)), None)
+        if useless:
+            useless = useless.decode()
+            freed |= {
+                limit
+                for limit in json.loads(args[9])
+                if self.redis.exists(f"{PREFIX}:shut:{limit}")
+            }
+        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)
 
     def compare_acquire(self, args: tuple[Any, ...], reply: Any) -> None:
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
@@ -205,7 +224,7 @@ class Machine(RuleBasedStateMachine):
                 assert reply[0].decode() == verdict
 
     def compare_release(self, args: tuple[Any, ...], reply: Any) -> None:
-        assert reply[0] == self.model.release(args[0], mark=args[1] == 1)
+        assert reply[0] == self.model.release(args[0], mark=args[1] == 1, done=args[2] != "")
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
         run, waiter, group, score = args[:4]
@@ -216,7 +235,19 @@ class Machine(RuleBasedStateMachine):
         assert reply[0].decode() == expected
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
+        before = len(self.model.records)
         assert reply[:2] == [1, self.model.take_back()]
+        # In which order of those that were due at once, nobody has to know.
+        there = self.records()[before:]
+        assert sorted(there) == sorted(self.model.records[before:])
+        self.model.records[before:] = there
+
+    def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
+        assert reply == self.model.tally(args[0])
+
+    def records(self) -> list[Limits]:
+        texts = self.redis.lrange(f"{PREFIX}:stats:ended", 0, -1)
+        return [tuple(json.loads(text.split(b" ", 3)[3])) for text in texts]
 
     def compare_forgo(self, args: tuple[Any, ...], reply: Any) -> None:
         parked_as, group = args[0], tuple(json.loads(args[1]))
@@ -299,7 +330,8 @@ class Machine(RuleBasedStateMachine):
         pipe.zrange(f"{PREFIX}:leases", 0, -1)
         pipe.hgetall(f"{PREFIX}:stats:counters")
         pipe.zrange(f"{PREFIX}:groups", 0, -1)
-        *semaphores, leases, counters, groups = pipe.execute()
+        pipe.hgetall(f"{PREFIX}:stats:times")
+        *semaphores, leases, counters, groups, times = pipe.execute()
         for limit, tokens in zip(LIMITS, semaphores, strict=True):
             there = {token.decode() for token in tokens}
             kept = {token for token in there if token.endswith(":collecting")}
@@ -312,6 +344,10 @@ class Machine(RuleBasedStateMachine):
         assert {group.decode() for group in groups} == {
             group_of(one.limits) for one in self.model.waiting.values()
         }
+        assert self.records() == self.model.records
+        spans = Spans.of(times)
+        for kind in (spans.wait, spans.hold):
+            assert {limit: one.count for limit, one in kind.items()} == self.model.counted, kind
 
     # -- runs
 
@@ -364,12 +400,13 @@ class Machine(RuleBasedStateMachine):
         # What may still be under way must have somebody who ends it.
         return run if run in self.later else multiple()
 
-    @rule(run=consumes(runs), fates=FATES)
-    def release(self, run: str, fates: list[str]) -> None:
+    @rule(run=consumes(runs), fates=FATES, done=st.booleans())
+    def release(self, run: str, fates: list[str], done: bool) -> None:
+        """It has ended, or its process has died."""
         self.line.fates = fates
         self.alive.discard(run)
         try:
-            self.limiter.release(run)
+            self.limiter.release(run, done=done)
         except LimiterUnavailable:
             assert run in self.later
         else:
@@ -461,7 +498,7 @@ class Machine(RuleBasedStateMachine):
             for dimension, _, name in (limit.partition(":") for limit in limits)
             if name
         }
-        place = Place(message["score"], message["parked_as"])
+        place = Place(message["score"], message["parked_as"], tuple(limits))
         return self.ask(message["waiter"], tags, fates, 0, place)
 
     @precondition(lambda self: self.messages)
@@ -565,6 +602,17 @@ class Machine(RuleBasedStateMachine):
         self.finish()
         if self.patience > 1e6:
             assert not self.model.runnable(), "a lost wake-up"
+
+    @rule(fates=FATES)
+    def a_worker_counts_who_ended(self, fates: list[str]) -> None:
+        self.line.fates = fates
+        try:
+            self.limiter.times.tally()
+        except LimiterUnavailable:
+            return  # with the next tick
+        finally:
+            self.line.fates = []
+        assert not self.model.records
 
     @rule(limit=st.sampled_from(LIMITS))
     def an_operator_deletes_a_semaphore(self, limit: str) -> None:

@@ -40,6 +40,8 @@ class Model:
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
         counters: as in the seed.
+        records: the limits of those who ended, in that order, as long as nobody counted them.
+        counted: by limit, how many of them were counted.
         closed: after a loss of data, until those who live have said so.
         unnoticed: limits that have room of which no script can know before a sweep.
     """
@@ -56,6 +58,8 @@ class Model:
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    records: list[Limits] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
     closed: bool = False
     unnoticed: set[str] = field(default_factory=set)
 
@@ -88,7 +92,13 @@ class Model:
     # -- runs
 
     def acquire(
-        self, run: str, limits: Limits, parked_as: str, freed: set[str]
+        self,
+        run: str,
+        limits: Limits,
+        parked_as: str,
+        freed: set[str],
+        under_way: bool,
+        useless: str | None = None,
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -96,6 +106,9 @@ class Model:
 
         Args:
             freed: limits whose room is being handed over, step by step.
+            under_way: some who wait can go on, and have not been come to yet.
+            useless: a reservation of the group that its message waited in, where it asks
+                with other limits by now; those of it are in ``freed`` already.
         """
         if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
             return "ended"
@@ -107,15 +120,21 @@ class Model:
                 return "done"
             if other in self.held and other not in self.lapsed:
                 return ("running", other)
+        if useless:
+            self.unnoticed |= set(self.held[useless])
+            self._forget(useless)
         if parked_as and self.reservations(limits):
             return "by reservation"
-        refused = self._refusal(limits, freed)
+        refused = self._refusal(limits, freed, under_way)
         if refused:
+            self._tell("denied", limits)
             return refused
         self.grant(run, limits, parked_as)
         return "granted"
 
-    def _refusal(self, limits: Limits, freed: set[str]) -> Full | tuple[str, str] | None:
+    def _refusal(
+        self, limits: Limits, freed: set[str], under_way: bool
+    ) -> Full | tuple[str, str] | None:
         if self.closed:
             return "behind", "global"
         for limit in limits:
@@ -123,6 +142,10 @@ class Model:
             if held >= most:
                 return limit, held, int(most)
         if self.waiting and self.config.enabled:
+            for limit in limits:
+                shared = limit.startswith(("global", "platform:", "task_type:"))
+                if under_way and shared and self.most(limit) != math.inf:
+                    return "behind", limit
             for limit in limits:
                 if limit in freed:
                     return "behind", limit
@@ -144,20 +167,27 @@ class Model:
         if parked_as:
             self.begun[parked_as] = run
             self.parked_as[run] = parked_as
-        self.counters["acquired:total"] += 1
+        self._tell("acquired", limits)
+
+    def _tell(self, what: str, limits: Limits) -> None:
+        """Count it in all, and by platform and type; never by account."""
+        self.counters[f"{what}:total"] += 1
         for limit in limits:
             if limit.startswith(("platform:", "task_type:")):
-                self.counters[f"acquired:{limit}"] += 1
+                self.counters[f"{what}:{limit}"] += 1
 
-    def release(self, run: str, mark: bool) -> bool:
+    def release(self, run: str, mark: bool, done: bool) -> bool:
         """Return whether it held anything."""
         held = run in self.held
         if held:
-            if run in self.parked_as:
+            if run in self.parked_as and done:
                 self.begun[self.parked_as[run]] = None
+            elif run in self.parked_as:
+                del self.begun[self.parked_as[run]]
+            self.records.append(self.held[run])
             self._forget(run)
             self.counters["released:total"] += 1
-        if mark:
+        if mark or not held:
             self.ended.add(run)
         return held
 
@@ -166,11 +196,25 @@ class Model:
         due = set(self.lapsed)
         for token in due:
             reserved = token in self.reserved
+            if not reserved:
+                self.records.append(self.held[token])
             self._forget(token)
             self.counters["lapsed:total" if reserved else "expired:total"] += 1
             if not reserved:
                 self.ended.add(token)
         return len(due)
+
+    def tally(self, most: int) -> int:
+        """Count the oldest records; return how many."""
+        some, self.records = self.records[:most], self.records[most:]
+        named = self.config.flat()
+        for limits in some:
+            for limit in limits:
+                dimension = limit.partition(":")[0]
+                own = dimension != "account" and limit in named
+                if dimension in ("global", "platform", "task_type") or own:
+                    self.counted[limit] += 1
+        return len(some)
 
     def delete_semaphore(self, limit: str) -> None:
         """An operator's DEL: frees the limit for good."""

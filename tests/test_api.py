@@ -226,6 +226,8 @@ def test_stats_are_the_seeds(client, limiter):
         "released:total": 1,
         "acquired:platform:douyin": 1,
         "acquired:task_type:publish": 1,
+        "denied:total": 1,
+        "denied:platform:douyin": 1,
     }
     for query in ("", "?window=24h", "?window=1h", "?window=total"):
         assert client.get(f"{BASE}/stats{query}").json["data"] == counted

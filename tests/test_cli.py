@@ -24,6 +24,7 @@ from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out, refusal
 from tests.serving import Serving
+from tests.waiting import park
 
 DEFAULTS = Config().to_dict()
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -38,13 +39,14 @@ def test_usage_as_a_table(cli, limiter):
         {"platform_max": {"douyin": 5}, "paused": ["platform:kuaishou"], "dimensions": {"t": {}}}
     )
     limiter.try_acquire("1", {"platform": "douyin", "account": "账号", "t": "x"})
+    park(limiter, "2", {"platform": "douyin", "account": "账号"})
     rows = [re.split(r"  +", line) for line in out(cli("usage")).splitlines()]
-    assert rows[0] == ["limit", "current", "max"]
-    assert rows[1] == ["global", "1", "unlimited"]
-    assert ["platform:douyin", "1", "5"] in rows
-    assert ["platform:kuaishou", "0", "unlimited (paused)"] in rows
-    assert ["account:账号", "1", "1"] in rows
-    assert ["t:x", "1", "unlimited"] in rows
+    assert rows[0] == ["limit", "current", "max", "waiting"]
+    assert rows[1] == ["global", "1", "unlimited", "1"]
+    assert ["platform:douyin", "1", "5", "1"] in rows
+    assert ["platform:kuaishou", "0", "unlimited (paused)", "0"] in rows
+    assert ["account:账号", "1", "1", "1"] in rows
+    assert ["t:x", "1", "unlimited", "0"] in rows
     assert len(rows) == 2 + 5 + 2 + 1 + 1
 
 
@@ -228,7 +230,10 @@ def test_help_of_each(cli):
     for command, text in helps.items():
         assert text.startswith("Usage: "), command
         assert " ".join(("concurrency", *command)) in text
-    for name in ("usage", "stats", "config", "serve", "pause", "resume", "tokens", "release"):
+    for name in (
+        *("usage", "stats", "config", "serve", "pause", "resume", "tokens", "release"),
+        *("waiting", "cancel", "drain", "monitor"),
+    ):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
     for command, text in helps.items():
         prints_data = command not in [(), ("config",), ("serve",), ("release",)]

@@ -42,7 +42,7 @@ def errors(caplog):
 
 def flat_of(redis):
     """Return the flat copy without what is said about it."""
-    about = ("source", "json", "problem")
+    about = ("source", "json", "problem", "opens")
     return {field: value for field, value in redis.hgetall(FLAT).items() if field not in about}
 
 

@@ -88,7 +88,8 @@ def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_
         wait_for(lambda: begun(other))
         other.start(concurrency=1)
         other.next = other.tasks.work.apply_async(headers=ACCOUNT)
-        other.wait_until_waiting(other.next)
+        # Before that its message is in the hands of whoever took it, acknowledged.
+        other.wait_until_parked(other.next)
         killed.kill()
         took = starts_after(other, now())
         assert 3 < took < 15

@@ -378,10 +378,3 @@ def test_a_worker_that_does_not_start_is_told_with_its_last_words(demo, tmp_path
     assert "Traceback" not in output
     log = re.search(r"the end of its log, (\S+):$", output, re.M)[1]
     assert Path(log).read_text() == "broken on purpose\n"
-
-
-def test_a_missing_extra_is_named(demo, tmp_path):
-    one = demo("--seconds", "5", **without(tmp_path, "import sys\nsys.modules['rich'] = None\n"))
-    assert one.process.wait(60) == 1
-    assert "pip install 'celery-concurrency[demo]'" in one.output()
-    assert "Traceback" not in one.output()

@@ -18,11 +18,12 @@ from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.task import connect_hooks, gate_all_tasks
-from tests.workers import wait_for
+from tests.workers import settle, wait_for
 
 
 @pytest.fixture
-def app(redis_url):
+def app(redis, redis_url):
+    settle(redis)
     app = Celery("gate", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.concurrency_redis_url = redis_url
     app.conf.concurrency_exempt = ("free",)
@@ -118,10 +119,10 @@ def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeyp
 def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):
     release, strikes = Limiter.release, [SoftTimeLimitExceeded()]
 
-    def interrupted(*args):
+    def interrupted(*args, **done):
         if strikes:
             raise strikes.pop()
-        return release(*args)
+        return release(*args, **done)
 
     monkeypatch.setattr(Limiter, "release", interrupted)
     assert run(done, Message(), account="a").get() == "done"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from redis import Redis
 
+from celery_concurrency.connection import connect
+from celery_concurrency.limiter import Limiter
 from tests.jotting import FILE, read_jots
 from tests.recording import by, highest_overlap
 from tests.sites import site
@@ -44,6 +47,30 @@ def test_every_pool_hands_over(room, pool):
     assert {name: highest_overlap(runs) for name, runs in accounts.items()} == {"0": 1, "1": 1}
     assert sorted(run.task_id for run in jots(room)) == sorted(result.id for result in results)
     assert counted(room, "parked") == counted(room, "handed_over") == 12
+
+
+def test_a_broker_in_another_database_with_prefixed_keys(server, tmp_path):
+    """The script that hands over finds the queue all the same, and keeps it from expiring."""
+    env = {"WAITING": "auto", "REDIS_URL": server.url(5), "KEYPREFIX": "mine:"}
+    env[FILE] = str(tmp_path / "jots")
+    with site(server, tmp_path, "room", db=1, **env) as one:
+        with Redis.from_url(server.url(5)) as client:
+            client.flushdb()
+        limiter = Limiter(connect(server.url(5)))
+        holder = limiter.try_acquire("holder:1", {"account": "a"})
+        worker = one.start(concurrency=1)
+        results = send(one, 2, account="a")
+        wait_for(lambda: all(one.waits(result) == 1 for result in results))
+        wait_for(lambda: all(result.state == "RETRY" for result in results))
+        # With nobody to read it, what is put back stays to be looked at.
+        assert worker.stop() == 0
+        assert not one.redis.exists("mine:celery")
+        limiter.release(holder.token)
+        assert one.redis.llen("mine:celery") == 1
+        assert 0 < one.redis.pttl("mine:celery") <= 600_000
+        one.start(concurrency=1)
+        wait_for(lambda: [result.state for result in results] == ["SUCCESS"] * 2)
+        wait_for(lambda: not limiter.redis.exists("concurrency:leases"))
 
 
 def test_nobody_asks_again_while_it_waits(room):

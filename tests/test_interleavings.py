@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from celery_concurrency import waitingroom
 from celery_concurrency.limiter import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place
 from tests.floor import Floor
@@ -77,7 +78,7 @@ def test_a_put_back_message_that_comes_twice_waits_while_its_first_run_lives(flo
     [message] = floor.back()
     first = floor.deliver(message)
     assert floor.deliver(message) == Repeated(first.token)
-    floor.limiter.release(first.token)
+    floor.limiter.release(first.token, done=True)
     assert floor.deliver(message) == Repeated(None)
 
 
@@ -94,8 +95,33 @@ def test_a_put_back_message_that_comes_twice_runs_when_its_first_run_has_died(fl
         floor.sweep()
         second = floor.deliver(message)
     assert isinstance(second, Granted)
-    floor.limiter.release(second.token)
+    floor.limiter.release(second.token, done=True)
     assert floor.deliver(message) == Repeated(None)
+
+
+def test_a_put_back_message_runs_again_when_its_first_run_was_released_as_dead(floor):
+    """Its worker saw that the child had died, or its client that no answer came."""
+    holder = floor.hold(account="a")
+    floor.wait("task", account="a")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    first = floor.deliver(message)
+    floor.limiter.release(first.token)
+    second = floor.deliver(message)
+    assert isinstance(second, Granted)
+    floor.limiter.release(second.token, done=True)
+    assert floor.deliver(message) == Repeated(None)
+
+
+def test_a_run_that_ends_while_the_data_is_lost_does_not_come_back(floor):
+    """Its process says once more that it lives, as it has not heard of the end yet."""
+    token = floor.hold(account="a")
+    floor.limiter.leases.beat({token}, 30)
+    floor.redis.flushall()
+    floor.limiter.config.sync()
+    floor.limiter.release(token)
+    assert floor.limiter.leases.beat({token}, 30) == set()
+    assert floor.holders("account:a") == []
 
 
 def test_a_redelivered_message_whose_task_waits_merges(floor):
@@ -263,6 +289,36 @@ def test_a_full_limit_holds_up_nobody_who_does_not_need_it(floor):
     assert floor.tasks_back() == ["kuaishou"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "full", "raised"),
+    [
+        ("global", {"global_max": 1}, {"global_max": 50}),
+        (
+            "platform:douyin",
+            {"platform_max": {"douyin": 1}},
+            {"platform_max": {"douyin": 50}},
+        ),
+    ],
+)
+def test_newcomers_do_not_pass_a_hand_over_still_in_steps(floor, monkeypatch, limit, full, raised):
+    """Forty wait, of an account each; a call hands over to a few of them."""
+    floor.limiter.config.update(full)
+    floor.hold(platform="douyin", account="holder")
+    for number in range(40):
+        floor.wait(f"task{number:02}", platform="douyin", account=str(number))
+    floor.change(raised)
+    assert floor.advance(8, changed=True)
+    newcomer = floor.ask("newcomer", platform="douyin", account="new")
+    assert isinstance(newcomer, Denied), "it passed those who wait"
+    assert newcomer.limit == limit
+    monkeypatch.setattr(waitingroom, "RELEASE_SECONDS", 0)
+    floor.room.steps = 8
+    order = floor.tasks_back()
+    floor.room.park(floor.waiter(newcomer, {"platform": "douyin", "account": "new"}))
+    order += floor.tasks_back() + floor.finish(8)
+    assert order == [*(f"task{number:02}" for number in range(40)), "newcomer"]
+
+
 # -- room that nobody tells of
 
 
@@ -334,6 +390,40 @@ def test_a_limit_resumed_and_paused_again_keeps_those_who_wait(floor):
     assert floor.back() == []
     floor.limiter.config.update({"enabled": False})
     assert floor.tasks_back() == ["next"]
+
+
+# -- a configuration that changes the limits of those who wait
+
+
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_a_dimension_that_changes_while_somebody_waits(floor, change):
+    """A message that is put back asks with other limits than it waited with; all the
+    same its own reservation does not keep it waiting."""
+    dimension = {"dimensions": {"tenant": {"max": 5}}}
+    none = {"dimensions": {"tenant": None}}
+    if change == "removed":
+        floor.limiter.config.update(dimension)
+    tags = {"account": "a", "tenant": "t"}
+    holder = floor.hold(**tags)
+    for number in range(3):
+        floor.wait(f"task{number}", **tags)
+    floor.limiter.config.update(dimension if change == "added" else none)
+    order = []
+    for _ in range(3):
+        floor.limiter.release(holder)
+        for _ in range(3):
+            [message] = floor.back()
+            answer = floor.deliver(message)
+            if isinstance(answer, Granted):
+                break
+            floor.room.park(floor.waiter(answer, tags, task=message["task"]))
+        assert isinstance(answer, Granted), f"{message['task']} has no turn"
+        order.append(message["task"])
+        holder = answer.token
+    assert order == ["task0", "task1", "task2"]
+    floor.limiter.release(holder)
+    assert floor.waiting() == set()
+    assert floor.redis.keys("concurrency:semaphore:*") == []
 
 
 # -- what operators do by hand

@@ -24,7 +24,7 @@ ACCOUNT = {"account": "acc1"}
 def acquire_raw(limiter: Limiter, token: str) -> Any:
     """Send an acquire for ``account:acc1`` as it is; a late copy of one looks the same."""
     limits = json.dumps(["global", "account:acc1"])
-    facts = ("t", "w", 0, "", "", 86_400, "", 0)
+    facts = ("t", "w", 0, "", "", 86_400, "", "", 0)
     return scripts.call(limiter.redis, "acquire", "concurrency", token, "[]", limits, *facts)[0]
 
 

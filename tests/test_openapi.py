@@ -24,6 +24,7 @@ from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
 from celery_concurrency.api.blueprint import ROUTES
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.config import Config
+from tests.waiting import park
 from tests.workers import settle
 
 #: Of a path, as Flask writes it.
@@ -67,6 +68,11 @@ def app_on(url):
     limiter.config.update({"paused": []})
     limiter.try_acquire("t1:a", tags, task="publish", worker="w1")
     limiter.try_acquire("t2:b", {})
+    limiter.try_acquire("t3:c", tags)
+    limiter.release("t3:c")
+    limiter.times.tally()
+    park(limiter, "w1", tags)
+    park(limiter, "w2", tags, rank=3)
     return create_app(celery_app)
 
 
@@ -127,16 +133,25 @@ def test_it_is_as_it_says(api, mode, route):
         ("GET", "/config/history", None, 200),
         ("GET", "/usage", None, 200),
         ("GET", "/stats", None, 200),
+        ("GET", "/stats/history", None, 200),
         ("GET", "/tokens", None, 200),
         ("DELETE", "/tokens/t2:b", None, 200),
+        ("GET", "/waiting", None, 200),
+        ("GET", "/waiting/w1", None, 200),
+        ("GET", "/waiting/w2", None, 200),
+        ("GET", "/waiting/t1", None, 404),
+        ("DELETE", "/waiting/w1", None, 200),
+        ("DELETE", "/waiting?limit=global", None, 200),
         ("GET", "/health", None, 200),
+        ("GET", "/metrics", None, 200),
     ],
 )
 def test_what_is_really_there_is_as_it_says(api, redis_url, method, path, body, status):
     """With something in it: what is made up hardly ever meets a token or a version."""
     response = app_on(redis_url).test_client().open(URL_PREFIX + path, method=method, json=body)
     assert response.status_code == status
-    address = re.sub("/tokens/.*", "/tokens/{token}", path)
+    address = re.sub("/tokens/.*", "/tokens/{token}", path.partition("?")[0])
+    address = re.sub("/waiting/.*", "/waiting/{task_id}", address)
     api[address][method].validate_response(schemathesis.Response.from_any(response))
 
 

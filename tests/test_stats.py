@@ -86,3 +86,16 @@ def test_the_history_is_bounded(limiter: Limiter, redis: Redis) -> None:
 def test_accounts_are_never_counted_by_name(limiter: Limiter, redis: Redis) -> None:
     run(limiter, "secret-account")
     assert not [name for name in redis.hkeys("concurrency:stats:counters") if "account" in name]
+
+
+def test_denials_are_counted_in_all_by_platform_and_by_type(limiter: Limiter) -> None:
+    tags = {"platform": "douyin", "type": "publish", "account": "a"}
+    limiter.try_acquire("holder", tags)
+    limiter.try_acquire("first", tags)
+    limiter.try_acquire("second", {"account": "a"})
+    counted = limiter.stats.window()
+    assert {name: count for name, count in counted.items() if name.startswith("denied")} == {
+        "denied:total": 2,
+        "denied:platform:douyin": 1,
+        "denied:task_type:publish": 1,
+    }

@@ -62,6 +62,9 @@ def test_the_sweep_and_the_history(
     worker("plain", concurrency=1)
     wait_for(lambda: redis.zcard("concurrency:semaphore:account:a") == 0, timeout=10)
     wait_for(lambda: redis.xlen("concurrency:stats:history") == 1, timeout=10)
+    # How long it held is counted, and its record gone.
+    wait_for(lambda: redis.hget("concurrency:stats:times", "wait 0 global") == "1", timeout=10)
+    assert not redis.exists("concurrency:stats:ended")
 
 
 def test_a_worker_without_redis_starts_and_says_so(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final
 
@@ -10,7 +10,15 @@ from celery import Celery
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api import config_routes, health_routes, openapi, token_routes, usage_routes
+from celery_concurrency.api import (
+    config_routes,
+    health_routes,
+    metrics_routes,
+    openapi,
+    token_routes,
+    usage_routes,
+    waiting_routes,
+)
 from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
 from celery_concurrency.api.envelope import failure
@@ -25,7 +33,9 @@ ROUTES: Final = [
     *config_routes.routes,
     *usage_routes.routes,
     *token_routes.routes,
+    *waiting_routes.routes,
     *health_routes.routes,
+    *metrics_routes.routes,
 ]
 ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
@@ -44,22 +54,8 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
         ImproperlyConfigured: the Celery app's settings are wrong.
     """
     limiter_of(celery_app)  # a wrong setting is told now, not with the first request
-    blueprint = Blueprint("concurrency", __name__, url_prefix=URL_PREFIX)
-
-    @blueprint.before_request
-    def check() -> None:
-        refuse_cross_site()
-        if authorize is not None:
-            admit(authorize)
-
-    for route in ROUTES:
-        blueprint.add_url_rule(
-            route.path,
-            endpoint=route.view.__name__,
-            view_func=_view(route, celery_app),
-            methods=[route.method],
-        )
-    answer_errors(blueprint)
+    blueprint = _blueprint("concurrency", ROUTES, celery_app, authorize)
+    blueprint.url_prefix = URL_PREFIX
     _answer_the_rest(blueprint)
     return blueprint
 
@@ -67,7 +63,7 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
 def create_app(
     celery_app: Celery, authorize: Authorize | None = None, *, loopback: bool = False
 ) -> Flask:
-    """Return the admin app: the API, with its errors everywhere.
+    """Return the admin app: the API, ``/metrics`` at the root too, its errors everywhere.
 
     Args:
         celery_app: whose limits.
@@ -81,8 +77,34 @@ def create_app(
     if loopback:
         app.before_request(refuse_foreign_host)
     app.register_blueprint(create_blueprint(celery_app, authorize))
+    # Where Prometheus looks for them if nobody tells it another path.
+    at_root = _blueprint("concurrency_metrics", metrics_routes.routes, celery_app, authorize)
+    app.register_blueprint(at_root)
     app.register_error_handler(HTTPException, on_http_error)
     return app
+
+
+def _blueprint(
+    name: str, routes: Sequence[Route], celery_app: Celery, authorize: Authorize | None
+) -> Blueprint:
+    """Return these routes behind the doors that all of ours are behind."""
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.before_request
+    def check() -> None:
+        refuse_cross_site()
+        if authorize is not None:
+            admit(authorize)
+
+    for route in routes:
+        blueprint.add_url_rule(
+            route.path,
+            endpoint=route.view.__name__,
+            view_func=_view(route, celery_app),
+            methods=[route.method],
+        )
+    answer_errors(blueprint)
+    return blueprint
 
 
 def _view(route: Route, celery_app: Celery) -> Callable[..., Response]:

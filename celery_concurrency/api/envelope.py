@@ -21,6 +21,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The concurrency configuration was reset to the defaults and is in force",
     ),
     "released": ("令牌已释放", "The token was released"),
+    "cancelled": ("已取消等待中的任务", "What waited was cancelled"),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
@@ -54,6 +55,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "没有人持有这个令牌，或已释放、已过期",
         "Nobody holds this token, or not any more",
     ),
+    "not_waiting": (
+        "这个任务没有在等待",
+        "This task does not wait, or not any more",
+    ),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
         "There is no such version of the configuration, or not any more",
@@ -74,6 +79,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "unavailable": (
         "Redis 不可用，请稍后重试",
         "Redis can't be reached; try again later",
+    ),
+    "extra_missing": (
+        "缺少可选依赖，未安装",
+        "What this needs is not installed: an extra of the package",
     ),
     "internal": ("内部错误", "Something went wrong here; the log says what"),
 }  # fmt: skip

@@ -19,8 +19,10 @@ from celery_concurrency.config import (
 from celery_concurrency.confighistory import Version
 from celery_concurrency.limits import limit_problem
 from celery_concurrency.stats import DEFAULT_WINDOW
+from celery_concurrency.statshistory import DEFAULT_RESOLUTION
 from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.usage import LimitUsage, Usage
+from celery_concurrency.waiters import CURSOR as PLACE
 
 T = TypeVar("T")
 
@@ -109,6 +111,19 @@ class StatsQuery(BaseModel):
     window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
 
 
+class HistoryQuery(BaseModel):
+    """Which time is looked back on, and in which steps."""
+
+    resolution: Literal["1m", "5m", "1h"] = DEFAULT_RESOLUTION
+    window: Literal["1h", "24h"] = DEFAULT_WINDOW
+
+
+class MetricsQuery(BaseModel):
+    """Which limits are among the metrics."""
+
+    accounts: bool = False
+
+
 def _check_limit(limit: str) -> str:
     problem = limit_problem(limit)
     if problem:
@@ -124,6 +139,28 @@ class TokensQuery(BaseModel):
     )
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
+
+
+class WaitingQuery(BaseModel):
+    """Whose waiters, and which page of them; all, and the first, where it does not say."""
+
+    limit: Annotated[str, AfterValidator(_check_limit)] = Field(
+        default="", json_schema_extra=_without_default
+    )
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
+    cursor: str = Field(default="", pattern=f"^{PLACE}$", json_schema_extra=_without_default)
+
+
+class CancelQuery(BaseModel):
+    """Whose waiters."""
+
+    limit: Annotated[str, AfterValidator(_check_limit)]
+
+
+class Cancelled(BaseModel):
+    """How many tasks were cancelled."""
+
+    cancelled: int
 
 
 class UsageData(Usage):

@@ -92,7 +92,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     summary, _, more = inspect.cleandoc(route.view.__doc__ or "").partition("\n\n")
     answer: dict[str, Any] = {
         "description": "Done",
-        "content": {"application/json": {"schema": schemas[str(_answer(route))]}},
+        "content": {route.media_type: {"schema": schemas[str(_answer(route))]}},
     }
     if route.versioned:
         etag = {"description": "The configuration's version.", "required": True, "schema": _TEXT}
@@ -121,7 +121,12 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     if route.query is not None:
         schema = route.query.model_json_schema()
         parameters += [
-            {"name": name, "in": "query", "schema": inner}
+            {
+                "name": name,
+                "in": "query",
+                "required": name in schema.get("required", ()),
+                "schema": inner,
+            }
             for name, inner in schema["properties"].items()
         ]
     if route.method not in SAFE_METHODS:

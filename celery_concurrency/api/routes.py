@@ -37,6 +37,7 @@ class Route:
         versioned: it answers with an ETag, and where it changes something minds If-Match.
         refusals: statuses of its errors, beside those that follow from the above.
         enveloped: its answer is in the envelope; else ``data`` is the whole of it.
+        media_type: of its answer, where that is no JSON.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Route:
     versioned: bool = False
     refusals: tuple[int, ...] = ()
     enveloped: bool = True
+    media_type: str = "application/json"
 
     def arguments(self) -> dict[str, Any]:
         """Return what the view is given of this request, checked as far as can be here.

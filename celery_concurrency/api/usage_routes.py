@@ -5,9 +5,10 @@ from __future__ import annotations
 from flask import Response
 
 from celery_concurrency.api.envelope import success
-from celery_concurrency.api.models import StatsQuery, UsageData
+from celery_concurrency.api.models import HistoryQuery, StatsQuery, UsageData
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.statshistory import StatsHistory, read_stats_history
 
 routes = Routes()
 
@@ -22,3 +23,14 @@ def get_usage(limiter: Limiter) -> Response:
 def get_stats(limiter: Limiter, query: StatsQuery) -> Response:
     """Return how often tokens were acquired and released, within a window."""
     return success(limiter.stats.window(query.window))
+
+
+@routes.add("GET", "/stats/history", data=StatsHistory, query=HistoryQuery)
+def get_stats_history(limiter: Limiter, query: HistoryQuery) -> Response:
+    """Return the statistics interval by interval: counters, and how long runs waited and held.
+
+    How long they waited and held is kept for each five minutes, so at a resolution of 1m
+    there are only counters.
+    """
+    found = read_stats_history(limiter.redis, limiter.prefix, query.resolution, query.window)
+    return success(found.model_dump())

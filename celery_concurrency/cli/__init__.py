@@ -10,7 +10,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, looking, pausing, serve, tokens
+from celery_concurrency.cli import config, looking, monitor, pausing, serve, tokens, waiting
 
 
 @click.group(name="concurrency")
@@ -28,6 +28,10 @@ for command in (
     pausing.resume,
     tokens.tokens,
     tokens.release,
+    waiting.waiting,
+    waiting.cancel,
+    waiting.drain,
+    monitor.monitor,
     serve.serve,
 ):
     concurrency.add_command(command)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import click
 from celery import Celery
 
 from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import print_json, print_problem, print_table
+from celery_concurrency.cli.output import (
+    allowed,
+    local_time,
+    print_json,
+    print_problem,
+    print_table,
+)
+from celery_concurrency.limits import GLOBAL
 from celery_concurrency.stats import DEFAULT_WINDOW, WINDOWS
-from celery_concurrency.usage import LimitUsage, Usage
+from celery_concurrency.statshistory import (
+    DEFAULT_RESOLUTION,
+    RESOLUTIONS,
+    Point,
+    read_stats_history,
+)
+from celery_concurrency.usage import Usage
 
 
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run in each limit, beside what it allows."""
+    """Show how many tasks run in each limit and wait for it, beside what it allows."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(("limit", "current", "max"), _usage_rows(found))
+        print_table(("limit", "current", "max", "waiting"), _usage_rows(found))
     print_problem(found.config_problem)
 
 
@@ -34,27 +48,55 @@ def usage(app: Celery, as_json: bool) -> None:
     show_default=True,
     help="The time that is looked back on.",
 )
+@click.option("--history", is_flag=True, help="Show it interval by interval.")
+@click.option(
+    "--resolution",
+    type=click.Choice(list(RESOLUTIONS)),
+    default=DEFAULT_RESOLUTION,
+    show_default=True,
+    help="Of the history; how long runs waited and held is kept for each 5m.",
+)
 @json_option
-def stats(app: Celery, window: str, as_json: bool) -> None:
+def stats(app: Celery, window: str, history: bool, resolution: str, as_json: bool) -> None:
     """Show how often tokens were acquired and released."""
-    counters = limiter_of(app).stats.window(window)
+    limiter = limiter_of(app)
+    if history:
+        if WINDOWS[window] is None:
+            raise click.UsageError("--history looks back on a time that has a beginning: 1h or 24h")
+        found = read_stats_history(limiter.redis, limiter.prefix, resolution, window)
+        if as_json:
+            print_json(found.model_dump())
+        else:
+            print_table(_HISTORY_HEAD, map(_history_row, found.points))
+        return
+    counters = limiter.stats.window(window)
     if as_json:
         print_json(counters)
     else:
         print_table(("counter", window), sorted(counters.items()))
 
 
-def _usage_rows(found: Usage) -> Iterable[tuple[str, str, str]]:
-    def row(name: str, limit: LimitUsage) -> tuple[str, str, str]:
-        most = str(limit.max) if limit.max else "unlimited"
-        return name, str(limit.current), f"{most} (paused)" if limit.paused else most
+_HISTORY_HEAD: Final = (
+    *("from", "acquired", "released", "denied"),
+    *("wait p50", "p95", "p99", "hold p50", "p95", "p99"),
+)
 
-    yield row("global", found.global_)
-    for dimension, limits in (
-        ("platform", found.platforms),
-        ("task_type", found.task_types),
-        ("account", found.accounts),
-        *found.dimensions.items(),
-    ):
-        for name, limit in sorted(limits.items()):
-            yield row(f"{dimension}:{name}", limit)
+
+def _history_row(point: Point) -> tuple[str, ...]:
+    """Return what one line says: of all runs, whatever their limits."""
+    counted = (point.counters.get(f"{what}:total", 0) for what in _HISTORY_HEAD[1:4])
+    times = (by_limit.get(GLOBAL) for by_limit in (point.wait, point.hold))
+    return (
+        local_time(point.at),
+        *map(str, counted),
+        *(
+            f"{seconds:.3g} s" if one else "-"
+            for one in times
+            for seconds in ((one.p50, one.p95, one.p99) if one else (0, 0, 0))
+        ),
+    )
+
+
+def _usage_rows(found: Usage) -> Iterable[tuple[str, int, str, int]]:
+    for name, limit in found.limits():
+        yield name, limit.current, allowed(limit.max, limit.paused), limit.waiting

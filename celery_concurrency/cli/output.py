@@ -30,6 +30,11 @@ def local_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def allowed(most: int, paused: bool) -> str:
+    """Return in words how many a limit allows."""
+    return f"{most or 'unlimited'}{' (paused)' if paused else ''}"
+
+
 def print_problem(problem: str | None) -> None:
     """Say on stderr what is wrong with a configuration written by hand."""
     if problem:

@@ -15,15 +15,9 @@ import click
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, Processes
 from celery_concurrency.demo.server import Server
+from celery_concurrency.demo.session import Session
+from celery_concurrency.demo.view import open_view
 from celery_concurrency.errors import ConcurrencyError
-
-try:
-    from celery_concurrency.demo.session import Session
-    from celery_concurrency.demo.view import open_view
-except ModuleNotFoundError as exc:
-    if (exc.name or "").partition(".")[0] != "rich":
-        raise
-    sys.exit("demo: rich is missing; install the extra: pip install 'celery-concurrency[demo]'")
 
 WELCOME = """\
 server   {redis}, embedded

@@ -11,7 +11,8 @@
 --        9 seconds for which a second copy of a parked message is known
 --        10 seconds after which the token is taken back if nobody renews it, '' for
 --          those of its expiry
---        11 '1' to be counted whether there is room or not: the run has begun
+--        11 the group that its message waited in, where that is another one; else ''
+--        12 '1' to be counted whether there is room or not: the run has begun
 -- Reply  {'granted', expiry, fence}    the token is held until expiry; fence is a
 --                                      number that only grows
 --        {'denied', limit, held, max, place}  the first limit without room; max -1:
@@ -23,11 +24,13 @@
 --        {'done'}                      and has ended: this copy is one too many
 --        {'dimensions', names}         argument 2 is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit; nothing grows with holders, waiters or
+-- Cost   about 4 commands a limit, a denial one for each that is counted; nothing grows with holders, waiters or
 --        configuration, but for the logarithm in a sorted set.
 -- Again  a second copy finds the token held and repeats the grant; one that comes
 --        after the run was given up or expired finds the mark that release and
---        sweep leave; a denial leaves nothing but a number used up.
+--        sweep leave; a denial leaves nothing but a number used up, gives up a
+--        reservation that is of no use to anybody, and is counted as often as it is
+--        answered.
 
 -- include common
 
@@ -66,10 +69,10 @@ if parked ~= '' then
   end
 end
 
--- Those who wait are ordered by priority, then by the time at which they asked. 43 bits
--- hold the milliseconds of some 270 years, so that rank and time fit a double exactly.
+-- Those who wait are ordered by priority, then by the time at which they asked: 43 bits
+-- for that, so that rank and time fit a double exactly.
 local function ordered(milliseconds)
-  return string.format('%.0f', tonumber(ARGV[6]) * 8796093022208 + milliseconds)
+  return string.format('%.0f', tonumber(ARGV[6]) * RANK + milliseconds)
 end
 
 -- Return the place of this run in that order, which nobody else has.
@@ -95,9 +98,15 @@ local function next_fence()
   return micros
 end
 
+-- Whether a limit is one of those that many groups share, as which room is handed over in steps.
+local function is_shared(limit)
+  return limit == 'global' or string.find(limit, 'platform:', 1, true) == 1
+    or string.find(limit, 'task_type:', 1, true) == 1
+end
+
 -- Return why the run has to wait: nil if it need not.
 local function refusal()
-  if ARGV[11] == '1' then
+  if ARGV[12] == '1' then
     return nil
   elseif time < tonumber(config[4]) then
     -- The data was lost: first those who live say what they hold.
@@ -106,6 +115,10 @@ local function refusal()
     return nil
   end
   local others = redis.call('EXISTS', GROUPS) == 1
+  -- Those who can go on are not all through: where they and this run count in a limit
+  -- together, its room is theirs.
+  local under_way = others and redis.call('EXISTS', prefix .. ':open') == 1
+  local in_steps
   for i, limit in ipairs(limits) do
     local max = tonumber(config[3 + 2 * i] or config[4 + 2 * i] or 0)
     if max ~= 0 then
@@ -115,7 +128,11 @@ local function refusal()
       if held >= max then
         return {'denied', limit, held, max, place()}
       end
+      in_steps = in_steps or (under_way and is_shared(limit) and limit)
     end
+  end
+  if in_steps then
+    return {'behind', in_steps, place()}
   end
   if others then
     for _, limit in ipairs(limits) do
@@ -131,7 +148,11 @@ local function refusal()
 end
 
 -- Whole seconds, rounded up: what redis-cli shows is what the seed's diagram shows.
-local expiry = math.ceil(time + tonumber(config[2]))
+local timeout = tonumber(config[2])
+if ARGV[10] ~= '' then
+  timeout = math.max(timeout, SHORTEST_LEASE)
+end
+local expiry = math.ceil(time + timeout)
 
 -- Take over the semaphores of a reservation of its group; true if there was one.
 local function take_reservation()
@@ -152,9 +173,37 @@ local function take_reservation()
   return true
 end
 
+-- Give up a reservation that is of no use: the user's dimensions have changed since its
+-- message waited. What it frees is for those who wait, this run among them.
+local function leave_reservation(waited_in)
+  local reserved = redis.call('ZRANGE', reserved_key(waited_in), 0, 0)[1]
+  if reserved then
+    redis.call('ZREM', reserved_key(waited_in), reserved)
+    for _, limit in ipairs(drop(reserved) or {}) do
+      if redis.call('EXISTS', prefix .. ':shut:' .. limit) == 1 then
+        redis.call('SADD', FREED, limit)
+      end
+    end
+  end
+end
+
+-- Count what became of this call: in all, by platform and by task type; never by account.
+local function count(what)
+  redis.call('HINCRBY', COUNTERS, what .. ':total', 1)
+  for _, limit in ipairs(limits) do
+    if string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1 then
+      redis.call('HINCRBY', COUNTERS, what .. ':' .. limit, 1)
+    end
+  end
+end
+
+if ARGV[11] ~= '' then
+  leave_reservation(ARGV[11])
+end
 if parked == '' or not take_reservation() then
   local refused = refusal()
   if refused then
+    count('denied')
     return refused
   end
   for _, limit in ipairs(limits) do
@@ -162,12 +211,7 @@ if parked == '' or not take_reservation() then
   end
 end
 
-redis.call('HINCRBY', COUNTERS, 'acquired:total', 1)
-for _, limit in ipairs(limits) do
-  if string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1 then
-    redis.call('HINCRBY', COUNTERS, 'acquired:' .. limit, 1)
-  end
-end
+count('acquired')
 local lease = expiry
 if ARGV[10] ~= '' then
   lease = string.format('%.6f', math.min(expiry, time + tonumber(ARGV[10])))

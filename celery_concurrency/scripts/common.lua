@@ -13,8 +13,19 @@ local GROUPS = prefix .. ':groups'
 local FREED = prefix .. ':freed'
 local COLLECTING = prefix .. ':collecting'
 local OUTBOX = prefix .. ':outbox'
+-- What is kept of runs that have ended, until somebody counts it (see tally); no more
+-- than so many, where nobody does.
+local ENDED, ENDED_KEPT = prefix .. ':stats:ended', 20000
 -- When the data here began: runs that are older than it may live and not be in it.
 local EPOCH = prefix .. ':epoch'
+
+-- The milliseconds of some 270 years: a place in the order of those who wait is a rank
+-- times this, and the time at which one asked.
+local RANK = 8796093022208
+
+-- No lease that somebody renews ends sooner, whatever `timeout` says: of beats that come
+-- once a second, some may be late.
+local SHORTEST_LEASE = 5
 
 -- How long a mark refuses late copies of a call: far beyond every try of a client.
 local MARK_SECONDS = 600
@@ -46,22 +57,34 @@ local function begun_key(parked)
 end
 
 -- Take a token out of each of its limits.
--- Reply: the limits as a list, and the JSON they were kept as; nil if nobody holds it.
+-- Reply: the limits as a list, and what was kept of it as far as an end needs that: the
+-- limits' JSON, when it asked, since when it held, its message's name; nil if nobody holds it.
 -- Cost: one removal a limit, of which a run has a handful.
 local function drop(token)
-  local json = redis.call('HGET', token_key(token), 'limits')
+  local kept = redis.call('HMGET', token_key(token), 'limits', 'asked', 'since', 'parked_as')
   redis.call('ZREM', LEASES, token)
-  if not json then
+  if not kept[1] then
     return nil
   end
-  local limits = cjson.decode(json)
+  local limits = cjson.decode(kept[1])
   for _, limit in ipairs(limits) do
     redis.call('ZREM', semaphore_key(limit), token)
   end
   -- Not the marks that refuse late calls.
   redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
     'reserved', 'parked_as')
-  return limits, json
+  return limits, { group = kept[1], asked = kept[2], since = kept[3], parked_as = kept[4] }
+end
+
+-- Leave a record of a run that ended, for those who count (see tally): when it asked,
+-- since when it held, the time, its limits. Nothing is computed here, as all runs pay for it.
+local function note_end(kept, time)
+  if kept.asked and kept.since then
+    local record = kept.asked .. ' ' .. kept.since .. ' ' .. time .. ' ' .. kept.group
+    if redis.call('RPUSH', ENDED, record) > ENDED_KEPT then
+      redis.call('LPOP', ENDED)
+    end
+  end
 end
 
 -- Leave a mark that refuses late calls of a token: `ended` and `taken` (back) every

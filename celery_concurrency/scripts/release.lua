@@ -4,8 +4,9 @@
 -- ARGV   1 token
 --        2 '1' to leave a mark: while it stands, an acquire of this token that
 --          arrives late is refused. Needed wherever a reply to that acquire may
---          never have been seen.
---        3 seconds for which a second copy of a parked message is known
+--          never have been seen. One that holds nothing leaves it always.
+--        3 seconds for which a second copy of a parked message is known, whose run has
+--          come to its end; '' where that has not, so that a copy runs
 --        4 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
@@ -17,15 +18,18 @@
 
 local token = ARGV[1]
 
-local parked_as = redis.call('HGET', token_key(token), 'parked_as')
-local limits = drop(token)
+local limits, kept = drop(token)
 if limits then
   redis.call('HINCRBY', COUNTERS, 'released:total', 1)
+  note_end(kept, now())
+  if kept.parked_as and ARGV[3] ~= '' then
+    redis.call('SET', begun_key(kept.parked_as), 'ended', 'EX', ARGV[3])
+  elseif kept.parked_as then
+    redis.call('DEL', begun_key(kept.parked_as))
+  end
 end
-if parked_as then
-  redis.call('SET', begun_key(parked_as), 'ended', 'EX', ARGV[3])
-end
-if ARGV[2] == '1' then
+-- A beat that comes after a loss of data would else bring back what has just ended.
+if ARGV[2] == '1' or not limits then
   mark(token, 'ended')
 end
 -- What comes below costs as much as all of this: most of the time nobody waits.

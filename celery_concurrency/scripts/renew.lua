@@ -7,7 +7,8 @@
 -- Reply  {epoch, verdict, verdict, ...}, one a token: its facts where it is held (as
 --        JSON, if the caller has none, else 'held'); 'lost' if it was taken back;
 --        'gone' if nobody holds it; {} where the configuration is not there yet
--- Cost   2 commands a token, and once in a third of its time one more a limit
+-- Cost   2 commands a token, and once in a third of its time one more a limit; each time
+--        where it has less than SHORTEST_LEASE left
 -- Again  a second copy renews what was just renewed, which costs a look. One that
 --        comes late finds the token given back, or renews what the next beat would.
 
@@ -19,6 +20,7 @@ local timeout = tonumber(redis.call('HGET', FLAT, 'timeout'))
 if not epoch or not timeout then
   return {}
 end
+timeout = math.max(timeout, SHORTEST_LEASE)
 local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
@@ -56,7 +58,7 @@ local function renew(token, known)
   local state = redis.call('HMGET', token_key(token), 'limits', 'taken', 'ended')
   if state[1] then
     local until_then = tonumber(redis.call('ZSCORE', LEASES, token) or 0)
-    if until_then - time < lease * 2 / 3 then
+    if until_then - time < math.max(lease * 2 / 3, SHORTEST_LEASE) then
       extend(token, cjson.decode(state[1]), false)
     end
     return known ~= '' and 'held' or facts_of(token)

@@ -23,7 +23,8 @@ local NEXT = prefix .. ':sweep:next'
 -- Until when nothing is taken back, after a time in which nobody could renew anything.
 local GRACE = prefix .. ':sweep:grace'
 -- So long without a sweep is such a time; and so long is waited then.
-local GAP, GRACE_SECONDS = 5, 5
+-- A lease that was renewed by the beat before has more left than such a time.
+local GAP, GRACE_SECONDS = 2, 5
 local CURSOR = prefix .. ':collecting:cursor'
 -- Of the holders of a limit, those are looked at that came or were renewed last.
 local HOLDERS = 8
@@ -50,13 +51,14 @@ local function take_back_tokens()
   local tokens = due(LEASES)
   for _, token in ipairs(tokens) do
     local reserved = redis.call('HGET', token_key(token), 'reserved')
-    local limits, group = drop(token)
+    local limits, kept = drop(token)
     if reserved then
-      redis.call('ZREM', reserved_key(group), token)
+      redis.call('ZREM', reserved_key(kept.group), token)
       redis.call('HINCRBY', COUNTERS, 'lapsed:total', 1)
     else
       mark(token, 'taken')
       redis.call('HINCRBY', COUNTERS, 'expired:total', 1)
+      note_end(kept or {}, time)
     end
     set_all_free(limits or {})
   end
@@ -112,7 +114,7 @@ local function choose()
   redis.call('DEL', CURSOR)
   for i = 1, #groups, 2 do
     local group, score = groups[i], tonumber(groups[i + 1])
-    local asked = score % 8796093022208 / 1000
+    local asked = score % RANK / 1000
     local waiter = asked + tonumber(ARGV[4]) < time and first(group_key(group))
     if waiter == nil then
       -- Somebody deleted its key by hand.

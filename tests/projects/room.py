@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from celery import Celery
 from celery.signals import celeryd_init
+from kombu import Queue
 from kombu.serialization import register
 from kombu.utils import json
 
@@ -29,6 +30,10 @@ app.conf.broker_connection_retry_on_startup = True
 app.conf.broker_transport_options = {
     "visibility_timeout": float(os.environ.get("VISIBILITY", "3600"))
 }
+if "KEYPREFIX" in os.environ:
+    app.conf.broker_transport_options["global_keyprefix"] = os.environ["KEYPREFIX"]
+    # A queue that goes if nobody uses it.
+    app.conf.task_queues = [Queue("celery", routing_key="celery", expires=600)]
 app.conf.accept_content = ["json", "reversed"]
 if "PREFETCH" in os.environ:
     app.conf.worker_prefetch_multiplier = int(os.environ["PREFETCH"])

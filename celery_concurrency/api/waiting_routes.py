@@ -1,0 +1,64 @@
+"""The routes of the waiting room: who waits, why, and cancelling it."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Response
+
+from celery_concurrency.api.caller import author
+from celery_concurrency.api.envelope import failure, success
+from celery_concurrency.api.models import Cancelled, CancelQuery, WaitingQuery
+from celery_concurrency.api.routes import Routes
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.waiters import WaitingPage, read_waiting
+from celery_concurrency.why import Explanation, explain
+
+logger = logging.getLogger(__name__)
+
+routes = Routes()
+
+
+@routes.add("GET", "/waiting", data=WaitingPage, query=WaitingQuery)
+def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
+    """Return who waits, by priority and then who asked first, a page at a time."""
+    config = limiter.config.sync().config
+    page = read_waiting(
+        limiter.redis, limiter.prefix, config, query.limit, query.count, query.cursor
+    )
+    return success(page.to_dict())
+
+
+@routes.add("GET", "/waiting/<path:task_id>", data=Explanation)
+def get_why(limiter: Limiter, task_id: str) -> Response:
+    """Return why a task waits: all of its limits, and who holds those that are full."""
+    config = limiter.config.sync().config
+    found = explain(limiter.redis, limiter.prefix, config, task_id)
+    return success(found.to_dict()) if found else failure(404, "not_waiting")
+
+
+@routes.add("DELETE", "/waiting/<path:task_id>", data=Cancelled)
+def cancel_waiting(limiter: Limiter, task_id: str) -> Response:
+    """Cancel a task that waits; a worker discards it as revoked.
+
+    One that was handed over is not waiting any more.
+    """
+    by = author()
+    if not limiter.waiting.cancel(task_id):
+        return failure(404, "not_waiting")
+    logger.warning("waiting task %s cancelled by %s", task_id, by.operator or "unknown")
+    return success({"cancelled": 1}, "cancelled")
+
+
+@routes.add("DELETE", "/waiting", data=Cancelled, query=CancelQuery)
+def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
+    """Cancel all tasks that wait now and count in a limit, in steps.
+
+    A failure on the way leaves those cancelled that were.
+    """
+    by = author()
+    cancelled = sum(limiter.waiting.cancel_limit(query.limit))
+    logger.warning(
+        "%d waiting tasks of %s cancelled by %s", cancelled, query.limit, by.operator or "unknown"
+    )
+    return success({"cancelled": cancelled}, "cancelled")

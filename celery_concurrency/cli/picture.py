@@ -1,0 +1,126 @@
+"""The picture that ``monitor`` draws in a terminal, in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import nlargest
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from celery_concurrency.cli.monitor import Moment
+from celery_concurrency.cli.output import allowed, local_time, printable
+from celery_concurrency.cli.why import in_words
+from celery_concurrency.usage import LimitUsage
+
+BAR_WIDTH: Final = 20
+#: Lines that are no rows of the three tables, and rows that each has at least.
+FRAME: Final = 13
+LEAST: Final = 3
+
+
+class Picture:
+    """Three tables: limits, who holds, who waits.
+
+    Args:
+        live: where they are drawn.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._last: Moment | None = None
+        self._characters = ("#", ".") if live.console.options.ascii_only else ("█", "░")
+
+    def show(self, moment: Moment) -> None:
+        """Draw a moment."""
+        self._last = moment
+        self._draw(moment, moment.usage.config_problem)
+
+    def fail(self, problem: str) -> None:
+        """Draw the last moment again, and why it is not newer."""
+        if self._last:
+            self._draw(self._last, problem)
+
+    def _draw(self, moment: Moment, problem: str | None) -> None:
+        rows = max(4 * LEAST, self._live.console.height - FRAME)
+        waiting = moment.usage.global_.waiting
+        parts: list[RenderableType] = [
+            Text(f"{moment.at:%Y-%m-%d %H:%M:%S}   end with Ctrl-C\n", style="dim"),
+            self._limits(moment, rows // 2),
+            _title(f"{moment.held} hold", moment.held, rows // 4),
+            _holders(moment, rows // 4),
+            _title(f"{waiting} wait", waiting, rows // 4),
+            _waiters(moment, rows // 4),
+        ]
+        if problem:
+            parts.append(Text(printable(problem), style="red"))
+        self._live.update(Group(*parts), refresh=True)
+
+    def _limits(self, moment: Moment, rows: int) -> Table:
+        limits = list(moment.usage.limits())
+        if len(limits) > rows:
+            busiest = nlargest(rows, limits, key=lambda one: (one[1].waiting, one[1].current))
+            limits = [one for one in limits if one in busiest]
+        table = _table("limit", "in use", "current", "max", "waiting")
+        for name, limit in limits:
+            _add(
+                table, name, _bar(limit, self._characters), limit.current,
+                allowed(limit.max, limit.paused), limit.waiting or "",
+            )  # fmt: skip
+        return table
+
+
+@contextmanager
+def open_picture() -> Iterator[Picture]:
+    """Return a picture on standard output; the last one stays."""
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield Picture(live)
+
+
+def _title(text: str, total: int, rows: int) -> Text:
+    more = f", {rows} of them shown" if total > rows else ""
+    return Text(f"\n{text}{more}", style="bold")
+
+
+def _holders(moment: Moment, rows: int) -> Table:
+    table = _table("task id", "task", "worker", "since", "limits")
+    for one in moment.holders[:rows]:
+        _add(
+            table, one.task_id, one.task or ("(reserved)" if one.reserved else "-"),
+            one.worker or "-", local_time(one.since) if one.since else "-", " ".join(one.limits),
+        )  # fmt: skip
+    return table
+
+
+def _waiters(moment: Moment, rows: int) -> Table:
+    table = _table("task id", "task", "waits", "as")
+    for one in moment.waiting[:rows]:
+        seconds = max(0, time.time() - one.since)
+        _add(table, one.task_id, one.task or "-", f"{seconds:.0f} s", in_words(one.blocked_by))
+    return table
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for head in heads:
+        table.add_column(head, no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _add(table: Table, *cells: object) -> None:
+    # Texts of ours or anyone's, without rich's markup.
+    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
+
+
+def _bar(limit: LimitUsage, characters: tuple[str, str]) -> Text:
+    if not limit.max:
+        return Text("")
+    over, full = limit.current > limit.max, limit.current == limit.max
+    used = BAR_WIDTH * min(limit.current, limit.max) // limit.max
+    style = "red" if over else "yellow" if full else "green"
+    return Text.assemble((used * characters[0], style), ((BAR_WIDTH - used) * characters[1], "dim"))

@@ -1,0 +1,123 @@
+"""Commands for the waiting room: who waits and why, cancelling, and emptying it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from celery import Celery
+
+from celery_concurrency.apps import limiter_of, settings_of
+from celery_concurrency.cli.command import command, json_option
+from celery_concurrency.cli.output import local_time, print_json, print_table, printable
+from celery_concurrency.cli.why import in_words, show_why
+from celery_concurrency.connection import asking
+from celery_concurrency.counting import count_waiting
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limits import GLOBAL, limit_problem
+from celery_concurrency.tokens import DEFAULT_COUNT, MAX_COUNT
+from celery_concurrency.waiters import Waiting, read_waiting
+
+
+@command()
+@click.argument("task_id", metavar="[ID]", default="")
+@click.option("--limit", default="", help="Only those that count in this limit: platform:douyin.")
+@click.option(
+    "--count", type=click.IntRange(1), default=DEFAULT_COUNT, show_default=True,
+    help="How many are shown.",
+)  # fmt: skip
+@json_option
+def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
+    """Show who waits, in order; or why the task ID does."""
+    limiter = limiter_of(app)
+    if task_id:
+        show_why(limiter, task_id, as_json)
+        return
+    problem = limit_problem(limit) if limit else None
+    if problem:
+        raise click.ClickException(printable(problem))
+    total, waiters = _read(limiter, limit, count)
+    if as_json:
+        print_json({"waiting": [one.to_dict() for one in waiters], "total": total})
+        return
+    print_table(
+        ("task id", "task", "since", "position", "waits as", "limits"),
+        (
+            (
+                one.task_id,
+                one.task or "-",
+                local_time(one.since),
+                one.position,
+                in_words(one.blocked_by),
+                " ".join(one.limits),
+            )
+            for one in waiters
+        ),
+    )
+    if total > len(waiters):
+        click.echo(f"{total} wait in all; --count shows more", err=True)
+
+
+@command()
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
+    """Cancel tasks that wait (see waiting); workers discard them as revoked."""
+    room = limiter_of(app).waiting
+    missing = []
+    for task_id in task_ids:
+        if room.cancel(task_id):
+            click.echo(printable(f"cancelled {task_id}"))
+        else:
+            missing.append(task_id)
+    if missing:
+        raise click.ClickException(
+            printable(f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does")
+        )
+
+
+@command()
+def drain(app: Celery) -> None:
+    """Give all tasks that wait back to the broker, where they stand in their queues again.
+
+    Workers that hand off (concurrency_waiting auto or handoff) park them again. So first
+    set concurrency_waiting = "retry" and restart the workers.
+    """
+    limiter = limiter_of(app)
+    mode = settings_of(app).waiting
+    if mode != "retry":
+        click.echo(
+            f"warning: concurrency_waiting is {mode!r} here, and workers that hand off park them "
+            "again: set it to 'retry' and restart the workers first",
+            err=True,
+        )
+    total, given = _total(limiter), 0
+    with click.progressbar(length=total, label="giving back", file=sys.stderr) as bar:
+        for count in limiter.waiting.drain():
+            given += count
+            bar.update(count)
+            if given >= total:  # of those who are parked again there is no end
+                break
+    click.echo(f"{given} given back to the broker")
+    left = _total(limiter)
+    if left:
+        click.echo(f"{left} wait again or are new", err=True)
+
+
+def _total(limiter: Limiter) -> int:
+    with asking():
+        return count_waiting(limiter.redis, limiter.prefix)[GLOBAL]
+
+
+def _read(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]:
+    """Return how many wait in all, and the first of them."""
+    config = limiter.config.sync().config
+    cursor: str | None = ""
+    total: int = 0
+    waiters: list[Waiting] = []
+    while cursor is not None and len(waiters) < count:
+        some = min(count - len(waiters), MAX_COUNT)
+        page = read_waiting(limiter.redis, limiter.prefix, config, limit, some, cursor)
+        waiters += page.waiting
+        total = page.total or total
+        cursor = page.next
+    return total, waiters

@@ -1,0 +1,94 @@
+"""How ``waiting ID`` says why a task waits, in plain words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import click
+
+from celery_concurrency.blocking import Blocked
+from celery_concurrency.cli.output import allowed, local_time, print_json, print_table, printable
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.why import Explanation, LimitOfWaiter, explain, find_runs
+
+
+def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
+    """Print why a task waits.
+
+    Raises:
+        ClickException: it does not; says what it does.
+        LimiterUnavailable: Redis can't be asked.
+    """
+    config = limiter.config.sync().config
+    found = explain(limiter.redis, limiter.prefix, config, task_id)
+    if found is None:
+        raise click.ClickException(printable(_why_not(limiter, task_id)))
+    if as_json:
+        print_json(found.to_dict())
+        return
+    click.echo(printable(_sentence(found)))
+    print_table(
+        ("limit", "current", "max", ""),
+        (
+            (one.limit, one.current, allowed(one.max, one.paused), "full" if one.full else "")
+            for one in found.limits
+        ),
+    )
+    for limit in found.limits:
+        for line in _holders(limit):
+            click.echo(printable(f"{limit.limit} is held by {line}"))
+
+
+def _holders(limit: LimitOfWaiter) -> Iterator[str]:
+    """Return who holds a limit that is full, each in words."""
+    for one in limit.holders:
+        what = one.task or ("reserved for it" if one.reserved else "no record of it")
+        since = f" since {local_time(one.since)}" if one.since else ""
+        yield f"{one.token}: {what}{_place(one.worker)}{since}"
+    more = limit.current - limit.kept - len(limit.holders)
+    if limit.full and more > 0:
+        yield f"{more} more; tokens --limit {limit.limit} lists them"
+    if limit.kept:
+        yield "the room that is kept for one that was passed over for long"
+
+
+def _sentence(found: Explanation) -> str:
+    name = f"{found.task_id} ({found.task})" if found.task else found.task_id
+    if found.blocked_by is None:
+        return (
+            f"{name} was handed room and is back in its queue: it begins when a worker takes it, "
+            f"by {local_time(found.reserved_until or 0)}"
+        )
+    return (
+        f"{name} waits since {local_time(found.since)} "
+        f"({max(0, time.time() - found.since):.0f} s): {in_words(found.blocked_by)}; "
+        f"it is number {found.position} of those with the same limits"
+    )
+
+
+def _place(worker: str | None) -> str:
+    return f" on {worker}" if worker else ""
+
+
+def _why_not(limiter: Limiter, task_id: str) -> str:
+    """Return what there is to say of a task that does not wait."""
+    for run in find_runs(limiter.redis, limiter.prefix, task_id):
+        since = f" since {local_time(run.since)}" if run.since else ""
+        return f"{task_id} does not wait: it runs{_place(run.worker)}{since}, as {run.token}"
+    return (
+        f"{task_id} does not wait here: it is done, or in its queue, or asks again by countdown "
+        "(concurrency_waiting retry)"
+    )
+
+
+def in_words(blocked: Blocked) -> str:
+    """Return why somebody waits."""
+    counts = f"{blocked.current} of {blocked.max}"
+    return {
+        "full": f"{blocked.limit} is full ({counts})",
+        "paused": f"{blocked.limit} is paused",
+        "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
+        "behind": "others with the same limits come first",
+        "next": "it comes next",
+    }[blocked.reason]

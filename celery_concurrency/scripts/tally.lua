@@ -1,0 +1,83 @@
+-- tally: count the records that ended runs left, how long each waited and held, in histograms.
+--
+-- KEYS   1 the prefix
+-- ARGV   1 how many records at most   2 seconds of an interval that has a hash of its own
+--        3 seconds for which such a hash is kept after its interval
+--        4.. upper bounds of the buckets in milliseconds, ascending
+-- Reply  how many were counted
+-- Cost   one write a field that changes: at most one a bucket, two kinds, a limit of
+--        those records that is counted; and a reading of each record
+-- Again  a record is taken out and counted in the same call, so that none is counted
+--        twice; a second copy counts the next ones, which were due as well.
+--
+-- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were in that
+-- bucket alone, and the sum of their milliseconds. Accounts are never counted, and of
+-- the user's own dimensions only limits that the configuration names: these are few.
+
+-- include common
+
+local TOTAL = prefix .. ':stats:times'
+local bounds = {}
+for i = 4, #ARGV do
+  bounds[#bounds + 1] = tonumber(ARGV[i])
+end
+
+local function bucket_of(milliseconds)
+  for i, bound in ipairs(bounds) do
+    if milliseconds <= bound then
+      return ARGV[3 + i]
+    end
+  end
+  return 'inf'
+end
+
+local known = { global = true }
+local function is_counted(limit)
+  if known[limit] == nil then
+    local dimension = string.match(limit, '^[^:]*')
+    known[limit] = dimension == 'platform' or dimension == 'task_type'
+      or (dimension ~= 'account' and redis.call('HEXISTS', FLAT, limit) == 1)
+  end
+  return known[limit]
+end
+
+local sums = {}
+local function add(field, amount)
+  sums[field] = (sums[field] or 0) + amount
+end
+
+local function count(asked, since, ended, group)
+  local waited = math.max(0, math.floor(since * 1000) - asked % RANK)
+  local held = math.max(0, math.floor((ended - since) * 1000))
+  local wait_field, hold_field = 'wait ' .. bucket_of(waited) .. ' ', 'hold ' .. bucket_of(held) .. ' '
+  for _, limit in ipairs(cjson.decode(group)) do
+    if is_counted(limit) then
+      add(wait_field .. limit, 1)
+      add('wait sum ' .. limit, waited)
+      add(hold_field .. limit, 1)
+      add('hold sum ' .. limit, held)
+    end
+  end
+end
+
+local records = redis.call('LPOP', ENDED, ARGV[1]) or {}
+for _, record in ipairs(records) do
+  local asked, since, ended, group = string.match(record, '^(%S+) (%S+) (%S+) (.*)$')
+  if asked then
+    count(tonumber(asked), tonumber(since), tonumber(ended), group)
+  end
+end
+if #records == 0 then
+  return 0
+end
+
+local seconds = tonumber(ARGV[2])
+local start = math.floor(now() / seconds) * seconds
+local interval = string.format('%s:%.0f', TOTAL, start)
+for field, sum in pairs(sums) do
+  local amount = string.format('%.0f', sum)
+  redis.call('HINCRBY', TOTAL, field, amount)
+  redis.call('HINCRBY', interval, field, amount)
+end
+redis.call('EXPIREAT', interval, string.format('%.0f', start + seconds + tonumber(ARGV[3])))
+return #records

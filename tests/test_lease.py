@@ -1,0 +1,171 @@
+"""Promises 4 and 7 on the limiter's floor: leases, beats, sweeps, and a loss of data."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from billiard.exceptions import WorkerLostError
+
+from celery_concurrency import calling, heartbeat
+from celery_concurrency.connection import connect
+from celery_concurrency.demo.server import Server
+from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
+from celery_concurrency.gate import TOKEN
+from celery_concurrency.heartbeat import Heartbeat
+from celery_concurrency.lease import Lease
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Granted
+from celery_concurrency.worker import Ticker
+from tests.workers import settle, wait_for
+
+LEASES = "concurrency:leases"
+ACCOUNT = "concurrency:semaphore:account:a"
+
+
+def granted(limiter, token="task:1", lease=30.0):
+    answer = limiter.try_acquire(token, {"account": "a"}, lease=lease)
+    assert isinstance(answer, Granted)
+    return answer
+
+
+def left(redis, token="task:1"):
+    """Return for how many seconds a token lasts if nobody renews it."""
+    seconds, micros = redis.time()
+    return redis.zscore(LEASES, token) - seconds - micros / 1e6
+
+
+def test_a_timeout_shorter_than_the_beats_ends_no_living_run(limiter, redis):
+    limiter.config.update({"timeout": 1})
+    granted(limiter)
+    assert left(redis) > 4
+    for _ in range(2):
+        limiter.leases.beat({"task:1"}, 30)
+        assert left(redis) > 4
+
+
+def test_each_beat_renews_a_short_lease(limiter, redis):
+    """Else one that misses a beat or two has nothing left."""
+    granted(limiter, lease=5)
+    before = left(redis)
+    wait_for(lambda: left(redis) < before - 0.2)
+    limiter.leases.beat({"task:1"}, 5)
+    assert left(redis) > before - 0.2
+
+
+def test_after_some_seconds_without_a_sweep_nothing_is_taken_back(limiter, redis):
+    """In that time nobody could renew anything; those who live come first."""
+    granted(limiter)
+    seconds, _ = redis.time()
+    redis.zadd(LEASES, {"task:1": 1})
+    redis.set("concurrency:sweep:next", seconds - 3)
+    assert limiter.waiting.sweep() == 0
+    assert limiter.leases.beat({"task:1"}, 30) == set()
+    assert redis.zrange(ACCOUNT, 0, -1) == ["task:1"]
+
+
+def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
+    lease = Lease.of(granted(limiter), limiter.redis, "concurrency", 30)
+    limiter.leases.beat({"task:1"}, 30)
+    assert lease.lost is False
+    redis.flushall()
+    assert lease.lost is False
+    limiter.config.sync()
+    assert lease.lost is False
+    limiter.leases.beat({"task:1"}, 30)
+    assert redis.zrange(ACCOUNT, 0, -1) == ["task:1"]
+    redis.flushall()
+    limiter.config.sync()
+    settle(redis)
+    redis.hset("concurrency:config:flat", "opens", 1)
+    assert lease.lost is True
+
+
+def test_one_who_waits_outside_of_tasks_asks_anew_after_a_loss_of_data(limiter, redis, monkeypatch):
+    monkeypatch.setattr(calling, "STAY_SECONDS", 1)
+    done = threading.Event()
+
+    def call():
+        with limiter.acquire(account="a"):
+            done.set()
+
+    with limiter.acquire(account="a"):
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        wait_for(lambda: redis.exists("concurrency:groups"))
+        redis.flushall()
+        settle(redis)
+    assert done.wait(20)
+    thread.join(20)
+
+
+def test_a_run_that_began_without_redis_is_counted_however_long_that_is_away():
+    """Also where the first tries to count it find Redis away still."""
+    with Server() as server:
+        client = connect(server.url())
+        settle(client)
+        limiter = Limiter(client)
+        limiter.config.sync()
+        server.kill()
+        with pytest.raises(LimiterUnavailable):
+            limiter.try_acquire("task:1", {"account": "a"})
+        limiter.count_later("task:1", {"account": "a"}, lease=30)
+        tried = time.monotonic()
+        wait_for(lambda: time.monotonic() - tried > 2.5)
+        server.start()
+        wait_for(lambda: client.zrange(ACCOUNT, 0, -1) == [b"task:1"], timeout=20)
+        limiter.release("task:1")
+        assert not client.exists(ACCOUNT)
+        client.close()
+
+
+class Beats:
+    """A limiter that notes what it is asked to release."""
+
+    def __init__(self):
+        self.released = []
+
+    def release(self, token):
+        self.released.append(token)
+        return True
+
+
+@pytest.fixture
+def beats(monkeypatch):
+    limiter = Beats()
+    active = []
+    state = SimpleNamespace(active_requests=SimpleNamespace(data=active))
+    monkeypatch.setattr(heartbeat, "worker_state", state)
+    beats = Heartbeat(limiter, 30)
+    beats.limiter = limiter
+    return beats
+
+
+class Request:
+    def __init__(self, token, pid):
+        self.id = "task"
+        self.worker_pid = pid
+        self.request_dict = {TOKEN: token}
+
+
+def test_a_redelivered_task_is_not_taken_for_its_run_that_died(beats):
+    """It has the same id, is another run, and stands in front of its child just now."""
+    no_process = 2**22 + 1
+    died, lives = Request("task:died", no_process), Request("task:lives", None)
+    for request in (died, lives):
+        beats.on_received(request)
+    beats.on_failure(task_id="task", exception=WorkerLostError())
+    beats.look()
+    assert beats.limiter.released == ["task:died"]
+
+
+def test_what_fails_in_a_tick_stops_no_beat(limiter, monkeypatch):
+    beats = []
+    monkeypatch.setattr(limiter.config, "sync", lambda: (_ for _ in ()).throw(ConfigConflict()))
+    one = SimpleNamespace(beat=lambda: beats.append(1))
+    ticker = Ticker(limiter, one, greet=lambda: {}["no such thing"])
+    ticker.tick()
+    ticker.tick()
+    assert beats == [1, 1]
