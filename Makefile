@@ -11,12 +11,14 @@ ARGS ?=
 PROMISES_STEPS ?= 1000000
 # make bench SHORT=1 takes a minute.
 SHORT ?=
+# make compat FULL=1 runs the whole suite for each Celery.
+FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test promises bench lint types clean
+.PHONY: help demo test promises bench lint types dist compat compat-short clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,5 +46,14 @@ lint: $(READY) ## ruff: style and order
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 
+dist: $(READY) ## wheel and sdist, checked, and a task run on the wheel
+	$(BIN)/python -m tools.dist
+
+compat: $(READY) ## the suite's core on each Celery, server, pool and broker (FULL=1: all of it)
+	$(BIN)/python -m tools.compat $(if $(FULL),--full)
+
+compat-short: $(READY) ## a handful of tests on the oldest Celery
+	$(BIN)/python -m tools.compat --short
+
 clean: ## remove what the commands above made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

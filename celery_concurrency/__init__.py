@@ -2,20 +2,28 @@
 
 Put ``celery_concurrency.signals`` into Celery's ``imports`` and tag tasks with
 headers; the limits are changed at run time over HTTP or the command line.
+
+Importing this package imports nothing else until a name of it is asked for: the
+limiter can be used without Celery, and pytest loads our plugin in projects that
+don't use it.
 """
 
-from celery_concurrency.errors import (
-    ConcurrencyError,
-    ConfigConflict,
-    ImproperlyConfigured,
-    InvalidConfig,
-    InvalidTag,
-    LimiterUnavailable,
-    LimitReached,
-)
-from celery_concurrency.gate import current_lease
-from celery_concurrency.lease import Lease
-from celery_concurrency.task import ConcurrencyTask
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_concurrency.errors import (
+        ConcurrencyError,
+        ConfigConflict,
+        ImproperlyConfigured,
+        InvalidConfig,
+        InvalidTag,
+        LimiterUnavailable,
+        LimitReached,
+    )
+    from celery_concurrency.gate import current_lease
+    from celery_concurrency.lease import Lease
+    from celery_concurrency.task import ConcurrencyTask
 
 __all__ = [
     "ConcurrencyError",
@@ -29,3 +37,14 @@ __all__ = [
     "LimiterUnavailable",
     "current_lease",
 ]
+
+#: Where those live that are no error.
+_HOMES = {"ConcurrencyTask": "task", "Lease": "lease", "current_lease": "gate"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

@@ -44,6 +44,13 @@ def limiter_of(app: Celery) -> Limiter:
     return limiter
 
 
+def forget(app: Celery) -> None:
+    """Read an app's settings anew when they are needed next; for tests."""
+    app = _real(app)
+    _settings.pop(app, None)
+    _limiters.pop(app, None)
+
+
 def _make_limiter(app: Any) -> Limiter:
     settings = settings_of(app)
     # The limiter must not keep alive the app that it is kept for.

@@ -67,6 +67,11 @@ def waiting_of(app: Any) -> Waiting:
     return waiting
 
 
+def forget(app: Any) -> None:
+    """Find out anew when it is needed next; for tests."""
+    _known.pop(app, None)
+
+
 def _find_out(app: Any) -> Waiting:
     wanted = settings_of(app).waiting
     if wanted == "retry":
@@ -148,6 +153,8 @@ def _expiry_of(app: Any, channel: Any, name: str) -> int | None:
 
     A channel knows it of queues that were declared on it, which this one may not be.
     """
+    if not hasattr(channel, "_expires"):
+        return None  # before kombu 5.7 no Redis queue expired, whatever its arguments say
     queue = app.amqp.queues.get(name)
     if queue is None:
         return channel._expires.get(name)  # type: ignore[no-any-return]  # kombu

@@ -1,0 +1,45 @@
+"""Fixtures for the tests of the user's own tasks; pytest finds them by itself.
+
+pytest loads this module in every project of an environment, so nothing else is
+imported before a test asks for a fixture. What the fixtures do is in ``testing.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from celery_concurrency.testing import Concurrency
+
+
+@pytest.fixture(scope="session")
+def celery_concurrency_redis_url() -> Iterator[str]:
+    """The URL of an embedded server; override it in your conftest.py to use one of yours.
+
+    Only keys under a prefix of the test's own are written there, and taken away.
+    """
+    from celery_concurrency.demo.server import Server  # noqa: PLC0415 - see above
+
+    with Server() as server:
+        yield server.url()
+
+
+@pytest.fixture
+def celery_concurrency(celery_concurrency_redis_url: str) -> Iterator[Concurrency]:
+    """Limits of this test alone: hold them, ask what would wait, gate an app's tasks."""
+    from celery_concurrency.testing import Concurrency  # noqa: PLC0415 - see above
+
+    with Concurrency(celery_concurrency_redis_url) as concurrency:
+        yield concurrency
+
+
+@pytest.fixture
+def celery_concurrency_off() -> Iterator[None]:
+    """No task of this process is gated in this test, and none needs a limiter."""
+    from celery_concurrency.testing import gating_off  # noqa: PLC0415 - see above
+
+    with gating_off():
+        yield

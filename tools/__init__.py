@@ -1,0 +1,1 @@
+"""The maintainers' programs behind the Makefile; no part of what is installed."""
