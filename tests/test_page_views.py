@@ -162,6 +162,16 @@ def test_who_waits_in_which_order_for_what(desk, limiter, redis):
     expect(view.locator("#waiting-total")).to_have_text(f"{len(waiting)} in all")
 
 
+def test_several_messages_of_one_task(desk, limiter):
+    holder = hold(limiter, "other", {"account": "a"})
+    for retries in range(3):
+        park(limiter, "task", {"account": "a"}, retries=retries)
+    rows = desk.open("waiting").locator("#waiting-rows tr")
+    expect(rows.locator("td.number")).to_have_text(["1", "2", "3"])
+    limiter.release(holder)
+    expect(rows.locator("td.number")).to_have_text(["1", "2"])
+
+
 def test_why_a_task_waits_in_two_clicks(desk, limiter, redis):
     scenes.busy(limiter)
     desk.open()
@@ -187,8 +197,9 @@ def test_asking_by_a_tasks_id(desk, limiter):
     view.get_by_label("Task id").fill("wait-paused")
     view.get_by_role("button", name="Why does it wait?").click()
     expect(desk.view("why")).to_contain_text("It waits: platform:kuaishou is paused.")
-    desk.page.goto(f"{desk.address}#why/nobody")
-    expect(desk.view("why")).to_contain_text("This task does not wait")
+    for nobody in ("nobody", "100%"):
+        desk.page.goto(f"{desk.address}#why/{nobody}")
+        expect(desk.view("why")).to_contain_text(re.compile(f"{nobody} *This task does not wait"))
     desk.forgive("404")
 
 

@@ -41,12 +41,13 @@ export function keepRows(parent, items, key, make) {
   const old = new Map();
   for (const row of [...parent.children]) {
     if (row.key === undefined) continue; // the table's head
-    if (keys.has(row.key)) old.set(row.key, row);
+    if (keys.has(row.key) && !old.has(row.key)) old.set(row.key, row);
     else row.remove();
   }
   let place = [...parent.children].find((row) => row.key !== undefined) ?? null;
   for (const item of items) {
     const row = old.get(key(item)) ?? Object.assign(make(item), { key: key(item) });
+    old.delete(row.key); // another of the same key gets a row of its own
     row.show(item);
     if (row === place) place = row.nextElementSibling;
     else parent.insertBefore(row, place);

@@ -89,9 +89,18 @@ function signIn() {
   byId("access-token").focus();
 }
 
+/** Return what is meant by the address's end, which people may have typed. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  here = { name: name in VIEWS ? name : "limits", argument: decodeURIComponent(rest.join("/")) };
+  here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
   const tab = here.name === "why" ? "waiting" : here.name;
   for (const link of document.querySelectorAll("nav.views a")) {
     if (link.hash === `#${tab}`) link.setAttribute("aria-current", "page");

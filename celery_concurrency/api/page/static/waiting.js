@@ -34,9 +34,12 @@ export const waiting = {
     shown(byId("waiting-table"), some);
     shown(byId("waiting-note"), some);
     shown(byId("waiting-none"), !some);
-    keepRows(byId("waiting-rows"), answer.waiting, (one) => one.task_id, makeRow);
+    keepRows(byId("waiting-rows"), answer.waiting, keyOf, makeRow);
   },
 };
+
+// Several messages of one task may wait.
+const keyOf = ({ task_id: taskId, since }) => `${taskId} ${since}`;
 
 function makeRow({ task_id: taskId }) {
   let waiter = null;
