@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from celery_concurrency.demo.server import Server
@@ -126,9 +127,10 @@ class Soak:
                 self._living.remove(worker)
                 self._living.append(self._site.start(concurrency=CHILDREN))
             return
-        children = self._random.choice(self._living).children()
+        # One that was killed before is there until its parent has seen it.
+        children = set(self._random.choice(self._living).children()) - self._deaths.keys()
         if children:
-            child = self._random.choice(children)
+            child = self._random.choice(sorted(children))
             self._deaths[child] = _now()
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -145,7 +147,9 @@ class Soak:
             redis.client_pause(2000, all=False)
             try:
                 if not self._on_the_way():
-                    self._deaths[worker.pid] = _now()
+                    # A child whose parent is gone first has another one for a moment.
+                    dying = (worker.pid, *worker.children())
+                    self._deaths = {**dict.fromkeys(dying, _now()), **self._deaths}
                     worker.kill()
                     self.figures.killed_workers += 1
                     # The server has seen by the second answer that the killed one is gone.
@@ -208,6 +212,18 @@ class Soak:
         figures.waiting = len(self._site.waiting())
         return figures
 
+    def overlapping(self) -> list[str]:
+        """Return the runs of one account that overlapped, in pairs, for who looks for the cause."""
+        pairs = []
+        for runs in by(self.runs(), lambda run: run.headers["account"]).values():
+            ordered = sorted(runs, key=lambda run: run.start)
+            pairs += [
+                f"{one}\n  overlaps {next_}"
+                for one, next_ in pairwise(ordered)
+                if one.end > next_.start
+            ]
+        return pairs
+
     def missing(self) -> dict[str, list[str]]:
         """Return what is known of each task that did not come to its end."""
         missing = self._sent - self._ended()
@@ -247,6 +263,8 @@ def main(seconds: float, seed: int) -> int:
     ):
         figures = soak.run(seconds)
         print(figures)
+        for pair in soak.overlapping():
+            print(pair)
         for lines in soak.missing().values():
             print(*lines, sep="\n  ")
     print("all is well" if figures.is_well else "NOT WELL")

@@ -9,5 +9,5 @@ def test_a_short_soak(server, tmp_path):
     with soaking(server, tmp_path, seed=1, db=7) as soak:
         figures = soak.run(12)
         print(figures)
-        assert figures.is_well, (str(figures), soak.missing())
+        assert figures.is_well, (str(figures), soak.overlapping(), soak.missing())
         assert figures.killed_children
