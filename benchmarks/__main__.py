@@ -21,9 +21,10 @@ def main() -> None:
     """Read the options, measure, report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="a minute instead of a quarter hour")
+    parser.add_argument("--waiting", type=int, default=0, help="how many wait in a large crowd")
     parser.add_argument("--only", choices=["makespan", "growth", "steps"], help="one part of it")
     options = parser.parse_args()
-    many = MANY_SHORT if options.short else MANY
+    many = options.waiting or (MANY_SHORT if options.short else MANY)
     begin = time.monotonic()
 
     def say(line: str) -> None:

@@ -90,7 +90,8 @@ class Crowd:
         self.limiter = Limiter(redis, prefix)
         # As if the server had been in use: at a first start nobody is admitted for some seconds.
         redis.set(f"{prefix}:epoch", 1)
-        self.limiter.config.update(config or {})
+        # What is held here must not expire while the crowd is made.
+        self.limiter.config.update({"timeout": 86_400, **(config or {})})
         self.holders: dict[int, str] = {}
         self.message_bytes = 0
         self._score = 0

@@ -30,8 +30,9 @@ from celery_concurrency.errors import (
     LimiterUnavailable,
     VersionMismatch,
 )
+from celery_concurrency.log import LIMITER_LOG, fields
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(LIMITER_LOG)
 
 #: How often a change is tried while others change the configuration too, and for
 #: how long at most one pauses in between: many at once would not get anywhere.
@@ -305,6 +306,7 @@ class ConfigStore:
                 "in force. Correct it, or send it to the API, which says more",
                 self._prefix,
                 problem,
+                extra=fields("configuration invalid", reason=problem),
             )
         self._told = problem
 
@@ -312,23 +314,24 @@ class ConfigStore:
         self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
     ) -> int:
         """Put a configuration in force; return its version, 0 if others changed it first."""
-        fields = {**config.flat(), "json": config.to_json()}
+        flat = {**config.flat(), "json": config.to_json()}
         if problem:
-            fields["problem"] = problem
+            flat["problem"] = problem
         version: int = scripts.call(
             self._redis,
             "configure",
             self._prefix,
             *(found.version, found.digest, raw, uuid.uuid4().hex, by.source, by.operator or ""),
-            *(text for pair in fields.items() for text in pair),
+            *(text for pair in flat.items() for text in pair),
         ).reply
         if version:
             logger.info(
                 "configuration %d in force: %s (%s, by %s)",
                 version,
-                fields["json"][:2000],
+                flat["json"][:2000],
                 by.source,
                 by.operator or "unknown",
+                extra=fields("configured", version=version, source=by.source, operator=by.operator),
             )
             # Whether that can be done now or not: this change is in force.
             with suppress(LimiterUnavailable):

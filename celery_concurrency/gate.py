@@ -32,12 +32,13 @@ from celery_concurrency.errors import (
 from celery_concurrency.handoff import DISCARD, PARKED, rank_of, waiter_of
 from celery_concurrency.lease import Lease
 from celery_concurrency.limits import BUILTIN_TAGS, limits_of
+from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.tags import tags_of
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, Waiter
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(WORKER_LOG)
 
 #: What the worker's main process adds to a request, for the process that runs it.
 TOKEN: Final = "concurrency_token"  # noqa: S105 - the name of a field, no secret
@@ -67,6 +68,7 @@ class Run:
         turned_away: it was told to wait, so its message has to find a place.
         waiter: its message as it is to be parked, once that is known.
         lease: what it holds, for the task to look at; made when it first looks.
+        began: when it was admitted, by this process's monotonic clock.
     """
 
     token: str
@@ -82,6 +84,7 @@ class Run:
     turned_away: bool = False
     waiter: Waiter | None = None
     lease: Lease | None = None
+    began: float | None = None
 
 
 def is_gated(task: Any) -> bool:
@@ -117,17 +120,20 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
         run.reason = exc
         if settings_of(task.app).redis_unavailable == "run":
             run.admitted = run.held = True
+            run.began = time.monotonic()
             limiter_of(task.app).count_later(run.token, run.tags, **_facts(task))
-        _log(logging.WARNING, task, run, "runs" if run.admitted else "waits", str(exc))
+            _log(logging.WARNING, task, run, "runs", str(exc), reason=str(exc))
+        else:
+            _log_wait(logging.WARNING, task, run, str(exc))
     except (RunEnded, ConfigConflict) as exc:
         run.held, run.reason = False, exc  # it comes back as another run
-        _log(logging.WARNING, task, run, "waits", str(exc))
+        _log_wait(logging.WARNING, task, run, str(exc))
     except SoftTimeLimitExceeded:
         # It strikes at any moment, also after the limiter said yes.
         limiter_of(task.app).give_up(run.token)
         run.admitted, run.held, run.denied = False, False, None
         run.reason = LimiterUnavailable("its time limit struck before the limiter's answer")
-        _log(logging.WARNING, task, run, "waits", str(run.reason))
+        _log_wait(logging.WARNING, task, run, str(run.reason))
     except Exception as exc:  # noqa: BLE001 - Celery would swallow it: the task fails with it
         run.failure, run.held = exc, False  # of the mistakes that end here none has asked
 
@@ -248,22 +254,22 @@ def _ask(task: Any, run: Run) -> None:
     run.admitted = run.held = isinstance(answer, Granted)
     match answer:
         case Granted(limits=limits):
-            run.granted = answer
-            _log(logging.INFO, task, run, "granted", ", ".join(limits), limits=limits)
+            run.granted, run.began = answer, time.monotonic()
+            _log(
+                logging.INFO, task, run, "granted", ", ".join(limits),
+                limits=list(limits), waited=_waited(run, answer),
+            )  # fmt: skip
         case Denied():
             run.denied = answer
             run.reason = LimitReached(f"waits for {answer}")
-            _log(
-                logging.INFO, task, run, "waits", f"for {answer}",
-                limit=answer.limit, current=answer.held, max=answer.max,
-            )  # fmt: skip
+            _log_wait(logging.INFO, task, run, f"for {answer}")
         case Repeated(token=None):
             # This copy of its message is one too many; what the first said of it stays.
             run.failure = Ignore("it has run before")
             _log(logging.INFO, task, run, "dropped", "as a copy of its message was run before")
         case Repeated(token=other):
             run.reason = LimitReached(f"waits for its other run {other}")
-            _log(logging.INFO, task, run, "waits", f"for its other run {other}")
+            _log_wait(logging.INFO, task, run, f"for its other run {other}")
 
 
 def _facts(task: Any) -> dict[str, Any]:
@@ -298,13 +304,8 @@ def _find_place(task: Any, run: Run, message: KeptMessage) -> None:
             _wait(task, run, message)
         except Exception as exc:  # noqa: BLE001
             attempt += 1
-            _log(
-                logging.WARNING,
-                task,
-                run,
-                "keeps its slot",
-                f"as its message finds no place: {exc}",
-            )
+            detail = f"as its message finds no place: {exc}"
+            _log(logging.WARNING, task, run, "keeps its slot", detail, reason=str(exc))
         else:
             return
 
@@ -317,22 +318,43 @@ def _wait(task: Any, run: Run, message: KeptMessage) -> None:
     if run.waiter is None and run.denied is not None:
         run.waiter = waiter_of(task, run.token, run.denied, message)
     if run.waiter is None:
-        message.publish(task.app, settings_of(task.app).retry_countdown)
+        countdown = settings_of(task.app).retry_countdown
+        message.publish(task.app, countdown)
+        _log(logging.DEBUG, task, run, "sent on", f"for {countdown} s", countdown=countdown)
         return
     outcome = limiter_of(task.app).waiting.park(run.waiter)
-    _log(logging.DEBUG, task, run, outcome, "")
+    _log(logging.DEBUG, task, run, outcome, "", limits=list(run.waiter.limits))
 
 
 def _release(task: Any, run: Run, *, done: bool) -> None:
     try:
         held = limiter_of(task.app).release(run.token, done=done)
     except LimiterUnavailable as exc:
-        _log(logging.WARNING, task, run, "releases later", str(exc))
+        _log(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
     else:
-        _log(logging.INFO, task, run, "released", "" if held else "after its tokens had expired")
+        seconds = None if run.began is None else round(time.monotonic() - run.began, 3)
+        detail = "" if held else "after its tokens had expired"
+        _log(logging.INFO, task, run, "released", detail, held=seconds, expired=not held)
 
 
-def _log(level: int, task: Any, run: Run, decision: str, detail: str, **fields: Any) -> None:
+def _waited(run: Run, granted: Granted) -> float:
+    """Return how many seconds a run's message has waited, by the Redis server's clock."""
+    if run.place is None:
+        return 0.0
+    # A fencing number is the server's time in microseconds, or a little more.
+    return round(max(0.0, granted.fence / 1e6 - run.place.asked), 3)
+
+
+def _log_wait(level: int, task: Any, run: Run, detail: str) -> None:
+    """Log that a run waits, and for what: no limit where the reason is another."""
+    denied = run.denied
+    _log(
+        level, task, run, "waits", detail, reason=str(run.reason),
+        limit=denied and denied.limit, current=denied and denied.held, max=denied and denied.max,
+    )  # fmt: skip
+
+
+def _log(level: int, task: Any, run: Run, decision: str, detail: str, **more: Any) -> None:
     """Log a decision, as text and as fields of the record (``concurrency``)."""
     if not logger.isEnabledFor(level):
         return
@@ -345,16 +367,9 @@ def _log(level: int, task: Any, run: Run, decision: str, detail: str, **fields: 
         task_id,
         _printable(f"{decision} {detail}".rstrip()),
         _printable(" ".join(f"{name}={value}" for name, value in tags.items()) or "no tags"),
-        extra={
-            "concurrency": {
-                "decision": decision,
-                "task_id": task_id,
-                "task_name": task.name,
-                "token": run.token,
-                "tags": tags,
-                **fields,
-            }
-        },
+        extra=fields(
+            decision, task_id=task_id, task_name=task.name, token=run.token, tags=tags, **more
+        ),
     )
 
 

@@ -11,20 +11,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Any
 
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.gate import TOKEN
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import WORKER_LOG, fields
 
-logger = logging.getLogger(__name__)
-
-#: Endings of a task in whose course its process ends, or has ended.
-_DEADLY: Final = (Terminated, TimeLimitExceeded, WorkerLostError)
+logger = logging.getLogger(WORKER_LOG)
 
 
 class Heartbeat:
@@ -34,46 +30,31 @@ class Heartbeat:
         limiter: whose.
         seconds: of silence after which this worker's tokens are taken back.
         on_lost: is given the request of a run whose tokens were taken back all the same.
+        processes: the pool's runs have processes, in which they may end without a word.
     """
 
     def __init__(
-        self, limiter: Limiter, seconds: float, on_lost: Callable[[Any], None] = lambda _: None
+        self,
+        limiter: Limiter,
+        seconds: float,
+        on_lost: Callable[[Any], None] = lambda _: None,
+        *,
+        processes: bool = True,
     ) -> None:
         self._limiter = limiter
         self._seconds = seconds
         self._on_lost = on_lost
-        self._main = os.getpid()
+        self._processes = processes
         # A child runs one task at a time: of what it ran before nothing is left to give back.
         self._running: dict[int, str] = {}
-        self._ending: dict[str, int] = {}
-        self._received: WeakSet[Any] = WeakSet()
-
-    # -- handlers of signals, in the main thread
+        # Received since the last look; and before, and not begun.
+        self._new: list[Any] = []
+        self._waiting: list[Any] = []
 
     def on_received(self, request: Any = None, **_: Any) -> None:
-        """``task_received``: remember the request for as long as it is there."""
-        if request is not None:
-            self._received.add(request)
-
-    def on_failure(self, task_id: str = "", exception: Any = None, **_: Any) -> None:
-        """``task_failure``: its process may have ended without a word."""
-        if isinstance(exception, _DEADLY):
-            self._ends(task_id)
-
-    def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
-        """``task_revoked``: so may that of a task that was terminated."""
-        if terminated:
-            self._ends(request.id)
-
-    def _ends(self, task_id: str) -> None:
-        # A task that was delivered twice may be here as two, and one of them may live.
-        for request in list(self._received):
-            token = request.id == task_id and request.request_dict.get(TOKEN)
-            # In the pools that have no processes, the run itself gives its tokens back.
-            if token and request.worker_pid not in (None, self._main):
-                self._ending[token] = request.worker_pid
-
-    # -- the thread
+        """``task_received``, in the main thread: remember the request until a child has it."""
+        if request is not None and self._processes:
+            self._new.append(request)
 
     def beat(self) -> None:
         """Renew what lives here; tell of what was taken back.
@@ -89,7 +70,7 @@ class Heartbeat:
                 "could not renew them for too long",
                 request.name,
                 request.id,
-                extra={"concurrency": {"decision": "lost", "task_id": request.id, "token": token}},
+                extra=fields("lost", task_id=request.id, task_name=request.name, token=token),
             )
             self._on_lost(request)
 
@@ -99,26 +80,32 @@ class Heartbeat:
 
     def look(self) -> None:
         """Give back the tokens of runs whose process has ended."""
-        for token, request in self._active():
-            if request.worker_pid and request.worker_pid != self._main:
-                self._running[request.worker_pid] = token
+        if not self._processes:
+            return
+        self._look_who_runs()
         ended = {pid: token for pid, token in self._running.items() if _has_ended(pid)}
-        for pid in ended:
+        for pid, token in ended.items():
             del self._running[pid]
-        for token in {*ended.values(), *self._ended_otherwise()}:
             self._release(token)
 
-    def _ended_otherwise(self) -> Iterator[str]:
-        """Yield those of the runs that were told to end whose process is gone or does another."""
-        for token, pid in list(self._ending.items()):
-            if self._running.get(pid, token) != token or _has_ended(pid):
-                del self._ending[token]
-                yield token
+    def _look_who_runs(self) -> None:
+        """Note which child has which run, however short it was: no signal tells."""
+        requests, self._new = [*self._waiting, *self._new], []
+        begun = [request for request in requests if request.worker_pid]
+        for request in sorted(begun, key=lambda request: request.time_start or 0):
+            token = request.request_dict.get(TOKEN)
+            if token:
+                self._running[request.worker_pid] = token
+        self._waiting = [request for request in requests if _may_begin(request)]
 
     def _release(self, token: str) -> None:
         try:
             if self._limiter.release(token):
-                logger.warning("released %s, as its process has ended", token)
+                logger.warning(
+                    "released %s, as its process has ended",
+                    token,
+                    extra=fields("released for it", task_id=token.rpartition(":")[0], token=token),
+                )
         except LimiterUnavailable as exc:
             logger.warning("releases %s later, as its process has ended: %s", token, exc)
 
@@ -129,6 +116,14 @@ class Heartbeat:
             token = request is not None and request.request_dict.get(TOKEN)
             if token:
                 yield token, request
+
+
+def _may_begin(request: Any) -> bool:
+    """Return whether a request has not begun, and still may: not revoked, expired or dropped."""
+    if request.worker_pid:
+        return False
+    known = worker_state.requests.get(request.id) is request
+    return known or request in worker_state.scheduled_requests
 
 
 def _has_ended(pid: int) -> bool:

@@ -30,13 +30,14 @@ from celery_concurrency.errors import (
 )
 from celery_concurrency.lease import BEAT_SECONDS, MIN_BEATS, Lease, Leases
 from celery_concurrency.limits import limits_of
+from celery_concurrency.log import LIMITER_LOG
 from celery_concurrency.stats import Stats
 from celery_concurrency.times import Times
 from celery_concurrency.usage import Usage, read_usage
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(LIMITER_LOG)
 
 DEFAULT_PREFIX: Final = "concurrency"
 

@@ -15,10 +15,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.waitingroom import WaitingRoom
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(WORKER_LOG)
 
 
 class Sender:

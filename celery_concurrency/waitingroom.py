@@ -43,6 +43,9 @@ CANCEL_BATCH: Final = 64
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
 
+#: A place is a rank times this, and the milliseconds at which one asked (``common.lua``).
+RANK: Final = 2**43
+
 #: With this every message begins that is kept: the scripts put a mark in behind it.
 OPENING: Final = '{"headers": {'
 
@@ -61,6 +64,11 @@ class Place:
     score: int
     parked_as: str = ""
     limits: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> float:
+        """When it asked first, in Unix seconds of the Redis server."""
+        return self.score % RANK / 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from celery import bootsteps, signals
+from celery.concurrency import prefork
 from celery.worker import state as worker_state
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -28,8 +29,9 @@ from celery_concurrency.handoff import waiting_of
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import BEAT_SECONDS
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import WORKER_LOG, fields
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(WORKER_LOG)
 
 TICK: Final = BEAT_SECONDS
 #: How often it looks at the pool's processes in between, in seconds.
@@ -65,8 +67,6 @@ class Ticker:
         self.tick()
         self._wait_until_open()
         signals.task_revoked.connect(self.on_revoked)
-        signals.task_revoked.connect(self._heartbeat.on_revoked)
-        signals.task_failure.connect(self._heartbeat.on_failure)
         signals.task_received.connect(self._heartbeat.on_received)
         self._thread.start()
 
@@ -109,11 +109,13 @@ class Ticker:
             self._do(self._limiter.stats.snapshot)
         except LimiterUnavailable as exc:
             if not self._away:
-                logger.warning("the limiter is away: %s", exc)
+                logger.warning(
+                    "the limiter is away: %s", exc, extra=fields("limiter away", reason=str(exc))
+                )
             self._away = True
         else:
             if self._away:
-                logger.warning("the limiter is back")
+                logger.warning("the limiter is back", extra=fields("limiter back"))
             self._away = False
 
     def _do(self, part: Callable[[], object]) -> None:
@@ -136,7 +138,11 @@ class Ticker:
         """Tell the waiting room what became of tasks in this worker."""
         for task_id in self._revokes.look():
             if self._limiter.waiting.cancel(task_id):
-                logger.info("task %s was revoked while it waited", task_id)
+                logger.info(
+                    "task %s was revoked while it waited",
+                    task_id,
+                    extra=fields("revoked", task_id=task_id),
+                )
         while self._forgone:
             self._limiter.waiting.forgo(*self._forgone[0])
             self._forgone.popleft()
@@ -182,8 +188,15 @@ class _Revokes:
 class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """The worker's bootstep: started before the pool, stopped when the pool has drained."""
 
-    # Steps stop in reverse: what requires the pool would stop before its last task ended.
-    requires = ("celery.worker.components:Timer",)
+    def include(self, parent: Any) -> bool:
+        """Celery's hook: takes the step in.
+
+        Steps stop in reverse, and the order of those that don't require each other is
+        any. Only the first is still there when the pool's last task has ended.
+        """
+        self.obj = self.create(parent)
+        parent.steps.insert(0, self)
+        return True
 
     def create(self, parent: Any) -> Ticker:
         """Make the thread, not yet started; a wrong setting stops the worker here.
@@ -197,7 +210,13 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             if settings.on_lost == "terminate":
                 request.terminate(parent.pool, signal="TERM")
 
-        heartbeat = Heartbeat(limiter, settings.worker_timeout, on_lost)
+        heartbeat = Heartbeat(
+            limiter,
+            settings.worker_timeout,
+            on_lost,
+            # In the others, worker_pid is no process or this one.
+            processes=issubclass(parent.pool_cls, prefork.TaskPool),
+        )
         return Ticker(limiter, heartbeat, lambda: _greet(parent.app))
 
 

@@ -23,6 +23,8 @@ from celery_concurrency.connection import connect
 from celery_concurrency.demo import server as demo_server
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
+from tests.browsing import Desk, chromium
+from tests.serving import Serving
 from tests.workers import Worker, import_project, settle
 
 # make compat has the tests run on other servers than the embedded one.
@@ -111,6 +113,45 @@ def celery_app(redis_url: str) -> Celery:
 def client(celery_app: Celery) -> FlaskClient:
     """A client of the admin app."""
     return create_app(celery_app).test_client()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, for the tests of a module: it keeps an event loop running."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def serving(server: Server) -> Iterator[Serving]:
+    """A real server of the API and its page."""
+    with Serving(server.url()) as serving:
+        yield serving
+
+
+@pytest.fixture
+def desks(browser: Any) -> Iterator[Callable[..., Desk]]:
+    """Opens pages in the browser: ``desks(address, locale="zh-CN")``; in none may go wrong a thing.
+
+    Takes what ``Desk`` takes.
+    """
+    opened: list[Desk] = []
+
+    def open_desk(address: str, **options: Any) -> Desk:
+        opened.append(Desk(browser, address, **options))
+        return opened[-1]
+
+    yield open_desk
+    problems = [problem for one in opened for problem in one.problems]
+    for one in opened:
+        one.context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def desk(desks: Callable[..., Desk], serving: Serving, limiter: Limiter) -> Desk:
+    """The page as served, in English, on an empty Redis."""
+    return desks(serving.page)
 
 
 @pytest.fixture

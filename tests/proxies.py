@@ -1,9 +1,11 @@
-"""A TCP proxy that tests close and open again: a server that is away and keeps its data."""
+"""A TCP proxy between a client and a server that tests break: closed, slow, lossy, or silent."""
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
+import time
 from contextlib import suppress
 
 
@@ -12,13 +14,23 @@ class Proxy:
 
     Args:
         target: the port behind it.
+        seed: of the chance by which replies are lost.
 
     Attributes:
         port: where it listens, also after it was closed and opened again.
+        reply_loss: the share of replies after whose request the connection is cut.
+        delay: seconds by which what is passed on comes later, at most.
+        lost: how many replies were.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, seed: int = 0) -> None:
         self._target = target
+        self._random = random.Random(seed)
+        self._whole = threading.Event()
+        self._whole.set()
+        self.reply_loss = 0.0
+        self.delay = 0.0
+        self.lost = 0
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._listener: socket.socket | None = None
@@ -45,6 +57,14 @@ class Proxy:
         for one in broken:
             _end(one)
 
+    def part(self) -> None:
+        """Pass nothing on any more, and tell nobody; ``join`` passes on what has come since."""
+        self._whole.clear()
+
+    def join(self) -> None:
+        """End a partition: what comes now may come very late."""
+        self._whole.set()
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -58,12 +78,18 @@ class Proxy:
                     far.close()
                     return
                 self._sockets |= {near, far}
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+            for ends in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                self._whole.wait(60)
+                if self.delay:
+                    time.sleep(self._random.uniform(0, self.delay))
+                if replies and self._random.random() < self.reply_loss:
+                    self.lost += 1
+                    break
                 target.sendall(data)
         for one in (source, target):
             _end(one)

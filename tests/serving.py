@@ -22,6 +22,7 @@ class Serving:
     Attributes:
         said: the line that says where it listens.
         port: where that is.
+        page: the address of its page.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Serving:
         found = re.search(r":(\d+)/api/v1/concurrency", self.said)
         assert found, self.said + self.process.communicate(timeout=20)[1]
         self.port = int(found[1])
+        self.page = f"http://127.0.0.1:{self.port}/"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
         """End it; return its exit status, and the rest of its output and errors."""

@@ -379,7 +379,7 @@ def test_there_is_nothing_at_this_address(client, method, path):
     assert_refused(client.open(BASE + path, method=method), 404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/other"])
+@pytest.mark.parametrize("path", ["/api", "/nothing", "/api/v1/other"])
 def test_the_app_answers_in_the_envelope_everywhere(client, path):
     assert_refused(client.get(path), 404, "not_found")
 

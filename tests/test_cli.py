@@ -307,7 +307,8 @@ def test_a_host_that_is_none_is_refused(cli):
 def test_serve_says_where_and_ends_with_ctrl_c(redis_url):
     with Serving(redis_url) as serving:
         url = f"http://127.0.0.1:{serving.port}/api/v1/concurrency"
-        assert serving.said == f"serving {url}, end with Ctrl-C\n"
+        said = f"serving {url}, with a page at {serving.page}, end with Ctrl-C\n"
+        assert serving.said == said
         with urllib.request.urlopen(f"{url}/config", timeout=20) as response:
             assert json.load(response) == {"success": True, "data": DEFAULTS}
             # Nobody needs to know what serves it.

@@ -59,14 +59,32 @@ def test_a_hard_time_limit(crashes):
     assert starts_after(crashes, now()) < 2
 
 
-def test_a_child_that_kills_itself(crashes):
+@pytest.mark.parametrize("how", ["kill_itself", "exit_at_once"])
+def test_a_child_that_ends_itself(crashes, how):
+    crashes.redis.delete("ran")
     with crashes.held(**ACCOUNT):
-        crashes.tasks.kill_itself.apply_async(headers=ACCOUNT)
+        getattr(crashes.tasks, how).apply_async(headers=ACCOUNT)
         wait_for(lambda: crashes.redis.exists("concurrency:groups"))
         crashes.next = crashes.tasks.work.apply_async(headers=ACCOUNT)
         crashes.wait_until_waiting(crashes.next)
     wait_for(lambda: "killed" in crashes.ran())
     assert starts_after(crashes, now()) < 2
+
+
+def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
+    """Its message is no copy too many: it is the only one."""
+    crashes.redis.delete("ran")
+    with crashes.held(**ACCOUNT):
+        result = crashes.tasks.safe.apply_async((60,), headers=ACCOUNT)
+        crashes.wait_until_parked(result)
+    wait_for(lambda: begun(crashes))
+    [token] = crashes.semaphores()["account:a"]
+    os.kill(int(crashes.ran()[0].split()[2]), signal.SIGKILL)
+    died = now()
+    wait_for(lambda: token not in crashes.semaphores().get("account:a", []))
+    assert now() - died < 2
+    # Celery itself takes up to five seconds to see that the child is gone.
+    assert result.get(timeout=30) == "again"
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -93,6 +111,20 @@ def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_
         killed.kill()
         took = starts_after(other, now())
         assert 3 < took < 15
+
+
+def test_a_worker_that_is_killed_at_default_settings(server, tmp_path):
+    with site(server, tmp_path, "crashes", db=1, WAITING="auto") as other:
+        killed = other.start(concurrency=2)
+        other.tasks.work.apply_async((120,), headers=ACCOUNT)
+        wait_for(lambda: begun(other))
+        other.start(concurrency=1)
+        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
+        other.wait_until_parked(other.next)
+        killed.kill()
+        ended = now()
+        assert other.next.get(timeout=60) == "done"
+        assert begun(other)[-1] - ended < 40
 
 
 def test_a_lease_outlives_its_timeout_while_the_run_lives(crashes):

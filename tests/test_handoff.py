@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from tests.jotting import FILE, gaps, makespan, read_jots
+from tests.jotting import FILE, gaps, read_jots
 from tests.recording import highest_overlap
 from tests.sites import RAN, site
 from tests.workers import wait_for
@@ -58,24 +58,29 @@ def runs_of(room, results):
     return runs
 
 
-def test_ten_long_tasks_of_one_account_take_the_time_of_ten(room):
+def test_between_two_long_tasks_of_one_account_is_a_fraction_of_their_time(room):
+    """1.2 of the ideal is a gap of 0.1 s; the median, as the machine may be busy."""
     runs = runs_of(room, send(room, 10, 0.5, account="long"))
     assert highest_overlap(runs) == 1
-    assert makespan(runs) <= 1.2 * sum(run.end - run.start for run in runs)
+    assert median(gaps(runs)) <= 0.2 * 0.5
 
 
-def test_between_two_short_tasks_of_one_account_is_a_fraction_of_their_time(room):
+def test_between_two_short_tasks_of_one_account_is_what_a_message_takes_anyway(room):
     """1.25 of the ideal is a gap of 12.5 ms for 50 ms; by countdown it is up to a second.
 
-    The median: a machine that is busy with something else now and then makes
-    single gaps longer. Three tries: it may be busy for longer.
+    On a machine that is busy with something else it is more: then it is held against
+    the gaps of tasks that each send the next one, in turns with those who wait.
     """
-    for _ in range(3):
-        runs = runs_of(room, send(room, 60, 0.05, account="short"))
+    waited, sent = [], []
+    for number in range(3):
+        runs = runs_of(room, send(room, 20, 0.05, account=f"short{number}"))
         assert highest_overlap(runs) == 1
-        if median(gaps(runs)) <= 0.0125:
-            return
-    raise AssertionError(f"the gaps are too long: {sorted(gaps(runs))}")
+        waited += gaps(runs)
+        jots(room).unlink()
+        room.tasks.relay.delay(14, 0.05)
+        wait_for(lambda: len(read_jots(jots(room))) == 15)
+        sent += gaps(read_jots(jots(room)))
+    assert median(waited) <= max(0.0125, 2 * median(sent)), (median(waited), median(sent))
 
 
 def test_those_who_wait_hold_up_no_free_account(room):

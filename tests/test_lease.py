@@ -7,7 +7,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from billiard.exceptions import WorkerLostError
 
 from celery_concurrency import calling, heartbeat
 from celery_concurrency.connection import connect
@@ -23,6 +22,8 @@ from tests.workers import settle, wait_for
 
 LEASES = "concurrency:leases"
 ACCOUNT = "concurrency:semaphore:account:a"
+#: Above all ids that Linux gives.
+NO_PROCESS = 2**22 + 1
 
 
 def granted(limiter, token="task:1", lease=30.0):
@@ -135,8 +136,7 @@ class Beats:
 @pytest.fixture
 def beats(monkeypatch):
     limiter = Beats()
-    active = []
-    state = SimpleNamespace(active_requests=SimpleNamespace(data=active))
+    state = SimpleNamespace(requests={}, scheduled_requests=set())
     monkeypatch.setattr(heartbeat, "worker_state", state)
     beats = Heartbeat(limiter, 30)
     beats.limiter = limiter
@@ -147,18 +147,25 @@ class Request:
     def __init__(self, token, pid):
         self.id = "task"
         self.worker_pid = pid
+        self.time_start = pid and 1.0
         self.request_dict = {TOKEN: token}
 
 
 def test_a_redelivered_task_is_not_taken_for_its_run_that_died(beats):
     """It has the same id, is another run, and stands in front of its child just now."""
-    no_process = 2**22 + 1
-    died, lives = Request("task:died", no_process), Request("task:lives", None)
-    for request in (died, lives):
+    for request in (Request("task:died", NO_PROCESS), Request("task:lives", None)):
         beats.on_received(request)
-    beats.on_failure(task_id="task", exception=WorkerLostError())
     beats.look()
     assert beats.limiter.released == ["task:died"]
+
+
+def test_a_run_that_died_between_two_looks_gives_its_tokens_back(beats):
+    """Celery itself has forgotten it by then, and sent no signal, as it comes again."""
+    beats.on_received(Request("task:1", NO_PROCESS))
+    beats.look()
+    assert beats.limiter.released == ["task:1"]
+    beats.look()
+    assert beats.limiter.released == ["task:1"]
 
 
 def test_what_fails_in_a_tick_stops_no_beat(limiter, monkeypatch):

@@ -226,6 +226,18 @@ def test_those_who_leave_between_pages_hide_nobody(limiter, crowd):
     assert set(crowd) <= {*found, *gone}
 
 
+def test_a_group_whose_first_leaves_while_a_page_is_read_comes_once(limiter, monkeypatch):
+    monkeypatch.setattr("celery_concurrency.parked.BATCH", 1)
+    hold(limiter, "h1", {"account": "a"})
+    hold(limiter, "h2", {"account": "b"})
+    for task_id, account in (("w1", "a"), ("w2", "a"), ("w3", "b"), ("w4", "a")):
+        park(limiter, task_id, {"account": account})
+    places = waiters._in_order(limiter.redis, PREFIX, -1, "")
+    assert next(places).name == "w1"
+    limiter.waiting.cancel("w1")
+    assert [place.name for place in places] == ["w2", "w3", "w4"]
+
+
 def test_it_looks_at_no_more_groups_than_it_needs(limiter, crowd, redis):
     def reads(**query):
         redis.config_resetstat()
@@ -300,12 +312,13 @@ def test_a_retried_task_is_found_by_its_id(limiter):
     assert ids(page_of(limiter)) == ["w"]
 
 
-def test_one_that_was_handed_over(limiter, redis):
+@pytest.mark.parametrize("task_id", ["w", "w:1", "w[1]*?\\"])
+def test_one_that_was_handed_over(limiter, redis, task_id):
     token = hold(limiter, "h", ACCOUNT_A)
-    since = park(limiter, "w", ACCOUNT_A, rank=2).score % 2**43 / 1000
+    since = park(limiter, task_id, ACCOUNT_A, rank=2).score % 2**43 / 1000
     limiter.release(token)
     assert len(put_back(redis)) == 1
-    found = why(limiter, "w")
+    found = why(limiter, task_id)
     assert (found.handed_over, found.blocked_by, found.position) == (True, None, None)
     assert (found.since, found.rank) == (since, 2)
     assert [one.limit for one in found.limits] == LIMITS_A

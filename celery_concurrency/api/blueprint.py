@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api import (
+    caller_routes,
     config_routes,
     health_routes,
     metrics_routes,
@@ -23,6 +24,7 @@ from celery_concurrency.api.caller import Authorize, admit
 from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
+from celery_concurrency.api.page import create_page
 from celery_concurrency.api.routes import Route
 from celery_concurrency.apps import limiter_of
 
@@ -34,6 +36,7 @@ ROUTES: Final = [
     *usage_routes.routes,
     *token_routes.routes,
     *waiting_routes.routes,
+    *caller_routes.routes,
     *health_routes.routes,
     *metrics_routes.routes,
 ]
@@ -63,7 +66,9 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
 def create_app(
     celery_app: Celery, authorize: Authorize | None = None, *, loopback: bool = False
 ) -> Flask:
-    """Return the admin app: the API, ``/metrics`` at the root too, its errors everywhere.
+    """Return the admin app: the page at ``/``, the API, ``/metrics`` at the root too.
+
+    Errors are answered as the API does, everywhere.
 
     Args:
         celery_app: whose limits.
@@ -80,6 +85,7 @@ def create_app(
     # Where Prometheus looks for them if nobody tells it another path.
     at_root = _blueprint("concurrency_metrics", metrics_routes.routes, celery_app, authorize)
     app.register_blueprint(at_root)
+    app.register_blueprint(create_page(), url_prefix="/")
     app.register_error_handler(HTTPException, on_http_error)
     return app
 

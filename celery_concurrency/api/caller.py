@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from flask import Request, g, request
+from flask import Request, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api.errors import Refusal
 from celery_concurrency.confighistory import Author
@@ -23,6 +24,7 @@ def admit(authorize: Authorize) -> None:
     Raises:
         Refusal: 403, it answered something false.
     """
+    g.concurrency_authorize = authorize
     answer = authorize(request)
     if not answer:
         raise Refusal(403, "forbidden")
@@ -36,7 +38,7 @@ def author(source: str = "api") -> Author:
     Raises:
         Refusal: 400, what the header says is no name.
     """
-    known: str | None = g.get("concurrency_operator")
+    known = known_operator()
     claimed = request.headers.get(OPERATOR_HEADER)
     if known or not claimed:
         return Author(source, known)
@@ -50,6 +52,32 @@ def author(source: str = "api") -> Author:
             400, "invalid_operator", [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
         )
     return Author(source, name)
+
+
+def known_operator() -> str | None:
+    """Return the operator whom ``authorize`` named; None where it named nobody."""
+    name: str | None = g.get("concurrency_operator")
+    return name
+
+
+def may_change(path: str) -> bool:
+    """Return whether this request's caller may change the configuration.
+
+    ``authorize`` is asked about a change that nobody makes: a PUT of ``/config`` by
+    the same caller, as the request that it is given.
+
+    Args:
+        path: that of this request, below the API's prefix.
+    """
+    authorize: Authorize | None = g.get("concurrency_authorize")
+    if authorize is None:
+        return True
+    address = request.environ["PATH_INFO"].removesuffix(path) + "/config"
+    environ = {**request.environ, "REQUEST_METHOD": "PUT", "PATH_INFO": address}
+    try:
+        return bool(authorize(current_app.request_class(environ, populate_request=False)))
+    except HTTPException:
+        return False
 
 
 def expected_versions() -> frozenset[int] | None:

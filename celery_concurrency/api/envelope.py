@@ -126,8 +126,12 @@ def failure(
 
 def text(key: str) -> str:
     """Return a message in the language that the request prefers."""
-    chosen = request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
-    return MESSAGES[key][LANGUAGES.index(chosen)]
+    return MESSAGES[key][LANGUAGES.index(preferred_language())]
+
+
+def preferred_language() -> str:
+    """Return which of ``LANGUAGES`` the request prefers; the first where it does not say."""
+    return request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
 
 
 def json_response(body: Mapping[str, Any]) -> Response:

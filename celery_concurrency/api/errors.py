@@ -17,8 +17,9 @@ from celery_concurrency.errors import (
     UnknownVersion,
     VersionMismatch,
 )
+from celery_concurrency.log import API_LOG
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(API_LOG)
 
 #: What an HTTP error is called in the envelope.
 _CODES: Final = {

@@ -163,6 +163,19 @@ class Cancelled(BaseModel):
     cancelled: int
 
 
+class Caller(BaseModel):
+    """Who makes a request.
+
+    Attributes:
+        operator: the name that changes are remembered with; None where ``authorize``
+            names nobody, and ``X-Operator`` may.
+        may_change: false for those who only look.
+    """
+
+    operator: str | None
+    may_change: bool
+
+
 class UsageData(Usage):
     """Usage, as it is in JSON."""
 

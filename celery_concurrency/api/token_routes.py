@@ -11,9 +11,10 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import TokensQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import API_LOG, fields
 from celery_concurrency.tokens import Holder, Page, find_token, read_tokens
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(API_LOG)
 
 routes = Routes()
 
@@ -33,5 +34,17 @@ def delete_token(limiter: Limiter, token: str) -> Response:
     holder = find_token(limiter.redis, limiter.prefix, token)
     if holder is None or not limiter.release(token):
         return failure(404, "not_held")
-    logger.warning("token %s of %s released by %s", token, holder.task, by.operator or "unknown")
+    logger.warning(
+        "token %s of %s released by %s",
+        token,
+        holder.task,
+        by.operator or "unknown",
+        extra=fields(
+            "released by operator",
+            task_id=holder.task_id,
+            task_name=holder.task,
+            token=token,
+            operator=by.operator,
+        ),
+    )
     return success(holder.model_dump(), "released")

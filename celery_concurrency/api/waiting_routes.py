@@ -11,10 +11,11 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import Cancelled, CancelQuery, WaitingQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.log import API_LOG, fields
 from celery_concurrency.waiters import WaitingPage, read_waiting
 from celery_concurrency.why import Explanation, explain
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(API_LOG)
 
 routes = Routes()
 
@@ -46,7 +47,12 @@ def cancel_waiting(limiter: Limiter, task_id: str) -> Response:
     by = author()
     if not limiter.waiting.cancel(task_id):
         return failure(404, "not_waiting")
-    logger.warning("waiting task %s cancelled by %s", task_id, by.operator or "unknown")
+    logger.warning(
+        "waiting task %s cancelled by %s",
+        task_id,
+        by.operator or "unknown",
+        extra=fields("cancelled by operator", task_id=task_id, operator=by.operator),
+    )
     return success({"cancelled": 1}, "cancelled")
 
 
@@ -59,6 +65,15 @@ def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
     by = author()
     cancelled = sum(limiter.waiting.cancel_limit(query.limit))
     logger.warning(
-        "%d waiting tasks of %s cancelled by %s", cancelled, query.limit, by.operator or "unknown"
+        "%d waiting tasks of %s cancelled by %s",
+        cancelled,
+        query.limit,
+        by.operator or "unknown",
+        extra=fields(
+            "limit cancelled by operator",
+            limit=query.limit,
+            count=cancelled,
+            operator=by.operator,
+        ),
     )
     return success({"cancelled": cancelled}, "cancelled")

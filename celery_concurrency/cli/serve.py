@@ -1,4 +1,4 @@
-"""The command that serves the HTTP API."""
+"""The command that serves the HTTP API and its page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILE: Final = click.Path(dir_okay=False, path_type=Path)
 def serve(
     app: Celery, host: str, port: int, token_file: Path | None, read_token_file: Path | None
 ) -> None:
-    """Serve the HTTP API until interrupted.
+    """Serve the HTTP API and its page until interrupted.
 
     On loopback it asks for a token if it is given one; elsewhere it needs one.
     """
@@ -71,7 +71,10 @@ def serve(
         ) from exc
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for address in _addresses(server):
-        click.echo(f"serving http://{address}{URL_PREFIX}, end with Ctrl-C")
+        click.echo(
+            f"serving http://{address}{URL_PREFIX}, "
+            f"with a page at http://{address}/, end with Ctrl-C"
+        )
     sys.stdout.flush()
     server.run()
 

@@ -7,6 +7,7 @@ import signal
 import time
 
 from celery import Celery
+from redis import Redis
 
 from celery_concurrency import current_lease
 from tests.recording import recorded
@@ -29,7 +30,7 @@ app.conf.broker_transport_options = {
 @app.task(bind=True)
 def work(self, seconds: float = 0) -> str:
     """Record when it ran."""
-    note(f"begins {time.clock_gettime(time.CLOCK_MONOTONIC)}")
+    note(f"begins {time.clock_gettime(time.CLOCK_MONOTONIC)} {os.getpid()}")
     with recorded(self):
         time.sleep(seconds)
     return "done"
@@ -37,16 +38,25 @@ def work(self, seconds: float = 0) -> str:
 
 @app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
 def safe(self, seconds: float = 0) -> str:
-    """As ``work``, and delivered again if its worker dies."""
+    """As ``work``, and delivered again if its process dies: then it takes no time."""
+    with Redis.from_url(os.environ["RECORDS_URL"]) as client:
+        again = client.incr(f"runs of {self.request.id}") > 1
+    note(f"begins {time.clock_gettime(time.CLOCK_MONOTONIC)} {os.getpid()}")
     with recorded(self):
-        time.sleep(seconds)
-    return "done"
+        time.sleep(0 if again else seconds)
+    return "again" if again else "done"
 
 
 @app.task
 def kill_itself() -> None:
     note("killed")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def exit_at_once() -> None:
+    note("killed")
+    os._exit(1)
 
 
 @app.task

@@ -78,6 +78,15 @@ def work(self, seconds: float = 0.0) -> str:
     return self.request.id
 
 
+@app.task(bind=True)
+def relay(self, more: int, seconds: float) -> None:
+    """``work`` that sends the next of its kind itself, when it has ended."""
+    with jotted(self):
+        time.sleep(seconds)
+    if more:
+        relay.delay(more - 1, seconds)
+
+
 @app.task(bind=True, acks_late=True)
 def late(self) -> None:
     """Have a message that is acknowledged when this has ended."""

@@ -1,0 +1,24 @@
+"""The route that tells callers who they are here: a page shows them what they may do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Response
+
+from celery_concurrency.api.caller import known_operator, may_change
+from celery_concurrency.api.envelope import success
+from celery_concurrency.api.models import Caller
+from celery_concurrency.api.routes import Routes
+from celery_concurrency.limiter import Limiter
+
+routes = Routes()
+
+PATH: Final = "/caller"
+
+
+@routes.add("GET", PATH, data=Caller)
+def get_caller(limiter: Limiter) -> Response:
+    """Return who asks, and whether they may change something."""
+    caller = Caller(operator=known_operator(), may_change=may_change(PATH))
+    return success(caller.model_dump())

@@ -1,0 +1,90 @@
+"""The page of the operator's desk: a blueprint beside that of the API.
+
+It has no data of its own: it is a shell in the reader's language, whose scripts ask
+the API for everything. So it needs no limiter and asks for no token, and the API's
+doors are the only ones.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Final
+
+from flask import Blueprint, Response, render_template, request, url_for
+from werkzeug.routing import BuildError
+
+from celery_concurrency.api.envelope import LANGUAGES, preferred_language
+from celery_concurrency.api.page.texts import texts_in
+from celery_concurrency.errors import ImproperlyConfigured
+
+#: Where it is in an app that does not say where.
+URL_PREFIX: Final = "/concurrency"
+
+#: Nothing but our own files, nothing inline, in nobody's frame.
+HEADERS: Final = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # Task ids and limits are after the '#' and go nowhere; the rest is nobody's concern either.
+    "Referrer-Policy": "no-referrer",
+    # Asked again each time, and answered with 304: an upgrade shows with the next load.
+    "Cache-Control": "no-cache",
+}
+
+
+def create_page() -> Blueprint:
+    """Return the page as a blueprint, at ``/concurrency/`` unless it is registered elsewhere.
+
+    The same app has to have the blueprint of ``create_blueprint``, under its own name.
+    """
+    blueprint = Blueprint(
+        "concurrency_page",
+        __name__,
+        url_prefix=URL_PREFIX,
+        template_folder="templates",
+        static_folder="static",
+    )
+
+    @blueprint.get("/")
+    def page() -> Response:
+        language = _language()
+        html = render_template(
+            "celery_concurrency/page.html",
+            language=language,
+            api=_address_of_api(),
+            t=texts_in(language),
+        )
+        return Response(html, headers={"Vary": "Accept-Language"})
+
+    @blueprint.after_request
+    def guard(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    return blueprint
+
+
+def _language() -> str:
+    asked = request.args.get("lang")
+    return asked if asked in LANGUAGES else preferred_language()
+
+
+def _address_of_api() -> str:
+    """Return the API's address as seen from the page: it holds behind any proxy."""
+    try:
+        api = url_for("concurrency.get_config").removesuffix("/config")
+    except BuildError:
+        raise ImproperlyConfigured(
+            "the page needs the API: register create_blueprint(celery_app) in the same app"
+        ) from None
+    return posixpath.relpath(api, request.script_root + request.path)

@@ -1,0 +1,181 @@
+// What can be done here: each is asked about first, and shows its effect at once.
+
+import { ask } from "./client.js";
+import { confirm } from "./dialog.js";
+import { byId, element, write } from "./dom.js";
+import { count } from "./format.js";
+import { changeOf, dimensionText, dimensionsOf, maxOf, maxText } from "./limitnames.js";
+import { t } from "./texts.js";
+
+/** The configuration as the page shows it, with its ETag; and who reads it again. */
+export const desk = { config: null, version: null, refresh: () => {} };
+
+function question(about) {
+  confirm({
+    says: () => [],
+    ...about,
+    lost: () => desk.refresh(),
+    done: (message) => {
+      write(byId("done"), message);
+      desk.refresh();
+    },
+  });
+}
+
+/** Send a change that is meant for the configuration as it was when it was asked about. */
+function changing(method, path, bodyOf) {
+  const version = desk.version;
+  return async (values) => (await ask(method, path, { body: bodyOf(values), version })).message;
+}
+
+const numberInput = (value, least, most) =>
+  element("input", { type: "number", min: least, max: most, step: 1, required: "", value, inputmode: "numeric" });
+
+function editEffects(limit, before, after, current) {
+  if (before === after) return [t("edit_same")];
+  const lines = [t("edit_effect", { limit, before: maxText(before), after: maxText(after) })];
+  const lower = after && (!before || after < before);
+  if (!lower) lines.push(t("edit_raise"));
+  else if (current > after) lines.push(t("edit_lower", { current: count(current), after: count(after) }));
+  return lines;
+}
+
+/** @param current how many run in it, where that is known. */
+export function editLimit(limit, current = 0) {
+  const before = maxOf(limit, desk.config);
+  question({
+    title: t("edit_title", { limit }),
+    label: t("apply"),
+    fields: { max: { label: t("new_limit"), input: numberInput(before, 0, 1_000_000) } },
+    says: ({ max }) => editEffects(limit, before, Number(max), current),
+    act: changing("PUT", "/config", ({ max }) => changeOf(limit, Number(max))),
+  });
+}
+
+export function setAnother() {
+  const config = desk.config;
+  const options = dimensionsOf(config).map((one) => element("option", { value: one }, dimensionText(one)));
+  const limitOf = ({ dimension, name }) => `${dimension}:${name}`;
+  question({
+    title: t("another_title"),
+    label: t("apply"),
+    fields: {
+      dimension: { label: t("dimension"), input: element("select", {}, ...options) },
+      name: { label: t("name"), input: element("input", { required: "", maxlength: 200, pattern: ".*\\S.*", autocomplete: "off" }) },
+      max: { label: t("new_limit"), input: numberInput(1, 0, 1_000_000) },
+    },
+    says: (values) => editEffects(limitOf(values), maxOf(limitOf(values), config), Number(values.max), 0),
+    act: changing("PUT", "/config", (values) => changeOf(limitOf(values), Number(values.max))),
+  });
+}
+
+export function editTimeout() {
+  question({
+    title: t("edit_title", { limit: "timeout" }),
+    label: t("apply"),
+    fields: { seconds: { label: t("new_timeout"), input: numberInput(desk.config.timeout, 1, 86_400) } },
+    says: ({ seconds }) => [t("timeout_effect", { after: seconds })],
+    act: changing("PUT", "/config", ({ seconds }) => ({ timeout: Number(seconds) })),
+  });
+}
+
+export function removeEntry(limit) {
+  question({
+    title: t("remove_title", { field: limit }),
+    label: t("remove"),
+    danger: true,
+    says: () => [t("remove_effect")],
+    act: changing("PUT", "/config", () => changeOf(limit, null)),
+  });
+}
+
+export function pause(limit) {
+  const paused = [...(desk.config.paused ?? []), limit];
+  question({
+    title: t("pause_title", { limit }),
+    label: t("pause"),
+    danger: true,
+    says: () => [t("pause_effect", { limit })],
+    act: changing("PUT", "/config", () => ({ paused })),
+  });
+}
+
+export function resume(limit) {
+  const paused = (desk.config.paused ?? []).filter((one) => one !== limit);
+  question({
+    title: t("resume_title", { limit }),
+    label: t("resume"),
+    says: () => [t("resume_effect", { limit })],
+    act: changing("PUT", "/config", () => ({ paused })),
+  });
+}
+
+export function toggle(on) {
+  question({
+    title: on ? t("on_title") : t("off_title"),
+    label: on ? t("switch_on") : t("switch_off"),
+    danger: !on,
+    says: () => [on ? t("on_effect") : t("off_effect")],
+    act: changing("PUT", "/config", () => ({ enabled: on })),
+  });
+}
+
+export function reset() {
+  question({
+    title: t("reset_title"),
+    label: t("reset"),
+    danger: true,
+    says: () => [t("reset_effect")],
+    act: changing("POST", "/reset", () => undefined),
+  });
+}
+
+/** @param differences what it changes, a line each. */
+export function rollBack(version, differences) {
+  question({
+    title: t("rollback_title", { version }),
+    label: t("roll_back"),
+    danger: true,
+    says: () => [t("rollback_effect", { version }), ...differences],
+    act: changing("POST", "/config/rollback", () => ({ version })),
+  });
+}
+
+export function release(holder) {
+  question({
+    title: t("release_title"),
+    label: t("release"),
+    danger: true,
+    says: () => [
+      t("release_effect", { task: nameOf(holder) }),
+      t("release_limits", { limits: holder.limits.join(", ") }),
+    ],
+    act: async () => (await ask("DELETE", `/tokens/${encodeURIComponent(holder.token)}`)).message,
+  });
+}
+
+export function cancelTask(waiter) {
+  question({
+    title: t("cancel_title"),
+    label: t("cancel_task"),
+    danger: true,
+    says: () => [t("cancel_effect", { task: nameOf(waiter) })],
+    act: async () => (await ask("DELETE", `/waiting/${encodeURIComponent(waiter.task_id)}`)).message,
+  });
+}
+
+/** @param waiting how many there are now. */
+export function cancelAll(limit, waiting) {
+  question({
+    title: t("cancel_all_title", { limit }),
+    label: t("cancel_all"),
+    danger: true,
+    says: () => [t("cancel_all_effect", { limit, count: count(waiting) })],
+    act: async () => {
+      const { data } = await ask("DELETE", `/waiting?${new URLSearchParams({ limit })}`);
+      return t("cancelled_count", { count: count(data.cancelled) });
+    },
+  });
+}
+
+const nameOf = ({ task, task_id: id }) => (task ? `${task} (${id})` : id);

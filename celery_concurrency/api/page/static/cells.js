@@ -1,0 +1,42 @@
+// Cells that several tables have.
+
+import { element, write } from "./dom.js";
+import { t } from "./texts.js";
+
+/** Return a cell with a task's name and id; its `show` takes who has both. */
+export function taskCell() {
+  const name = element("strong");
+  const id = element("code");
+  const cell = element("th", { scope: "row" }, name, " ", id);
+  cell.show = ({ task, task_id: taskId }) => {
+    write(name, task ?? t("unknown"));
+    write(id, taskId);
+  };
+  return cell;
+}
+
+/** Return a link to who holds a limit, or waits for it. */
+export const linkOf = (view, limit, text) => element("a", { href: `#${view}/${encodeURIComponent(limit)}` }, text);
+
+/** Return a cell with limits; its `show` takes their names. */
+export function limitsCell() {
+  const list = element("ul", { class: "tags" });
+  const cell = element("td", {}, list);
+  let names = "";
+  cell.show = (limits) => {
+    if (names === (names = JSON.stringify(limits))) return;
+    list.replaceChildren(...limits.map((limit) => element("li", {}, linkOf("running", limit, limit))));
+  };
+  return cell;
+}
+
+/** Return a bar; its `show` takes a share from 0 to 1 and a state for its colour. */
+export function bar(kind) {
+  const fill = element("span", { class: "fill" });
+  const node = element("span", { class: `bar ${kind}`, "aria-hidden": "true" }, fill);
+  node.show = (share, state = "") => {
+    fill.style.width = `${Math.min(1, share) * 100}%`;
+    node.dataset.state = state;
+  };
+  return node;
+}

@@ -1,0 +1,59 @@
+// Asking the API. Whatever goes wrong is an ApiError.
+
+import { noteServerTime } from "./format.js";
+import { caller, operator, token } from "./session.js";
+import { LANGUAGE, t } from "./texts.js";
+
+const API = document.body.dataset.api;
+const PATIENCE = 15_000; // ms
+
+/** What the API refused, as its envelope says it; status 0 where there was no answer. */
+export class ApiError extends Error {
+  constructor(status, code, message, details = []) {
+    super(message);
+    Object.assign(this, { status, code, details });
+  }
+}
+
+/** Return `{data, message, version}` of an answer; the version is its ETag. */
+export async function ask(method, path, { body, version, signal } = {}) {
+  const response = await send(method, path, { body, version, signal });
+  noteServerTime(response.headers.get("Date"));
+  let answer;
+  try {
+    answer = await response.json();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    answer = {};
+  }
+  if (answer.success === true) return { ...answer, version: response.headers.get("ETag") };
+  const { code, message, details } = answer.error ?? {};
+  throw new ApiError(response.status, code ?? "", message ?? t("no_envelope", { status: response.status }), details);
+}
+
+/** Return a path's query; what is empty is left out. */
+export function query(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+async function send(method, path, { body, version, signal }) {
+  const headers = { Accept: "application/json", "Accept-Language": LANGUAGE };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (version) headers["If-Match"] = version;
+  if (method !== "GET" && !caller.known?.operator && operator.get()) headers["X-Operator"] = inBytes(operator.get());
+  const signals = [AbortSignal.timeout(PATIENCE), ...(signal ? [signal] : [])];
+  try {
+    return await fetch(API + path, {
+      method, headers, body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store", signal: AbortSignal.any(signals),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "no_answer", t("no_answer"));
+  }
+}
+
+// A header is bytes: a name goes in UTF-8, as curl sends it.
+const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));

@@ -1,0 +1,116 @@
+// The one dialog: it says what will happen, and does it when that is confirmed.
+
+import { ApiError } from "./client.js";
+import { byId, element, shown, write } from "./dom.js";
+import { problemLines } from "./problems.js";
+import { caller, operator } from "./session.js";
+import { t } from "./texts.js";
+
+const dialog = byId("dialog");
+const form = byId("dialog-form");
+const doIt = byId("dialog-do");
+let current = null;
+let opener = null;
+
+/**
+ * Ask before something is done.
+ *
+ * @param title what is asked about.
+ * @param label what the button that does it says.
+ * @param danger it can't be undone.
+ * @param fields names to inputs or selects, in labels of these texts: `{name: {label, input}}`.
+ * @param says given the fields' values, returns what will happen, a paragraph each.
+ * @param act given them, does it; returns what is said when it is done.
+ * @param lost is called when the configuration was changed meanwhile.
+ * @param done is given what `act` returned.
+ */
+export function confirm(question) {
+  current = question;
+  opener = document.activeElement;
+  write(byId("dialog-title"), question.title);
+  write(doIt, question.label);
+  doIt.className = question.danger ? "danger main" : "main";
+  shown(doIt, true);
+  write(byId("dialog-close"), t("keep"));
+  byId("dialog-fields").replaceChildren(
+    ...Object.values(question.fields ?? {}).map(({ label, input }) => element("label", {}, label, input)),
+  );
+  byId("operator").value = operator.get();
+  shown(byId("dialog-operator"), !caller.known?.operator);
+  shown(byId("dialog-problem"), false);
+  say();
+  dialog.showModal();
+  const first = Object.values(question.fields ?? {})[0]?.input ?? byId("dialog-close");
+  first.focus();
+  first.select?.();
+}
+
+function values() {
+  return Object.fromEntries(
+    Object.entries(current.fields ?? {}).map(([name, { input }]) => [name, input.value.trim()]),
+  );
+}
+
+function isComplete() {
+  return Object.values(current.fields ?? {}).every(({ input }) => input.checkValidity());
+}
+
+function say() {
+  const lines = isComplete() ? current.says(values()) : [];
+  byId("dialog-says").replaceChildren(...lines.map((line) => element("p", {}, line)));
+  doIt.disabled = !isComplete();
+}
+
+async function submit(event) {
+  event.preventDefault();
+  if (doIt.disabled || doIt.hidden) return;
+  operator.set(byId("operator").value.trim());
+  const asked = current;
+  doIt.disabled = true;
+  try {
+    const done = await asked.act(values());
+    dialog.close();
+    asked.done(done);
+  } catch (error) {
+    refused(error, asked);
+  }
+}
+
+function refused(error, asked) {
+  if (!(error instanceof ApiError)) throw error;
+  const lines = problemLines(error);
+  if (error.status === 412) {
+    // What was confirmed is not what would happen now.
+    lines.unshift(t("changed_meanwhile"));
+    shown(doIt, false);
+    write(byId("dialog-close"), t("close"));
+    byId("dialog-close").focus();
+    asked.lost();
+  }
+  byId("dialog-problem").replaceChildren(...lines.map((line) => element("p", {}, line)));
+  shown(byId("dialog-problem"), true);
+  doIt.disabled = false;
+}
+
+/** Keep Tab inside: the browser's own dialog would let it go to the address bar. */
+function keepInside(event) {
+  if (event.key !== "Tab") return;
+  const all = [...dialog.querySelectorAll("input, select, button")].filter((one) => !one.disabled && one.checkVisibility());
+  const [first, last] = [all[0], all.at(-1)];
+  if (document.activeElement === (event.shiftKey ? first : last)) {
+    event.preventDefault();
+    (event.shiftKey ? last : first).focus();
+  }
+}
+
+function closed() {
+  // The button may be gone with its row: then the view's title is the nearest.
+  const title = document.querySelector("main > section:not([hidden]) h2");
+  (opener?.isConnected && opener.checkVisibility() ? opener : title)?.focus();
+}
+
+form.addEventListener("submit", submit);
+form.addEventListener("input", say);
+byId("dialog-close").addEventListener("click", () => dialog.close());
+dialog.addEventListener("keydown", keepInside);
+dialog.addEventListener("close", closed);

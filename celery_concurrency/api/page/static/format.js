@@ -1,0 +1,65 @@
+// Numbers and times as people read them. Times are those of the server's clock.
+
+import { LANGUAGE, t } from "./texts.js";
+import { element, write } from "./dom.js";
+
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(LANGUAGE, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const FULL = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "full", timeStyle: "long" });
+const NUMBER = new Intl.NumberFormat(LANGUAGE, { maximumSignificantDigits: 4 });
+const COUNT = new Intl.NumberFormat(LANGUAGE);
+
+let ahead = 0; // of the server's clock, in seconds
+
+/** Take note of the server's time: that of its answer's Date header. */
+export function noteServerTime(date) {
+  const at = Date.parse(date ?? "");
+  if (!Number.isNaN(at)) ahead = (at - Date.now()) / 1000;
+}
+
+/** Return the server's time in Unix seconds. */
+export const now = () => Date.now() / 1000 + ahead;
+
+export const count = (number) => COUNT.format(number);
+export const number = (value) => (value === null || value === undefined ? "–" : NUMBER.format(value));
+
+/** Return so many seconds in their two largest units: "2 hr 5 min". */
+export function duration(seconds) {
+  let rest = Math.max(0, Math.round(seconds));
+  const parts = [];
+  for (const [unit, size] of UNITS) {
+    const some = Math.floor(rest / size);
+    rest -= some * size;
+    if (some || (unit === "second" && !parts.length)) {
+      parts.push(new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short" }).format(some));
+    } else if (parts.length) break;
+    if (parts.length === 2) break;
+  }
+  return parts.join(" ");
+}
+
+/** Return a time of day; with the day, where that is another. */
+export function time(at) {
+  const when = new Date(at * 1000);
+  const today = new Date(now() * 1000).toDateString() === when.toDateString();
+  return (today ? CLOCK : DAY).format(when);
+}
+
+/** Return an element for a time; its `show` takes Unix seconds and a text beside it. */
+export function timeElement() {
+  const node = element("time");
+  const beside = element("span", { class: "aside" });
+  const both = element("span", {}, node, " ", beside);
+  both.show = (at, text = "") => {
+    if (at === null) {
+      write(node, t("unknown"));
+      return;
+    }
+    write(node, time(at));
+    node.setAttribute("datetime", new Date(at * 1000).toISOString());
+    node.setAttribute("title", FULL.format(new Date(at * 1000)));
+    write(beside, text);
+  };
+  return both;
+}

@@ -1,0 +1,57 @@
+// The versions of the configuration: when, who, what changed, and going back.
+
+import { desk, rollBack } from "./actions.js";
+import { changing, element, shown, write } from "./dom.js";
+import { count, timeElement } from "./format.js";
+import { t } from "./texts.js";
+
+/** Of the changes of one version, no more are shown. */
+const CHANGES = 6;
+
+/** Return a row of the history; its `show` takes a version. */
+export function historyRow() {
+  let version = null;
+  const number = element("span");
+  const badge = element("span", { class: "badge", "data-state": "room" }, t("in_force"));
+  const when = timeElement();
+  const who = element("td");
+  const what = element("td");
+  const back = changing(t("roll_back"), () => rollBack(version.version, differences(desk.config, version.config).map(changeText)), true);
+  const row = element("tr", {}, element("th", { scope: "row" }, number, " ", badge),
+    element("td", {}, when), who, what, element("td", { class: "buttons", "data-change": "" }, back));
+  row.show = (one) => {
+    if (version === null) what.append(changesOf(one));
+    version = one;
+    write(number, String(one.version));
+    when.show(one.at);
+    write(who, one.operator ? `${one.operator} (${one.source})` : one.source);
+    shown(badge, one.inForce);
+    shown(back, !one.inForce);
+    back.setAttribute("aria-label", `${t("roll_back")}: ${one.version}`);
+  };
+  return row;
+}
+
+function changesOf({ problem, changed, changed_total: total }) {
+  const lines = [
+    ...(problem ? [t("not_valid", { problem })] : []),
+    ...(changed === null ? [t("not_known")] : changed.slice(0, CHANGES).map(changeText)),
+    ...(total > CHANGES ? [t("more_changes", { count: count(total - CHANGES) })] : []),
+  ];
+  if (!lines.length) lines.push(t("nothing_changed"));
+  return element("ul", { class: "changes" }, ...lines.map((line) => element("li", {}, line)));
+}
+
+const changeText = ({ field, before, after }) => `${field}: ${valueText(before)} → ${valueText(after)}`;
+
+const valueText = (value) => (value === null || value === undefined ? t("none") : JSON.stringify(value));
+
+/** Return in what two configurations differ, as the API says it of a version. */
+function differences(before, after, field = "") {
+  const isMap = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  if (isMap(before) && isMap(after)) {
+    const names = Object.keys({ ...before, ...after });
+    return names.flatMap((name) => differences(before[name], after[name], field ? `${field}.${name}` : name));
+  }
+  return JSON.stringify(before) === JSON.stringify(after) ? [] : [{ field, before, after }];
+}

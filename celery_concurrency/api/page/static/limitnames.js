@@ -1,0 +1,63 @@
+// Limits by name: what is said of them, and which change of the configuration sets one.
+
+import { count } from "./format.js";
+import { t } from "./texts.js";
+
+const MAPS = { platform: "platform_max", task_type: "task_type_max", account: "account_overrides" };
+
+/** Return a limit's dimension and name: a name may have colons itself. */
+export function split(limit) {
+  const colon = limit.indexOf(":");
+  return colon < 0 ? [limit, null] : [limit.slice(0, colon), limit.slice(colon + 1)];
+}
+
+/** Return a dimension in words; the user's own are what they are. */
+export function dimensionText(dimension) {
+  const own = { global: t("global"), platform: t("platform"), task_type: t("task_type"), account: t("account") };
+  return own[dimension] ?? dimension;
+}
+
+export const maxText = (max) => (max ? count(max) : t("no_limit"));
+
+/** Return the dimensions of a configuration, without "global". */
+export const dimensionsOf = (config) => [...Object.keys(MAPS), ...Object.keys(config.dimensions ?? {})];
+
+/** Return whether a configuration can set this limit: not that of a dimension that was taken out. */
+export function isSettable(limit, config) {
+  const [dimension, name] = split(limit);
+  return name === null ? limit === "global" : dimensionsOf(config).includes(dimension);
+}
+
+/** Return the change that gives a limit this maximum; null takes its entry out of its map. */
+export function changeOf(limit, max) {
+  const [dimension, name] = split(limit);
+  if (name === null) return { global_max: max };
+  if (limit === "account:*") return { account_max: max };
+  if (dimension in MAPS) return { [MAPS[dimension]]: { [name]: max } };
+  return { dimensions: { [dimension]: name === "*" ? { max } : { overrides: { [name]: max } } } };
+}
+
+/** Return a limit's maximum in a configuration. */
+export function maxOf(limit, config) {
+  const [dimension, name] = split(limit);
+  if (name === null) return config.global_max;
+  if (dimension === "account") return config.account_overrides?.[name] ?? config.account_max;
+  if (dimension in MAPS) return config[MAPS[dimension]][name] ?? config[MAPS[dimension]]["*"] ?? 0;
+  const own = config.dimensions?.[dimension];
+  return own?.overrides[name] ?? own?.max ?? 0;
+}
+
+/** Return the limits that have an entry of their own, and whether it can be taken out. */
+export function entriesOf(config) {
+  const named = (dimension, map) => Object.keys(map ?? {}).map((name) => [`${dimension}:${name}`, true]);
+  return [
+    ["global", false],
+    ["account:*", false],
+    ...named("account", config.account_overrides),
+    ...named("platform", config.platform_max),
+    ...named("task_type", config.task_type_max),
+    ...Object.entries(config.dimensions ?? {}).flatMap(([dimension, own]) => [
+      [`${dimension}:*`, false], ...named(dimension, own.overrides),
+    ]),
+  ];
+}

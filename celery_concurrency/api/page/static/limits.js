@@ -1,0 +1,116 @@
+// The view of the limits: how many run, how many wait, and changing them.
+
+import { cancelAll, desk, editLimit, pause, resume, setAnother } from "./actions.js";
+import { bar, linkOf } from "./cells.js";
+import { ask } from "./client.js";
+import { byId, changing, element, keepRows, shown, write } from "./dom.js";
+import { count } from "./format.js";
+import { dimensionText, isSettable } from "./limitnames.js";
+import { t } from "./texts.js";
+
+/** Of one dimension no more rows are shown: accounts may be thousands. */
+const ROWS = 100;
+
+const table = byId("limits-table");
+const filter = byId("limits-filter");
+let last = null;
+
+byId("set-another").addEventListener("click", setAnother);
+filter.addEventListener("input", () => last && showLimits(last));
+
+export const limits = {
+  async read(_, signal) {
+    return (await ask("GET", "/usage", { signal })).data;
+  },
+  show(usage) {
+    last = usage;
+    showLimits(usage);
+  },
+};
+
+/** Return the groups of limits of an answer of /usage: `[dimension, [limit, ...]]`. */
+function groupsOf(usage) {
+  const named = (dimension, map) =>
+    [dimension, Object.entries(map).map(([name, one]) => ({ ...one, name, limit: `${dimension}:${name}` }))];
+  return [
+    ["global", [{ ...usage.global, name: t("global"), limit: "global" }]],
+    named("platform", usage.platforms),
+    named("task_type", usage.task_types),
+    named("account", usage.accounts),
+    ...Object.entries(usage.dimensions).map(([dimension, map]) => named(dimension, map)),
+  ];
+}
+
+function showLimits(usage) {
+  const wanted = filter.value.trim().toLowerCase();
+  const groups = groupsOf(usage);
+  const most = Math.max(1, ...groups.flatMap(([, all]) => all.map((one) => one.waiting ?? 0)));
+  let more = 0;
+  const kept = [];
+  for (const [dimension, all] of groups) {
+    const found = all.filter((one) => `${one.limit} ${one.name}`.toLowerCase().includes(wanted));
+    more += Math.max(0, found.length - ROWS);
+    if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
+  }
+  keepRows(table, kept, (group) => group.dimension, makeGroup);
+  shown(byId("limits-none"), !kept.length);
+  shown(byId("limits-more"), more > 0);
+  write(byId("limits-more"), t("more_limits", { count: count(more) }));
+}
+
+function makeGroup({ dimension }) {
+  const group = element("tbody");
+  if (dimension !== "global") {
+    group.append(element("tr", { class: "group" }, element("th", { colspan: 4, scope: "rowgroup" }, dimensionText(dimension))));
+  }
+  group.show = ({ rows }) => keepRows(group, rows, (one) => one.limit, makeRow);
+  return group;
+}
+
+function makeRow({ limit, name }) {
+  let now = null;
+  const used = bar("used");
+  const state = element("span", { class: "badge" });
+  const usedText = linkOf("running", limit, "");
+  const waits = bar("waits");
+  const waitsText = linkOf("waiting", limit, "");
+  // "Edit" alone does not say what, to those who go from button to button.
+  const named = (button, text) => {
+    write(button, text);
+    button.setAttribute("aria-label", `${text}: ${limit}`);
+    return button;
+  };
+  const edit = named(changing("", () => editLimit(limit, now.current)), t("edit"));
+  const gate = changing("", () => (now.paused ? resume : pause)(limit));
+  const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
+  const row = element("tr", {},
+    element("th", { scope: "row" }, name),
+    element("td", {}, element("div", { class: "measure" }, used, usedText, state)),
+    element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
+    element("td", { class: "buttons", "data-change": "" }, edit, gate, empty));
+  row.show = (one) => {
+    now = { waiting: 0, ...one };
+    const [kind, text] = stateOf(now);
+    used.show(now.max ? now.current / now.max : 0, kind);
+    write(usedText, t(now.max ? "used_of" : "used_unlimited", { current: count(now.current), max: count(now.max) }));
+    write(state, text);
+    state.dataset.state = kind;
+    shown(state, text !== "");
+    waits.show(now.waiting / now.most, "waiting");
+    write(waitsText, count(now.waiting));
+    waitsText.classList.toggle("zero", now.waiting === 0);
+    named(gate, now.paused ? t("resume") : t("pause"));
+    const settable = isSettable(limit, desk.config);
+    shown(edit, settable);
+    shown(gate, settable);
+    shown(empty, now.waiting > 0);
+  };
+  return row;
+}
+
+function stateOf({ current, max, paused }) {
+  if (paused) return ["paused", t("paused")];
+  if (max && current > max) return ["over", t("over")];
+  if (max && current === max) return ["full", t("full")];
+  return [max ? "room" : "unlimited", ""];
+}

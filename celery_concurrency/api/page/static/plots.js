@@ -1,0 +1,94 @@
+// One plot: uPlot draws it, a sentence and a table say the same.
+
+import { element, shown, write } from "./dom.js";
+import { number, time } from "./format.js";
+import { LANGUAGE, t } from "./texts.js";
+
+const HEIGHT = 220; // px
+const DASHES = [[], [8, 4], [2, 3]];
+const BORDERS = ["solid", "dashed", "dotted"];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+/**
+ * Return a plot at the end of a parent; its `show` takes a title, times and a list of
+ * values for each of the series.
+ */
+export function createPlot(parent, series) {
+  const title = element("figcaption");
+  const canvas = element("div", { class: "plot", role: "img" });
+  const figure = element("figure", { class: "card" });
+  const rows = element("tbody");
+  const table = element("details", {}, element("summary", {}, t("as_table")),
+    element("div", { class: "table", tabindex: "0" }, element("table", {},
+      element("thead", {}, element("tr", {}, ...[t("time"), ...series].map((text) => element("th", { scope: "col" }, text)))), rows)));
+  figure.append(title, canvas, table);
+  parent.append(figure);
+  let plot = null;
+  let data = null;
+
+  function draw() {
+    plot?.destroy();
+    plot = new window.uPlot(optionsFor(series, canvas.clientWidth), data, canvas);
+  }
+
+  function fillTable() {
+    if (!table.open || !data) return;
+    const [at, ...lists] = data;
+    // The newest first; what has no value is left out.
+    const places = at.map((_, place) => place).reverse().filter((place) => lists.some((list) => list[place]));
+    rows.replaceChildren(...places.map((place) => element("tr", {}, element("th", { scope: "row" }, time(at[place])),
+      ...lists.map((list) => element("td", { class: "number" }, number(list[place]))))));
+  }
+
+  table.addEventListener("toggle", fillTable);
+  dark.addEventListener("change", () => plot && draw());
+  new ResizeObserver(() => plot && canvas.clientWidth && plot.setSize({ width: canvas.clientWidth, height: HEIGHT })).observe(canvas);
+
+  return {
+    show(text, at, lists) {
+      data = [at, ...lists];
+      shown(figure, lists.some((list) => list.some((value) => value !== null)));
+      if (figure.hidden) return;
+      write(title, text);
+      canvas.setAttribute("aria-label", t("plot_label", { title: text, values: latest(series, lists) }));
+      if (plot) plot.setData(data);
+      else draw();
+      fillTable();
+    },
+  };
+}
+
+function latest(series, lists) {
+  return series.map((name, place) => `${name} ${number(lists[place].findLast((value) => value !== null))}`).join(", ");
+}
+
+function optionsFor(series, width) {
+  const line = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
+  return {
+    width,
+    height: HEIGHT,
+    scales: { y: { range: (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1] } },
+    cursor: { drag: { x: true, y: false } },
+    legend: { markers: { width: 2, dash: (_, place) => BORDERS[place - 1] } },
+    axes: [
+      { ...line, size: 32, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
+      { ...line, size: 56, values: (_, ticks) => ticks.map(number) },
+    ],
+    series: [
+      { label: t("time"), value: (_, at) => (at ? time(at) : "–") },
+      ...series.map((label, place) => ({
+        label,
+        stroke: colour(`series-${place + 1}`),
+        // Told apart without colour too.
+        dash: DASHES[place],
+        width: 2,
+        points: { show: false },
+        spanGaps: false,
+        value: (_, value) => number(value),
+      })),
+    ],
+  };
+}

@@ -1,0 +1,20 @@
+// What went wrong, as the API says it.
+
+import { byId, element, shown } from "./dom.js";
+
+/** Return an ApiError's message, and a line for each of its details. */
+export function problemLines(error) {
+  return [
+    error.message,
+    ...error.details.map(({ field, problem }) => (field ? `${field}: ${problem}` : problem)),
+  ];
+}
+
+/** Show lines as the page's problem; none of them takes it away. */
+export function showProblem(lines) {
+  const box = byId("problem");
+  const old = [...box.children].map((line) => line.textContent);
+  // Written only where it is another: it is read out each time.
+  if (old.join("\n") !== lines.join("\n")) box.replaceChildren(...lines.map((line) => element("p", {}, line)));
+  shown(box, lines.length > 0);
+}

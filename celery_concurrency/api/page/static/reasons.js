@@ -1,0 +1,18 @@
+// Why somebody waits, in words.
+
+import { count } from "./format.js";
+import { t } from "./texts.js";
+
+const TEXTS = {
+  full: "why_full",
+  paused: "why_paused",
+  kept: "why_kept",
+  behind: "why_behind",
+  next: "why_next",
+};
+
+/** Return what the API's `blocked_by` says; a reason that is new here, as it is. */
+export function reasonText({ reason, limit, current, max }) {
+  const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
+  return reason in TEXTS ? t(TEXTS[reason], { limit, ...numbers }) : reason;
+}

@@ -1,0 +1,55 @@
+// The view of who holds tokens.
+
+import { desk, release } from "./actions.js";
+import { limitsCell, taskCell } from "./cells.js";
+import { ask, query } from "./client.js";
+import { byId, changing, element, keepRows, shown, write } from "./dom.js";
+import { duration, now, timeElement } from "./format.js";
+import { createPages } from "./pages.js";
+import { t } from "./texts.js";
+
+const pages = createPages("running", () => desk.refresh());
+
+export const running = {
+  async read(limit, signal) {
+    pages.enter(limit);
+    const { cursor } = pages;
+    return (await ask("GET", query("/tokens", { limit, cursor }), { signal })).data;
+  },
+  show(answer) {
+    pages.show(answer, t("running"), (limit) => t("running_of", { limit }));
+    shown(byId("running-table"), answer.tokens.length > 0);
+    shown(byId("running-none"), answer.tokens.length === 0);
+    keepRows(byId("running-rows"), answer.tokens, (one) => one.token, makeRow);
+  },
+};
+
+function makeRow() {
+  let holder = null;
+  const task = taskCell();
+  const limits = limitsCell();
+  const worker = element("td");
+  const since = timeElement();
+  const expires = timeElement();
+  const token = element("code", { class: "token" });
+  const letGo = changing(t("release"), () => release(holder), true);
+  const row = element("tr", {}, task, limits, worker,
+    element("td", {}, since), element("td", {}, expires), element("td", {}, token),
+    element("td", { class: "buttons", "data-change": "" }, letGo));
+  row.show = (one) => {
+    holder = one;
+    task.show(one);
+    limits.show(one.limits);
+    write(worker, one.reserved ? t("reserved") : (one.worker ?? t("unknown")));
+    since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
+    expires.show(one.expires, untilText(one.expires));
+    write(token, one.token);
+    letGo.setAttribute("aria-label", `${t("release")}: ${one.token}`);
+  };
+  return row;
+}
+
+export function untilText(at) {
+  const left = at - now();
+  return left > 0 ? t("expires_in", { duration: duration(left) }) : t("expired");
+}

@@ -1,0 +1,10 @@
+// The page's texts, in its language.
+
+const TEXTS = JSON.parse(document.getElementById("texts").textContent);
+
+export const LANGUAGE = document.documentElement.lang;
+
+/** Return a text, with what `{names}` in it stand for. */
+export function t(key, values = {}) {
+  return TEXTS[key].replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
+}

@@ -1,0 +1,88 @@
+// The view that answers why one task waits: "#why/<task id>", to be passed on as it is.
+
+import { cancelTask, release } from "./actions.js";
+import { linkOf } from "./cells.js";
+import { ApiError, ask } from "./client.js";
+import { byId, changing, element, keepRows, shown, write } from "./dom.js";
+import { count, duration, now, time, timeElement } from "./format.js";
+import { reasonText } from "./reasons.js";
+import { t } from "./texts.js";
+
+const answerBox = byId("why-answer");
+let task = null;
+const name = element("strong");
+const id = element("code");
+const title = element("p", {}, name, " ", id);
+const lines = element("div");
+const cancel = changing(t("cancel_task"), () => cancelTask(task), true);
+answerBox.append(title, lines, cancel);
+
+export const why = {
+  async read(taskId, signal) {
+    try {
+      return { taskId, found: (await ask("GET", `/waiting/${encodeURIComponent(taskId)}`, { signal })).data };
+    } catch (error) {
+      // That it does not wait is an answer too.
+      if (!(error instanceof ApiError) || error.code !== "not_waiting") throw error;
+      return { taskId, found: null, message: error.message };
+    }
+  },
+  show({ taskId, found, message }) {
+    task = found;
+    write(name, found?.task ?? t("task"));
+    write(id, taskId);
+    const texts = found ? sentences(found) : [message];
+    if (texts.join() !== [...lines.children].map((line) => line.textContent).join()) {
+      lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
+    }
+    shown(cancel, found !== null && !found.handed_over);
+    shown(byId("why-limits"), found !== null);
+    keepRows(byId("why-rows"), found?.limits ?? [], (one) => one.limit, makeRow);
+  },
+};
+
+function sentences(found) {
+  if (found.handed_over) {
+    const until = found.reserved_until;
+    return [t("why_handed_over"), ...(until === null ? [] : [t("why_reserved_until", { until: time(until) })])];
+  }
+  return [
+    t("why_answer", { reason: reasonText(found.blocked_by) }),
+    t("why_place", { since: time(found.since), duration: duration(now() - found.since), position: count(found.position) }),
+  ];
+}
+
+function stateOf({ paused, kept, full }) {
+  if (paused) return ["paused", t("paused")];
+  if (kept) return ["full", t("kept")];
+  return full ? ["full", t("full")] : ["room", t("room")];
+}
+
+function makeRow({ limit }) {
+  const state = element("span", { class: "badge" });
+  const used = element("td");
+  const holders = element("ul", { class: "holders" });
+  const row = element("tr", {}, element("th", { scope: "row" }, linkOf("running", limit, limit)),
+    element("td", {}, state), used, element("td", {}, holders));
+  row.show = (one) => {
+    const [kind, text] = stateOf(one);
+    state.dataset.state = kind;
+    write(state, text);
+    write(used, t(one.max ? "used_of" : "used_unlimited", { current: count(one.current), max: count(one.max) }));
+    keepRows(holders, one.holders, (holder) => holder.token, makeHolder);
+  };
+  return row;
+}
+
+function makeHolder(holder) {
+  const who = element("span");
+  const since = timeElement();
+  const letGo = changing(t("release"), () => release(holder), true);
+  letGo.setAttribute("aria-label", `${t("release")}: ${holder.token}`);
+  const item = element("li", {}, element("span", {}, element("strong", {}, holder.task ?? t("unknown")), " ", element("code", {}, holder.task_id)), who, since, letGo);
+  item.show = (one) => {
+    write(who, one.reserved ? t("reserved") : (one.worker ?? t("unknown")));
+    since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
+  };
+  return item;
+}

@@ -1,0 +1,289 @@
+"""Every text of the page, in both languages; ``{names}`` are filled in by its scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from celery_concurrency.api.envelope import LANGUAGES
+
+#: Key to (Chinese, English), in the order of ``LANGUAGES``.
+TEXTS: Final[Mapping[str, tuple[str, str]]] = {
+    # The frame
+    "html_language": ("zh-CN", "en"),
+    "title": ("并发控制", "Concurrency"),
+    "skip": ("跳到主要内容", "Skip to the content"),
+    "views": ("视图", "Views"),
+    "language": ("语言", "Language"),
+    "needs_script": ("本页需要 JavaScript。", "This page needs JavaScript."),
+    "loading": ("正在读取…", "Reading..."),
+    "live": ("实时", "Live"),
+    "asleep": ("已暂停刷新", "Asleep"),
+    "stale": ("数据已过时", "Not up to date"),
+    "read_only": ("只读", "Read only"),
+    "read_again_in": ("{seconds} 秒后重试", "next try in {seconds} s"),
+    "no_answer": ("服务器没有响应", "The server does not answer"),
+    "no_envelope": (
+        "服务器的响应无法识别（状态码 {status}）",
+        "The answer of the server is not understood (status {status})",
+    ),
+    "config_problem": (
+        "手工写入的配置无效，未生效，仍使用上一份有效配置：{problem}",
+        "A configuration was written by hand and is not valid, so the last valid one "
+        "stays in force: {problem}",
+    ),
+    "switched_off": (
+        "并发控制已关闭：所有任务都放行，只计数。",
+        "Limits are switched off: everybody is admitted, and counted.",
+    ),
+    # Signing in
+    "sign_in": ("登录", "Sign in"),
+    "sign_in_why": (
+        "此服务需要访问令牌（bearer token）。令牌只保存在本标签页中，关闭即消失。",
+        "This server asks for a bearer token. It is kept in this tab only, and gone with it.",
+    ),
+    "wrong_token": ("此令牌无效。", "This token is not accepted."),
+    "access_token": ("访问令牌", "Bearer token"),
+    "sign_out": ("退出", "Sign out"),
+    # Limits
+    "limits": ("限制", "Limits"),
+    "limit": ("限制", "Limit"),
+    "global": ("全局", "Global"),
+    "platform": ("平台", "Platform"),
+    "task_type": ("任务类型", "Task type"),
+    "account": ("账号", "Account"),
+    "filter": ("筛选", "Filter"),
+    "no_limits": ("没有符合的限制。", "No limit has this in its name."),
+    "more_limits": (
+        "还有 {count} 项，请用名称筛选。",
+        "{count} more: filter by name to see them.",
+    ),
+    "used": ("运行中 / 上限", "Running / limit"),
+    "used_of": ("{current} / {max}", "{current} of {max}"),
+    "used_unlimited": ("{current}，不限", "{current}, no limit"),
+    "full": ("已满", "full"),
+    "over": ("超出上限", "over the limit"),
+    "paused": ("已暂停", "paused"),
+    "kept": ("已预留", "kept"),
+    "room": ("有空位", "has room"),
+    "actions": ("操作", "Actions"),
+    "edit": ("修改", "Edit"),
+    "pause": ("暂停", "Pause"),
+    "resume": ("恢复", "Resume"),
+    "set_another": ("设置其他限制", "Set another limit"),
+    "cancel_all": ("取消等待任务", "Cancel waiting"),
+    # Running
+    "running": ("运行中", "Running"),
+    "running_of": ("运行中：{limit}", "Running: {limit}"),
+    "running_none": ("没有任务持有令牌。", "Nobody holds a token."),
+    "task": ("任务", "Task"),
+    "worker": ("Worker", "Worker"),
+    "token": ("令牌", "Token"),
+    "since": ("开始于", "Since"),
+    "expires": ("到期", "Expires"),
+    "expires_in": ("{duration}后", "in {duration}"),
+    "expired": ("已到期", "expired"),
+    "for_duration": ("已 {duration}", "for {duration}"),
+    "reserved": ("已预留，尚未开始", "reserved, not begun"),
+    "release": ("释放", "Release"),
+    "unknown": ("未知", "unknown"),
+    "total": ("共 {count} 个", "{count} in all"),
+    "show_all": ("显示全部", "Show all"),
+    "first_page": ("回到首页", "First page"),
+    "next_page": ("下一页", "Next page"),
+    # Waiting
+    "waiting": ("等待中", "Waiting"),
+    "waiting_of": ("等待中：{limit}", "Waiting: {limit}"),
+    "waiting_none": (
+        "等待室里没有任务。（以重试方式等待的任务在 broker 中，这里不列出。）",
+        "Nobody is in the waiting room. (Tasks that wait by retrying are in the broker, "
+        "and not listed here.)",
+    ),
+    "position": ("位置", "Position"),
+    "position_note": (
+        "位置是在限制完全相同的任务之中的次序。",
+        "The position is that among tasks with exactly the same limits.",
+    ),
+    "waits_for": ("等待原因", "Waits for"),
+    "why": ("为什么？", "Why?"),
+    "cancel_task": ("取消任务", "Cancel the task"),
+    "task_id": ("任务 ID", "Task id"),
+    "ask_why": ("它为什么等待？", "Why does it wait?"),
+    "why_full": ("{limit} 已满（{current} / {max}）", "{limit} is full ({current} of {max})"),
+    "why_paused": ("{limit} 已暂停", "{limit} is paused"),
+    "why_kept": (
+        "{limit} 的空位预留给等待更久的任务",
+        "the room in {limit} is kept for one that waited longer",
+    ),
+    "why_behind": (
+        "限制都有空位，前面还有限制相同的任务",
+        "its limits have room; others with the same limits came before",
+    ),
+    "why_next": ("限制都有空位，下一个就是它", "its limits have room, and it is next"),
+    # Why?
+    "why_title": ("为什么等待？", "Why does it wait?"),
+    "back_to_waiting": ("返回等待列表", "Back to all who wait"),
+    "why_answer": ("它在等待：{reason}。", "It waits: {reason}."),
+    "why_place": (
+        "自 {since} 起等待（{duration}），位置 {position}。",
+        "Since {since} ({duration}), at position {position}.",
+    ),
+    "why_handed_over": (
+        "它已得到空位，消息已回到队列，Worker 一取到就开始。",
+        "It was given room and is back in its queue: it begins as soon as a worker takes it.",
+    ),
+    "why_reserved_until": (
+        "空位为它保留到 {until}。",
+        "The room stays reserved until {until}.",
+    ),
+    "its_limits": ("它的各项限制，以及谁占用着", "Its limits, and who holds them"),
+    "state": ("状态", "State"),
+    "held_by": ("占用者", "Held by"),
+    # Statistics
+    "statistics": ("24 小时", "24 hours"),
+    "statistics_limit": ("按限制", "Of the limit"),
+    "statistics_none": (
+        "还没有历史数据：由运行中的 Worker 每分钟记录。",
+        "There is no history yet: running workers write it, once a minute.",
+    ),
+    "counts_title": (
+        "获得与等待（每 {minutes} 分钟）",
+        "Acquired and waited, in {minutes} minutes",
+    ),
+    "wait_title": ("等待时间（秒）", "Wait time, in seconds"),
+    "hold_title": ("持有时间（秒）", "Hold time, in seconds"),
+    "acquired": ("获得", "acquired"),
+    "denied": ("被拒", "denied"),
+    "parked": ("进入等待室", "parked"),
+    "time": ("时间", "Time"),
+    "plot_label": (
+        "{title}，最近值：{values}",
+        "{title}. The latest: {values}",
+    ),
+    "as_table": ("以表格显示", "As a table"),
+    "totals": ("24 小时总计", "Totals of 24 hours"),
+    # Configuration
+    "configuration": ("配置", "Configuration"),
+    "config_version": ("版本 {version}", "Version {version}"),
+    "setting": ("设置项", "Setting"),
+    "value": ("值", "Value"),
+    "on": ("开", "on"),
+    "off": ("关", "off"),
+    "no_limit": ("不限", "no limit"),
+    "seconds": ("{count} 秒", "{count} s"),
+    "remove": ("移除", "Remove"),
+    "switch_on": ("开启", "Switch on"),
+    "switch_off": ("关闭", "Switch off"),
+    "reset": ("恢复默认", "Reset to the defaults"),
+    "history": ("修改历史", "History"),
+    "version": ("版本", "Version"),
+    "when": ("时间", "When"),
+    "who": ("操作人", "Who"),
+    "what": ("修改内容", "What changed"),
+    "in_force": ("生效中", "in force"),
+    "nothing_changed": ("无变化", "nothing"),
+    "not_known": ("保留的最早版本", "the first that is kept"),
+    "more_changes": ("另有 {count} 处", "and {count} more"),
+    "not_valid": ("无效，未生效：{problem}", "not valid, and not in force: {problem}"),
+    "no_history": ("还没有修改。", "Nothing was changed yet."),
+    "roll_back": ("回滚", "Roll back"),
+    "none": ("无", "none"),
+    "apply": ("确认修改", "Change it"),
+    # Confirmations
+    "close": ("关闭", "Close"),
+    "keep": ("不做修改", "Change nothing"),
+    "your_name": ("你的名字（记入历史，可不填）", "Your name, for the history (optional)"),
+    "changed_meanwhile": (
+        "期间有人修改了配置。页面已重新读取，请查看后再试。",
+        "Somebody changed it meanwhile. The page has read it again: look, and try again.",
+    ),
+    "edit_title": ("修改 {limit}", "Edit {limit}"),
+    "new_limit": ("新上限（0 为不限）", "New limit (0 is no limit)"),
+    "new_timeout": ("超时秒数", "Timeout in seconds"),
+    "edit_effect": (
+        "{limit}：从 {before} 改为 {after}，对所有 Worker 立即生效。",
+        "{limit} goes from {before} to {after}, at once, for all workers.",
+    ),
+    "edit_lower": (
+        "正在运行的 {current} 个不受影响，降到 {after} 个以下之前不再放行。",
+        "The {current} that run are not touched; nobody is admitted until fewer than "
+        "{after} run.",
+    ),
+    "edit_raise": (
+        "等待中的任务会立即补上。",
+        "Those who wait go on at once, as far as there is room.",
+    ),
+    "edit_same": ("值没有变化。", "That is what it is now."),
+    "timeout_effect": (
+        "Worker 失联 {after} 秒后，其令牌自动收回；运行中任务的令牌不会过期。",
+        "A token whose holder is silent for {after} s is taken back. Those of running tasks "
+        "don't expire.",
+    ),
+    "another_title": ("设置其他限制", "Set another limit"),
+    "dimension": ("维度", "Dimension"),
+    "name": ("名称（* 为未列出的名称）", "Name (* is any that is not listed)"),
+    "pause_title": ("暂停 {limit}", "Pause {limit}"),
+    "pause_effect": (
+        "从现在起 {limit} 不再放行任何任务。正在运行的会继续到结束，其余等待直到恢复。",
+        "From now on {limit} admits nobody. What runs goes on to its end; the others wait "
+        "until it is resumed.",
+    ),
+    "resume_title": ("恢复 {limit}", "Resume {limit}"),
+    "resume_effect": (
+        "{limit} 重新放行，等待中的任务按次序立即继续。",
+        "{limit} admits tasks again; those who wait go on at once, in their order.",
+    ),
+    "release_title": ("释放令牌", "Release a token"),
+    "release_effect": (
+        "任务 {task} 不会停止，但不再计数：同一限制内可能多运行一个任务。",
+        "Task {task} is not stopped: it goes on without being counted, and another may "
+        "begin beside it.",
+    ),
+    "release_limits": ("释放的限制：{limits}", "Room comes free in: {limits}"),
+    "cancel_title": ("取消等待中的任务", "Cancel a waiting task"),
+    "cancel_effect": (
+        "任务 {task} 不会再运行：Worker 会把它作为已撤销（REVOKED）丢弃。此操作无法撤回。",
+        "Task {task} will not run: a worker discards it as revoked. This can't be undone.",
+    ),
+    "cancel_all_title": ("取消 {limit} 的所有等待任务", "Cancel all who wait for {limit}"),
+    "cancel_all_effect": (
+        "计入 {limit} 的所有等待任务（现有 {count} 个）都不会再运行，作为已撤销（REVOKED）丢弃。"
+        "此操作无法撤回。",
+        "All waiting tasks that count in {limit}, {count} as of now, will not run: they are "
+        "discarded as revoked. This can't be undone.",
+    ),
+    "cancelled_count": ("已取消 {count} 个任务。", "Cancelled: {count}."),
+    "remove_title": ("移除 {field}", "Remove {field}"),
+    "remove_effect": (
+        "移除后，该名称适用同类的一般上限，立即生效。",
+        "Its name then has the limit that the rest of its kind has, at once.",
+    ),
+    "off_title": ("关闭并发控制", "Switch limits off"),
+    "off_effect": (
+        "所有任务都放行，包括正在等待的；仍然计数。",
+        "Everybody is admitted, those who wait included; counting goes on.",
+    ),
+    "on_title": ("开启并发控制", "Switch limits on"),
+    "on_effect": (
+        "限制立即重新生效；正在运行的任务不受影响。",
+        "The limits are in force again at once; what runs is not touched.",
+    ),
+    "reset_title": ("恢复默认配置", "Reset to the defaults"),
+    "reset_effect": (
+        "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。",
+        "All limits go back to the defaults at once, and nothing is paused any more. What is "
+        "in force now stays in the history, and can be rolled back to.",
+    ),
+    "rollback_title": ("回滚到版本 {version}", "Roll back to version {version}"),
+    "rollback_effect": (
+        "版本 {version} 的配置作为新版本立即生效。将修改：",
+        "The configuration of version {version} is in force again at once, as a new version. "
+        "It changes:",
+    ),
+}  # fmt: skip
+
+
+def texts_in(language: str) -> dict[str, str]:
+    """Return the texts in one of ``LANGUAGES``."""
+    column = LANGUAGES.index(language)
+    return {key: both[column] for key, both in TEXTS.items()}

@@ -1,0 +1,54 @@
+"""Makes the pictures of the page in ``docs/images``: ``python -m tests.screenshots``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from celery_concurrency.connection import connect
+from celery_concurrency.demo.server import Server
+from celery_concurrency.limiter import Limiter
+from tests import history, scenes
+from tests.browsing import Desk, chromium
+from tests.serving import Serving
+from tests.workers import settle
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+WINDOW = {"width": 1080, "height": 620}
+
+
+def take(browser: Any, address: str) -> None:
+    """Take all pictures of a page that is served at an address."""
+    desk = Desk(browser, address, viewport=WINDOW)
+    made_up = {"success": True, "data": history.made_up(time.time())}
+    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=made_up))
+    for name, view in {
+        "limits": "limits",
+        "waiting": "waiting",
+        "why": "why/wait-0",
+        "statistics": "statistics",
+        "configuration": "configuration",
+    }.items():
+        desk.open(view)
+        desk.page.screenshot(path=IMAGES / f"page-{name}.png")
+    dark = Desk(browser, address, viewport=WINDOW, color_scheme="dark", locale="zh-CN")
+    dark.open()
+    dark.page.get_by_role("button", name="修改: platform:douyin").click()
+    dark.page.get_by_label("新上限").fill("2")
+    dark.page.screenshot(path=IMAGES / "page-edit-dark-zh.png")
+
+
+def main() -> None:
+    """Start a server with something of everything in it, and take them."""
+    IMAGES.mkdir(exist_ok=True)
+    with Server() as server, chromium() as browser:
+        client = connect(server.url())
+        settle(client)
+        scenes.busy(Limiter(client))
+        with Serving(server.url()) as serving:
+            take(browser, serving.page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Promise 4 at a worker's end, in each pool, and while the broker is away."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.proxies import Proxy
+from tests.recording import highest_overlap, read_records
+from tests.sites import site
+from tests.workers import wait_for
+
+ACCOUNT = {"account": "a"}
+#: So short that a run of some seconds outlives its lease, if nobody renews it.
+SHORT = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
+LONG = 9
+
+
+@pytest.fixture
+def short(server, tmp_path):
+    """A site with short leases."""
+    with site(server, tmp_path, "crashes", **SHORT) as one:
+        one.limiter.config.update({"timeout": 3})
+        yield one
+        one.wait_until_free()
+
+
+def begun(one):
+    return [note for note in one.ran() if note.startswith("begins")]
+
+
+def runs_of(one, *results):
+    """Wait for all of these; return the records of their runs."""
+    assert all(result.get(timeout=60) in ("done", "again") for result in results)
+    ids = {result.id for result in results}
+    return [run for run in read_records(one.url) if run.task_id in ids]
+
+
+def test_beats_go_on_until_the_last_task_of_a_warm_shutdown_has_ended(short):
+    first = short.start(concurrency=1)
+    running = short.tasks.work.apply_async((LONG,), headers=ACCOUNT)
+    wait_for(lambda: begun(short))
+    first.process.send_signal(signal.SIGTERM)
+    short.start(concurrency=1)
+    waiting = short.tasks.work.apply_async(headers=ACCOUNT)
+    runs = runs_of(short, running, waiting)
+    assert len(runs) == 2
+    assert highest_overlap(runs) == 1
+    assert first.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("waited", [False, True], ids=["at once", "after waiting"])
+def test_a_cold_shutdown_gives_tokens_back_and_loses_no_task(short, waited):
+    first = short.start(concurrency=1)
+    with short.held(account="a" if waited else "b"):
+        running = short.tasks.safe.apply_async((60,), headers=ACCOUNT)
+        if waited:
+            short.wait_until_parked(running)
+    wait_for(lambda: begun(short))
+    first.process.send_signal(signal.SIGQUIT)
+    first.process.wait(20)
+    ended = time.monotonic()
+    short.wait_until_free()
+    assert time.monotonic() - ended < 2
+    short.start(concurrency=1)
+    assert running.get(timeout=30) == "again"
+
+
+def test_a_long_task_outlives_its_lease_in_every_pool(short):
+    """In solo the main thread does nothing but the task."""
+    pools = ("threads", "gevent", "solo")
+    for pool in pools:
+        short.start(pool=pool, concurrency=1, arguments=("-Q", pool))
+    short.start(concurrency=len(pools))
+    long = {
+        pool: short.tasks.work.apply_async((LONG,), queue=pool, headers={"account": pool})
+        for pool in pools
+    }
+    wait_for(lambda: len(begun(short)) == len(pools))
+    next_ = {pool: short.tasks.work.apply_async(headers={"account": pool}) for pool in pools}
+    for pool in pools:
+        runs = runs_of(short, long[pool], next_[pool])
+        assert len(runs) == 2
+        assert highest_overlap(runs) == 1, pool
+
+
+def test_a_broker_outage_stops_no_beat(server, tmp_path):
+    proxy = Proxy(server.port)
+    through = f"redis://127.0.0.1:{proxy.port}/0"
+    try:
+        with site(server, tmp_path, "crashes", LIMITER_URL=server.url(), **SHORT) as one:
+            cut_off = one.start(concurrency=1, env={"BROKER_URL": through})
+            running = one.tasks.work.apply_async((LONG,), headers=ACCOUNT)
+            wait_for(lambda: begun(one))
+            one.start(concurrency=1)
+            proxy.close()
+            wait_for(lambda: "Connection to broker lost" in cut_off.output())
+            waiting = one.tasks.work.apply_async(headers=ACCOUNT)
+            runs = runs_of(one, running, waiting)
+            assert len(runs) == 2
+            assert highest_overlap(runs) == 1
+            assert "runs on without its tokens" not in one.output()
+            proxy.open()
+            one.wait_until_free()
+    finally:
+        proxy.close()
+
+
+def test_a_task_that_is_delivered_twice_at_once_runs_one_after_the_other(short):
+    """As by a visibility timeout that is shorter than the task: same id, same delivery tag."""
+    result = short.tasks.safe.apply_async((3,), headers=ACCOUNT)
+    [message] = short.redis.lrange("celery", 0, -1)
+    short.redis.rpush("celery", message)
+    short.start(concurrency=2)
+    wait_for(lambda: len(begun(short)) == 2)
+    short.wait_until_free()
+    runs = [run for run in read_records(short.url) if run.task_id == result.id]
+    assert len(runs) == 2
+    assert highest_overlap(runs) == 1
