@@ -58,6 +58,11 @@ video_id = "v1"
 limiter = limiter_of(app)
 """
 
+#: Pages that take other names for granted.
+BEFORE = {
+    "page.md": "from flask import Flask; celery_app, app = app, Flask('theirs')",
+}
+
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\s`]*)[^\n]*\n(?P<text>.*?)^ *(?P=fence) *$",
     re.MULTILINE | re.DOTALL,
@@ -115,6 +120,7 @@ class Page:
         self._namespace: dict[str, Any] = {}
         self._write("proj.py", PROJECT)
         self._execute(PROJECT, 1)
+        self._execute(BEFORE.get(path.name, ""), 1)
 
     def run(self, block: Block) -> None:
         """Run a block; its failure is the test's."""
