@@ -125,6 +125,8 @@ class Page:
     def run(self, block: Block) -> None:
         """Run a block; its failure is the test's."""
         text = self._at_home(block.text)
+        if f":{self._api_port}/" in text and not self._serves():
+            self._start(f"celery -A proj concurrency serve --port {self._api_port}", "serving http")
         if block.language == "bash":
             self._run_bash(text)
         elif (file := _FILE.match(text)) is not None:
@@ -149,8 +151,6 @@ class Page:
         exec(code, self._namespace)
 
     def _run_bash(self, text: str) -> None:
-        if f":{self._api_port}/" in text and not self._serves():
-            self._start(f"celery -A proj concurrency serve --port {self._api_port}", "serving http")
         script: list[str] = []
         for command in re.split(r"(?<!\\)\n", text):
             ready = next((said for what, said in LASTING.items() if re.search(what, command)), None)

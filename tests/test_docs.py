@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -53,6 +54,40 @@ def test_every_block_has_a_language():
         if not block.language
     ]
     assert not without
+
+
+def test_both_readmes_say_the_same():
+    """As far as a program can tell: chapters, tables' rows and code blocks."""
+    english, chinese = (
+        (ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert list(blocks_text(english)) == list(blocks_text(chinese))
+    for text in (r"^#+ ", r"^\| [^|]*", r"^- ", r"\]\(([^)]+)\)"):
+        assert len(re.findall(text, english, re.MULTILINE)) == len(
+            re.findall(text, chinese, re.MULTILINE)
+        ), text
+    assert settings_of(english) == settings_of(chinese)
+
+
+def test_the_original_description_s_chapters_are_found_again():
+    chapters = re.findall(r"^## \W*(\w.*)$", (ROOT / "tests/seed.md").read_text("utf-8"), re.M)
+    found = re.findall(r"^#+ (.+)$", (ROOT / "README.zh-CN.md").read_text("utf-8"), re.M)
+    assert chapters
+    assert [chapter for chapter in chapters if not any(chapter in name for name in found)] == []
+
+
+def blocks_text(page):
+    return (block.text for block in blocks_of(page))
+
+
+def settings_of(page):
+    return re.findall(r"^\| `(concurrency_\w+)` \|", page, re.MULTILINE)
+
+
+def test_the_default_configuration_is_the_default():
+    page = (ROOT / "README.md").read_text("utf-8")
+    shown = next(block.text for block in blocks_of(page) if block.language == "json")
+    assert json.loads(shown) == Config().to_dict()
 
 
 def test_the_settings_are_all_there_with_their_defaults():
