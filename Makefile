@@ -15,7 +15,7 @@ SHORT ?=
 FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test promises soak bench lint types dist compat compat-short clean
+.PHONY: help demo test promises soak bench lint types docs dist compat compat-short clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -48,6 +48,10 @@ lint: $(READY) ## ruff: style and order
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
+
+docs: $(READY) ## the documentation, to docs/_build; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo docs/_build/index.html
 
 dist: $(READY) ## wheel and sdist, checked, and a task run on the wheel
 	$(BIN)/python -m tools.dist

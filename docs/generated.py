@@ -1,0 +1,79 @@
+"""Those parts of the reference that the code itself says best, written as Markdown."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+
+from celery_concurrency.api.blueprint import ROUTES
+from celery_concurrency.cli import concurrency
+
+
+def write_all(directory: Path) -> None:
+    """Write each part to a file that a page includes."""
+    directory.mkdir(exist_ok=True)
+    for name, lines in (("http", http()), ("cli", cli()), ("scripts", scripts())):
+        text = "\n".join(lines) + "\n"
+        path = directory / f"{name}.md"
+        # Left alone where nothing has changed, so that Sphinx need not read it again.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def http() -> Iterator[str]:
+    """Every route, by what its view's docstring says."""
+    for route in ROUTES:
+        path = route.path.replace("<path:", "<")
+        yield f"## `{route.method} {path}`\n"
+        yield from _description(route.view)
+        if route.query is not None:
+            yield "\n| parameter | default | |\n|---|---|---|"
+            for name, field in route.query.model_fields.items():
+                default = f"`{field.default}`" if field.default and not field.is_required() else ""
+                yield f"| `{name}` | {default} | {field.description or ''} |"
+        yield ""
+
+
+def cli() -> Iterator[str]:
+    """Every command, by its own help."""
+    yield from _command(concurrency, "concurrency")
+
+
+def _command(command: click.Command, name: str) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for child, subcommand in command.commands.items():
+            yield from _command(subcommand, f"{name} {child}")
+        return
+    context = click.Context(command, info_name=name)
+    usage = [piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+    yield f"## `{' '.join([name, *usage])}`"
+    yield f"\n{inspect.cleandoc(command.help or '')}\n"
+    records = (parameter.get_help_record(context) for parameter in command.params)
+    options = [record for record in records if record and record[1]]
+    if options:
+        yield "```text"
+        width = max(len(option) for option, _ in options)
+        yield from (f"{option.ljust(width)}  {text}" for option, text in options)
+        yield "```\n"
+
+
+def scripts() -> Iterator[str]:
+    """Every Lua script, by the comment at its beginning."""
+    for path in sorted(files("celery_concurrency.scripts").iterdir(), key=lambda path: path.name):
+        if not path.name.endswith(".lua"):
+            continue
+        yield f"## `{path.name}`\n\n```text"
+        for line in path.read_text("utf-8").splitlines():
+            if not line.startswith("--"):
+                break
+            yield line.removeprefix("--").removeprefix(" ")
+        yield "```\n"
+
+
+def _description(view: Any) -> Iterator[str]:
+    yield inspect.cleandoc(view.__doc__ or "").replace("``", "`")

@@ -1,0 +1,106 @@
+"""What the documentation shows runs, and what it lists is all there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from celery_concurrency.config import Config
+from celery_concurrency.settings import PREFIX, Settings
+from tests.blocks import Page, blocks_of
+from tests.workers import settle
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+    if not {"_build", "_generated"} & set(path.relative_to(ROOT).parts)
+)
+RUN = [
+    path
+    for path in PAGES
+    if any(block.language in ("python", "bash") for block in blocks_of(path.read_text("utf-8")))
+]
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_code_block_runs(path, server, redis, limiter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    settle(redis)
+    before = set(sys.modules)
+    try:
+        with Page(path, tmp_path, server.port, dict(os.environ)) as page:
+            for block in blocks_of(path.read_text("utf-8")):
+                if block.language in ("python", "bash") and not block.not_run:
+                    page.run(block)
+    finally:
+        for name in set(sys.modules) - before:
+            if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
+
+
+def test_every_block_has_a_language():
+    without = [
+        f"{path.relative_to(ROOT)}:{block.line}"
+        for path in PAGES
+        for block in blocks_of(path.read_text("utf-8"))
+        if not block.language
+    ]
+    assert not without
+
+
+def test_both_readmes_say_the_same():
+    """As far as a program can tell: chapters, tables' rows and code blocks."""
+    english, chinese = (
+        (ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert list(blocks_text(english)) == list(blocks_text(chinese))
+    for text in (r"^#+ ", r"^\| [^|]*", r"^- ", r"\]\(([^)]+)\)"):
+        assert len(re.findall(text, english, re.MULTILINE)) == len(
+            re.findall(text, chinese, re.MULTILINE)
+        ), text
+    assert settings_of(english) == settings_of(chinese)
+
+
+def test_the_original_description_s_chapters_are_found_again():
+    chapters = re.findall(r"^## \W*(\w.*)$", (ROOT / "tests/seed.md").read_text("utf-8"), re.M)
+    found = re.findall(r"^#+ (.+)$", (ROOT / "README.zh-CN.md").read_text("utf-8"), re.M)
+    assert chapters
+    assert [chapter for chapter in chapters if not any(chapter in name for name in found)] == []
+
+
+def blocks_text(page):
+    return (block.text for block in blocks_of(page))
+
+
+def settings_of(page):
+    return re.findall(r"^\| `(concurrency_\w+)` \|", page, re.MULTILINE)
+
+
+def test_the_default_configuration_is_the_default():
+    page = (ROOT / "README.md").read_text("utf-8")
+    shown = next(block.text for block in blocks_of(page) if block.language == "json")
+    assert json.loads(shown) == Config().to_dict()
+
+
+def test_the_settings_are_all_there_with_their_defaults():
+    page = (DOCS / "reference" / "settings.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
+    fields = dict(Settings.model_fields)
+    del fields["redis_options"]
+    assert set(rows) == {PREFIX + name for name in fields}
+    for name, field in fields.items():
+        if not field.is_required():
+            assert rows[PREFIX + name] == f"`{field.default}`"
+
+
+def test_the_configuration_fields_are_all_there():
+    page = (DOCS / "reference" / "configuration.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(Config.model_fields)
