@@ -190,7 +190,7 @@ class Limiter:
             raise
         if lost:
             self._doubtful.add(token)
-            if reply[0] in (b"denied", b"behind"):
+            if reply[0] in (b"denied", b"behind", b"running", b"done"):
                 self._later.add(token)
         return reply
 

@@ -9,10 +9,12 @@ import json
 
 import pytest
 
-from celery_concurrency import waitingroom
+from celery_concurrency import scripts, waitingroom
+from celery_concurrency.errors import RunEnded
 from celery_concurrency.limiter import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place
 from tests.floor import Floor
+from tests.workers import wait_for
 
 
 @pytest.fixture
@@ -111,6 +113,26 @@ def test_a_put_back_message_runs_again_when_its_first_run_was_released_as_dead(f
     assert isinstance(second, Granted)
     floor.limiter.release(second.token, done=True)
     assert floor.deliver(message) == Repeated(None)
+
+
+def test_an_acquire_of_a_copy_that_comes_late_gets_nothing_when_the_first_run_has_died(
+    floor, monkeypatch
+):
+    """Its second try was told of the first run; nobody would give back what it got now."""
+    holder = floor.hold(account="a")
+    floor.wait("task", account="a")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    first = floor.deliver(message)
+    call = scripts.call
+    monkeypatch.setattr(scripts, "call", lambda *args: call(*args)._replace(lost=True))
+    place = Place(message["score"], message["as"])
+    late = "task:late", {"account": "a"}
+    assert floor.limiter.try_acquire(*late, place=place) == Repeated(first.token)
+    wait_for(lambda: floor.redis.hexists("concurrency:token:task:late", "ended"))
+    floor.limiter.release(first.token)
+    with pytest.raises(RunEnded):
+        floor.limiter.try_acquire(*late, place=place)
 
 
 def test_a_run_that_ends_while_the_data_is_lost_does_not_come_back(floor):
