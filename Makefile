@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# make demo SECONDS=20 ends by itself; without, it goes on until Ctrl-C.
+# make demo SECONDS=20 ends by itself; without, it goes on until Ctrl-C. make soak takes 60.
 SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
@@ -15,7 +15,7 @@ SHORT ?=
 FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test promises bench lint types docs dist compat compat-short clean
+.PHONY: help demo test promises soak bench lint types docs dist compat compat-short clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -29,6 +29,9 @@ $(READY): setup.cfg pyproject.toml
 
 demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end by itself)
 	@$(BIN)/python -m celery_concurrency.demo --seconds $(SECONDS)
+
+soak: $(READY) ## workers and their children killed at random under load (SECONDS=60)
+	$(BIN)/python -m tests.soak $(SECONDS)
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m pytest $(ARGS)

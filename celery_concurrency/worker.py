@@ -194,6 +194,8 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         Steps stop in reverse, and the order of those that don't require each other is
         any. Only the first is still there when the pool's last task has ended.
         """
+        if not self.include_if(parent):
+            return False
         self.obj = self.create(parent)
         parent.steps.insert(0, self)
         return True

@@ -196,13 +196,13 @@ class Machine(RuleBasedStateMachine):
         under_way = bool(self.redis.exists(f"{PREFIX}:open"))
         run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
         useless = None
-        if args[9]:
-            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{args[9]}", 0, 0)), None)
+        if args[10]:
+            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{args[10]}", 0, 0)), None)
         if useless:
             useless = useless.decode()
             freed |= {
                 limit
-                for limit in json.loads(args[9])
+                for limit in json.loads(args[10])
                 if self.redis.exists(f"{PREFIX}:shut:{limit}")
             }
         self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)

@@ -69,9 +69,13 @@ class Proxy:
         while True:
             try:
                 near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()  # refused there, refused here
+                continue
             with self._lock:
                 if self._listener is not listener:
                     near.close()

@@ -603,3 +603,33 @@ def test_what_was_claimed_by_one_that_was_killed_comes_again(by_outbox, monkeypa
     by_outbox.redis.zadd("concurrency:outbox", {str(number): 1}, xx=True)
     assert by_outbox.room.claim() == []
     assert by_outbox.redis.keys("concurrency:outbox*") == ["concurrency:outbox:number"]
+
+
+# -- where slots are scarce
+
+
+def test_many_reservations_put_the_next_messages_behind_those_who_came_before(floor):
+    """In front, they would keep out of the slots whoever waits in the queue already."""
+    floor.limiter.config.update({"global_max": 1})
+    holder = floor.hold()
+    for number in range(40):
+        floor.wait(f"w{number}", account=str(number))
+    floor.redis.lpush(floor.queue, '{"headers": {"task": "came before"}}')
+    floor.limiter.config.update({"global_max": 0})
+    order = floor.tasks_back()
+    assert order[:32] == [f"w{number}" for number in range(32)]
+    assert order[32] == "came before"
+    assert order[33:] == [f"w{number}" for number in range(32, 40)]
+    floor.limiter.release(holder)
+
+
+def test_a_reservation_that_an_operator_released_admits_nobody(floor):
+    """Its message asks as any other, and counts in what it holds."""
+    holder = floor.hold(account="a")
+    waiter = floor.wait("w", account="a")
+    floor.limiter.release(holder)
+    assert floor.limiter.release(f"{waiter.run}:reserved") is True
+    floor.hold("newcomer", account="a")
+    (message,) = floor.back()
+    assert isinstance(floor.deliver(message), Denied)
+    assert not floor.redis.exists("concurrency:reservations")

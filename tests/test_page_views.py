@@ -91,9 +91,12 @@ def test_many_accounts_are_found_by_name(desk, limiter):
     limiter.config.update({"account_max": 2})
     for number in range(130):
         hold(limiter, f"t{number}", {"account": f"account-{number:03}"})
+    limiter.config.update({"account_max": 1})
+    park(limiter, "waits", {"account": "account-128"})
     view = desk.open()
     accounts = view.locator("th[scope=row]", has_text="account-")
     expect(accounts).to_have_count(100)
+    expect(accounts.first).to_have_text("account-128")  # the one that somebody waits for
     expect(view.locator("#limits-more")).to_have_text("30 more: filter by name to see them.")
     view.get_by_label("Filter").fill("account-129")
     expect(accounts).to_have_count(1)

@@ -88,6 +88,11 @@ class Worker:
     def pid(self) -> int:
         return self.process.pid
 
+    def children(self) -> list[int]:
+        """Return the process ids of its children."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
     def output(self) -> str:
         """Return what it has printed so far."""
         return self.log.read_text(errors="replace")

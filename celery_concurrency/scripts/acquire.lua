@@ -167,7 +167,7 @@ local function take_reservation()
       redis.call('ZADD', semaphore_key(limit), expiry, token)
     end
   end
-  redis.call('ZREM', reserved_key(group), reserved)
+  unreserve(group, reserved)
   redis.call('ZREM', LEASES, reserved)
   redis.call('DEL', token_key(reserved))
   return true
@@ -178,7 +178,6 @@ end
 local function leave_reservation(waited_in)
   local reserved = redis.call('ZRANGE', reserved_key(waited_in), 0, 0)[1]
   if reserved then
-    redis.call('ZREM', reserved_key(waited_in), reserved)
     for _, limit in ipairs(drop(reserved) or {}) do
       if redis.call('EXISTS', prefix .. ':shut:' .. limit) == 1 then
         redis.call('SADD', FREED, limit)

@@ -51,6 +51,15 @@ local function reserved_key(group)
   return prefix .. ':reserved:' .. group
 end
 
+-- All reservations that nobody has begun on, of all groups.
+local RESERVATIONS = prefix .. ':reservations'
+
+-- A reservation is one no more: a run has begun on it, or it was given up or lapsed.
+local function unreserve(group, token)
+  redis.call('ZREM', reserved_key(group), token)
+  redis.call('ZREM', RESERVATIONS, token)
+end
+
 -- Where the run that began on a parked message is kept, to know a second copy of it.
 local function begun_key(parked)
   return prefix .. ':begun:' .. parked
@@ -58,10 +67,12 @@ end
 
 -- Take a token out of each of its limits.
 -- Reply: the limits as a list, and what was kept of it as far as an end needs that: the
--- limits' JSON, when it asked, since when it held, its message's name; nil if nobody holds it.
+-- limits' JSON, when it asked, since when it held, its message's name, whether it was a
+-- reservation; nil if nobody holds it.
 -- Cost: one removal a limit, of which a run has a handful.
 local function drop(token)
-  local kept = redis.call('HMGET', token_key(token), 'limits', 'asked', 'since', 'parked_as')
+  local kept = redis.call('HMGET', token_key(token), 'limits', 'asked', 'since', 'parked_as',
+    'reserved')
   redis.call('ZREM', LEASES, token)
   if not kept[1] then
     return nil
@@ -70,10 +81,14 @@ local function drop(token)
   for _, limit in ipairs(limits) do
     redis.call('ZREM', semaphore_key(limit), token)
   end
+  if kept[5] then
+    unreserve(kept[1], token)
+  end
   -- Not the marks that refuse late calls.
   redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
     'reserved', 'parked_as')
-  return limits, { group = kept[1], asked = kept[2], since = kept[3], parked_as = kept[4] }
+  return limits, { group = kept[1], asked = kept[2], since = kept[3], parked_as = kept[4],
+    reserved = kept[5] }
 end
 
 -- Leave a record of a run that ended, for those who count (see tally): when it asked,

@@ -16,7 +16,6 @@ local given = 0
 if redis.call('SET', begun_key(ARGV[1]), 'ended', 'EX', ARGV[3], 'NX') then
   local token = redis.call('ZRANGE', reserved_key(ARGV[2]), 0, 0)[1]
   if token then
-    redis.call('ZREM', reserved_key(ARGV[2]), token)
     set_all_free(drop(token) or {})
     given = 1
   end

@@ -50,10 +50,8 @@ local function take_back_tokens()
   end
   local tokens = due(LEASES)
   for _, token in ipairs(tokens) do
-    local reserved = redis.call('HGET', token_key(token), 'reserved')
     local limits, kept = drop(token)
-    if reserved then
-      redis.call('ZREM', reserved_key(kept.group), token)
+    if kept and kept.reserved then
       redis.call('HINCRBY', COUNTERS, 'lapsed:total', 1)
     else
       mark(token, 'taken')

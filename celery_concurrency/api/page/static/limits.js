@@ -50,6 +50,8 @@ function showLimits(usage) {
   for (const [dimension, all] of groups) {
     const found = all.filter((one) => `${one.limit} ${one.name}`.toLowerCase().includes(wanted));
     more += Math.max(0, found.length - ROWS);
+    // Of too many, those first that somebody waits for; else they stay in their places.
+    if (found.length > ROWS) found.sort((one, other) => (other.waiting ?? 0) - (one.waiting ?? 0));
     if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
   }
   keepRows(table, kept, (group) => group.dimension, makeGroup);

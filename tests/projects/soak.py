@@ -1,0 +1,40 @@
+"""Tasks that note their begin and their end, for a load under which processes are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from celery import Celery
+
+app = Celery("soak", broker=os.environ["BROKER_URL"])
+app.conf.concurrency_worker_timeout = 5.0
+app.conf.concurrency_handoff_timeout = 3.0
+app.conf.concurrency_retry_countdown = 0.5
+app.conf.imports = ("celery_concurrency.signals",)
+app.conf.task_ignore_result = True
+app.conf.task_acks_late = True
+app.conf.task_reject_on_worker_lost = True
+app.conf.worker_prefetch_multiplier = 2
+app.conf.broker_connection_retry_on_startup = True
+# What a killed worker had comes again soon.
+app.conf.broker_transport_options = {"visibility_timeout": 5}
+
+
+def journal(what: str, task_id: str, account: str) -> None:
+    """Note this in one line, which is written at once or not at all."""
+    at = time.clock_gettime(time.CLOCK_MONOTONIC)
+    line = json.dumps([what, task_id, account, os.getpid(), os.getppid(), at]) + "\n"
+    file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+@app.task(bind=True)
+def work(self, seconds: float) -> None:
+    """Hold what this task holds for ``seconds``."""
+    account = self.request.headers["account"]
+    journal("begin", self.request.id, account)
+    time.sleep(seconds)
+    journal("end", self.request.id, account)

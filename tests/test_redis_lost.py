@@ -1,0 +1,223 @@
+"""Promise 7: Redis emptied, restarted or away, and a worker that is cut off; in real processes.
+
+The limiter has a server of its own here, which is reached through a proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+from redis import Redis
+
+from celery_concurrency.connection import connect
+from celery_concurrency.demo.server import Server
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.verdicts import Granted
+from tests.proxies import Proxy
+from tests.recording import highest_overlap, read_records
+from tests.sites import RAN, site
+from tests.workers import settle, wait_for
+
+ACCOUNT = "concurrency:semaphore:account:a"
+HEADERS = {"account": "a"}
+KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
+#: Longer than every lease here, and than the configured timeout.
+OUTAGE = 7
+
+
+class Lost:
+    """A site, the limiter's server behind a proxy, and a client that goes past that."""
+
+    def __init__(self, site, server, proxy):
+        self.site, self.server, self.proxy = site, server, proxy
+        self.redis = Redis.from_url(server.url(), decode_responses=True)
+
+    def holders(self):
+        return self.redis.zrange(ACCOUNT, 0, -1)
+
+    def begin(self, seconds):
+        """Let a task run that a beat has renewed; return its result and its token."""
+        self.site.redis.delete(RAN)
+        result = self.site.tasks.work.apply_async((seconds,), headers=HEADERS)
+        wait_for(self.site.ran)
+        [token] = self.holders()
+        self.wait_for_a_beat(token)
+        return result, token
+
+    def wait_for_a_beat(self, token):
+        before = self.redis.zscore("concurrency:leases", token)
+        wait_for(lambda: self.redis.zscore("concurrency:leases", token) > before)
+
+
+@pytest.fixture(scope="module")
+def lost(server, tmp_path_factory):
+    with Server(*KEEPS) as limiters:
+        proxy = Proxy(limiters.port)
+        with Redis.from_url(limiters.url()) as client:
+            settle(client)
+        env = {"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0", "WORKER_TIMEOUT": "5"}
+        with site(server, tmp_path_factory.mktemp("lost"), "crashes", db=3, **env) as one:
+            for _ in range(2):
+                one.start(concurrency=2)
+            yield Lost(one, limiters, proxy)
+        proxy.close()
+
+
+def emptied(lost):
+    lost.redis.flushall()
+
+
+def restarted_empty(lost):
+    lost.server.kill()
+    shutil.rmtree(lost.server._dir / "appendonlydir")
+    lost.server.start()
+
+
+def restarted_with_its_data(lost):
+    lost.server.kill()
+    time.sleep(OUTAGE)
+    lost.server.start()
+
+
+def stopped(lost):
+    os.kill(lost.server.pid, signal.SIGSTOP)
+    time.sleep(OUTAGE)
+    os.kill(lost.server.pid, signal.SIGCONT)
+
+
+def out_of_reach(lost):
+    lost.proxy.close()
+    time.sleep(OUTAGE)
+    lost.proxy.open()
+
+
+@pytest.mark.parametrize(
+    ("how", "seconds"),
+    [
+        (emptied, 5),
+        (restarted_empty, 6),
+        (restarted_with_its_data, 12),
+        (stopped, 12),
+        (out_of_reach, 12),
+    ],
+)
+def test_living_runs_keep_their_tokens_and_nobody_is_admitted_before(lost, how, seconds):
+    running, token = lost.begin(seconds)
+    how(lost)
+    waiting = lost.site.tasks.work.apply_async(headers=HEADERS)
+    wait_for(lambda: lost.holders() == [token], what="its token is there, and no other")
+    assert running.get(timeout=60) == waiting.get(timeout=60) == "done"
+    runs = [run for run in read_records(lost.site.url) if run.task_id in (running.id, waiting.id)]
+    assert len(runs) == 2
+    assert highest_overlap(runs) == 1
+    wait_for(lambda: not lost.redis.keys("concurrency:semaphore:*"))
+
+
+def test_what_an_operator_deletes_no_beat_brings_back(lost):
+    running, token = lost.begin(5)
+    lost.redis.delete(ACCOUNT)
+    lost.wait_for_a_beat(token)
+    lost.wait_for_a_beat(token)
+    assert lost.holders() == []
+    assert lost.site.tasks.work.apply_async(headers=HEADERS).get(timeout=30) == "done"
+    assert running.state != "SUCCESS"
+    assert running.get(timeout=30) == "done"
+
+
+def test_a_run_that_began_without_redis_is_counted_when_that_is_back(server, tmp_path):
+    with Server() as limiters:
+        proxy = Proxy(limiters.port)
+        env = {"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0", "UNAVAILABLE": "run"}
+        with (
+            Redis.from_url(limiters.url(), decode_responses=True) as redis,
+            site(server, tmp_path, "crashes", db=4, **env) as one,
+        ):
+            settle(redis)
+            one.start(concurrency=1)
+            proxy.close()
+            result = one.tasks.work.apply_async((6,), headers=HEADERS)
+            wait_for(one.ran)
+            wait_for(lambda: "the limiter is away" in one.output())
+            proxy.open()
+            wait_for(lambda: redis.zcard(ACCOUNT) == 1)
+            assert result.state != "SUCCESS"
+            assert result.get(timeout=30) == "done"
+            wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
+        proxy.close()
+
+
+@pytest.mark.parametrize("on_lost", ["log", "terminate"])
+def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_path, on_lost):
+    with Server() as limiters, Redis.from_url(limiters.url()) as redis:
+        settle(redis)
+        proxy = Proxy(limiters.port)
+        env = {"LIMITER_URL": limiters.url(), "WORKER_TIMEOUT": "5", "ON_LOST": on_lost}
+        with site(server, tmp_path, "crashes", db=5, **env) as one:
+            cut_off = one.start(
+                concurrency=1, env={"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+            )
+            running = one.tasks.look_at_lease.apply_async((60,), headers=HEADERS)
+            wait_for(lambda: one.ran() == ["looking"])
+            one.start(concurrency=1)
+            proxy.close()
+            # While nobody can tell, its lease is lost when the time of that is over.
+            assert one.tasks.work.apply_async(headers=HEADERS).get(timeout=40) == "done"
+            proxy.open()
+            wait_for(lambda: "runs on without its tokens" in cut_off.output() or running.ready())
+            if on_lost == "log":
+                assert running.get(timeout=30)[1] is True
+            else:
+                wait_for(lambda: running.state in ("REVOKED", "SUCCESS"))
+            wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
+        proxy.close()
+
+
+def everything_on(server, directory):
+    """A site whose limiter is on the broker's server, whatever the other site's is."""
+    return site(server, directory, "crashes", LIMITER_URL=server.url(), WAITING="auto")
+
+
+def test_those_who_wait_on_a_server_that_keeps_its_data_go_on(tmp_path):
+    with Server(*KEEPS) as everything, everything_on(everything, tmp_path) as one:
+        one.start(concurrency=2)
+        with one.held(**HEADERS):
+            results = [one.tasks.work.apply_async(headers=HEADERS) for _ in range(3)]
+            one.wait_until_parked(*results)
+            everything.kill()
+            everything.start()
+        wait_for(
+            lambda: [one.tasks.app.AsyncResult(r.id).state for r in results] == ["SUCCESS"] * 3
+        )
+        one.wait_until_free()
+        assert len(one.ran()) == 3
+
+
+def test_the_fencing_number_grows_over_restarts_and_lost_data():
+    """Promise 8."""
+    fences = []
+    with Server(*KEEPS) as server, connect(server.url()) as redis:
+        limiter = Limiter(redis)
+
+        def acquire():
+            settle(redis)
+            limiter.config.sync()
+            redis.hset("concurrency:config:flat", "opens", 1)
+            granted = limiter.try_acquire(f"task:{len(fences)}", {})
+            assert isinstance(granted, Granted)
+            fences.append(granted.fence)
+
+        for change in (lambda: None, redis.flushall, server.kill):
+            change()
+            server.start()
+            acquire()
+            acquire()
+        # A clock that went back: what was given last counts.
+        redis.set("concurrency:fence", fences[-1] + 10**12)
+        acquire()
+        assert fences[-1] == fences[-2] + 10**12 + 1
+    assert fences == sorted(set(fences))
+    assert fences[0] > 1_700_000_000_000_000
