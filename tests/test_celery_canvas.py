@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from celery import chain, chord, group
+from celery import VERSION, chain, chord, group
 from kombu import Connection
 
 from tests.recording import highest_overlap, read_records
@@ -106,7 +106,8 @@ def test_ignore_result(canvas):
     result = contended(canvas, canvas.tasks.add.s(1, 2).set(ignore_result=True))
     wait_for(canvas.ran)
     canvas.wait_until_free()
-    assert result.state == "PENDING"
+    # Celery 5.5 writes down every RETRY, of its own retries too.
+    assert result.state == ("PENDING" if VERSION >= (5, 6) else "RETRY")
     assert canvas.ran() == ["add[1, 2]"]
 
 

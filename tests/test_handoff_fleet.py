@@ -12,7 +12,7 @@ from celery_concurrency.limiter import Limiter
 from tests.jotting import FILE, read_jots
 from tests.recording import by, highest_overlap
 from tests.sites import site
-from tests.workers import wait_for
+from tests.workers import settle, wait_for
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_a_broker_in_another_database_with_prefixed_keys(server, tmp_path):
     with site(server, tmp_path, "room", db=1, **env) as one:
         with Redis.from_url(server.url(5)) as client:
             client.flushdb()
+            settle(client)
         limiter = Limiter(connect(server.url(5)))
         holder = limiter.try_acquire("holder:1", {"account": "a"})
         worker = one.start(concurrency=1)

@@ -47,8 +47,8 @@ OF_CELERY = (
 )  # fmt: skip
 ON_RABBITMQ = ("tests/test_celery_rabbitmq.py",)
 SHORT = (
-    "tests/test_limiter.py", "tests/test_handoff_leaving.py",
-    "tests/test_celery_gate.py", "-k", "not celery_gate or prefork",
+    "tests/test_limiter.py", "tests/test_celery_gate.py", "tests/test_handoff_fleet.py",
+    "-k", "test_limiter or prefork",
 )  # fmt: skip
 
 
