@@ -7,6 +7,8 @@ a list of its own, which it reads; a thread renews what callers of this process 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import secrets
 import socket
@@ -14,17 +16,20 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from celery_concurrency.connection import asking
 from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
 from celery_concurrency.lease import BEAT_SECONDS, Lease, Leases
+from celery_concurrency.log import LIMITER_LOG
 from celery_concurrency.verdicts import Denied, Granted, Repeated
 from celery_concurrency.waitingroom import Place, Waiter
 
 if TYPE_CHECKING:
     from celery_concurrency.limiter import Limiter
+
+logger = logging.getLogger(LIMITER_LOG)
 
 #: Seconds after which tokens are taken back from a process that is silent.
 LEASE_SECONDS: Final = 30.0
@@ -62,6 +67,8 @@ class _Caller:
         self._id = f"call-{uuid.uuid4()}"
         self._queue = f"{limiter.prefix}:call:{self._id}"
         self._worker = f"{os.getpid()}@{socket.gethostname()}"
+        # Where it waits while it does.
+        self._parked: Place | None = None
 
     def wait(self) -> Granted:
         """Return what was granted, in the end.
@@ -69,6 +76,13 @@ class _Caller:
         Raises:
             LimitReached: not in time.
         """
+        try:
+            return self._wait()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _wait(self) -> Granted:
         place: Place | None = None
         while True:
             token = f"{self._id}:{secrets.token_hex(8)}"
@@ -79,10 +93,27 @@ class _Caller:
                 return answer
             if isinstance(answer, Repeated):
                 raise RunEnded()  # nobody else has its id
-            place = Place(answer.place.score, answer.place.parked_as or token)
-            self._limiter.waiting.park(self._waiter(token, answer))
-            if not self._woken():
+            place = Place(answer.place.score, answer.place.parked_as or token, answer.limits)
+            if self._left() <= 0:
                 raise LimitReached(f"not within the timeout: waits for {answer}")
+            self._parked = place
+            self._limiter.waiting.park(self._waiter(token, answer))
+            woken = self._woken()
+            self._parked = None
+            if not woken:
+                raise LimitReached(f"not within the timeout: waits for {answer}")
+
+    def _leave(self) -> None:
+        """Wait no more, and leave nothing reserved that was handed over in this moment."""
+        waiting, place = self._limiter.waiting, self._parked
+        # Where Redis is away, what is left behind lapses by itself.
+        with suppress(LimiterUnavailable):
+            if place and not waiting.cancel(self._id):
+                waiting.forgo(place.parked_as, place.limits)
+
+    def _left(self) -> float:
+        """Return the seconds that are left to wait."""
+        return math.inf if self._ends is None else self._ends - time.monotonic()
 
     def _waiter(self, token: str, denied: Denied) -> Waiter:
         seconds, _ = self._time()
@@ -105,11 +136,13 @@ class _Caller:
         asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
         while time.monotonic() < asks_anew:
             with asking():
-                found: Any = self._limiter.redis.blpop([self._queue], timeout=LOOK_SECONDS)
+                # 0 would be without end.
+                look = min(LOOK_SECONDS, max(self._left(), 0.01))
+                found: Any = self._limiter.redis.blpop([self._queue], timeout=look)
             if found:
                 return True
             self._limiter.waiting.sweep()
-            if self._ends is not None and time.monotonic() >= self._ends:
+            if self._left() <= 0:
                 # What was handed over in this moment is there, and cancels nothing.
                 return not self._limiter.waiting.cancel(self._id)
         return True
@@ -131,12 +164,15 @@ class Keeper:
         self._leases = leases
         self._tokens: set[str] = set()
         self._lock = threading.Lock()
+        self._wake = threading.Event()
         self._running = False
 
     def add(self, token: str) -> None:
         """Renew this token from now on."""
         with self._lock:
             self._tokens.add(token)
+            # At once: what no beat has seen would not come back after a loss of data.
+            self._wake.set()
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="concurrency-keeper", daemon=True).start()
@@ -148,7 +184,8 @@ class Keeper:
 
     def _run(self) -> None:
         while True:
-            time.sleep(BEAT_SECONDS)
+            self._wake.wait(BEAT_SECONDS)
+            self._wake.clear()
             with self._lock:
                 if not self._tokens:
                     self._running = False
@@ -158,3 +195,6 @@ class Keeper:
                 self._leases.beat(tokens, LEASE_SECONDS)
             except LimiterUnavailable:
                 continue  # its lease says so, and the next beat may succeed
+            except Exception:
+                # A beat lost is better than a thread lost.
+                logger.exception("a beat failed; the next one comes in %s s", BEAT_SECONDS)

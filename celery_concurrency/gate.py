@@ -121,7 +121,13 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
         if settings_of(task.app).redis_unavailable == "run":
             run.admitted = run.held = True
             run.began = time.monotonic()
-            limiter_of(task.app).count_later(run.token, run.tags, **_facts(task))
+            limiter_of(task.app).count_later(
+                run.token,
+                run.tags,
+                rank=rank_of(task.app, run.message),
+                place=run.place,
+                **_facts(task),
+            )
             _log(logging.WARNING, task, run, "runs", str(exc), reason=str(exc))
         else:
             _log_wait(logging.WARNING, task, run, str(exc))

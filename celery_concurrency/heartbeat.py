@@ -63,7 +63,9 @@ class Heartbeat:
             LimiterUnavailable: Redis can't be asked.
         """
         requests = dict(self._active())
-        for token in self._limiter.leases.beat(requests.keys(), self._seconds):
+        # Each is named by one beat alone.
+        lost = self._limiter.leases.beat(requests.keys(), self._seconds)
+        for token in lost:
             request = requests[token]
             logger.error(
                 "Task %s[%s] runs on without its tokens: they were taken back, as this worker "
@@ -72,7 +74,11 @@ class Heartbeat:
                 request.id,
                 extra=fields("lost", task_id=request.id, task_name=request.name, token=token),
             )
-            self._on_lost(request)
+        for token in lost:
+            try:
+                self._on_lost(requests[token])
+            except Exception:
+                logger.exception("what is to be done about %s failed", token)
 
     def is_unknown(self) -> bool:
         """Whether runs live here that would not be found again after a loss of data."""

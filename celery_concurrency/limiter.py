@@ -23,7 +23,6 @@ from celery_concurrency.calling import Keeper, acquired
 from celery_concurrency.config import dimensions_key
 from celery_concurrency.configstore import ConfigStore
 from celery_concurrency.errors import (
-    ConcurrencyError,
     ConfigConflict,
     LimiterUnavailable,
     RunEnded,
@@ -285,17 +284,21 @@ class _Later:
                     self._running = False
                     return
                 waiting = list(self._tokens.items())
-            for token, (deadline, action) in waiting:
-                try:
-                    action(token)
-                except LimiterUnavailable:
-                    if time.monotonic() < deadline:
-                        break
-                except ConcurrencyError as exc:
-                    logger.warning("%s", exc)
-                with self._lock:
-                    if self._tokens.get(token) == (deadline, action):
+            done = [token for token, (deadline, act) in waiting if self._try(token, deadline, act)]
+            with self._lock:
+                for token, entry in waiting:
+                    if token in done and self._tokens.get(token) == entry:
                         del self._tokens[token]
-            else:
+            if len(done) == len(waiting):
                 continue
             time.sleep(self.PAUSE)
+
+    def _try(self, token: str, deadline: float, action: Callable[[str], object]) -> bool:
+        """Do it; return whether that is all for this token. One that fails holds up no other."""
+        try:
+            action(token)
+        except LimiterUnavailable:
+            return time.monotonic() >= deadline
+        except Exception as exc:  # noqa: BLE001 - the thread is there for the others too
+            logger.warning("%s", exc)
+        return True

@@ -173,6 +173,7 @@ class KeptMessage:
         if countdown is not None:
             eta = datetime.now(UTC) + timedelta(seconds=countdown)
             headers = {**headers, "eta": eta.isoformat()}
+        own = producer
         with app.producer_or_acquire(producer) as producer:
             exchange, routing_key = self._route(app, producer, countdown or 0)
             producer.publish(
@@ -185,7 +186,8 @@ class KeptMessage:
                 headers=headers,
                 expiration=self.expiration,
                 declare=self._queues(app),
-                retry=True,
+                # Who brings a producer tries again by itself.
+                retry=own is None,
                 retry_policy=_PUBLISH_POLICY,
                 **self.properties,
             )

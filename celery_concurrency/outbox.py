@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import Any
+import time
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from celery_concurrency.errors import LimiterUnavailable
@@ -20,6 +21,15 @@ from celery_concurrency.message import KeptMessage
 from celery_concurrency.waitingroom import WaitingRoom
 
 logger = logging.getLogger(WORKER_LOG)
+
+
+#: For how long one call sends, in seconds: what is left, the next one sends.
+SEND_SECONDS: Final = 1.0
+#: Of the connections to brokers, by their kinds: what makes sending sure, and bounds it.
+_TRANSPORT_OPTIONS: Final = {
+    "amqp": {"confirm_publish": True, "read_timeout": 3, "write_timeout": 3},
+    "redis": {"socket_timeout": 3, "socket_connect_timeout": 3},
+}
 
 
 class Sender:
@@ -56,19 +66,40 @@ class Sender:
                 self._lock.release()
 
     def _send_all(self, room: WaitingRoom) -> None:
-        while batch := room.claim():
+        ends = time.monotonic() + SEND_SECONDS
+        while time.monotonic() < ends and (batch := room.claim()):
             for number, message in batch:
-                if message:
-                    KeptMessage.from_json(message).publish(self._app, producer=self._open())
-                room.confirm(number)
+                if self._send_one(number, message):
+                    room.confirm(number)
+
+    def _send_one(self, number: int, message: bytes) -> bool:
+        """Send a message; return false where it is this one that can't be sent from here.
+
+        Another worker may be able to, or this one when what is missing is there: it is
+        claimed again after a while, and holds up no other.
+        """
+        if not message:
+            return True  # somebody deleted it by hand
+        producer = self._open()
+        try:
+            KeptMessage.from_json(message).publish(self._app, producer=producer)
+        except producer.connection.connection_errors:
+            raise
+        except Exception:
+            logger.exception("message %d of the outbox can't be sent from here", number)
+            self._close()  # the broker may have closed the channel for it
+            return False
+        return True
 
     def _open(self) -> Any:
         if self._producer is None:
             connection = self._app.connection_for_write()
-            # Without, a message that the broker loses on the way would be taken for sent.
+            # Without confirms, a message that the broker loses on the way would be taken for
+            # sent; without time-outs, a broker that hangs would stop whoever sends.
+            driver = connection.transport.driver_type
             connection.transport_options = {
                 **(connection.transport_options or {}),
-                "confirm_publish": True,
+                **_TRANSPORT_OPTIONS.get(driver, {}),
             }
             self._producer = self._app.amqp.Producer(connection)
         return self._producer

@@ -209,8 +209,13 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         settings, limiter = settings_of(parent.app), limiter_of(parent.app)
 
         def on_lost(request: Any) -> None:
-            if settings.on_lost == "terminate":
+            if settings.on_lost != "terminate":
+                return
+            try:
                 request.terminate(parent.pool, signal="TERM")
+            except NotImplementedError:
+                # Nothing can end a body in the pools of threads, and in solo.
+                logger.error("this worker's pool can't terminate tasks: %s runs on", request.id)
 
         heartbeat = Heartbeat(
             limiter,

@@ -100,5 +100,31 @@ def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
         raise AssertionError("held")
 
 
+def test_a_timeout_is_no_longer_than_it_says(limiter: Limiter, redis: Redis) -> None:
+    with limiter.acquire(account="a"):
+        for timeout in (0, 0.05):
+            started = time.monotonic()
+            with pytest.raises(LimitReached), limiter.acquire(account="a", timeout=timeout):
+                raise AssertionError("held by two")
+            assert time.monotonic() - started < calling.LOOK_SECONDS
+    assert waiting(redis) == 0
+
+
+def test_one_that_is_interrupted_while_it_waits_leaves_nothing(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a place among those who wait, nor what was handed over to it just now."""
+    with limiter.acquire(account="a") as held:
+
+        def interrupted(*_: object, **__: object) -> None:
+            limiter.release(held.token)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(limiter.redis, "blpop", interrupted)
+        with pytest.raises(KeyboardInterrupt), limiter.acquire(account="a"):
+            raise AssertionError("held by two")
+    assert not redis.exists("concurrency:groups", ACCOUNT, "concurrency:reservations")
+
+
 def waiting(redis: Redis) -> int:
     return sum(redis.zcard(key) for key in redis.scan_iter("concurrency:group:*"))

@@ -655,3 +655,36 @@ def test_a_reservation_that_an_operator_released_admits_nobody(floor):
     (message,) = floor.back()
     assert isinstance(floor.deliver(message), Denied)
     assert not floor.redis.exists("concurrency:reservations")
+
+
+def test_no_room_is_kept_for_one_whose_limit_is_paused(floor):
+    """It could not use it, however long that takes; others can."""
+    floor.limiter.config.update({"dimensions": {"tenant": {"max": 1}}, "account_max": 1})
+    first, second = floor.hold("a", account="a"), floor.hold("b", tenant="t")
+    floor.wait("senior", account="a", tenant="t")
+    floor.limiter.release(first)
+    floor.later()
+    junior = floor.hold("junior", account="a")
+    floor.limiter.config.update({"paused": ["tenant:t"]})
+    floor.room.patience = -1.0
+    floor.sweep()
+    floor.limiter.release(junior)
+    floor.sweep()
+    floor.hold("newcomer", account="a")
+    floor.limiter.release(second)
+
+
+def test_a_holder_whose_record_is_deleted_by_hand_lowers_no_limit_for_good(floor):
+    token = floor.hold("gone", account="a")
+    floor.lapse(token)
+    floor.redis.delete(f"concurrency:token:{token}")
+    floor.redis.zrem("concurrency:leases", token)
+    floor.hold("newcomer", account="a")
+
+
+def test_an_operators_release_of_a_reservation_is_no_run_that_ended(floor):
+    holder = floor.hold(account="a")
+    waiter = floor.wait("w", account="a")
+    floor.limiter.release(holder)
+    floor.limiter.release(f"{waiter.run}:reserved")
+    assert floor.limiter.stats.window("total")["released:total"] == 1

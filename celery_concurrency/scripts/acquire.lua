@@ -125,6 +125,9 @@ local function refusal()
       -- Who expired counts until a sweep takes it back: that alone can tell a dead run
       -- from a time in which nobody could renew anything.
       local held = redis.call('ZCARD', semaphore_key(limit))
+      if held >= max and drop_orphans(limit, time) then
+        held = redis.call('ZCARD', semaphore_key(limit))
+      end
       if held >= max then
         return {'denied', limit, held, max, place()}
       end

@@ -91,6 +91,20 @@ local function drop(token)
     reserved = kept[5] }
 end
 
+-- Take out of a limit whose time is over and whom no lease knows: somebody deleted keys
+-- by hand, or Redis evicted them. A few of them; whether there were any.
+local function drop_orphans(limit, time)
+  local found = false
+  for _, token in ipairs(redis.call('ZRANGEBYSCORE', semaphore_key(limit), '-inf',
+    string.format('%.6f', time), 'LIMIT', 0, 8)) do
+    if not redis.call('ZSCORE', LEASES, token) then
+      redis.call('ZREM', semaphore_key(limit), token)
+      found = true
+    end
+  end
+  return found
+end
+
 -- Leave a record of a run that ended, for those who count (see tally): when it asked,
 -- since when it held, the time, its limits. Nothing is computed here, as all runs pay for it.
 local function note_end(kept, time)

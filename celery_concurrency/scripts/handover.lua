@@ -142,6 +142,10 @@ local function collect()
   end
   local limits = parse(group).limits
   local complete = redis.call('EXISTS', group_key(group)) == 1 and time < over
+  for _, limit in ipairs(limits) do
+    -- A paused limit may stay so for long: nothing is kept for its sake.
+    complete = complete and not is_paused(limit)
+  end
   local waits = complete
   if waits then
     for _, limit in ipairs(limits) do

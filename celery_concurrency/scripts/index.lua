@@ -54,6 +54,11 @@ local function room(limit)
   return left
 end
 
+-- Whether a limit admits nobody for now, whoever leaves.
+local function is_paused(limit)
+  return enabled ~= '0' and redis.call('HGET', FLAT, limit) == '-1'
+end
+
 -- Put a token into each of these limits.
 local function enter(token, limits, expiry)
   for _, limit in ipairs(limits) do
@@ -222,6 +227,9 @@ local function recheck(key, before, steps)
       redis.call('ZREM', key, limit)
     else
       redis.call('ZADD', key, time, limit)
+      if room(limit) <= 0 and drop_orphans(limit, time) then
+        rooms[limit] = nil
+      end
       if room(limit) > 0 then
         redis.call('SADD', FREED, limit)
       end

@@ -19,7 +19,8 @@
 local token = ARGV[1]
 
 local limits, kept = drop(token)
-if limits then
+-- A reservation that an operator gives back was no run.
+if limits and not kept.reserved then
   redis.call('HINCRBY', COUNTERS, 'released:total', 1)
   note_end(kept, now())
   if kept.parked_as and ARGV[3] ~= '' then

@@ -88,6 +88,9 @@ end
 local function is_passed_over(group, score)
   local scarce, full = 0, 0
   for _, limit in ipairs(parse(group).limits) do
+    if is_paused(limit) then
+      return false
+    end
     if room(limit) ~= math.huge then
       scarce = scarce + 1
       if room(limit) <= 0 then
