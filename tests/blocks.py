@@ -117,7 +117,8 @@ class Page:
         self._env = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
         self._env["PYTHONPATH"] = str(directory)
         self._started: list[subprocess.Popen[bytes]] = []
-        self._namespace: dict[str, Any] = {}
+        # What a module of its own would have: functions without look broken to Celery.
+        self._namespace: dict[str, Any] = {"__name__": "documented"}
         self._write("proj.py", PROJECT)
         self._execute(PROJECT, 1)
         self._execute(BEFORE.get(path.name, ""), 1)
