@@ -21,7 +21,7 @@ from tests.floor import Floor
 from tests.rabbit import delete, require_rabbitmq, unique
 from tests.recording import by, highest_overlap, read_records
 from tests.sites import site
-from tests.workers import wait_for
+from tests.workers import settle, wait_for
 
 #: Releases a token as a worker's child does, and is killed in the middle of it.
 KILLED_SENDER = """
@@ -187,6 +187,7 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     )  # fmt: skip
     client = Redis.from_url(server.url(5), decode_responses=True)
     client.flushdb()
+    settle(client)
     limiter = Limiter(
         connect(server.url(5)), deliver=lambda: deliver(room.tasks.app, limiter.waiting)
     )
