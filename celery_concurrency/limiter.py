@@ -189,8 +189,9 @@ class Limiter:
             raise
         if lost:
             self._doubtful.add(token)
-            if reply[0] in (b"denied", b"behind", b"running", b"done"):
-                self._later.add(token)
+        # Also where it was an earlier call that was lost, which asked for something else.
+        if token in self._doubtful and reply[0] in (b"denied", b"behind", b"running", b"done"):
+            self._later.add(token)
         return reply
 
     def give_up(self, token: str) -> None:

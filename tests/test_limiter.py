@@ -227,6 +227,27 @@ class TestPromise2:
         assert evalsha(*late[0]) == [b"ended"]
         assert not redis.exists("concurrency:semaphore:global")
 
+    def test_an_acquire_that_arrives_when_the_dimensions_are_again_what_it_says(
+        self, limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Held up, it knew of a dimension that had gone; its run asked anew and was denied."""
+        limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+        limiter.release("x:1" if limiter.try_acquire("x:1", {}) else "")
+        limiter.config.update({"dimensions": {"tenant": None}, "paused": ["global"]})
+        evalsha, late = limiter.redis.evalsha, []
+
+        def held_up(*call: Any) -> Any:
+            if not late:
+                late.append(call)
+                raise ConnectionError("no reply")
+            return evalsha(*call)
+
+        monkeypatch.setattr(limiter.redis, "evalsha", held_up)
+        assert isinstance(limiter.try_acquire("t:1", ACCOUNT), Denied)
+        limiter.config.update({"dimensions": {"tenant": {"max": 1}}, "paused": []})
+        wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
+        assert evalsha(*late[0]) == [b"ended"]
+
     def test_an_acquire_that_arrives_after_a_time_limit_struck(
         self, limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
