@@ -5,7 +5,7 @@ Only where things are is changed: ``localhost:6379`` is the tests' server and
 ``localhost:7000`` a free port. What is run:
 
 - ``python``: a block that begins with a comment like ``# proj.py`` is written to that
-  file. Others are executed, all of a page in one namespace, which has the project's.
+  file. Others are executed, all of a page in one process, which has the project's names.
 - ``bash``: a worker, ``serve`` and the like are started and go on until the page ends;
   everything else has to exit with 0.
 
@@ -15,13 +15,13 @@ is in ``NOT_RUN``.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from celery_concurrency.demo.server import free_port
 from tests.workers import wait_for
@@ -117,9 +117,15 @@ class Page:
         self._env = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
         self._env["PYTHONPATH"] = str(directory)
         self._started: list[subprocess.Popen[bytes]] = []
-        # What a module of its own would have: functions without look broken to Celery.
-        self._namespace: dict[str, Any] = {"__name__": "documented"}
         self._write("proj.py", PROJECT)
+        self._python = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("blockrunner.py")],
+            cwd=directory,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self._execute(PROJECT, 1)
         self._execute(BEFORE.get(path.name, ""), 1)
 
@@ -147,9 +153,13 @@ class Page:
         (self._directory / name).write_text(self._at_home(text))
 
     def _execute(self, text: str, line: int) -> None:
-        # The lines before it, so that a traceback shows the page's.
-        code = compile("\n" * (line - 1) + self._at_home(text), str(self._path), "exec")
-        exec(code, self._namespace)
+        assert self._python.stdin is not None
+        assert self._python.stdout is not None
+        block = {"text": self._at_home(text), "line": line, "path": str(self._path)}
+        self._python.stdin.write(json.dumps(block) + "\n")
+        self._python.stdin.flush()
+        wrong = json.loads(self._python.stdout.readline())
+        assert not wrong, wrong
 
     def _run_bash(self, text: str) -> None:
         script: list[str] = []
@@ -201,6 +211,7 @@ class Page:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._python.communicate(timeout=20)  # it ends with its input
         for process in self._started:
             process.terminate()
         for process in self._started:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,20 +29,12 @@ RUN = [
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_code_block_runs(path, server, redis, limiter, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_each_code_block_runs(path, server, redis, tmp_path):
     settle(redis)
-    before = set(sys.modules)
-    try:
-        with Page(path, tmp_path, server.port, dict(os.environ)) as page:
-            for block in blocks_of(path.read_text("utf-8")):
-                if block.language in ("python", "bash") and not block.not_run:
-                    page.run(block)
-    finally:
-        for name in set(sys.modules) - before:
-            if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-                del sys.modules[name]
+    with Page(path, tmp_path, server.port, dict(os.environ)) as page:
+        for block in blocks_of(path.read_text("utf-8")):
+            if block.language in ("python", "bash") and not block.not_run:
+                page.run(block)
 
 
 def test_every_block_has_a_language():
