@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import kombu
 import pytest
 from redis import Redis
 
@@ -68,7 +69,9 @@ def test_a_broker_in_another_database_with_prefixed_keys(server, tmp_path):
         assert not one.redis.exists("mine:celery")
         limiter.release(holder.token)
         assert one.redis.llen("mine:celery") == 1
-        assert 0 < one.redis.pttl("mine:celery") <= 600_000
+        # Before kombu 5.7 no Redis queue expires.
+        expires = one.redis.pttl("mine:celery")
+        assert 0 < expires <= 600_000 or (expires == -1 and kombu.VERSION < (5, 7))
         one.start(concurrency=1)
         wait_for(lambda: [result.state for result in results] == ["SUCCESS"] * 2)
         wait_for(lambda: not limiter.redis.exists("concurrency:leases"))
