@@ -434,6 +434,8 @@ class Machine(RuleBasedStateMachine):
     def a_delayed_call_arrives(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(0, len(self.line.delayed) - 1))
         verb, args = self.line.delayed.pop(index)
+        # Room that an operator's DEL left would be handed over by any call: not by this one.
+        self.finish()
         run = args[0]
         settled = run not in self.later and (run not in self.denied or verb != "park")
         before = (dict(self.model.held), dict(self.model.waiting))
