@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -17,9 +19,62 @@ from celery_concurrency.errors import ImproperlyConfigured, LimiterUnavailable
 
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel")
 SENTINEL_PORT: Final = 26379
+#: A connection that lay idle for longer is looked at before it is used.
+IDLE_SECONDS: Final = 1.0
 
 #: Celery writes CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED where redis-py takes these.
 _CERT_PREFIX: Final = "CERT_"
+
+
+class Client(Redis):
+    """A client whose scripts go straight to a connection that is kept for them.
+
+    Of what redis-py does around each command (the pool's look at the connection, retries,
+    observability) the scripts need nothing, and half of a call's time in the client went there.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Connections with no call under way, and since when. A list's push and pop are atomic.
+        self._idle: list[tuple[Any, float]] = []
+        self._pid = os.getpid()
+
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """Call a script; another thread's call takes another connection.
+
+        Raises:
+            RedisError: as of ``Redis.evalsha``.
+        """
+        if self._pid != os.getpid():
+            # The parent's connections, whose replies it would take from us and we from it.
+            self._idle, self._pid = [], os.getpid()
+        try:
+            connection, since = self._idle.pop()
+        except IndexError:
+            connection, since = self.connection_pool.make_connection(), 0.0
+        try:
+            if time.monotonic() - since > IDLE_SECONDS:
+                _drop_if_closed(connection)
+            connection.send_command("EVALSHA", sha, numkeys, *keys_and_args, check_health=False)
+            return connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            # Also a time limit, which strikes anywhere: the next call must not read this reply.
+            connection.disconnect()
+            raise
+        finally:
+            self._idle.append((connection, time.monotonic()))
+
+
+def _drop_if_closed(connection: Any) -> None:
+    """Close a connection that the server has closed: what is sent on it would be lost."""
+    try:
+        stale = connection.can_read(timeout=0)
+    except (RedisError, OSError):
+        stale = True
+    if stale:
+        connection.disconnect()
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
@@ -65,7 +120,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
             client = _sentinel(url, options, common)
         else:
             _check_database(scheme, rest)
-            client = Redis.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
+            client = Client.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
         # What redis-py does not know it says when it makes a connection, not before.
         client.connection_pool.make_connection()
     except (ValueError, TypeError, RedisError) as exc:
@@ -117,7 +172,7 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
         db=int(path),
         **common,
     )
-    client: Redis = sentinel.master_for(str(master))
+    client: Redis = sentinel.master_for(str(master), redis_class=Client)
     return client
 
 
