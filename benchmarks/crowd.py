@@ -10,10 +10,10 @@ from typing import Any
 from redis import Redis
 
 from celery_concurrency import scripts
-from celery_concurrency.config import dimensions_key
+from celery_concurrency.acquiring import arguments
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
-from celery_concurrency.waitingroom import Waiter, group_of
+from celery_concurrency.waitingroom import Place, Waiter, group_of
 
 PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 QUEUE = "bench-queue"
@@ -111,24 +111,23 @@ class Crowd:
             pipe = self.redis.pipeline(transaction=False)
             for account in some:
                 token = f"{uuid.uuid4()}:0123456789abcdef"
-                group = group_of(self.limits(account))
                 self.holders[account] = token
-                self.call(
-                    pipe, "acquire", token, dimensions_key(self._dimensions), group,
-                    "proj.tasks.publish", "w1@host", 0, "", "", 86_400, "", "", 0,
-                )  # fmt: skip
+                self.call(pipe, "acquire", token, *self._arguments(account))
             assert all(reply[0] == b"granted" for reply in pipe.execute())
 
     def take_over(self, account: int) -> None:
         """Let a run of an account begin on the room that was handed over to it."""
         token = f"{uuid.uuid4()}:0123456789abcdef"
-        reply = scripts.call(
-            self.redis, "acquire", self.limiter.prefix, token, dimensions_key(self._dimensions),
-            group_of(self.limits(account)), "proj.tasks.publish", "w1@host", 0, 1, token, 86_400,
-            "", "", 0,
-        ).reply  # fmt: skip
+        args = self._arguments(account, Place(1, parked_as=token))
+        reply = scripts.call(self.redis, "acquire", self.limiter.prefix, token, *args).reply
         assert reply[0] == b"granted"
         self.holders[account] = token
+
+    def _arguments(self, account: int, place: Place | None = None) -> tuple[str, str, str]:
+        return arguments(
+            self.limits(account), place, dimensions=self._dimensions, task="proj.tasks.publish",
+            worker="w1@host",
+        )  # fmt: skip
 
     def waiter(self, account: int) -> Waiter:
         """Return one more waiter of an account."""

@@ -7,7 +7,7 @@ Where a configuration is kept is ``configstore.py``'s matter.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Final
 
@@ -264,7 +264,7 @@ ALWAYS_SHOWN: Final = {
 }  # fmt: skip
 
 
-def dimensions_key(dimensions: Mapping[str, object] | list[str]) -> str:
+def dimensions_key(dimensions: Iterable[str]) -> str:
     """Return the names of the user's own dimensions as one text to compare by."""
     return json.dumps(sorted(dimensions), ensure_ascii=False)
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 from redis import Redis
 
 from celery_concurrency import scripts
+from celery_concurrency.acquiring import arguments
 from celery_concurrency.calling import Keeper, acquired
-from celery_concurrency.config import dimensions_key
 from celery_concurrency.configstore import ConfigStore
 from celery_concurrency.errors import (
     ConfigConflict,
@@ -34,7 +34,7 @@ from celery_concurrency.stats import Stats
 from celery_concurrency.times import Times
 from celery_concurrency.usage import Usage, read_usage
 from celery_concurrency.verdicts import Denied, Granted, Repeated
-from celery_concurrency.waitingroom import Place, WaitingRoom, group_of
+from celery_concurrency.waitingroom import Place, WaitingRoom
 
 logger = logging.getLogger(LIMITER_LOG)
 
@@ -79,7 +79,7 @@ class Limiter:
         self._keeper = Keeper(Leases(redis, prefix))
         self._copies_seconds = copies_seconds
         # What the scripts hold against us when it is out of date; never trusted.
-        self._dimensions: list[str] = []
+        self._dimensions: tuple[str, ...] = ()
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
         self._later = _Later(self._release)
@@ -136,15 +136,16 @@ class Limiter:
                 or nothing for long.
         """
         parked_as = place.parked_as if place else ""
+        copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
+        if lease is not None:
+            lease = max(lease, MIN_BEATS * BEAT_SECONDS)
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
-            waited_in = group_of(place.limits) if place and place.limits not in ((), limits) else ""
-            reply = self._ask(
-                token, limits, task, worker, rank, place.score if place else "", parked_as,
-                max(BEGUN_SECONDS, self._copies_seconds),
-                "" if lease is None else str(max(lease, MIN_BEATS * BEAT_SECONDS)),
-                waited_in, begun=begun,
+            args = arguments(
+                limits, place, dimensions=self._dimensions, task=task, worker=worker, rank=rank,
+                copies_seconds=copies_seconds, lease=lease, begun=begun,
             )  # fmt: skip
+            reply = self._ask(token, *args, begun=begun)
             match reply:
                 case [b"granted", expiry, fence]:
                     return Granted(token, limits, int(expiry), int(fence))
@@ -159,7 +160,7 @@ class Limiter:
                 case [b"done"]:
                     return Repeated(None)
                 case [b"dimensions", names]:
-                    self._dimensions = json.loads(names)
+                    self._dimensions = tuple(json.loads(names))
                 case [b"unconfigured"]:
                     self.config.sync()
                 case _:
@@ -167,19 +168,10 @@ class Limiter:
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
 
-    def _ask(self, token: str, limits: tuple[str, ...], *facts: str | int, begun: bool) -> Any:
+    def _ask(self, token: str, *args: str, begun: bool) -> Any:
         """Call acquire once; what no reply can vouch for is given up, unless it runs."""
         try:
-            reply, lost = scripts.call(
-                self.redis,
-                "acquire",
-                self.prefix,
-                token,
-                dimensions_key(self._dimensions),
-                group_of(limits),
-                *facts,
-                int(begun),
-            )
+            reply, lost = scripts.call(self.redis, "acquire", self.prefix, token, *args)
         except BaseException:
             # Also a soft time limit, which may strike between the call and its reply.
             if begun:

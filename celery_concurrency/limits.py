@@ -83,6 +83,11 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
     )
 
 
+def wildcard_of(limit: str) -> str:
+    """Return the limit that sets a limit's maximum where nothing else does: ``platform:*``."""
+    return f"{limit.partition(':')[0]}:{WILDCARD}"
+
+
 def split_limit(limit: str) -> tuple[str, str | None]:
     """Return a limit's dimension and name: ``("account", "a:1")`` for ``account:a:1``."""
     dimension, colon, name = limit.partition(":")

@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
     def execute(self, verb: str, args: tuple[Any, ...]) -> Any:
         """Let a call reach the server, and hold it against the model."""
         dimensions = self.model.config.flat()["dimensions"]
-        if verb == "acquire" and args[1] != dimensions:
+        if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
         if verb == "acquire":
@@ -194,21 +194,25 @@ class Machine(RuleBasedStateMachine):
         """Ask the model before the server is asked."""
         freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
         under_way = bool(self.redis.exists(f"{PREFIX}:open"))
-        run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
+        run, limits, parked_as, group = self.read(args)
         useless = None
-        if args[10]:
-            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{args[10]}", 0, 0)), None)
+        if group:
+            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{group}", 0, 0)), None)
         if useless:
             useless = useless.decode()
             freed |= {
-                limit
-                for limit in json.loads(args[10])
-                if self.redis.exists(f"{PREFIX}:shut:{limit}")
+                limit for limit in json.loads(group) if self.redis.exists(f"{PREFIX}:shut:{limit}")
             }
         self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)
 
+    def read(self, args: tuple[Any, ...]) -> tuple[str, Limits, str, str]:
+        """Return an acquire's run, its limits, what it was parked as, and the group it left."""
+        run, group, _, waited = args
+        place = json.loads(waited) if waited else {}
+        return run, tuple(json.loads(group)), place.get("parked_as", ""), place.get("group", "")
+
     def compare_acquire(self, args: tuple[Any, ...], reply: Any) -> None:
-        run, limits, parked_as = args[0], tuple(json.loads(args[2])), args[7]
+        run, limits, parked_as, _ = self.read(args)
         match self.expected:
             case (limit, int(held), int(most)):
                 assert reply[:4] == [b"denied", limit.encode(), held, most]

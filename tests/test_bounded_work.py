@@ -48,7 +48,7 @@ def owned(account: int) -> dict[str, str]:
 CROWDS = {
     "100 a group": (100, {}, {}),
     "one a group": (1, {}, {}),
-    "an own dimension": (10, {**OWN, "account_max": 0}, {"tags": owned, "dimensions": ["tenant"]}),
+    "an own dimension": (10, {**OWN, "account_max": 0}, {"tags": owned, "dimensions": ("tenant",)}),
 }
 
 

@@ -14,6 +14,7 @@ ROOT = "celery_concurrency"
 
 #: Redis alone.
 LIMITER = {
+    "acquiring",
     "blocking",
     "calling",
     "config",

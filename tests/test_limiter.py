@@ -11,6 +11,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from celery_concurrency import scripts
+from celery_concurrency.acquiring import arguments
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import InvalidTag, LimiterUnavailable
@@ -23,9 +24,8 @@ ACCOUNT = {"account": "acc1"}
 
 def acquire_raw(limiter: Limiter, token: str) -> Any:
     """Send an acquire for ``account:acc1`` as it is; a late copy of one looks the same."""
-    limits = json.dumps(["global", "account:acc1"])
-    facts = ("t", "w", 0, "", "", 86_400, "", "", 0)
-    return scripts.call(limiter.redis, "acquire", "concurrency", token, "[]", limits, *facts)[0]
+    args = arguments(("global", "account:acc1"), task="t", worker="w")
+    return scripts.call(limiter.redis, "acquire", "concurrency", token, *args)[0]
 
 
 def lapse(redis: Redis, token: str, *limits: str) -> None:

@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Timeout
 from celery_concurrency.errors import LimiterUnavailable
 
 #: In a script, the line that another one's text takes the place of.
-_INCLUDE: Final = re.compile(r"^-- include ([a-z]+)$", re.MULTILINE)
+_INCLUDE: Final = re.compile(r"^ *-- include ([a-z]+)$", re.MULTILINE)
 
 TRIES: Final = 3
 PAUSE: Final = 0.05  # seconds before a second try; the third waits twice that

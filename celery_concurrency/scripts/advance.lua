@@ -9,6 +9,8 @@
 -- Again  a second copy goes on where the first has ended.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

@@ -8,6 +8,8 @@
 -- Again  a second copy finds nothing that waits.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

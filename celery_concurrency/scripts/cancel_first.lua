@@ -7,6 +7,8 @@
 -- Again  a second copy takes the next ones out.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

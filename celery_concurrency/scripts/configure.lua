@@ -20,6 +20,7 @@
 -- configuration may have a megabyte, so that it also has at most these bytes of JSON.
 local KEPT, BYTES = 101, 8 * 1024 * 1024
 
+local CONFIG = prefix .. ':config'
 local VERSION = prefix .. ':config:version'
 local HISTORY = prefix .. ':config:history'
 

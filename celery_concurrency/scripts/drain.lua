@@ -7,6 +7,8 @@
 -- Again  a second copy gives the next ones back.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

@@ -9,6 +9,8 @@
 -- Again  the message is known as ended, so a second copy does nothing.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

@@ -20,6 +20,8 @@
 --        run's message has found its place, wherever it is by now.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

@@ -15,6 +15,7 @@
 --        a mark set again only lasts from then. A hand-over frees nothing.
 
 -- include common
+-- include held
 
 local token = ARGV[1]
 
@@ -38,6 +39,7 @@ if redis.call('EXISTS', GROUPS, COLLECTING, OUTBOX) == 0 then
   return {limits and 1 or 0, 0, 0}
 end
 
+-- include orphans
 -- include index
 -- include handover
 

@@ -16,6 +16,8 @@
 -- Again  a second copy finds those gone and takes the next; all of them were due.
 
 -- include common
+-- include held
+-- include orphans
 -- include index
 -- include handover
 

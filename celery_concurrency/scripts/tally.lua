@@ -15,6 +15,7 @@
 -- the user's own dimensions only limits that the configuration names: these are few.
 
 -- include common
+-- include held
 
 local TOTAL = prefix .. ':stats:times'
 local bounds = {}
