@@ -1,88 +1,84 @@
-"""How long real workers take for tasks that have to wait, beside the ideal and plain retry."""
+"""How long tasks take that have to wait for each other, in real workers, beside the ideal.
+
+200 tasks of 20 ms of one account, which may run two at once: handed over; by
+countdowns of a second; and without us, in a worker of two processes.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
+from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
+from celery_concurrency.limiter import Limiter
 from tests.jotting import FILE, makespan, read_jots
-from tests.sites import site
-from tests.workers import wait_for
+from tests.recording import RunRecord
+from tests.workers import Worker, settle, wait_for
 
-MODES = {"handoff": "handoff", "retry": "retry"}
+TASKS, TASKS_SHORT = 200, 60
+SECONDS, LIMIT, PROCESSES = 0.02, 2, 8
+#: Variables and processes of the worker, by how its tasks wait.
+WAYS = {
+    "hand-off": ({"GATED": "1", "WAITING": "handoff"}, PROCESSES),
+    "retry": ({"GATED": "1", "WAITING": "retry"}, PROCESSES),
+    "no limiter": ({}, LIMIT),
+}
 #: Seconds after which a run is given up.
 PATIENCE = 600
 
 
-@dataclass(frozen=True)
-class Load:
-    """Tasks of one account.
-
-    Attributes:
-        tasks: how many.
-        seconds: that each takes.
-        limit: of them that may run at once.
-        processes: of the one worker.
-    """
-
-    tasks: int
-    seconds: float
-    limit: int
-    processes: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.tasks} x {self.seconds * 1000:.0f} ms, limit {self.limit}, -c {self.processes}"
-        )
-
-    @property
-    def ideal(self) -> float:
-        """Seconds that it takes if nothing takes time but the tasks."""
-        return self.tasks * self.seconds / self.limit
-
-
-def loads(short: bool) -> list[Load]:
-    """Return the loads to measure."""
-    tasks = 40 if short else 200
-    return [Load(tasks, 0.05, 1, 4), Load(tasks, 0.02, 2, 8)]
-
-
 def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str, object]:
-    """Run each load by hand-off and by plain retry in turns; return medians of the ratios."""
-    found: dict[str, object] = {}
-    for load in loads(short):
-        ratios: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
-        for number in range(1 if short else 3):
-            for mode in MODES:
-                ratio, deliveries = _run(server, load, mode)
-                ratios[mode].append((ratio, deliveries))
-                say(f"{load}, {mode}, {number + 1}: {ratio:.2f} of the ideal, {deliveries:.2f} "
-                    "deliveries a task")  # fmt: skip
-        found[str(load)] = {
-            mode: {
-                "makespan_vs_ideal": round(median(ratio for ratio, _ in runs), 3),
-                "deliveries_per_task": round(median(count for _, count in runs), 2),
-            }
-            for mode, runs in ratios.items()
-        }
-    return found
+    """Let new workers run the load in each way by turns; return medians.
+
+    Returns:
+        the figures of the hand-off, those of all, and when each task of one run ended.
+    """
+    tasks, turns = (TASKS_SHORT, 3) if short else (TASKS, 5)
+    ideal = tasks * SECONDS / LIMIT
+    ratios: dict[str, list[float]] = {way: [] for way in WAYS}
+    deliveries: dict[str, list[float]] = {way: [] for way in WAYS}
+    ends: dict[str, list[float]] = {}
+    for turn in range(1, turns + 1):
+        for way in WAYS:
+            runs, received = _run(server, way, tasks)
+            ratios[way].append(makespan(runs) / ideal)
+            deliveries[way].append(received / tasks)
+            ends[way] = sorted(round(run.end - runs[0].start, 3) for run in runs)
+            say(f"{way}, {turn}: {ratios[way][-1]:.2f} of the ideal, {deliveries[way][-1]:.2f} "
+                "deliveries a task")  # fmt: skip
+    return {
+        "makespan_vs_ideal": round(median(ratios["hand-off"]), 3),
+        "deliveries_per_task": round(median(deliveries["hand-off"]), 2),
+        "makespans_vs_ideal": {way: round(median(ratios[way]), 2) for way in WAYS},
+        "makespan_ideal_s": ideal,
+        "makespan_ends_s": ends,
+    }
 
 
-def _run(server: Server, load: Load, mode: str) -> tuple[float, float]:
-    """Let a new worker run a load; return its makespan by the ideal, and deliveries a task."""
+def _run(server: Server, way: str, tasks: int) -> tuple[list[RunRecord], int]:
+    """Let a new worker run the load; return the runs, and how many messages it received."""
+    variables, processes = WAYS[way]
+    redis = connect(server.url())
+    redis.flushall()
+    settle(redis)
+    Limiter(redis).config.update({"account_max": LIMIT})
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        jots = directory / "jots"
-        env = {"WAITING": mode, "COUNTDOWN": "1", FILE: str(jots)}
-        with site(server, directory, "room", **env) as one:
-            one.limiter.config.update({"account_max": load.limit})
-            one.start(concurrency=load.processes)
-            for _ in range(load.tasks):
-                one.tasks.work.apply_async((load.seconds,), headers={"account": "a"})
-            wait_for(lambda: len(read_jots(jots)) >= load.tasks, timeout=PATIENCE)
-            deliveries = one.output().count("] received")
-        return makespan(read_jots(jots)) / load.ideal, deliveries / load.tasks
+        jots, log = Path(name) / "jots", Path(name) / "log"
+        with patch.dict(os.environ, {"BROKER_URL": server.url(), FILE: str(jots), **variables}):
+            from benchmarks.project import work  # noqa: PLC0415 - it asks where the broker is
+
+            worker = Worker("benchmarks.project", log, concurrency=processes)
+        try:
+            worker.wait_until_ready()
+            for _ in range(tasks):
+                work.apply_async((SECONDS,), headers={"account": "a"})
+            wait_for(lambda: len(read_jots(jots)) >= tasks, timeout=PATIENCE)
+            return read_jots(jots), worker.output().count("] received")
+        finally:
+            worker.stop()
+            redis.close()

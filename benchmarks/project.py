@@ -1,18 +1,33 @@
-"""Tasks that do nothing, with us and without: what ``throughput.py`` lets workers run."""
+"""The tasks that real workers run here, with us or without."""
 
 from __future__ import annotations
 
 import os
+import time
+from typing import Any
 
 from celery import Celery
+
+from tests.jotting import jotted
 
 app = Celery("project", broker=os.environ["BROKER_URL"])
 app.conf.task_ignore_result = True
 app.conf.broker_connection_retry_on_startup = True
 if "GATED" in os.environ:
     app.conf.imports = ("celery_concurrency.signals",)
+    app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")
+    app.conf.concurrency_retry_countdown = 1
+elif "TWO_CALLS" in os.environ:
+    app.conf.imports = ("benchmarks.twocalls",)
 
 
 @app.task
 def nothing() -> None:
     """Do nothing."""
+
+
+@app.task(bind=True)
+def work(self: Any, seconds: float) -> None:
+    """Take so long, and record it."""
+    with jotted(self):
+        time.sleep(seconds)

@@ -32,14 +32,24 @@ local function bucket_of(milliseconds)
   return 'inf'
 end
 
-local known = { global = true }
 local function is_counted(limit)
-  if known[limit] == nil then
-    local dimension = string.match(limit, '^[^:]*')
-    known[limit] = dimension == 'platform' or dimension == 'task_type'
-      or (dimension ~= 'account' and redis.call('HEXISTS', FLAT, limit) == 1)
+  local dimension = string.match(limit, '^[^:]*')
+  return limit == 'global' or dimension == 'platform' or dimension == 'task_type'
+    or (dimension ~= 'account' and redis.call('HEXISTS', FLAT, limit) == 1)
+end
+
+-- Return those limits of a group that are counted; many runs are of the same group.
+local known = {}
+local function counted_of(group)
+  if not known[group] then
+    known[group] = {}
+    for _, limit in ipairs(cjson.decode(group)) do
+      if is_counted(limit) then
+        table.insert(known[group], limit)
+      end
+    end
   end
-  return known[limit]
+  return known[group]
 end
 
 local sums = {}
@@ -51,13 +61,11 @@ local function count(asked, since, ended, group)
   local waited = math.max(0, math.floor(since * 1000) - asked % RANK)
   local held = math.max(0, math.floor((ended - since) * 1000))
   local wait_field, hold_field = 'wait ' .. bucket_of(waited) .. ' ', 'hold ' .. bucket_of(held) .. ' '
-  for _, limit in ipairs(cjson.decode(group)) do
-    if is_counted(limit) then
-      add(wait_field .. limit, 1)
-      add('wait sum ' .. limit, waited)
-      add(hold_field .. limit, 1)
-      add('hold sum ' .. limit, held)
-    end
+  for _, limit in ipairs(counted_of(group)) do
+    add(wait_field .. limit, 1)
+    add('wait sum ' .. limit, waited)
+    add(hold_field .. limit, 1)
+    add('hold sum ' .. limit, held)
   end
 end
 

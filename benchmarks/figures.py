@@ -1,0 +1,96 @@
+"""The figures: what each of them is, what it should be, and when it has got worse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RECORDED = Path(__file__).parent / "recorded.json"
+#: A figure that is so many times what was recorded has got worse; a machine is noisy.
+WORSE = 1.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Attributes:
+        key: in ``build/bench.json``.
+        what: it is.
+        goal: no more than that is wanted; no less, where more is better.
+        more_is_better: as of a throughput.
+    """
+
+    key: str
+    what: str
+    goal: float
+    more_is_better: bool = False
+
+    def is_met(self, value: float) -> bool:
+        """Return whether a value is as good as the goal."""
+        return value >= self.goal if self.more_is_better else value <= self.goal
+
+    def is_worse(self, value: float, recorded: float) -> bool:
+        """Return whether a value is worse than the recorded one by more than half of it."""
+        return value * WORSE < recorded if self.more_is_better else value > recorded * WORSE
+
+
+FIGURES = [
+    Figure("pair_vs_floor", "take and give back four limits, over two empty calls", 1.25),
+    Figure("pair_vs_redis_lock", "the same, over redis-py's Lock on one key", 1.0),
+    Figure("pair_cpu_vs_floor", "Redis' CPU for it, over two empty calls", 1.6),
+    Figure("config_growth", "take with 300 KB of configuration, over 0.3 KB", 1.1),
+    Figure("handover_growth", "give back to one of a large crowd, over one of 1,000", 1.5),
+    Figure("waiter_bytes", "memory of one who waits, beyond its message", 400),
+    Figure("longest_call_ms", "p99.99 of a call, as a million go on", 5),
+    Figure("makespan_vs_ideal", "200 x 20 ms at limit 2, over the ideal", 1.25),
+    Figure("deliveries_per_task", "deliveries of each of these", 2.05),
+    Figure("throughput_vs_plain", "tasks a second, all gated, over without us", 0.9, True),
+]
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Return what was found beside what is wanted."""
+    shown = Table("figure", "what", "goal", "measured")
+    for figure in FIGURES:
+        if figure.key not in found:
+            continue
+        value = found[figure.key]
+        sign = "≥" if figure.more_is_better else "≤"
+        style = "green" if figure.is_met(value) else "yellow"
+        shown.add_row(
+            figure.key, figure.what, f"{sign} {figure.goal:g}", f"[{style}]{value:g}[/{style}]"
+        )
+    return shown
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the table."""
+    Console(width=110).print(table(found))
+
+
+def worse(found: dict[str, Any], kind: str) -> dict[str, tuple[float, float]]:
+    """Return the figures that have got worse, with what was recorded of them.
+
+    Args:
+        found: what was measured.
+        kind: "short" or "full".
+    """
+    recorded = json.loads(RECORDED.read_text())[kind]
+    return {
+        figure.key: (found[figure.key], recorded[figure.key])
+        for figure in FIGURES
+        if figure.key in found and figure.is_worse(found[figure.key], recorded[figure.key])
+    }
+
+
+def record(found: dict[str, Any], kind: str) -> None:
+    """Write down what later runs are held against."""
+    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    recorded[kind] = {figure.key: found[figure.key] for figure in FIGURES if figure.key in found}
+    RECORDED.write_text(json.dumps(recorded, indent=2) + "\n")
