@@ -132,13 +132,18 @@ def _check_limit(limit: str) -> str:
 
 
 class TokensQuery(BaseModel):
-    """Whose holders, and which page of them; all, and the first, where it does not say."""
+    """Whose holders, and which page of them; all, and the first, where it does not say.
+
+    Attributes:
+        task: an id; those of this task only, all on one page.
+    """
 
     limit: Annotated[str, AfterValidator(_check_limit)] = Field(
         default="", json_schema_extra=_without_default
     )
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
+    task: str = Field(default="", json_schema_extra=_without_default)
 
 
 class WaitingQuery(BaseModel):

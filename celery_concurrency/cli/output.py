@@ -30,6 +30,19 @@ def local_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def duration(seconds: float) -> str:
+    """Return so many seconds in their two largest units: ``2 h 5 min``; none is less than 0."""
+    rest = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        some, rest = divmod(rest, size)
+        if some:
+            parts.append(f"{some} {unit}")
+        elif parts:
+            break  # what comes after it is small beside the first
+    return " ".join(parts[:2]) or "0 s"
+
+
 def allowed(most: int, paused: bool) -> str:
     """Return in words how many a limit allows."""
     return f"{most or 'unlimited'}{' (paused)' if paused else ''}"
