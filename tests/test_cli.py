@@ -20,6 +20,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.cli.config import parse_change
+from celery_concurrency.cli.output import duration
 from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out, refusal
@@ -261,6 +262,27 @@ def test_redis_away_is_a_line_that_says_what_to_look_at(cli, arguments):
     said = refusal(cli(*arguments, BROKER_URL=NOWHERE))
     assert "127.0.0.1:1" in said
     assert "concurrency_redis_url" in said
+
+
+@pytest.mark.parametrize("command", ["usage", "monitor"])
+def test_a_full_disk_below_the_output_is_a_line(redis_url, command):
+    ours = [sys.executable, "-m", "celery", "-A", "tests.projects.plain", "concurrency", command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            ours, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0 s"), (0.4, "0 s"), (59.6, "1 min"), (324, "5 min 24 s"), (3_605, "1 h"),
+        (7_500, "2 h 5 min"), (90_000, "1 d 1 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_in_words(seconds, words):
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("arguments", [("usage",), ("serve", "--port", "0")])

@@ -29,6 +29,8 @@ from celery_concurrency.waiters import Waiting, read_waiting
 @json_option
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
     """Show who waits, in order; or why the task ID does."""
+    if task_id and limit:
+        raise click.UsageError("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
     if task_id:
         show_why(limiter, task_id, as_json)
