@@ -70,6 +70,8 @@ def serve(
             f"can't listen on {host}:{port} ({problem}); choose another with --host and --port"
         ) from exc
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # It would tell of each request that waits a moment for a thread, as a page's first ones do.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     for address in _addresses(server):
         click.echo(
             f"serving http://{address}{URL_PREFIX}, "
