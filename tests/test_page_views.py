@@ -77,13 +77,16 @@ def test_bars_and_words_say_the_same(desk, limiter):
 
 
 def test_it_follows_what_happens(desk, limiter, redis):
+    desk.page.clock.install()
     scenes.configure(limiter)
     view = desk.open()
     used = row(view, "bilibili").locator(".measure a").first
     expect(used).to_have_text("0 of 4")
     token = hold(limiter, "new", {"platform": "bilibili"})
+    desk.page.clock.run_for(2_000)
     expect(used).to_have_text("1 of 4")
     limiter.release(token)
+    desk.page.clock.run_for(2_000)
     expect(used).to_have_text("0 of 4")
 
 
@@ -206,6 +209,37 @@ def test_asking_by_a_tasks_id(desk, limiter):
     desk.forgive("404")
 
 
+def test_of_a_task_that_runs_it_says_where_and_asks_less_often_whether_it_waits(desk, limiter):
+    desk.page.clock.install()
+    hold(limiter, "run-1", {"platform": "douyin"})
+    view = desk.open("why/run-1")
+    answer = view.locator("#why-answer")
+    expect(answer).to_contain_text("This task does not wait")
+    expect(answer.locator("li")).to_contain_text("publish run-1w1@h")
+    for _ in range(4):
+        with desk.page.expect_request("**/tokens?task=run-1"):
+            desk.page.clock.run_for(2_000)
+        desk.wait_until_live()
+    assert len([one for one in desk.requests if one.endswith("/waiting/run-1")]) == 1
+    with desk.page.expect_request("**/waiting/run-1"):
+        desk.page.clock.run_for(4_000)
+    desk.forgive("404")
+
+
+def test_what_nobody_has_begun_on_says_for_which_task_it_is(desk, limiter, redis):
+    token = hold(limiter, "first", {"account": "a"})
+    park(limiter, "second", {"account": "a"})
+    limiter.release(token)
+    expiry = redis.time()[0] + 60
+    redis.zadd(f"{PREFIX}:semaphore:account:a", {"senior:collecting": expiry})
+    view = desk.open("running/account:a")
+    reserved, kept = row(view, "second"), row(view, "senior")
+    expect(reserved).to_contain_text("reserved for task second")
+    expect(reserved.get_by_role("button", name="Release")).to_be_visible()
+    expect(kept).to_contain_text("room kept for task senior")
+    expect(kept.get_by_role("button", name="Release")).to_be_hidden()
+
+
 def test_nobody(desk):
     for view, words in (
         ("running", "Nobody holds a token."),
@@ -286,6 +320,8 @@ def test_what_was_counted_just_now_is_in_it(desk, limiter):
     label = view.locator(".plot").first.get_attribute("aria-label")
     assert "acquired 4, denied 7, parked 7" in label
     expect(view.locator("#totals")).to_contain_text(re.compile(r"acquired\s*4"))
+    desk.page.get_by_role("link", name="中文").click()
+    expect(desk.view("statistics").locator("#totals")).to_contain_text(re.compile(r"获得\s*4"))
 
 
 def test_a_day_of_nothing(desk):
@@ -330,3 +366,9 @@ def test_a_narrow_window_scrolls_no_further_than_down(desks, serving, limiter):
     for view in ("limits", "running", "waiting", "why/wait-0", "statistics", "configuration"):
         desk.open(view)
         assert desk.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        # Nor does any table: its rows are cards, whose cells say what they are.
+        for table in desk.page.locator(".table:visible").all():
+            assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), view
+    cell = desk.open("running").locator("#running-rows td").nth(1)
+    label = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == '"Worker"'

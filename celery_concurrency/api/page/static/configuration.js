@@ -24,7 +24,7 @@ export const configuration = {
   },
 };
 
-/** Return what is set: `{name, value, actions: [[text, function, danger], ...]}`. */
+/** Return what is set: `{name, note, value, actions: [[text, function, danger], ...]}`. */
 function settingsOf(config) {
   const { enabled, timeout, paused = [] } = config;
   const flip = enabled ? [t("switch_off"), () => toggle(false), true] : [t("switch_on"), () => toggle(true)];
@@ -36,6 +36,7 @@ function settingsOf(config) {
     })),
     ...entriesOf(config).map(([limit, removable]) => ({
       name: limit,
+      note: limit.endsWith(":*") ? t("any_other") : "",
       value: maxText(maxOf(limit, config)),
       actions: [
         [t("edit"), () => editLimit(limit)],
@@ -45,11 +46,11 @@ function settingsOf(config) {
   ];
 }
 
-function makeRow({ name }) {
+function makeRow({ name, note = "" }) {
   const value = element("td");
   const buttons = element("td", { class: "buttons", "data-change": "" });
   let texts = "";
-  const row = element("tr", {}, element("th", { scope: "row" }, element("code", {}, name)), value, buttons);
+  const row = element("tr", {}, element("th", { scope: "row" }, element("code", {}, name), " ", element("span", { class: "aside" }, note)), value, buttons);
   row.show = (one) => {
     write(value, one.value);
     if (texts === (texts = one.actions.map(([text]) => text).join())) return;
