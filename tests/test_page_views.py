@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -113,6 +114,29 @@ def test_a_hand_written_configuration_that_is_wrong_is_told(desk, limiter, redis
     redis.set(f"{PREFIX}:config", '{"global_max": "many"}')
     desk.open()
     expect(desk.page.locator("#notice")).to_contain_text("global_max")
+    view = desk.open("configuration")
+    expect(desk.page.locator("#notice")).to_contain_text("global_max")
+    wrong, valid = view.locator("#history-rows tr").all()
+    expect(wrong).to_contain_text("not valid, and not in force")
+    expect(wrong.locator(".badge")).to_be_hidden()
+    expect(wrong.get_by_role("button")).to_be_hidden()
+    # What it left in force can be written in its place.
+    expect(valid.locator(".badge")).to_have_text("in force")
+    valid.get_by_role("button", name="Roll back").click()
+    desk.page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(desk.page.locator("#notice")).to_be_hidden()
+    assert json.loads(redis.get(f"{PREFIX}:config"))["global_max"] == 0
+
+
+def test_each_view_is_shown_from_its_top(desk, limiter):
+    for number in range(60):
+        hold(limiter, f"t{number}", {})
+    desk.open("running")
+    desk.page.evaluate("scrollTo(0, 1e6)")
+    assert desk.page.evaluate("scrollY") > 0
+    desk.page.evaluate("location.hash = 'configuration'")
+    desk.view("configuration")
+    assert desk.page.evaluate("scrollY") == 0
 
 
 # -- who runs, who waits

@@ -12,14 +12,17 @@ byId("reset").addEventListener("click", reset);
 
 export const configuration = {
   async read(_, signal) {
-    return (await ask("GET", "/config/history", { signal })).data;
+    const { versions } = (await ask("GET", "/config/history", { signal })).data;
+    return { versions, config_problem: versions[0]?.problem };
   },
   show({ versions }) {
     write(byId("config-version"), t("config_version", { version: (desk.version ?? "").replace(/^(W\/)?"|"$/g, "") }));
     keepRows(byId("config-rows"), settingsOf(desk.config), (one) => one.name, makeRow);
     shown(byId("history-table"), versions.length > 0);
     shown(byId("history-none"), versions.length === 0);
-    const rows = versions.map((one, place) => ({ ...one, inForce: place === 0 }));
+    // One that was written by hand and is not valid left the one before it in force.
+    const inForce = versions.find((one) => !one.problem)?.version;
+    const rows = versions.map((one, place) => ({ ...one, inForce: one.version === inForce, isLast: place === 0 }));
     keepRows(byId("history-rows"), rows, (one) => one.version, historyRow);
   },
 };

@@ -100,6 +100,7 @@ function decoded(text) {
 
 function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
+  scrollTo(0, 0); // where one was in another view is no place in this one
   here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
   const tab = here.name === "why" ? "waiting" : here.name;
   for (const link of document.querySelectorAll("nav.views a")) {
