@@ -236,6 +236,8 @@ def test_help_of_each(cli):
         *("waiting", "cancel", "drain", "monitor"),
     ):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
+    for group in ((), ("config",)):  # what each of its commands does, in a line that is whole
+        assert "..." not in helps[group].partition("Commands:")[2]
     for command, text in helps.items():
         prints_data = command not in [(), ("config",), ("serve",), ("release",)]
         assert ("--json" in text) == prints_data, command

@@ -31,7 +31,7 @@ from celery_concurrency.usage import Usage
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run in each limit and wait for it, beside what it allows."""
+    """Show how many tasks run and wait in each limit."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())

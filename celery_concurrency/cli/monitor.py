@@ -121,7 +121,7 @@ class JsonView(LineView):
 )  # fmt: skip
 @json_option
 def monitor(app: Celery, interval: int, as_json: bool) -> None:
-    """Show usage, who holds and who waits, again and again, until Ctrl-C.
+    """Show usage, who holds and who waits, live until Ctrl-C.
 
     Into a pipe it prints a line each time.
     """

@@ -46,7 +46,7 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
 @command()
 @click.argument("token", metavar="ID")
 def release(app: Celery, token: str) -> None:
-    """Release the token ID (see tokens) for its holder, who goes on running without it."""
+    """Release token ID (see tokens); its holder goes on running."""
     limiter = limiter_of(app)
     holder = find_token(limiter.redis, limiter.prefix, token)
     if holder is None or not limiter.release(token):
