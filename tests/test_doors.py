@@ -279,6 +279,17 @@ def test_on_loopback_without_a_token_it_is_open_to_this_machine_alone(redis_url)
         assert (status, body["error"]["code"]) == (403, "cross_site")
 
 
+def test_nobody_fills_the_disk_with_a_body_that_is_never_read(redis_url):
+    """It is refused by what it says of its length, and not waited for."""
+    with Serving(redis_url) as serving:
+        connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
+        connection.putrequest("PUT", CONFIG)
+        connection.putheader("Content-Length", str(2**29))
+        connection.endheaders(b"{")
+        assert connection.getresponse().status == 413
+        connection.close()
+
+
 @pytest.mark.parametrize("option", ["--token-file", "--read-token-file"])
 def test_a_token_file_that_has_none(here, tmp_path, option):
     file = tmp_path / "token"

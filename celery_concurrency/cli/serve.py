@@ -15,6 +15,9 @@ from celery import Celery
 from celery_concurrency.cli.command import command
 
 DEFAULT_PORT: Final = 7000
+#: Bytes of a body that is read at all, before anybody is asked for a token. What is longer
+#: than the API takes, and no longer than this, is refused by the API in its own form.
+MAX_BODY: Final = 16 * 2**20
 
 TOKEN_VARIABLE: Final = "CONCURRENCY_TOKEN"  # noqa: S105 - the name of a variable
 READ_TOKEN_VARIABLE: Final = "CONCURRENCY_READ_TOKEN"  # noqa: S105 - as well
@@ -63,7 +66,9 @@ def serve(
     )
     # An OSError is a port that is taken, a ValueError a host that is none.
     try:
-        server = create_server(wsgi_app, host=host, port=port, ident=None)
+        server = create_server(
+            wsgi_app, host=host, port=port, ident=None, max_request_body_size=MAX_BODY
+        )
     except (OSError, ValueError) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else "there is no such host"
         raise click.ClickException(
