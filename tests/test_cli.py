@@ -20,7 +20,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.cli.config import parse_change
-from celery_concurrency.cli.output import duration
+from celery_concurrency.cli.output import duration, print_table
 from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out, refusal
@@ -274,6 +274,12 @@ def test_a_full_disk_below_the_output_is_a_line(redis_url, command):
             ours, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
+def test_columns_stand_below_each_other_in_chinese_too(capsys):
+    print_table(("who", "how many"), [("租户", 1), ("tenant", 2)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["who     how many", "租户    1", "tenant  2"]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,28 @@ def test_many_accounts_are_found_by_name(desk, limiter):
     expect(view.locator("#limits-none")).to_be_visible()
 
 
+def test_many_settings_are_found_by_name_and_the_history_is_read_once(desk, limiter):
+    desk.page.clock.install()
+    limiter.config.update({"account_overrides": {f"acc-{n:03}": 2 for n in range(250)}})
+    view = desk.open("configuration")
+    rows = view.locator("#config-rows tr")
+    expect(rows).to_have_count(200)
+    expect(view.locator("#config-more")).to_contain_text("filter by name to see them.")
+    view.get_by_label("Filter").fill("ACC-249")
+    expect(rows).to_have_count(1)
+    expect(view.locator("#config-more")).to_be_hidden()
+    for _ in range(3):
+        with desk.page.expect_request("**/config"):
+            desk.page.clock.run_for(2_000)
+        desk.wait_until_live()
+    assert len([one for one in desk.requests if one.endswith("/config/history")]) == 1
+    limiter.config.update({"account_overrides": {"acc-249": 7}})
+    with desk.page.expect_request("**/config/history"):
+        desk.page.clock.run_for(2_000)
+    expect(rows).to_contain_text("7")
+    expect(view.locator("#history-rows tr").first).to_contain_text("acc-249: 2 → 7")
+
+
 def test_a_hand_written_configuration_that_is_wrong_is_told(desk, limiter, redis):
     limiter.config.sync()
     redis.set(f"{PREFIX}:config", '{"global_max": "many"}')

@@ -179,7 +179,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "on": ("开", "on"),
     "off": ("关", "off"),
     "no_limit": ("不限", "no limit"),
-    "any_other": ("未单独列出的每一个", "each that is not listed"),
+    "any_other": ("未单独列出的名称", "each that is not listed"),
     "seconds": ("{count} 秒", "{count} s"),
     "remove": ("移除", "Remove"),
     "switch_on": ("开启", "Switch on"),

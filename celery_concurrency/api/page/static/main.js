@@ -32,10 +32,8 @@ async function read(signal) {
     caller.take(data);
   }
   shown(byId("role"), !caller.known.may_change);
-  const [config, answer] = await Promise.all([
-    ask("GET", "/config", { signal }),
-    VIEWS[name].read(argument, signal),
-  ]);
+  const asked = ask("GET", "/config", { signal });
+  const [config, answer] = await Promise.all([asked, VIEWS[name].read(argument, signal, asked)]);
   if (signal.aborted) return;
   Object.assign(desk, { config: config.data, version: config.version });
   open(name);
