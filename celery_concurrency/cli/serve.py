@@ -46,6 +46,7 @@ def serve(
     On loopback it asks for a token if it is given one; elsewhere it needs one.
     """
     from waitress import create_server  # noqa: PLC0415 - the other commands need no server
+    from waitress.utilities import queue_logger  # noqa: PLC0415 - nor its logger
 
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
     from celery_concurrency.api.doors import bearer, is_loopback  # noqa: PLC0415 - nor this
@@ -76,7 +77,7 @@ def serve(
         ) from exc
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # It would tell of each request that waits a moment for a thread, as a page's first ones do.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    queue_logger.setLevel(logging.ERROR)
     for address in _addresses(server):
         click.echo(
             f"serving http://{address}{URL_PREFIX}, "
