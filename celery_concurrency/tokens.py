@@ -21,19 +21,23 @@ CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
 
 #: How the name of a token ends that was handed over and that no run has begun on yet.
 _RESERVED: Final = ":reserved"
+#: And of one that keeps room for a waiter (see handover.lua), which nobody holds.
+_KEPT: Final = ":collecting"
 
 
 class Holder(BaseModel):
     """Who holds tokens.
 
     Attributes:
-        token: the run, or the reservation for one.
+        token: the run, or what room is reserved or kept for.
         task_id: its task.
         task, worker: their names; None where nothing is kept of them.
         limits: those that it holds a token in.
         since: when it was given them, in Unix seconds of the Redis server.
         expires: when they expire if nobody renews them.
         reserved: they were handed over, and no run has begun on them yet.
+        kept: nobody holds it: room is kept for this task, which was passed over for long.
+            It is among those of a limit only, as that is where it counts.
     """
 
     token: str
@@ -44,6 +48,7 @@ class Holder(BaseModel):
     since: float | None
     expires: float
     reserved: bool
+    kept: bool
 
 
 class Page(BaseModel):
@@ -86,7 +91,11 @@ def read_tokens(
         expiry, token = found.groups()
     total, *rows = scripts.call(redis, "tokens", prefix, limit, count, expiry, token).reply
     last = None if len(rows) < count else b":".join((rows[-1][1], rows[-1][0])).decode()
-    return Page(tokens=[_holder(*row) for row in rows], total=total, next=last)
+    tokens = [_holder(*row) for row in rows]
+    for one in tokens:
+        if one.kept:  # it has no record of its limits
+            one.limits = [limit]
+    return Page(tokens=tokens, total=total, next=last)
 
 
 def find_token(redis: Redis, prefix: str, token: str) -> Holder | None:
@@ -125,4 +134,5 @@ def _holder(
         since=None if since is None else float(since),
         expires=float(expiry),
         reserved=reserved is not None,
+        kept=token.endswith(_KEPT),
     )

@@ -21,9 +21,6 @@ HOLDERS: Final = 20
 #: Of the waiters of one task, how many are looked at: cancel looks at as many.
 WAITERS: Final = 16
 
-#: How the name of a token ends that keeps room for a waiter (see handover.lua).
-KEEPS_ROOM: Final = ":collecting"
-
 
 class LimitOfWaiter(LimitState):
     """A limit of a task that waits.
@@ -129,7 +126,7 @@ def _with_holders(redis: Redis, prefix: str, state: LimitState) -> LimitOfWaiter
     if state.full:
         page = read_tokens(redis, prefix, state.limit, HOLDERS)
         # What keeps room is no holder, and says so by ``kept``.
-        holders = [one for one in page.tokens if not one.token.endswith(KEEPS_ROOM)]
+        holders = [one for one in page.tokens if not one.kept]
     return LimitOfWaiter(**state.model_dump(), holders=holders)
 
 

@@ -1,4 +1,4 @@
-"""Makes the pictures of the page in ``docs/images``: ``python -m tests.screenshots``."""
+"""Makes the pictures of the page in the documentation: ``python -m tests.screenshots``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from tests.browsing import Desk, chromium
 from tests.serving import Serving
 from tests.workers import settle
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+DOCS = Path(__file__).parent.parent / "docs"
+IMAGES = DOCS / "images"
+#: The one that a reader sees first.
+FIRST = DOCS / "_static" / "page.png"
 WINDOW = {"width": 1080, "height": 620}
 
 
 def take(browser: Any, address: str) -> None:
     """Take all pictures of a page that is served at an address."""
+    wide = Desk(browser, address, viewport={"width": 1280, "height": 656})
+    wide.open()
+    wide.page.screenshot(path=FIRST)
     desk = Desk(browser, address, viewport=WINDOW)
     made_up = {"success": True, "data": history.made_up(time.time())}
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=made_up))
     for name, view in {
-        "limits": "limits",
         "waiting": "waiting",
         "why": "why/wait-0",
         "statistics": "statistics",
@@ -41,7 +46,8 @@ def take(browser: Any, address: str) -> None:
 
 def main() -> None:
     """Start a server with something of everything in it, and take them."""
-    IMAGES.mkdir(exist_ok=True)
+    for directory in (IMAGES, FIRST.parent):
+        directory.mkdir(exist_ok=True)
     with Server() as server, chromium() as browser:
         client = connect(server.url())
         settle(client)

@@ -20,6 +20,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.cli.config import parse_change
+from celery_concurrency.cli.output import duration, print_table
 from celery_concurrency.config import Config
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out, refusal
@@ -235,6 +236,8 @@ def test_help_of_each(cli):
         *("waiting", "cancel", "drain", "monitor"),
     ):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
+    for group in ((), ("config",)):  # what each of its commands does, in a line that is whole
+        assert "..." not in helps[group].partition("Commands:")[2]
     for command, text in helps.items():
         prints_data = command not in [(), ("config",), ("serve",), ("release",)]
         assert ("--json" in text) == prints_data, command
@@ -261,6 +264,33 @@ def test_redis_away_is_a_line_that_says_what_to_look_at(cli, arguments):
     said = refusal(cli(*arguments, BROKER_URL=NOWHERE))
     assert "127.0.0.1:1" in said
     assert "concurrency_redis_url" in said
+
+
+@pytest.mark.parametrize("command", ["usage", "monitor"])
+def test_a_full_disk_below_the_output_is_a_line(redis_url, command):
+    ours = [sys.executable, "-m", "celery", "-A", "tests.projects.plain", "concurrency", command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            ours, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
+def test_columns_stand_below_each_other_in_chinese_too(capsys):
+    print_table(("who", "how many"), [("租户", 1), ("tenant", 2)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["who     how many", "租户    1", "tenant  2"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0 s"), (0.4, "0 s"), (59.6, "1 min"), (324, "5 min 24 s"), (3_605, "1 h"),
+        (7_500, "2 h 5 min"), (90_000, "1 d 1 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_in_words(seconds, words):
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("arguments", [("usage",), ("serve", "--port", "0")])

@@ -19,7 +19,7 @@ from redis import Redis
 from rich.console import Console
 from rich.live import Live
 
-from celery_concurrency.cli.monitor import JsonView, LineView, Moment
+from celery_concurrency.cli.monitor import LIMITS_NAMED, JsonView, LineView, Moment
 from celery_concurrency.cli.picture import Picture
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out
@@ -155,9 +155,9 @@ def test_the_picture_in_a_terminal(monitor, busy):
 # -- what is drawn
 
 
-def picture(moment, height=40, problem=None):
+def picture(moment, height=40, problem=None, width=110):
     """Return the text of a picture."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=110, height=height)
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
     live = Live(console=console, auto_refresh=False)
     view = Picture(live)
     view.show(moment)
@@ -193,6 +193,31 @@ def test_a_small_terminal_shows_the_busiest(limiter):
     assert "16 hold, 3 of them shown" in text
     assert "9 wait, 3 of them shown" in text
     assert len(text.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("width", [80, 110])
+def test_the_last_column_gives_way(limiter, width):
+    task_id = "0d9c0b3e-6c0f-4d55-8d2e-1f6c1d0b7a11"
+    hold(limiter, task_id, {"platform": "xiaohongshu", "account": "an-account-" + 60 * "x"})
+    hold(limiter, "small", {})
+    text = picture(Moment.of(limiter), width=width)
+    assert row(text, task_id)[:3] == [task_id, "publish", "w1@h"]
+    assert row(text, task_id)[-1].endswith("…")
+    assert row(text, "small")[-1] == "global"
+    assert "xiaohongshu" in row(text, "platform:xiaohongshu")[0]
+
+
+def test_a_line_names_the_busiest_limits(limiter, capsys):
+    accounts = range(LIMITS_NAMED + 5)
+    for number in accounts:
+        hold(limiter, f"h{number}", {"account": f"acc{number}"})
+    park(limiter, "w", {"account": f"acc{accounts[-1]}"})
+    LineView().show(Moment.of(limiter))
+    limits = capsys.readouterr().out.partition(" | ")[0].split(", ")
+    assert len(limits) == LIMITS_NAMED + 1
+    assert limits[0].endswith("global 17/unlimited +1 waiting")
+    assert f"account:acc{accounts[-1]} 1/1 +1 waiting" in limits
+    assert limits[-1] == "6 more"
 
 
 def test_names_steer_no_terminal(limiter, capsys):

@@ -140,6 +140,10 @@ def test_one_that_was_handed_room(here, limiter, held):
     assert "reserved for it" in out(here("waiting", "w2"))
 
 
+def test_an_id_is_not_of_one_limit(here, held):
+    assert "give an ID or --limit" in mistake(here("waiting", "w1", "--limit", "account:a"))
+
+
 def test_those_that_do_not_wait(here, held):
     line = refusal(here("waiting", "h1"))
     assert re.search(rf"h1 does not wait: it runs on w1@h since {WHEN}, as {held}$", line)

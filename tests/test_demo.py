@@ -324,6 +324,7 @@ def test_another_port_where_7000_is_taken_a_change_and_an_interrupt(demo, tmp_pa
             taken.listen()
         one = demo()
         api = one.wait_for(r"^API +(http://\S+) \(port 7000 is taken\)$")
+        assert one.wait_for(r"^page +(http://\S+)$") == f"{api.partition('/api')[0]}/"
     assert ":7000/" not in api
     request = urllib.request.Request(
         f"{api}/config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import Celery
@@ -277,6 +278,26 @@ def test_on_loopback_without_a_token_it_is_open_to_this_machine_alone(redis_url)
         assert (status, body["error"]["code"]) == (403, "foreign_host")
         status, body = ask(serving.port, "POST", f"{BASE}/reset", Origin="http://evil.example")
         assert (status, body["error"]["code"]) == (403, "cross_site")
+
+
+def test_many_at_once_are_nothing_to_log(redis_url):
+    with Serving(redis_url) as serving:
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(ask, [serving.port] * 64))
+        assert {status for status, _ in answers} == {200}
+        errors = serving.stop()[2]
+    assert "queue" not in errors
+
+
+def test_nobody_fills_the_disk_with_a_body_that_is_never_read(redis_url):
+    """It is refused by what it says of its length, and not waited for."""
+    with Serving(redis_url) as serving:
+        connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
+        connection.putrequest("PUT", CONFIG)
+        connection.putheader("Content-Length", str(2**29))
+        connection.endheaders(b"{")
+        assert connection.getresponse().status == 413
+        connection.close()
 
 
 @pytest.mark.parametrize("option", ["--token-file", "--read-token-file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -77,13 +78,16 @@ def test_bars_and_words_say_the_same(desk, limiter):
 
 
 def test_it_follows_what_happens(desk, limiter, redis):
+    desk.page.clock.install()
     scenes.configure(limiter)
     view = desk.open()
     used = row(view, "bilibili").locator(".measure a").first
     expect(used).to_have_text("0 of 4")
     token = hold(limiter, "new", {"platform": "bilibili"})
+    desk.page.clock.run_for(2_000)
     expect(used).to_have_text("1 of 4")
     limiter.release(token)
+    desk.page.clock.run_for(2_000)
     expect(used).to_have_text("0 of 4")
 
 
@@ -105,11 +109,56 @@ def test_many_accounts_are_found_by_name(desk, limiter):
     expect(view.locator("#limits-none")).to_be_visible()
 
 
+def test_many_settings_are_found_by_name_and_the_history_is_read_once(desk, limiter):
+    desk.page.clock.install()
+    limiter.config.update({"account_overrides": {f"acc-{n:03}": 2 for n in range(250)}})
+    view = desk.open("configuration")
+    rows = view.locator("#config-rows tr")
+    expect(rows).to_have_count(200)
+    expect(view.locator("#config-more")).to_contain_text("filter by name to see them.")
+    view.get_by_label("Filter").fill("ACC-249")
+    expect(rows).to_have_count(1)
+    expect(view.locator("#config-more")).to_be_hidden()
+    for _ in range(3):
+        with desk.page.expect_request("**/config"):
+            desk.page.clock.run_for(2_000)
+        desk.wait_until_live()
+    assert len([one for one in desk.requests if one.endswith("/config/history")]) == 1
+    limiter.config.update({"account_overrides": {"acc-249": 7}})
+    with desk.page.expect_request("**/config/history"):
+        desk.page.clock.run_for(2_000)
+    expect(rows).to_contain_text("7")
+    expect(view.locator("#history-rows tr").first).to_contain_text("acc-249: 2 → 7")
+
+
 def test_a_hand_written_configuration_that_is_wrong_is_told(desk, limiter, redis):
     limiter.config.sync()
     redis.set(f"{PREFIX}:config", '{"global_max": "many"}')
     desk.open()
     expect(desk.page.locator("#notice")).to_contain_text("global_max")
+    view = desk.open("configuration")
+    expect(desk.page.locator("#notice")).to_contain_text("global_max")
+    wrong, valid = view.locator("#history-rows tr").all()
+    expect(wrong).to_contain_text("not valid, and not in force")
+    expect(wrong.locator(".badge")).to_be_hidden()
+    expect(wrong.get_by_role("button")).to_be_hidden()
+    # What it left in force can be written in its place.
+    expect(valid.locator(".badge")).to_have_text("in force")
+    valid.get_by_role("button", name="Roll back").click()
+    desk.page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(desk.page.locator("#notice")).to_be_hidden()
+    assert json.loads(redis.get(f"{PREFIX}:config"))["global_max"] == 0
+
+
+def test_each_view_is_shown_from_its_top(desk, limiter):
+    for number in range(60):
+        hold(limiter, f"t{number}", {})
+    desk.open("running")
+    desk.page.evaluate("scrollTo(0, 1e6)")
+    assert desk.page.evaluate("scrollY") > 0
+    desk.page.evaluate("location.hash = 'configuration'")
+    desk.view("configuration")
+    assert desk.page.evaluate("scrollY") == 0
 
 
 # -- who runs, who waits
@@ -206,6 +255,37 @@ def test_asking_by_a_tasks_id(desk, limiter):
     desk.forgive("404")
 
 
+def test_of_a_task_that_runs_it_says_where_and_asks_less_often_whether_it_waits(desk, limiter):
+    desk.page.clock.install()
+    hold(limiter, "run-1", {"platform": "douyin"})
+    view = desk.open("why/run-1")
+    answer = view.locator("#why-answer")
+    expect(answer).to_contain_text("This task does not wait")
+    expect(answer.locator("li")).to_contain_text("publish run-1w1@h")
+    for _ in range(4):
+        with desk.page.expect_request("**/tokens?task=run-1"):
+            desk.page.clock.run_for(2_000)
+        desk.wait_until_live()
+    assert len([one for one in desk.requests if one.endswith("/waiting/run-1")]) == 1
+    with desk.page.expect_request("**/waiting/run-1"):
+        desk.page.clock.run_for(4_000)
+    desk.forgive("404")
+
+
+def test_what_nobody_has_begun_on_says_for_which_task_it_is(desk, limiter, redis):
+    token = hold(limiter, "first", {"account": "a"})
+    park(limiter, "second", {"account": "a"})
+    limiter.release(token)
+    expiry = redis.time()[0] + 60
+    redis.zadd(f"{PREFIX}:semaphore:account:a", {"senior:collecting": expiry})
+    view = desk.open("running/account:a")
+    reserved, kept = row(view, "second"), row(view, "senior")
+    expect(reserved).to_contain_text("reserved for task second")
+    expect(reserved.get_by_role("button", name="Release")).to_be_visible()
+    expect(kept).to_contain_text("room kept for task senior")
+    expect(kept.get_by_role("button", name="Release")).to_be_hidden()
+
+
 def test_nobody(desk):
     for view, words in (
         ("running", "Nobody holds a token."),
@@ -286,6 +366,8 @@ def test_what_was_counted_just_now_is_in_it(desk, limiter):
     label = view.locator(".plot").first.get_attribute("aria-label")
     assert "acquired 4, denied 7, parked 7" in label
     expect(view.locator("#totals")).to_contain_text(re.compile(r"acquired\s*4"))
+    desk.page.get_by_role("link", name="中文").click()
+    expect(desk.view("statistics").locator("#totals")).to_contain_text(re.compile(r"获得\s*4"))
 
 
 def test_a_day_of_nothing(desk):
@@ -330,3 +412,9 @@ def test_a_narrow_window_scrolls_no_further_than_down(desks, serving, limiter):
     for view in ("limits", "running", "waiting", "why/wait-0", "statistics", "configuration"):
         desk.open(view)
         assert desk.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        # Nor does any table: its rows are cards, whose cells say what they are.
+        for table in desk.page.locator(".table:visible").all():
+            assert table.evaluate("one => one.scrollWidth <= one.clientWidth"), view
+    cell = desk.open("running").locator("#running-rows td").nth(1)
+    label = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == '"Worker"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
@@ -144,6 +145,9 @@ def test_other_resolutions_and_windows_are_refused(
 
 def test_the_command_line_shows_it(limiter: Limiter, here: Callable[..., CompletedProcess]) -> None:
     limiter.try_acquire("a", {"platform": "douyin"})
+    # Half an hour ago, as it were.
+    since = float(limiter.redis.hget("concurrency:token:a", "since"))
+    limiter.redis.hset("concurrency:token:a", "since", f"{since - 1750:.6f}")
     limiter.release("a")
     limiter.times.tally()
     done = here("stats", "--history", "--window", "1h", "--resolution", "5m")
@@ -151,6 +155,8 @@ def test_the_command_line_shows_it(limiter: Limiter, here: Callable[..., Complet
     assert head.split()[:4] == ["from", "acquired", "released", "denied"]
     assert len(rows) == 13
     assert any("0 s" in row for row in rows)
+    [held] = re.findall(r"(\d+) s$", done.stdout, re.MULTILINE)
+    assert 1000 < int(held) <= 1800, "in figures"
     found = json.loads(here("stats", "--history", "--json").stdout)
     assert found["resolution"] == 300
     assert len(found["points"]) == 289

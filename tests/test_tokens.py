@@ -56,6 +56,7 @@ def test_who_holds_what(limiter, held, redis):
         "since": one.since,
         "expires": held[0].expiry,
         "reserved": False,
+        "kept": False,
     }
     assert 0 <= redis.time()[0] + 1 - one.since < 60
     assert (two.task_id, two.task, two.worker) == ("x:y", None, "w1@h")
@@ -91,6 +92,28 @@ def test_a_reservation_and_a_lost_record(limiter, redis):
     reserved, lost = read_tokens(limiter.redis, PREFIX).tokens
     assert (reserved.task_id, reserved.reserved, reserved.since) == ("t1", True, None)
     assert (lost.task_id, lost.limits, lost.task, lost.reserved) == ("t2", [], None, False)
+
+
+def test_room_that_is_kept_is_told_from_a_holder(limiter, redis, client, here):
+    limit = "platform:douyin"
+    kept = "senior:collecting"
+    redis.zadd(f"{PREFIX}:semaphore:{limit}", {kept: redis.time()[0] + 60})
+    [one] = read_tokens(limiter.redis, PREFIX, limit).tokens
+    assert (one.task_id, one.limits, one.kept, one.reserved) == ("senior", [limit], True, False)
+    assert (
+        out(here("tokens", "--limit", limit))
+        .splitlines()[1]
+        .startswith(f"{kept}  room kept for it  {limit}")
+    )
+    assert_refused(client.delete(f"{TOKENS}/{kept}"), 404, "not_held")
+
+
+def test_the_tokens_of_a_task(client, held):
+    data = client.get(f"{TOKENS}?task=x:y").json["data"]
+    assert [one["token"] for one in data["tokens"]] == ["x:y:b2"]
+    assert (data["total"], data["next"]) == (1, None)
+    for query in ("task=x", "task=*", "task=x:y&limit=account:a:1"):
+        assert client.get(f"{TOKENS}?{query}").json["data"]["tokens"] == [], query
 
 
 def crowd(redis, expiries):

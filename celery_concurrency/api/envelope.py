@@ -131,7 +131,12 @@ def text(key: str) -> str:
 
 def preferred_language() -> str:
     """Return which of ``LANGUAGES`` the request prefers; the first where it does not say."""
-    return request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
+    # best_match() looks for whole tags first: of "zh-TW, en;q=0.5" it would take English.
+    for tag, quality in request.accept_languages:
+        language = tag.lower().partition("-")[0]
+        if quality > 0 and language in LANGUAGES:
+            return language
+    return LANGUAGES[0]
 
 
 def json_response(body: Mapping[str, Any]) -> Response:

@@ -105,23 +105,33 @@ class History(BaseModel):
     versions: list[Version]
 
 
-class StatsQuery(BaseModel):
+class Query(BaseModel):
+    """What a query may ask for; the texts below its fields describe them to callers."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class StatsQuery(Query):
     """Which time is looked back on."""
 
     window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
+    """The time that is looked back on."""
 
 
-class HistoryQuery(BaseModel):
+class HistoryQuery(Query):
     """Which time is looked back on, and in which steps."""
 
     resolution: Literal["1m", "5m", "1h"] = DEFAULT_RESOLUTION
+    """How long an interval is."""
     window: Literal["1h", "24h"] = DEFAULT_WINDOW
+    """The time that is looked back on."""
 
 
-class MetricsQuery(BaseModel):
+class MetricsQuery(Query):
     """Which limits are among the metrics."""
 
     accounts: bool = False
+    """With the thousand busiest accounts."""
 
 
 def _check_limit(limit: str) -> str:
@@ -131,30 +141,38 @@ def _check_limit(limit: str) -> str:
     return limit
 
 
-class TokensQuery(BaseModel):
-    """Whose holders, and which page of them; all, and the first, where it does not say."""
+class PageQuery(Query):
+    """Of which limit, and which page; all, and the first, where it does not say."""
 
     limit: Annotated[str, AfterValidator(_check_limit)] = Field(
         default="", json_schema_extra=_without_default
     )
+    """Those of this limit only, as platform:douyin."""
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
+    """How many on a page."""
+
+
+class TokensQuery(PageQuery):
+    """Whose holders."""
+
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
+    """The next of the page before."""
+    task: str = Field(default="", json_schema_extra=_without_default)
+    """Those of the task with this id only, on one page."""
 
 
-class WaitingQuery(BaseModel):
-    """Whose waiters, and which page of them; all, and the first, where it does not say."""
+class WaitingQuery(PageQuery):
+    """Whose waiters."""
 
-    limit: Annotated[str, AfterValidator(_check_limit)] = Field(
-        default="", json_schema_extra=_without_default
-    )
-    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
     cursor: str = Field(default="", pattern=f"^{PLACE}$", json_schema_extra=_without_default)
+    """The next of the page before."""
 
 
-class CancelQuery(BaseModel):
+class CancelQuery(Query):
     """Whose waiters."""
 
     limit: Annotated[str, AfterValidator(_check_limit)]
+    """All that count in this limit, as platform:douyin."""
 
 
 class Cancelled(BaseModel):

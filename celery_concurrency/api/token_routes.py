@@ -13,6 +13,7 @@ from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.log import API_LOG, fields
 from celery_concurrency.tokens import Holder, Page, find_token, read_tokens
+from celery_concurrency.why import find_runs
 
 logger = logging.getLogger(API_LOG)
 
@@ -21,8 +22,17 @@ routes = Routes()
 
 @routes.add("GET", "/tokens", data=Page, query=TokensQuery)
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
-    """Return who holds tokens, the soonest to expire first, a page at a time."""
-    page = read_tokens(limiter.redis, limiter.prefix, query.limit, query.count, query.cursor)
+    """Return who holds tokens, the soonest to expire first, a page at a time.
+
+    Or those of one task: it has a few, and they come all at once.
+    """
+    redis, prefix = limiter.redis, limiter.prefix
+    if query.task:
+        runs = find_runs(redis, prefix, query.task)
+        tokens = [one for one in runs if query.limit in ("", *one.limits)]
+        page = Page(tokens=tokens, total=len(tokens), next=None)
+    else:
+        page = read_tokens(redis, prefix, query.limit, query.count, query.cursor)
     return success(page.model_dump())
 
 

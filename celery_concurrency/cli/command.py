@@ -50,6 +50,10 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
                 return function(ctx.obj.app, *args, **kwargs)
             except ConcurrencyError as exc:
                 raise click.ClickException(_line_of(exc)) from exc
+            except BrokenPipeError:  # who reads has had enough: click ends quietly
+                raise
+            except OSError as exc:  # as a full disk below the output
+                raise click.ClickException(exc.strerror or str(exc)) from exc
 
         celery_command: type[click.Command] = CeleryCommand
         return click.command(name=name, cls=celery_command)(run)

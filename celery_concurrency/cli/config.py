@@ -24,14 +24,14 @@ MAX_SHOWN: Final = 80
 
 @click.group()
 def config() -> None:
-    """Show the configuration, or change it; a change is in force at once."""
+    """Show the configuration, or change it, at once."""
 
 
 @command("get")
 @click.argument("field", required=False)
 @json_option
 def get_config(app: Celery, field: str | None, as_json: bool) -> None:
-    """Show the configuration, or one FIELD of it (as platform_max.douyin)."""
+    """Show the configuration, or one FIELD (platform_max.douyin)."""
     stored = limiter_of(app).config.sync()
     value: Any = stored.config.model_dump() if field else stored.config.to_dict()
     for key in _path(field, stored.config) if field else []:
@@ -47,9 +47,9 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
 @operator_option
 @json_option
 def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bool) -> None:
-    """Change fields: global_max=4 platform_max.douyin=2 'paused=["global"]'.
+    """Change fields: global_max=4 platform_max.douyin=2.
 
-    VALUE is JSON; null takes an entry out of a map.
+    VALUE is JSON, as in 'paused=["global"]'; null takes an entry out of a map.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
@@ -68,7 +68,7 @@ def reset_config(app: Celery, operator: str, as_json: bool) -> None:
 @command("history")
 @json_option
 def show_history(app: Celery, as_json: bool) -> None:
-    """Show the last 100 versions: when, by whom, and what they changed."""
+    """Show the last 100 versions: when, by whom, what changed."""
     versions = limiter_of(app).config.history()
     if as_json:
         print_json([version.model_dump() for version in versions])
@@ -87,7 +87,7 @@ def show_history(app: Celery, as_json: bool) -> None:
 @operator_option
 @json_option
 def roll_back(app: Celery, version: int, operator: str, as_json: bool) -> None:
-    """Put the configuration of an earlier VERSION in force again (see history)."""
+    """Put an earlier VERSION (see history) in force again."""
     store = limiter_of(app).config
     print_changed(store.rollback(version, Author("rollback", operator)), as_json)
 

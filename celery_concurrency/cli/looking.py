@@ -31,7 +31,7 @@ from celery_concurrency.usage import Usage
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run in each limit and wait for it, beside what it allows."""
+    """Show how many tasks run and wait in each limit."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())
@@ -90,11 +90,15 @@ def _history_row(point: Point) -> tuple[str, ...]:
         local_time(point.at),
         *map(str, counted),
         *(
-            f"{seconds:.3g} s" if one else "-"
+            _seconds(seconds) if one else "-"
             for one in times
             for seconds in ((one.p50, one.p95, one.p99) if one else (0, 0, 0))
         ),
     )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"  # and never 1.64e+03
 
 
 def _usage_rows(found: Usage) -> Iterable[tuple[str, int, str, int]]:

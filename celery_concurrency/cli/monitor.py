@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nlargest
 from typing import Any, Final, Protocol
 
 import click
@@ -26,6 +27,8 @@ from celery_concurrency.waiters import Waiting, read_waiting
 #: Of those who hold and of those who wait, how many are read; a line names fewer.
 SHOWN: Final = 20
 NAMED: Final = 3
+#: Limits that a line names: of accounts in use there may be thousands.
+LIMITS_NAMED: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,9 @@ class LineView:
 
     def show(self, moment: Moment) -> None:
         """Print a line."""
-        parts = [", ".join(_amount(*limit) for limit in moment.usage.limits() if _busy(*limit))]
+        busy = [limit for limit in moment.usage.limits() if _is_busy(*limit)]
+        limits = [_amount(*limit) for limit in busiest(busy, LIMITS_NAMED)]
+        parts = [_some(limits, len(busy))]
         if moment.held:
             holders = [_holder(one) for one in moment.holders[:NAMED]]
             parts.append(f"{moment.held} hold: {_some(holders, moment.held)}")
@@ -116,7 +121,7 @@ class JsonView(LineView):
 )  # fmt: skip
 @json_option
 def monitor(app: Celery, interval: int, as_json: bool) -> None:
-    """Show usage, who holds and who waits, again and again, until Ctrl-C.
+    """Show usage, who holds and who waits, live until Ctrl-C.
 
     Into a pipe it prints a line each time.
     """
@@ -147,7 +152,14 @@ def _open_view(as_json: bool) -> AbstractContextManager[View]:
     return open_picture()
 
 
-def _busy(name: str, limit: LimitUsage) -> bool:
+def busiest(limits: list[tuple[str, LimitUsage]], count: int) -> list[tuple[str, LimitUsage]]:
+    """Return those that most wait for and run in, this many, in the order they come in."""
+    places = range(len(limits))
+    most = nlargest(count, places, lambda one: (limits[one][1].waiting, limits[one][1].current))
+    return [limits[one] for one in sorted(most)]
+
+
+def _is_busy(name: str, limit: LimitUsage) -> bool:
     return name == "global" or bool(limit.current or limit.waiting or limit.max or limit.paused)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
+from unicodedata import east_asian_width
 
 import click
 
@@ -18,16 +19,35 @@ def print_json(value: Any) -> None:
 def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print columns that are as wide as what is in them."""
     lines = [head, *(tuple(printable(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
-        click.echo(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        cells = (
+            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
         )
+        click.echo("  ".join(cells).rstrip())
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese takes two each."""
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def local_time(seconds: float) -> str:
     """Return Unix seconds as a person here reads them."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """Return so many seconds in their two largest units: ``2 h 5 min``; none is less than 0."""
+    rest = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        some, rest = divmod(rest, size)
+        if some:
+            parts.append(f"{some} {unit}")
+        elif parts:
+            break  # what comes after it is small beside the first
+    return " ".join(parts[:2]) or "0 s"
 
 
 def allowed(most: int, paused: bool) -> str:

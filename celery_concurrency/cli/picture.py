@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from heapq import nlargest
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -13,9 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from celery_concurrency.cli.monitor import Moment
-from celery_concurrency.cli.output import allowed, local_time, printable
+from celery_concurrency.cli.monitor import Moment, busiest
+from celery_concurrency.cli.output import allowed, duration, printable
+from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.cli.why import in_words
+from celery_concurrency.limits import GLOBAL
 from celery_concurrency.usage import LimitUsage
 
 BAR_WIDTH: Final = 20
@@ -62,12 +63,8 @@ class Picture:
         self._live.update(Group(*parts), refresh=True)
 
     def _limits(self, moment: Moment, rows: int) -> Table:
-        limits = list(moment.usage.limits())
-        if len(limits) > rows:
-            busiest = nlargest(rows, limits, key=lambda one: (one[1].waiting, one[1].current))
-            limits = [one for one in limits if one in busiest]
         table = _table("limit", "in use", "current", "max", "waiting")
-        for name, limit in limits:
+        for name, limit in busiest(list(moment.usage.limits()), rows):
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
                 allowed(limit.max, limit.paused), limit.waiting or "",
@@ -88,27 +85,29 @@ def _title(text: str, total: int, rows: int) -> Text:
 
 
 def _holders(moment: Moment, rows: int) -> Table:
-    table = _table("task id", "task", "worker", "since", "limits")
+    table = _table("task id", "task", "worker", "holds", "limits")
     for one in moment.holders[:rows]:
-        _add(
-            table, one.task_id, one.task or ("(reserved)" if one.reserved else "-"),
-            one.worker or "-", local_time(one.since) if one.since else "-", " ".join(one.limits),
-        )  # fmt: skip
+        # All count in global, and there is no room to say so.
+        limits = [limit for limit in one.limits if limit != GLOBAL] or [GLOBAL]
+        held = duration(time.time() - one.since) if one.since else "-"
+        _add(table, one.task_id, held_as(one), one.worker or "-", held, " ".join(limits))
     return table
 
 
 def _waiters(moment: Moment, rows: int) -> Table:
     table = _table("task id", "task", "waits", "as")
     for one in moment.waiting[:rows]:
-        seconds = max(0, time.time() - one.since)
-        _add(table, one.task_id, one.task or "-", f"{seconds:.0f} s", in_words(one.blocked_by))
+        waits = duration(time.time() - one.since)
+        _add(table, one.task_id, one.task or "-", waits, in_words(one.blocked_by))
     return table
 
 
 def _table(*heads: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for head in heads:
-        table.add_column(head, no_wrap=True, overflow="ellipsis")
+        # Where there is no room for all, it is the last column that gives way.
+        last = 1 if head == heads[-1] else None
+        table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=last)
     return table
 
 

@@ -15,6 +15,9 @@ from celery import Celery
 from celery_concurrency.cli.command import command
 
 DEFAULT_PORT: Final = 7000
+#: Bytes of a body that is read at all, before anybody is asked for a token. What is longer
+#: than the API takes, and no longer than this, is refused by the API in its own form.
+MAX_BODY: Final = 16 * 2**20
 
 TOKEN_VARIABLE: Final = "CONCURRENCY_TOKEN"  # noqa: S105 - the name of a variable
 READ_TOKEN_VARIABLE: Final = "CONCURRENCY_READ_TOKEN"  # noqa: S105 - as well
@@ -43,6 +46,7 @@ def serve(
     On loopback it asks for a token if it is given one; elsewhere it needs one.
     """
     from waitress import create_server  # noqa: PLC0415 - the other commands need no server
+    from waitress.utilities import queue_logger  # noqa: PLC0415 - nor its logger
 
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
     from celery_concurrency.api.doors import bearer, is_loopback  # noqa: PLC0415 - nor this
@@ -63,13 +67,17 @@ def serve(
     )
     # An OSError is a port that is taken, a ValueError a host that is none.
     try:
-        server = create_server(wsgi_app, host=host, port=port, ident=None)
+        server = create_server(
+            wsgi_app, host=host, port=port, ident=None, max_request_body_size=MAX_BODY
+        )
     except (OSError, ValueError) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else "there is no such host"
         raise click.ClickException(
             f"can't listen on {host}:{port} ({problem}); choose another with --host and --port"
         ) from exc
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # It would tell of each request that waits a moment for a thread, as a page's first ones do.
+    queue_logger.setLevel(logging.ERROR)
     for address in _addresses(server):
         click.echo(
             f"serving http://{address}{URL_PREFIX}, "

@@ -32,7 +32,7 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
         (
             (
                 one.token,
-                one.task or ("(reserved)" if one.reserved else "-"),
+                held_as(one),
                 " ".join(one.limits),
                 one.worker or "-",
                 local_time(one.since) if one.since else "-",
@@ -46,7 +46,7 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
 @command()
 @click.argument("token", metavar="ID")
 def release(app: Celery, token: str) -> None:
-    """Release the token ID (see tokens) for its holder, who goes on running without it."""
+    """Release token ID (see tokens); its holder goes on running."""
     limiter = limiter_of(app)
     holder = find_token(limiter.redis, limiter.prefix, token)
     if holder is None or not limiter.release(token):
@@ -54,6 +54,17 @@ def release(app: Celery, token: str) -> None:
             printable(f"nobody holds {token}, or not any more; tokens lists those that are held")
         )
     click.echo(printable(f"released {token}: {' '.join(holder.limits)}"))
+
+
+def held_as(one: Holder) -> str:
+    """Return what a token is held for: a run of a task, or a promise to its task."""
+    if one.task:
+        return one.task
+    if one.kept:
+        return "room kept for it"
+    if one.reserved:
+        return "reserved for it"
+    return "-" if one.since else "no record of it"
 
 
 def _all_holders(limiter: Limiter, limit: str) -> Iterator[Holder]:

@@ -29,6 +29,8 @@ from celery_concurrency.waiters import Waiting, read_waiting
 @json_option
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
     """Show who waits, in order; or why the task ID does."""
+    if task_id and limit:
+        raise click.UsageError("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
     if task_id:
         show_why(limiter, task_id, as_json)
@@ -61,7 +63,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 @command()
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
-    """Cancel tasks that wait (see waiting); workers discard them as revoked."""
+    """Cancel tasks that wait; workers discard them as revoked."""
     room = limiter_of(app).waiting
     missing = []
     for task_id in task_ids:
@@ -77,10 +79,10 @@ def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
 
 @command()
 def drain(app: Celery) -> None:
-    """Give all tasks that wait back to the broker, where they stand in their queues again.
+    """Give all tasks that wait back to the broker.
 
-    Workers that hand off (concurrency_waiting auto or handoff) park them again. So first
-    set concurrency_waiting = "retry" and restart the workers.
+    They stand in their queues again. Workers that hand off (concurrency_waiting auto or
+    handoff) park them again, so first set it to "retry" and restart the workers.
     """
     limiter = limiter_of(app)
     mode = settings_of(app).waiting

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 import click
 
 from celery_concurrency.blocking import Blocked
-from celery_concurrency.cli.output import allowed, local_time, print_json, print_table, printable
+from celery_concurrency.cli.output import (
+    allowed,
+    duration,
+    local_time,
+    print_json,
+    print_table,
+    printable,
+)
+from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.why import Explanation, LimitOfWaiter, explain, find_runs
 
@@ -43,9 +51,8 @@ def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
     """Return who holds a limit that is full, each in words."""
     for one in limit.holders:
-        what = one.task or ("reserved for it" if one.reserved else "no record of it")
         since = f" since {local_time(one.since)}" if one.since else ""
-        yield f"{one.token}: {what}{_place(one.worker)}{since}"
+        yield f"{one.token}: {held_as(one)}{_place(one.worker)}{since}"
     more = limit.current - limit.kept - len(limit.holders)
     if limit.full and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
@@ -62,7 +69,7 @@ def _sentence(found: Explanation) -> str:
         )
     return (
         f"{name} waits since {local_time(found.since)} "
-        f"({max(0, time.time() - found.since):.0f} s): {in_words(found.blocked_by)}; "
+        f"({duration(time.time() - found.since)}): {in_words(found.blocked_by)}; "
         f"it is number {found.position} of those with the same limits"
     )
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import click
 
@@ -23,6 +24,7 @@ WELCOME = """\
 server   {redis}, embedded
 workers  {workers} with {slots} processes each
 API      {api}{remark}
+page     {page}
 Change a limit while it runs:
   curl -X PUT {api}/config -H 'Content-Type: application/json' -d '{{"platform_max": {{"xiaohongshu": 3}}}}'
   DEMO_REDIS_URL={redis} {celery} -A {project} concurrency config set global_max=3
@@ -65,6 +67,7 @@ def play(seconds: int, interrupts: Callable[[], int]) -> int:
             remark = f" (port {DEFAULT_PORT} is taken)" if processes.port_taken else ""
             welcome = WELCOME.format(
                 redis=server.url(), workers=WORKERS, slots=SLOTS, api=processes.api, remark=remark,
+                page=urljoin(processes.api, "/"),
                 celery=os.path.relpath(Path(sys.executable).with_name("celery")), project=PROJECT,
             )  # fmt: skip
             click.echo(welcome)

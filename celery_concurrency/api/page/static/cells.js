@@ -3,14 +3,21 @@
 import { element, write } from "./dom.js";
 import { t } from "./texts.js";
 
+/** Return a task's name; where it is not known, what of it there is. */
+export function taskName({ task, reserved, kept }) {
+  if (task) return task;
+  if (kept) return t("kept_for");
+  return reserved ? t("reserved_for") : t("unknown");
+}
+
 /** Return a cell with a task's name and id; its `show` takes who has both. */
 export function taskCell() {
   const name = element("strong");
   const id = element("code");
   const cell = element("th", { scope: "row" }, name, " ", id);
-  cell.show = ({ task, task_id: taskId }) => {
-    write(name, task ?? t("unknown"));
-    write(id, taskId);
+  cell.show = (one) => {
+    write(name, taskName(one));
+    write(id, one.task_id);
   };
   return cell;
 }

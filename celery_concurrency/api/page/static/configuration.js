@@ -8,23 +8,47 @@ import { count } from "./format.js";
 import { entriesOf, maxOf, maxText } from "./limitnames.js";
 import { t } from "./texts.js";
 
+/** Of the settings no more rows are shown: accounts with a limit of their own may be thousands. */
+const ROWS = 200;
+
+const filter = byId("config-filter");
+let last = null;
+
 byId("reset").addEventListener("click", reset);
+filter.addEventListener("input", () => last && showSettings());
 
 export const configuration = {
-  async read(_, signal) {
-    return (await ask("GET", "/config/history", { signal })).data;
+  async read(_, signal, asked) {
+    const { version } = await asked;
+    // Each version is a whole configuration: they are read where there is another.
+    if (last?.version === version) return last;
+    const { versions } = (await ask("GET", "/config/history", { signal })).data;
+    return { version, versions, config_problem: versions[0]?.problem };
   },
-  show({ versions }) {
+  show(answer) {
+    last = answer;
+    const { versions } = answer;
     write(byId("config-version"), t("config_version", { version: (desk.version ?? "").replace(/^(W\/)?"|"$/g, "") }));
-    keepRows(byId("config-rows"), settingsOf(desk.config), (one) => one.name, makeRow);
+    showSettings();
     shown(byId("history-table"), versions.length > 0);
     shown(byId("history-none"), versions.length === 0);
-    const rows = versions.map((one, place) => ({ ...one, inForce: place === 0 }));
+    // One that was written by hand and is not valid left the one before it in force.
+    const inForce = versions.find((one) => !one.problem)?.version;
+    const rows = versions.map((one, place) => ({ ...one, inForce: one.version === inForce, isLast: place === 0 }));
     keepRows(byId("history-rows"), rows, (one) => one.version, historyRow);
   },
 };
 
-/** Return what is set: `{name, value, actions: [[text, function, danger], ...]}`. */
+function showSettings() {
+  const wanted = filter.value.trim().toLowerCase();
+  const found = settingsOf(desk.config).filter((one) => one.name.toLowerCase().includes(wanted));
+  keepRows(byId("config-rows"), found.slice(0, ROWS), (one) => one.name, makeRow);
+  const more = found.length - ROWS;
+  shown(byId("config-more"), more > 0);
+  write(byId("config-more"), t("more_limits", { count: count(more) }));
+}
+
+/** Return what is set: `{name, note, value, actions: [[text, function, danger], ...]}`. */
 function settingsOf(config) {
   const { enabled, timeout, paused = [] } = config;
   const flip = enabled ? [t("switch_off"), () => toggle(false), true] : [t("switch_on"), () => toggle(true)];
@@ -36,6 +60,7 @@ function settingsOf(config) {
     })),
     ...entriesOf(config).map(([limit, removable]) => ({
       name: limit,
+      note: limit.endsWith(":*") ? t("any_other") : "",
       value: maxText(maxOf(limit, config)),
       actions: [
         [t("edit"), () => editLimit(limit)],
@@ -45,11 +70,11 @@ function settingsOf(config) {
   ];
 }
 
-function makeRow({ name }) {
+function makeRow({ name, note = "" }) {
   const value = element("td");
   const buttons = element("td", { class: "buttons", "data-change": "" });
   let texts = "";
-  const row = element("tr", {}, element("th", { scope: "row" }, element("code", {}, name)), value, buttons);
+  const row = element("tr", {}, element("th", { scope: "row" }, element("code", {}, name), " ", element("span", { class: "aside" }, note)), value, buttons);
   row.show = (one) => {
     write(value, one.value);
     if (texts === (texts = one.actions.map(([text]) => text).join())) return;

@@ -48,8 +48,15 @@ export function keepRows(parent, items, key, make) {
   for (const item of items) {
     const row = old.get(key(item)) ?? Object.assign(make(item), { key: key(item) });
     old.delete(row.key); // another of the same key gets a row of its own
-    row.show(item);
     if (row === place) place = row.nextElementSibling;
     else parent.insertBefore(row, place);
+    nameCells(row);
+    row.show(item);
   }
+}
+
+/** Give a row's cells the names of their columns: a narrow screen shows these, and no head. */
+function nameCells(row) {
+  const heads = row.closest("table")?.tHead?.rows[0].cells ?? [];
+  for (const cell of row.cells ?? []) cell.dataset.label ??= heads[cell.cellIndex]?.textContent ?? "";
 }

@@ -26,7 +26,7 @@ export function historyRow() {
     when.show(one.at);
     write(who, one.operator ? `${one.operator} (${one.source})` : one.source);
     shown(badge, one.inForce);
-    shown(back, !one.inForce);
+    shown(back, !one.isLast && !one.problem);
     back.setAttribute("aria-label", `${t("roll_back")}: ${one.version}`);
   };
   return row;

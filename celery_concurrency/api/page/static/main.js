@@ -32,10 +32,8 @@ async function read(signal) {
     caller.take(data);
   }
   shown(byId("role"), !caller.known.may_change);
-  const [config, answer] = await Promise.all([
-    ask("GET", "/config", { signal }),
-    VIEWS[name].read(argument, signal),
-  ]);
+  const asked = ask("GET", "/config", { signal });
+  const [config, answer] = await Promise.all([asked, VIEWS[name].read(argument, signal, asked)]);
   if (signal.aborted) return;
   Object.assign(desk, { config: config.data, version: config.version });
   open(name);
@@ -100,6 +98,7 @@ function decoded(text) {
 
 function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
+  scrollTo(0, 0); // where one was in another view is no place in this one
   here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
   const tab = here.name === "why" ? "waiting" : here.name;
   for (const link of document.querySelectorAll("nav.views a")) {

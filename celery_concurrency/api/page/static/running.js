@@ -31,7 +31,8 @@ function makeRow() {
   const worker = element("td");
   const since = timeElement();
   const expires = timeElement();
-  const token = element("code", { class: "token" });
+  const name = element("bdi");
+  const token = element("code", { class: "token" }, name);
   const letGo = changing(t("release"), () => release(holder), true);
   const row = element("tr", {}, task, limits, worker,
     element("td", {}, since), element("td", {}, expires), element("td", {}, token),
@@ -40,13 +41,20 @@ function makeRow() {
     holder = one;
     task.show(one);
     limits.show(one.limits);
-    write(worker, one.reserved ? t("reserved") : (one.worker ?? t("unknown")));
+    write(worker, workerText(one));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
     expires.show(one.expires, untilText(one.expires));
-    write(token, one.token);
+    write(name, one.token);
+    token.setAttribute("title", one.token);
+    shown(letGo, !one.kept); // nobody holds it
     letGo.setAttribute("aria-label", `${t("release")}: ${one.token}`);
   };
   return row;
+}
+
+function workerText({ worker, reserved, kept }) {
+  if (kept) return t("passed_over");
+  return reserved ? t("reserved") : (worker ?? t("unknown"));
 }
 
 export function untilText(at) {

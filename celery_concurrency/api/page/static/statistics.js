@@ -10,6 +10,7 @@ const HISTORY = "/stats/history?resolution=5m&window=24h";
 /** A point is five minutes: asking for them with every poll would tell nothing new. */
 const REST = 30_000; // ms
 const PERCENTILES = ["p50", "p95", "p99"];
+const COUNTERS = ["acquired", "released", "denied", "parked", "handed_over", "lapsed", "cancelled", "expired", "lost"];
 
 const choice = byId("statistics-limit");
 let last = null;
@@ -82,7 +83,8 @@ function countsOf(points, name) {
 
 function makeTotal([name]) {
   const value = element("dd");
-  const item = element("div", {}, element("dt", {}, name.replace(/:total$/, "")), value);
+  const verb = name.replace(/:total$/, "");
+  const item = element("div", {}, element("dt", {}, COUNTERS.includes(verb) ? t(verb) : verb), value);
   item.show = ([, total]) => write(value, count(total));
   return item;
 }

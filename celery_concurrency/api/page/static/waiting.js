@@ -45,7 +45,7 @@ function makeRow({ task_id: taskId }) {
   let waiter = null;
   const task = taskCell();
   const position = element("td", { class: "number" });
-  const reason = element("td");
+  const reason = element("td", { class: "reason" });
   const limits = limitsCell();
   const since = timeElement();
   const why = element("a", { class: "button", href: whyAddress(taskId), "aria-label": `${t("why")} ${taskId}` }, t("why"));

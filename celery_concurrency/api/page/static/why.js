@@ -1,40 +1,51 @@
 // The view that answers why one task waits: "#why/<task id>", to be passed on as it is.
 
 import { cancelTask, release } from "./actions.js";
-import { linkOf } from "./cells.js";
-import { ApiError, ask } from "./client.js";
+import { linkOf, taskName } from "./cells.js";
+import { ApiError, ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, time, timeElement } from "./format.js";
 import { reasonText } from "./reasons.js";
 import { t } from "./texts.js";
 
+/** That a task does not wait is asked about less often: a browser notes each 404 on its console. */
+const REST = 10_000; // ms
+
 const answerBox = byId("why-answer");
 let task = null;
+let absent = null;
 const name = element("strong");
 const id = element("code");
 const title = element("p", {}, name, " ", id);
 const lines = element("div");
+const runs = element("ul", { class: "holders" });
 const cancel = changing(t("cancel_task"), () => cancelTask(task), true);
-answerBox.append(title, lines, cancel);
+answerBox.append(title, lines, runs, cancel);
 
 export const why = {
   async read(taskId, signal) {
-    try {
-      return { taskId, found: (await ask("GET", `/waiting/${encodeURIComponent(taskId)}`, { signal })).data };
-    } catch (error) {
-      // That it does not wait is an answer too.
-      if (!(error instanceof ApiError) || error.code !== "not_waiting") throw error;
-      return { taskId, found: null, message: error.message };
+    if (absent?.taskId !== taskId || performance.now() > absent.until) {
+      absent = null;
+      try {
+        return { taskId, found: (await ask("GET", `/waiting/${encodeURIComponent(taskId)}`, { signal })).data };
+      } catch (error) {
+        // That it does not wait is an answer too.
+        if (!(error instanceof ApiError) || error.code !== "not_waiting") throw error;
+        absent = { taskId, message: error.message, until: performance.now() + REST };
+      }
     }
+    const { tokens } = (await ask("GET", query("/tokens", { task: taskId }), { signal })).data;
+    return { taskId, found: null, message: absent.message, tokens };
   },
-  show({ taskId, found, message }) {
+  show({ taskId, found, message, tokens = [] }) {
     task = found;
-    write(name, found?.task ?? t("task"));
+    write(name, found?.task ?? tokens[0]?.task ?? t("task"));
     write(id, taskId);
-    const texts = found ? sentences(found) : [message];
+    const texts = found ? sentences(found) : [message, ...(tokens.length ? [t("why_runs")] : [])];
     if (texts.join() !== [...lines.children].map((line) => line.textContent).join()) {
       lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
     }
+    keepRows(runs, tokens, (one) => one.token, makeHolder);
     shown(cancel, found !== null && !found.handed_over);
     shown(byId("why-limits"), found !== null);
     keepRows(byId("why-rows"), found?.limits ?? [], (one) => one.limit, makeRow);
@@ -79,7 +90,7 @@ function makeHolder(holder) {
   const since = timeElement();
   const letGo = changing(t("release"), () => release(holder), true);
   letGo.setAttribute("aria-label", `${t("release")}: ${holder.token}`);
-  const item = element("li", {}, element("span", {}, element("strong", {}, holder.task ?? t("unknown")), " ", element("code", {}, holder.task_id)), who, since, letGo);
+  const item = element("li", {}, element("span", {}, element("strong", {}, taskName(holder)), " ", element("code", {}, holder.task_id)), who, since, letGo);
   item.show = (one) => {
     write(who, one.reserved ? t("reserved") : (one.worker ?? t("unknown")));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
