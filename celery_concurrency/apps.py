@@ -25,9 +25,10 @@ def settings_of(app: Celery) -> Settings:
         ImproperlyConfigured: see ``Settings.of``.
     """
     app = _real(app)
-    if app not in _settings:
-        _settings[app] = Settings.of(app.conf)
-    return _settings[app]
+    settings = _settings.get(app)
+    if settings is None:
+        settings = _settings[app] = Settings.of(app.conf)
+    return settings
 
 
 def limiter_of(app: Celery) -> Limiter:

@@ -43,7 +43,8 @@ _BY_LIMIT: Final = {
 }
 _IN_ALL: Final = {
     "released": "Runs that gave their tokens back.",
-    "expired": "Runs whose tokens were taken back, as nobody renewed them.",
+    "expired": "Runs whose tokens were taken back, as their own time was over.",
+    "reclaimed": "Runs whose tokens were taken back, as their worker had fallen silent.",
     "lost": "Runs that went on after their tokens were taken back.",
     "parked": "Messages that were put into the waiting room.",
     "handed_over": "Waiting messages that room was reserved for.",

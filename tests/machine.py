@@ -594,6 +594,16 @@ class Machine(RuleBasedStateMachine):
             self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
         self.model.lapsed.add(token)
 
+    @precondition(lambda self: set(self.model.held) - self.model.lapsed - self.model.reserved)
+    @rule(data=st.data())
+    def a_worker_falls_silent(self, data: st.DataObject) -> None:
+        """Nobody renews one of its tokens, whose own time is not over."""
+        runs = set(self.model.held) - self.model.lapsed - self.model.reserved
+        token = data.draw(st.sampled_from(sorted(runs)))
+        self.redis.zadd(f"{PREFIX}:leases", {token: self.redis.time()[0] - 1}, xx=True)
+        self.model.lapsed.add(token)
+        self.model.silent.add(token)
+
     @rule()
     def sweep(self) -> None:
         """It takes back what is due, and finds all room there is."""
@@ -642,6 +652,7 @@ class Machine(RuleBasedStateMachine):
         self.forgotten = {}
         # What lapsed and was not swept yet lives on.
         self.model.lapsed -= self.alive
+        self.model.silent -= self.alive
         self.known = self.alive & set(self.model.held)
         self.alive &= self.known
         self.holds()
@@ -675,8 +686,8 @@ class Machine(RuleBasedStateMachine):
         in_accounts = {name for name, limit in usage.accounts.items() if limit.current}
         assert in_accounts == {
             limit.removeprefix("account:")
-            for held in self.model.held.values()
-            for limit in held
+            for token in set(self.model.held) - self.model.lapsed
+            for limit in self.model.held[token]
             if limit.startswith("account:") and self.model.members(limit, living=True)
         }
 

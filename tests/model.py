@@ -32,6 +32,7 @@ class Model:
         held: token to the limits that its record names; runs and reservations.
         reserved: those of them that are reservations.
         lapsed: tokens whose time is over, and which are not yet swept.
+        silent: those of them whose own time is not, but whose worker renewed nothing.
         kept: limits in which room is kept for the one that is collected for.
         freed: (token, limit) that an operator's DEL took out of a semaphore.
         ended: runs that were given up or swept; late calls of theirs are refused.
@@ -50,6 +51,7 @@ class Model:
     held: dict[str, Limits] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=set)
     lapsed: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     freed: set[tuple[str, str]] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
@@ -70,7 +72,7 @@ class Model:
             for token, limits in self.held.items()
             if limit in limits
             and (token, limit) not in self.freed
-            and not (living and token in self.lapsed)
+            and not (living and token in self.lapsed - self.silent)
         }
 
     def most(self, limit: str) -> float:
@@ -196,10 +198,12 @@ class Model:
         due = set(self.lapsed)
         for token in due:
             reserved = token in self.reserved
+            silent = token in self.silent and (token, "global") not in self.freed
             if not reserved:
                 self.records.append(self.held[token])
             self._forget(token)
-            self.counters["lapsed:total" if reserved else "expired:total"] += 1
+            what = "lapsed" if reserved else "reclaimed" if silent else "expired"
+            self.counters[f"{what}:total"] += 1
             if not reserved:
                 self.ended.add(token)
         return len(due)
@@ -225,6 +229,7 @@ class Model:
     def _forget(self, token: str) -> None:
         limits = self.held.pop(token)
         self.lapsed.discard(token)
+        self.silent.discard(token)
         self.reserved.discard(token)
         self.freed -= {(token, limit) for limit in limits}
 

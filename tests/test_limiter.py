@@ -163,6 +163,15 @@ def test_an_expired_holder_is_in_nobodys_way_from_the_next_sweep_on(
     assert redis.hget("concurrency:stats:counters", "expired:total") == "1"
 
 
+def test_what_a_silent_worker_held_is_counted_apart(limiter: Limiter, redis: Redis) -> None:
+    """Its own time is not over: only nobody says that it lives."""
+    limiter.try_acquire("t:1", ACCOUNT, lease=30)
+    lapse(redis, "t:1")
+    assert limiter.waiting.sweep(now=True) == 1
+    counters = redis.hgetall("concurrency:stats:counters")
+    assert (counters.get("reclaimed:total"), counters.get("expired:total")) == ("1", None)
+
+
 def test_a_token_really_expires_by_the_servers_clock(limiter: Limiter) -> None:
     limiter.config.update({"timeout": 1})
     limiter.try_acquire("t:1", ACCOUNT)

@@ -84,7 +84,10 @@ def test_the_counters_are_those_of_all_time(busy: Floor, limiter: Limiter) -> No
         ("released_total", None): 1,
         ("parked_total", None): 2,
         ("handed_over_total", None): 0,
-        **{(f"{name}_total", None): 0 for name in ("expired", "lost", "lapsed", "cancelled")},
+        **{
+            (f"{name}_total", None): 0
+            for name in ("expired", "reclaimed", "lost", "lapsed", "cancelled")
+        },
     }
     assert {name: value(limiter, *name) for name in expected} == expected
 

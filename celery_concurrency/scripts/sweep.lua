@@ -52,12 +52,14 @@ local function take_back_tokens()
   end
   local tokens = due(LEASES)
   for _, token in ipairs(tokens) do
+    local expiry = tonumber(redis.call('ZSCORE', semaphore_key('global'), token) or 0)
     local limits, kept = drop(token)
     if kept and kept.reserved then
       redis.call('HINCRBY', COUNTERS, 'lapsed:total', 1)
     else
       mark(token, 'taken')
-      redis.call('HINCRBY', COUNTERS, 'expired:total', 1)
+      -- Its own time, or that of its worker, which has been silent for too long.
+      redis.call('HINCRBY', COUNTERS, expiry > time and 'reclaimed:total' or 'expired:total', 1)
       note_end(kept or {}, time)
     end
     set_all_free(limits or {})

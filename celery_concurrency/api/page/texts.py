@@ -161,6 +161,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "handed_over": ("交接", "handed over"),
     "lapsed": ("预留过期", "lapsed"),
     "cancelled": ("已取消", "cancelled"),
+    "reclaimed": ("已回收", "reclaimed"),
     "lost": ("失去令牌", "lost"),
     "denied": ("被拒", "denied"),
     "parked": ("进入等待室", "parked"),

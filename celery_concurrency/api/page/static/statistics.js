@@ -10,7 +10,7 @@ const HISTORY = "/stats/history?resolution=5m&window=24h";
 /** A point is five minutes: asking for them with every poll would tell nothing new. */
 const REST = 30_000; // ms
 const PERCENTILES = ["p50", "p95", "p99"];
-const COUNTERS = ["acquired", "released", "denied", "parked", "handed_over", "lapsed", "cancelled", "expired", "lost"];
+const COUNTERS = ["acquired", "released", "denied", "parked", "handed_over", "lapsed", "cancelled", "expired", "reclaimed", "lost"];
 
 const choice = byId("statistics-limit");
 let last = null;
