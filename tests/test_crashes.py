@@ -150,23 +150,35 @@ def test_a_task_reads_its_lease(crashes):
     assert lost is False
 
 
-@pytest.mark.parametrize("on_lost", ["log", "terminate"])
-def test_a_run_whose_token_was_taken_back_is_told(server, tmp_path, on_lost):
-    env = {"WAITING": "auto", "ON_LOST": on_lost, "WORKER_TIMEOUT": "5"}
+def test_runs_whose_tokens_were_taken_back_are_told(server, tmp_path):
+    """By the log always; they are terminated where the settings say so, and the pool can."""
+    env = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
+    pools = {"log": "prefork", "terminate": "prefork", "solo": "solo", "threads": "threads"}
     with site(server, tmp_path, "crashes", db=2, **env) as other:
-        worker = other.start(concurrency=1)
-        result = other.tasks.look_at_lease.apply_async((60,), headers=ACCOUNT)
-        wait_for(lambda: other.ran() == ["looking"])
-        (token,) = other.redis.zrange("concurrency:semaphore:account:a", 0, -1)
-        wait_for(lambda: f"{token}" in other.redis.zrange("concurrency:leases", 0, -1))
-        os.kill(worker.pid, signal.SIGSTOP)
+        workers, results = {}, {}
+        for name, pool in pools.items():
+            on_lost = {"ON_LOST": "log" if name == "log" else "terminate"}
+            workers[name] = other.start(on_lost, pool=pool, concurrency=1, arguments=("-Q", name))
+            results[name] = other.tasks.stay.apply_async(queue=name)
+        wait_for(lambda: len(other.ran()) == len(pools))
+
+        def all_taken():
+            other.limiter.waiting.sweep(now=True)
+            return not other.semaphores()
+
+        for worker in workers.values():
+            os.kill(worker.pid, signal.SIGSTOP)
         try:
-            wait_for(lambda: other.limiter.waiting.sweep(now=True), timeout=30)
+            wait_for(all_taken, timeout=30)
         finally:
-            os.kill(worker.pid, signal.SIGCONT)
-        if on_lost == "log":
-            assert result.get(timeout=30)[1] is True
-        else:
-            wait_for(lambda: result.state == "REVOKED")
-        assert "runs on without its tokens" in worker.output()
-        assert other.limiter.stats.window("total")["lost:total"] == 1
+            for worker in workers.values():
+                os.kill(worker.pid, signal.SIGCONT)
+        for worker in workers.values():
+            wait_for(lambda log=worker.output: "runs on without its tokens" in log())
+        for name in ("solo", "threads"):
+            said = f"this worker's pool can't terminate tasks: {results[name].id} runs on"
+            wait_for(lambda log=workers[name].output, said=said: said in log())
+        wait_for(lambda: results["terminate"].state == "REVOKED")
+        other.redis.rpush("go on", *pools)
+        assert [results[name].get(timeout=30) for name in ("log", "solo", "threads")] == [True] * 3
+        assert other.limiter.stats.window("total")["lost:total"] == len(pools)

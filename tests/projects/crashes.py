@@ -68,6 +68,16 @@ def stubborn(seconds: float) -> None:
 
 
 @app.task
+def stay() -> bool:
+    """Run until somebody says ``go on``; return whether it has lost its tokens by then."""
+    lease = current_lease()
+    note("stays")
+    with Redis.from_url(os.environ["RECORDS_URL"], socket_timeout=None) as client:
+        client.blpop(["go on"], timeout=60)
+    return lease.lost
+
+
+@app.task
 def look_at_lease(seconds: float) -> list:
     """Return what a task sees of its lease, before and after some seconds."""
     lease = current_lease()
