@@ -24,7 +24,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.verdicts import Granted
-from tests.workers import Worker, settle, wait_for
+from tests.workers import Worker, settle, stop_all, wait_for
 
 #: Where tasks write down that their body ran, apart from what is flushed or broken.
 RAN = "ran"
@@ -160,8 +160,7 @@ def site(
         try:
             yield one
         finally:
-            for worker in one.workers:
-                worker.stop()
+            stop_all(one.workers)
             # Results that a failed test left behind don't look for a server that is gone.
             one.tasks.app.backend.on_result_fulfilled = lambda result: None
             connection.close()

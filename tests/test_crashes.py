@@ -99,31 +99,23 @@ def test_a_task_that_is_terminated(crashes, how):
 
 
 def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
-    env = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
-    with site(server, tmp_path, "crashes", db=1, **env) as other:
-        killed = other.start(concurrency=2)
-        other.tasks.work.apply_async((60,), headers=ACCOUNT)
-        wait_for(lambda: begun(other))
-        other.start(concurrency=1)
-        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
-        # Before that its message is in the hands of whoever took it, acknowledged.
-        other.wait_until_parked(other.next)
-        killed.kill()
-        took = starts_after(other, now())
-        assert 3 < took < 15
-
-
-def test_a_worker_that_is_killed_at_default_settings(server, tmp_path):
+    """A short one, and that of the default settings."""
     with site(server, tmp_path, "crashes", db=1, WAITING="auto") as other:
-        killed = other.start(concurrency=2)
-        other.tasks.work.apply_async((120,), headers=ACCOUNT)
-        wait_for(lambda: begun(other))
+        env = {"short": {"WORKER_TIMEOUT": "5"}, "default": {}}
+        killed = [other.start(env[name], concurrency=1, arguments=("-Q", name)) for name in env]
+        for name in env:
+            other.tasks.work.apply_async((120,), queue=name, headers={"account": name})
+        wait_for(lambda: len(begun(other)) == len(env))
         other.start(concurrency=1)
-        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
-        other.wait_until_parked(other.next)
-        killed.kill()
+        next_ = {name: other.tasks.work.apply_async(headers={"account": name}) for name in env}
+        # Before that its message is in the hands of whoever took it, acknowledged.
+        other.wait_until_parked(*next_.values())
+        for worker in killed:
+            worker.kill()
         ended = now()
-        assert other.next.get(timeout=60) == "done"
+        assert next_["short"].get(timeout=30) == "done"
+        assert 3 < begun(other)[-1] - ended < 15
+        assert next_["default"].get(timeout=60) == "done"
         assert begun(other)[-1] - ended < 40
 
 

@@ -150,28 +150,34 @@ def test_a_run_that_began_without_redis_is_counted_when_that_is_back(server, tmp
         proxy.close()
 
 
-@pytest.mark.parametrize("on_lost", ["log", "terminate"])
-def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_path, on_lost):
+def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_path):
+    """Also the run itself, where it is not terminated."""
     with Server() as limiters, Redis.from_url(limiters.url()) as redis:
         settle(redis)
         proxy = Proxy(limiters.port)
-        env = {"LIMITER_URL": limiters.url(), "WORKER_TIMEOUT": "5", "ON_LOST": on_lost}
+        through = f"redis://127.0.0.1:{proxy.port}/0"
+        env = {"LIMITER_URL": limiters.url(), "WORKER_TIMEOUT": "5"}
         with site(server, tmp_path, "crashes", db=5, **env) as one:
-            cut_off = one.start(
-                concurrency=1, env={"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0"}
-            )
-            running = one.tasks.look_at_lease.apply_async((60,), headers=HEADERS)
-            wait_for(lambda: one.ran() == ["looking"])
+            cut_off, running = {}, {}
+            for name in ("log", "terminate"):
+                cut_off[name] = one.start(
+                    {"LIMITER_URL": through, "ON_LOST": name},
+                    concurrency=1,
+                    arguments=("-Q", name),
+                )
+                task = one.tasks.look_at_lease if name == "log" else one.tasks.work
+                running[name] = task.apply_async((60,), queue=name, headers={"account": name})
+            wait_for(lambda: len(one.ran()) == len(running))
             one.start(concurrency=1)
             proxy.close()
             # While nobody can tell, its lease is lost when the time of that is over.
-            assert one.tasks.work.apply_async(headers=HEADERS).get(timeout=40) == "done"
+            for name in running:
+                waiting = one.tasks.work.apply_async(headers={"account": name})
+                assert waiting.get(timeout=40) == "done"
             proxy.open()
-            wait_for(lambda: "runs on without its tokens" in cut_off.output() or running.ready())
-            if on_lost == "log":
-                assert running.get(timeout=30)[1] is True
-            else:
-                wait_for(lambda: running.state in ("REVOKED", "SUCCESS"))
+            assert running["log"].get(timeout=30)[1] is True
+            wait_for(lambda: running["terminate"].state == "REVOKED")
+            assert "runs on without its tokens" in cut_off["terminate"].output()
             wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
         proxy.close()
 
