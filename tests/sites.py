@@ -124,6 +124,19 @@ class Site:
         """Wait until nobody holds a token."""
         wait_for(lambda: not self.semaphores(), timeout=30, what="all tokens back")
 
+    def wait_until_outlived(self, seconds: float, *accounts: str) -> None:
+        """Wait until the run of each account has held its token for longer than a lease lasts."""
+
+        def leases() -> list[float]:
+            self.limiter.waiting.sweep()  # as any other worker would
+            # One that was taken back has none.
+            return [self.redis.zscore("concurrency:leases", token) or 0 for token in tokens]
+
+        tokens = [self.semaphores()[f"account:{account}"][0] for account in accounts]
+        ends = max(leases()) + seconds
+        wait_for(lambda: not all(leases()) or min(leases()) > ends)
+        assert all(leases()), "a token was taken back"
+
 
 def note(what: str) -> None:
     """Write down, in a running task, that its body ran."""

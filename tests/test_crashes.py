@@ -120,16 +120,20 @@ def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_
 
 
 def test_a_lease_outlives_its_timeout_while_the_run_lives(crashes):
-    """timeout: 3 and a task of 9 s: nobody else of its account runs meanwhile."""
+    """Nobody else of its account runs meanwhile."""
+    crashes.redis.delete("ran")
     crashes.limiter.config.update({"timeout": 3})
     try:
-        results = [crashes.tasks.work.apply_async((9,), headers={"account": "long"})]
-        wait_for(lambda: begun(crashes))
-        results.append(crashes.tasks.work.apply_async((0,), headers={"account": "long"}))
-        assert [result.get(timeout=60) for result in results] == ["done"] * 2
+        running = crashes.tasks.stay.apply_async(headers={"account": "long"})
+        wait_for(crashes.ran)
+        waiting = crashes.tasks.work.apply_async(headers={"account": "long"})
+        # Shorter than five seconds is no lease.
+        crashes.wait_until_outlived(5, "long")
+        crashes.redis.rpush("go on", "1")
+        assert (running.get(timeout=60), waiting.get(timeout=60)) == (False, "done")
     finally:
         crashes.limiter.config.reset()
-    ids = {result.id for result in results}
+    ids = {running.id, waiting.id}
     runs = [run for run in read_records(crashes.url) if run.task_id in ids]
     assert len(runs) == 2
     assert highest_overlap(runs) == 1

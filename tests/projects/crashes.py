@@ -67,14 +67,17 @@ def stubborn(seconds: float) -> None:
     time.sleep(seconds)
 
 
-@app.task
-def stay() -> bool:
+@app.task(bind=True)
+def stay(self) -> bool:
     """Run until somebody says ``go on``; return whether it has lost its tokens by then."""
     lease = current_lease()
     note("stays")
-    with Redis.from_url(os.environ["RECORDS_URL"], socket_timeout=None) as client:
+    with (
+        recorded(self),
+        Redis.from_url(os.environ["RECORDS_URL"], socket_timeout=None) as client,
+    ):
         client.blpop(["go on"], timeout=60)
-    return lease.lost
+    return lease is not None and lease.lost
 
 
 @app.task
