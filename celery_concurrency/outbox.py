@@ -58,17 +58,17 @@ class Sender:
         with self._lock:
             # One thread a process is enough: it looks again for those who come meanwhile.
             self._wanted = True
-            if self._thread is None:
-                thread = threading.Thread(
+            # A time limit that struck may have left one that was never started.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
                     target=self._run, args=(app, room), name="concurrency-sender", daemon=True
                 )
-                thread.start()
-                self._thread = thread
+                self._thread.start()
 
     def finish(self, seconds: float) -> None:
         """Wait until nothing is being sent any more, for so many seconds at most."""
         thread = self._thread
-        if thread is not None:
+        if thread is not None and thread.is_alive():
             thread.join(seconds)
 
     def _run(self, app: Any, room: WaitingRoom) -> None:

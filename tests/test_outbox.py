@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
 from redis import Redis
 
@@ -103,6 +104,23 @@ def test_a_broker_that_goes_away_is_not_asked_for_ever(app: Any) -> None:
     room.confirm = away  # type: ignore[method-assign]
     send(sender, app, room)
     assert room.claims == 2
+
+
+def test_a_time_limit_that_strikes_at_the_start_stops_no_later_message(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, sender = Room(), Sender()
+
+    def struck(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", struck)
+        with pytest.raises(SoftTimeLimitExceeded):
+            sender.send(app, room)
+        sender.finish(0)
+    send(sender, app, room)
+    assert room.messages == []
 
 
 def test_a_message_that_can_not_be_sent_from_here_holds_up_no_other(app: Any) -> None:
