@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, Task, signals
 from celery._state import _get_active_apps, connect_on_app_finalize
 
-from celery_concurrency import gate
+from celery_concurrency import gate, outbox
 from celery_concurrency.worker import ConcurrencyStep
 
 
@@ -74,6 +74,7 @@ def connect_hooks() -> None:
         (signals.task_received, gate.on_received),
         (signals.task_prerun, gate.on_prerun),
         (signals.task_postrun, gate.on_postrun),
+        (signals.worker_process_shutdown, outbox.finish),
     ):
         signal.connect(handler, weak=False, dispatch_uid=f"concurrency.{handler.__name__}")
 

@@ -25,7 +25,7 @@ from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from tests.browsing import Desk, chromium
 from tests.serving import Serving
-from tests.workers import Worker, import_project, settle
+from tests.workers import Worker, import_project, settle, stop_all
 
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
@@ -99,8 +99,7 @@ def worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         return one
 
     yield start
-    for one in started:
-        one.stop()
+    stop_all(started)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ class Proxy:
         seed: of the chance by which replies are lost.
 
     Attributes:
+        target: the port behind it.
         port: where it listens, also after it was closed and opened again.
         reply_loss: the share of replies after whose request the connection is cut.
         delay: seconds by which what is passed on comes later, at most.
@@ -24,7 +25,7 @@ class Proxy:
     """
 
     def __init__(self, target: int, seed: int = 0) -> None:
-        self._target = target
+        self.target = target
         self._random = random.Random(seed)
         self._whole = threading.Event()
         self._whole.set()
@@ -72,7 +73,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target))
+                far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 near.close()  # refused there, refused here
                 continue

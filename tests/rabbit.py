@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kombu import Connection
+
+from celery_concurrency.demo.server import Server
+from tests.sites import Site, site
 
 URL = os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
@@ -41,3 +47,25 @@ def delete(queues: list[str], exchanges: list[str]) -> None:
             channel.queue_delete(queue)
         for exchange in exchanges:
             channel.exchange_delete(exchange)
+
+
+@contextmanager
+def rabbit_site(
+    server: Server, directory: Path, waiting: str, *, db: int = 0, **env: str
+) -> Iterator[Site]:
+    """Set the project ``rabbit`` up, with a queue of its own; see ``site``.
+
+    Args:
+        server, directory, db, env: as of that.
+        waiting: its ``concurrency_waiting``.
+    """
+    url, name = require_rabbitmq(), unique("handoff")
+    env = {
+        "BROKER_URL": url, "QUEUE": name, "QUORUM": "", "COUNTDOWN": "600", "WAITING": waiting,
+        **env,
+    }  # fmt: skip
+    try:
+        with site(server, directory, "rabbit", db=db, **env) as one:
+            yield one
+    finally:
+        delete([name], [name])

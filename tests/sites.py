@@ -24,7 +24,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.verdicts import Granted
-from tests.workers import Worker, settle, wait_for
+from tests.workers import Worker, settle, stop_all, wait_for
 
 #: Where tasks write down that their body ran, apart from what is flushed or broken.
 RAN = "ran"
@@ -124,6 +124,20 @@ class Site:
         """Wait until nobody holds a token."""
         wait_for(lambda: not self.semaphores(), timeout=30, what="all tokens back")
 
+    def wait_until_outlived(self, seconds: float, *accounts: str) -> None:
+        """Wait until the run of each account has held its token for longer than a lease lasts."""
+
+        def leases() -> list[float]:
+            return [self.redis.zscore("concurrency:leases", token) or 0 for token in tokens]
+
+        def outlived() -> bool:
+            assert min(leases()) > self.redis.time()[0], "a token is there to be taken back"
+            return min(leases()) > ends
+
+        tokens = [self.semaphores()[f"account:{account}"][0] for account in accounts]
+        ends = max(leases()) + seconds
+        wait_for(outlived)
+
 
 def note(what: str) -> None:
     """Write down, in a running task, that its body ran."""
@@ -160,8 +174,7 @@ def site(
         try:
             yield one
         finally:
-            for worker in one.workers:
-                worker.stop()
+            stop_all(one.workers)
             # Results that a failed test left behind don't look for a server that is gone.
             one.tasks.app.backend.on_result_fulfilled = lambda result: None
             connection.close()

@@ -95,6 +95,46 @@ def test_a_lease_is_renewed_while_its_block_runs(
         assert lease.lost is False
 
 
+def test_a_token_is_renewed_at_once(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no beat has seen does not come back after a loss of data."""
+    monkeypatch.setattr(calling, "BEAT_SECONDS", 60)
+    keeper = calling.Keeper(limiter.leases)
+    tokens = {"call:1", "call:2"}
+    # By the second one the thread is there, and sleeps.
+    for token in sorted(tokens):
+        limiter.try_acquire(token, {"account": token})
+        keeper.add(token)
+        wait_for(lambda token=token: limiter.leases.knows(token), timeout=20)
+    redis.flushall()
+    limiter.config.sync()
+    limiter.leases.beat(tokens, calling.LEASE_SECONDS)
+    assert set(redis.zrange("concurrency:semaphore:global", 0, -1)) == tokens
+    for token in tokens:
+        keeper.discard(token)
+
+
+def test_a_dimension_that_comes_while_one_waits(limiter: Limiter, redis: Redis) -> None:
+    """The room that was handed over for its old limits is its own, and in nobody's way."""
+    limits: list[tuple[str, ...]] = []
+
+    def call() -> None:
+        with limiter.acquire(account="a", tenant="t") as lease:
+            assert not redis.exists("concurrency:reservations")
+            limits.append(lease.limits)
+
+    with limiter.acquire(account="a"):
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_for(lambda: waiting(redis) == 1)
+        limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    thread.join(20)
+    assert limits == [("global", "account:a", "tenant:t")]
+    assert redis.hget("concurrency:stats:counters", "parked:total") == "1"
+    assert not redis.exists(ACCOUNT, "concurrency:semaphore:tenant:t", "concurrency:groups")
+
+
 def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
     with pytest.raises(InvalidTag), limiter.acquire(account=""):
         raise AssertionError("held")

@@ -99,45 +99,41 @@ def test_a_task_that_is_terminated(crashes, how):
 
 
 def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
-    env = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
-    with site(server, tmp_path, "crashes", db=1, **env) as other:
-        killed = other.start(concurrency=2)
-        other.tasks.work.apply_async((60,), headers=ACCOUNT)
-        wait_for(lambda: begun(other))
-        other.start(concurrency=1)
-        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
-        # Before that its message is in the hands of whoever took it, acknowledged.
-        other.wait_until_parked(other.next)
-        killed.kill()
-        took = starts_after(other, now())
-        assert 3 < took < 15
-
-
-def test_a_worker_that_is_killed_at_default_settings(server, tmp_path):
+    """A short one, and that of the default settings."""
     with site(server, tmp_path, "crashes", db=1, WAITING="auto") as other:
-        killed = other.start(concurrency=2)
-        other.tasks.work.apply_async((120,), headers=ACCOUNT)
-        wait_for(lambda: begun(other))
+        env = {"short": {"WORKER_TIMEOUT": "5"}, "default": {}}
+        killed = [other.start(env[name], concurrency=1, arguments=("-Q", name)) for name in env]
+        for name in env:
+            other.tasks.work.apply_async((120,), queue=name, headers={"account": name})
+        wait_for(lambda: len(begun(other)) == len(env))
         other.start(concurrency=1)
-        other.next = other.tasks.work.apply_async(headers=ACCOUNT)
-        other.wait_until_parked(other.next)
-        killed.kill()
+        next_ = {name: other.tasks.work.apply_async(headers={"account": name}) for name in env}
+        # Before that its message is in the hands of whoever took it, acknowledged.
+        other.wait_until_parked(*next_.values())
+        for worker in killed:
+            worker.kill()
         ended = now()
-        assert other.next.get(timeout=60) == "done"
+        assert next_["short"].get(timeout=30) == "done"
+        assert 3 < begun(other)[-1] - ended < 15
+        assert next_["default"].get(timeout=60) == "done"
         assert begun(other)[-1] - ended < 40
 
 
 def test_a_lease_outlives_its_timeout_while_the_run_lives(crashes):
-    """timeout: 3 and a task of 9 s: nobody else of its account runs meanwhile."""
+    """Nobody else of its account runs meanwhile."""
+    crashes.redis.delete("ran")
     crashes.limiter.config.update({"timeout": 3})
     try:
-        results = [crashes.tasks.work.apply_async((9,), headers={"account": "long"})]
-        wait_for(lambda: begun(crashes))
-        results.append(crashes.tasks.work.apply_async((0,), headers={"account": "long"}))
-        assert [result.get(timeout=60) for result in results] == ["done"] * 2
+        running = crashes.tasks.stay.apply_async(headers={"account": "long"})
+        wait_for(crashes.ran)
+        waiting = crashes.tasks.work.apply_async(headers={"account": "long"})
+        # Shorter than five seconds is no lease.
+        crashes.wait_until_outlived(5, "long")
+        crashes.redis.rpush("go on", "1")
+        assert (running.get(timeout=60), waiting.get(timeout=60)) == (False, "done")
     finally:
         crashes.limiter.config.reset()
-    ids = {result.id for result in results}
+    ids = {running.id, waiting.id}
     runs = [run for run in read_records(crashes.url) if run.task_id in ids]
     assert len(runs) == 2
     assert highest_overlap(runs) == 1
@@ -150,23 +146,35 @@ def test_a_task_reads_its_lease(crashes):
     assert lost is False
 
 
-@pytest.mark.parametrize("on_lost", ["log", "terminate"])
-def test_a_run_whose_token_was_taken_back_is_told(server, tmp_path, on_lost):
-    env = {"WAITING": "auto", "ON_LOST": on_lost, "WORKER_TIMEOUT": "5"}
+def test_runs_whose_tokens_were_taken_back_are_told(server, tmp_path):
+    """By the log always; they are terminated where the settings say so, and the pool can."""
+    env = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
+    pools = {"log": "prefork", "terminate": "prefork", "solo": "solo", "threads": "threads"}
     with site(server, tmp_path, "crashes", db=2, **env) as other:
-        worker = other.start(concurrency=1)
-        result = other.tasks.look_at_lease.apply_async((60,), headers=ACCOUNT)
-        wait_for(lambda: other.ran() == ["looking"])
-        (token,) = other.redis.zrange("concurrency:semaphore:account:a", 0, -1)
-        wait_for(lambda: f"{token}" in other.redis.zrange("concurrency:leases", 0, -1))
-        os.kill(worker.pid, signal.SIGSTOP)
+        workers, results = {}, {}
+        for name, pool in pools.items():
+            on_lost = {"ON_LOST": "log" if name == "log" else "terminate"}
+            workers[name] = other.start(on_lost, pool=pool, concurrency=1, arguments=("-Q", name))
+            results[name] = other.tasks.stay.apply_async(queue=name)
+        wait_for(lambda: len(other.ran()) == len(pools))
+
+        def all_taken():
+            other.limiter.waiting.sweep(now=True)
+            return not other.semaphores()
+
+        for worker in workers.values():
+            os.kill(worker.pid, signal.SIGSTOP)
         try:
-            wait_for(lambda: other.limiter.waiting.sweep(now=True), timeout=30)
+            wait_for(all_taken, timeout=30)
         finally:
-            os.kill(worker.pid, signal.SIGCONT)
-        if on_lost == "log":
-            assert result.get(timeout=30)[1] is True
-        else:
-            wait_for(lambda: result.state == "REVOKED")
-        assert "runs on without its tokens" in worker.output()
-        assert other.limiter.stats.window("total")["lost:total"] == 1
+            for worker in workers.values():
+                os.kill(worker.pid, signal.SIGCONT)
+        for worker in workers.values():
+            wait_for(lambda log=worker.output: "runs on without its tokens" in log())
+        for name in ("solo", "threads"):
+            said = f"this worker's pool can't terminate tasks: {results[name].id} runs on"
+            wait_for(lambda log=workers[name].output, said=said: said in log())
+        wait_for(lambda: results["terminate"].state == "REVOKED")
+        other.redis.rpush("go on", *pools)
+        assert [results[name].get(timeout=30) for name in ("log", "solo", "threads")] == [True] * 3
+        assert other.limiter.stats.window("total")["lost:total"] == len(pools)

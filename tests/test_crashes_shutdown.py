@@ -13,9 +13,9 @@ from tests.sites import site
 from tests.workers import wait_for
 
 ACCOUNT = {"account": "a"}
-#: So short that a run of some seconds outlives its lease, if nobody renews it.
-SHORT = {"WAITING": "auto", "WORKER_TIMEOUT": "5"}
-LONG = 9
+#: So short that a run outlives its lease soon, if nobody renews it.
+SECONDS = 5
+SHORT = {"WAITING": "auto", "WORKER_TIMEOUT": str(SECONDS)}
 
 
 @pytest.fixture
@@ -31,20 +31,24 @@ def begun(one):
     return [note for note in one.ran() if note.startswith("begins")]
 
 
-def runs_of(one, *results):
-    """Wait for all of these; return the records of their runs."""
-    assert all(result.get(timeout=60) in ("done", "again") for result in results)
+def runs_of(one, running, waiting):
+    """Let one go on, wait for both, and return the records of their runs."""
+    one.redis.rpush("go on", "1")
+    assert running.get(timeout=60) is False
+    assert waiting.get(timeout=60) == "done"
+    results = (running, waiting)
     ids = {result.id for result in results}
     return [run for run in read_records(one.url) if run.task_id in ids]
 
 
 def test_beats_go_on_until_the_last_task_of_a_warm_shutdown_has_ended(short):
     first = short.start(concurrency=1)
-    running = short.tasks.work.apply_async((LONG,), headers=ACCOUNT)
-    wait_for(lambda: begun(short))
+    running = short.tasks.stay.apply_async(headers=ACCOUNT)
+    wait_for(short.ran)
     first.process.send_signal(signal.SIGTERM)
     short.start(concurrency=1)
     waiting = short.tasks.work.apply_async(headers=ACCOUNT)
+    short.wait_until_outlived(SECONDS, "a")
     runs = runs_of(short, running, waiting)
     assert len(runs) == 2
     assert highest_overlap(runs) == 1
@@ -75,11 +79,12 @@ def test_a_long_task_outlives_its_lease_in_every_pool(short):
         short.start(pool=pool, concurrency=1, arguments=("-Q", pool))
     short.start(concurrency=len(pools))
     long = {
-        pool: short.tasks.work.apply_async((LONG,), queue=pool, headers={"account": pool})
-        for pool in pools
+        pool: short.tasks.stay.apply_async(queue=pool, headers={"account": pool}) for pool in pools
     }
-    wait_for(lambda: len(begun(short)) == len(pools))
+    wait_for(lambda: len(short.ran()) == len(pools))
     next_ = {pool: short.tasks.work.apply_async(headers={"account": pool}) for pool in pools}
+    short.wait_until_outlived(SECONDS, *pools)
+    short.redis.rpush("go on", *pools)
     for pool in pools:
         runs = runs_of(short, long[pool], next_[pool])
         assert len(runs) == 2
@@ -92,12 +97,13 @@ def test_a_broker_outage_stops_no_beat(server, tmp_path):
     try:
         with site(server, tmp_path, "crashes", LIMITER_URL=server.url(), **SHORT) as one:
             cut_off = one.start(concurrency=1, env={"BROKER_URL": through})
-            running = one.tasks.work.apply_async((LONG,), headers=ACCOUNT)
-            wait_for(lambda: begun(one))
+            running = one.tasks.stay.apply_async(headers=ACCOUNT)
+            wait_for(one.ran)
             one.start(concurrency=1)
             proxy.close()
             wait_for(lambda: "Connection to broker lost" in cut_off.output())
             waiting = one.tasks.work.apply_async(headers=ACCOUNT)
+            one.wait_until_outlived(SECONDS, "a")
             runs = runs_of(one, running, waiting)
             assert len(runs) == 2
             assert highest_overlap(runs) == 1

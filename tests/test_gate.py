@@ -14,10 +14,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 from kombu.utils.uuid import uuid
 
+from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.gate import MESSAGE, TOKEN
+from celery_concurrency.handoff import PARKED
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.task import connect_hooks, gate_all_tasks
+from celery_concurrency.waitingroom import Place
 from tests.workers import settle, wait_for
 
 
@@ -139,6 +142,24 @@ def test_a_run_that_has_ended_waits_even_where_tasks_run_without_redis(run, app,
     redis.zadd("concurrency:leases", {"ended:1": 1})
     assert run(forbidden, message, **ended).state == "RETRY"
     assert message.sent == [30]
+
+
+def test_a_run_that_begins_without_redis_is_counted_later_as_what_it_is(run, app, monkeypatch):
+    """At the place where it waited, with its priority."""
+
+    def away(*_, **__):
+        raise LimiterUnavailable("away")
+
+    counted = {}
+    app.conf.concurrency_redis_unavailable = "run"
+    monkeypatch.setattr(Limiter, "try_acquire", away)
+    monkeypatch.setattr(Limiter, "count_later", lambda *_, **facts: counted.update(facts))
+    message = Message()
+    message.properties = {"priority": 3}
+    parked = {"as": "task:1", "score": 7, "limits": ["global"]}
+    assert run(done, message, **{PARKED: parked}).get() == "done"
+    assert counted["place"] == Place(7, "task:1", ("global",))
+    assert counted["rank"] == 255 - 3
 
 
 def test_a_mistagged_task_holds_nothing_and_releases_nothing(run, caplog):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -16,11 +15,10 @@ from redis import Redis
 from celery_concurrency.connection import connect
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
-from celery_concurrency.outbox import deliver
+from celery_concurrency.outbox import deliver, finish
 from tests.floor import Floor
-from tests.rabbit import delete, require_rabbitmq, unique
+from tests.rabbit import rabbit_site, require_rabbitmq, unique
 from tests.recording import by, highest_overlap, read_records
-from tests.sites import site
 from tests.workers import settle, wait_for
 
 #: Releases a token as a worker's child does, and is killed in the middle of it.
@@ -49,21 +47,9 @@ limiter_of(app).release(token)
 """
 
 
-@contextmanager
-def project(server, directory, waiting, *, db=0):
-    """A project with a queue of its own on RabbitMQ."""
-    url, name = require_rabbitmq(), unique("handoff")
-    env = {"BROKER_URL": url, "QUEUE": name, "QUORUM": "", "COUNTDOWN": "600", "WAITING": waiting}
-    try:
-        with site(server, directory, "rabbit", db=db, **env) as one:
-            yield one
-    finally:
-        delete([name], [name])
-
-
 @pytest.fixture(scope="module")
 def room(server, tmp_path_factory):
-    with project(server, tmp_path_factory.mktemp("outbox"), "handoff") as one:
+    with rabbit_site(server, tmp_path_factory.mktemp("outbox"), "handoff") as one:
         one.start(concurrency=3)
         yield one
 
@@ -198,17 +184,19 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     waiter = replace(floor.waiter(denied, {}), message=message.to_json())
     assert limiter.waiting.park(waiter) == "parked"
     limiter.release(holder)
+    finish()
     assert client.zcard("concurrency:outbox") == 1
     channel.queue_purge(name)
     client.zadd("concurrency:outbox", {"1": 1}, xx=True)
     floor.sweep()
+    finish()
     assert client.zcard("concurrency:outbox") == 0
     assert channel.queue_declare(name, passive=True).message_count == 1
     client.close()
 
 
 def test_by_auto_those_who_wait_ask_again_and_the_log_says_so_once(server, tmp_path):
-    with project(server, tmp_path, "auto", db=1) as room:
+    with rabbit_site(server, tmp_path, "auto", db=1) as room:
         room.start(concurrency=2)
         with room.held(account="a"):
             [result] = send(room, 1, account="a")

@@ -16,7 +16,8 @@ from celery_concurrency.gate import TOKEN
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import Lease
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.verdicts import Granted
+from celery_concurrency.verdicts import Granted, Repeated
+from celery_concurrency.waitingroom import Place
 from celery_concurrency.worker import Ticker
 from tests.workers import settle, wait_for
 
@@ -122,6 +123,21 @@ def test_a_run_that_began_without_redis_is_counted_however_long_that_is_away():
         client.close()
 
 
+def test_a_run_that_began_without_redis_is_counted_at_the_place_where_it_waited(limiter, redis):
+    """So that a second copy of its message is known."""
+    place = Place(1, "task:1", ("global", "account:a"))
+    limiter.count_later("task:2", {"account": "a"}, lease=30, place=place)
+    wait_for(lambda: redis.zrange(ACCOUNT, 0, -1) == ["task:2"])
+    assert limiter.try_acquire("task:3", {"account": "b"}, place=place) == Repeated("task:2")
+
+
+def test_what_can_not_be_counted_holds_up_no_other(limiter, redis):
+    limiter.count_later("task:1", {"account": ""})
+    limiter.count_later("task:2", {"account": "a"}, lease=30)
+    wait_for(lambda: redis.zrange(ACCOUNT, 0, -1) == ["task:2"])
+    wait_for(lambda: not limiter._later._running, what="nothing left to do")
+
+
 class Beats:
     """A limiter that notes what it is asked to release."""
 
@@ -144,8 +160,10 @@ def beats(monkeypatch):
 
 
 class Request:
+    name = "work"
+
     def __init__(self, token, pid):
-        self.id = "task"
+        self.id = token.partition(":")[0]
         self.worker_pid = pid
         self.time_start = pid and 1.0
         self.request_dict = {TOKEN: token}
@@ -166,6 +184,32 @@ def test_a_run_that_died_between_two_looks_gives_its_tokens_back(beats):
     assert beats.limiter.released == ["task:1"]
     beats.look()
     assert beats.limiter.released == ["task:1"]
+
+
+def test_of_several_runs_that_are_lost_at_once_each_is_told(limiter, redis, monkeypatch, caplog):
+    """All are logged before anything is done about one, and one that fails stops no other."""
+    requests = [Request(f"task{number}:1", None) for number in range(3)]
+    active = SimpleNamespace(data=[lambda request=request: request for request in requests])
+    monkeypatch.setattr(heartbeat, "worker_state", SimpleNamespace(active_requests=active))
+    limiter.config.update({"account_max": 0})
+    told = []
+
+    def on_lost(request):
+        assert caplog.text.count("runs on without its tokens") == 3
+        told.append(request.id)
+        raise OSError(f"no way to {request.id}")
+
+    beats = Heartbeat(limiter, 30, on_lost)
+    for request in requests:
+        granted(limiter, request.request_dict[TOKEN])
+    beats.beat()
+    assert told == []
+    for key in (LEASES, ACCOUNT, "concurrency:semaphore:global"):
+        redis.zadd(key, dict.fromkeys(redis.zrange(key, 0, -1), 1))
+    assert limiter.waiting.sweep(now=True) == 3
+    beats.beat()
+    assert sorted(told) == ["task0", "task1", "task2"]
+    assert caplog.text.count("OSError: no way to") == 3
 
 
 def test_what_fails_in_a_tick_stops_no_beat(limiter, monkeypatch):

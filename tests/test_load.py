@@ -20,7 +20,7 @@ from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
 from tests.recording import RECORDS_KEY, highest_overlap, read_records, records_client
-from tests.workers import Worker, import_project, settle, wait_for
+from tests.workers import Worker, import_project, settle, stop_all, wait_for
 
 TASKS = 400
 CHOICES = {
@@ -59,8 +59,7 @@ def deployment(
                 worker.wait_until_ready()
             yield import_project("plain"), Limiter(client)
         finally:
-            for worker in workers:
-                worker.stop()
+            stop_all(workers)
 
 
 @pytest.mark.parametrize(

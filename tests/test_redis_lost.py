@@ -39,14 +39,20 @@ class Lost:
     def holders(self):
         return self.redis.zrange(ACCOUNT, 0, -1)
 
-    def begin(self, seconds):
-        """Let a task run that a beat has renewed; return its result and its token."""
+    def begin(self):
+        """Let a task run that a beat has renewed; return its result and its token.
+
+        It stays until it is told to ``go_on``.
+        """
         self.site.redis.delete(RAN)
-        result = self.site.tasks.work.apply_async((seconds,), headers=HEADERS)
+        result = self.site.tasks.stay.apply_async(headers=HEADERS)
         wait_for(self.site.ran)
         [token] = self.holders()
         self.wait_for_a_beat(token)
         return result, token
+
+    def go_on(self):
+        self.site.redis.rpush("go on", "1")
 
     def wait_for_a_beat(self, token):
         before = self.redis.zscore("concurrency:leases", token)
@@ -96,21 +102,19 @@ def out_of_reach(lost):
 
 
 @pytest.mark.parametrize(
-    ("how", "seconds"),
-    [
-        (emptied, 5),
-        (restarted_empty, 6),
-        (restarted_with_its_data, 12),
-        (stopped, 12),
-        (out_of_reach, 12),
-    ],
+    "how", [emptied, restarted_empty, restarted_with_its_data, stopped, out_of_reach]
 )
-def test_living_runs_keep_their_tokens_and_nobody_is_admitted_before(lost, how, seconds):
-    running, token = lost.begin(seconds)
+def test_living_runs_keep_their_tokens_and_nobody_is_admitted_before(lost, how):
+    running, token = lost.begin()
     how(lost)
     waiting = lost.site.tasks.work.apply_async(headers=HEADERS)
     wait_for(lambda: lost.holders() == [token], what="its token is there, and no other")
-    assert running.get(timeout=60) == waiting.get(timeout=60) == "done"
+    lost.wait_for_a_beat(token)
+    asked = lost.site.waits(waiting)
+    wait_for(lambda: lost.site.waits(waiting) >= asked + 2, what="another one is refused")
+    lost.go_on()
+    assert running.get(timeout=60) is False
+    assert waiting.get(timeout=60) == "done"
     runs = [run for run in read_records(lost.site.url) if run.task_id in (running.id, waiting.id)]
     assert len(runs) == 2
     assert highest_overlap(runs) == 1
@@ -118,14 +122,15 @@ def test_living_runs_keep_their_tokens_and_nobody_is_admitted_before(lost, how, 
 
 
 def test_what_an_operator_deletes_no_beat_brings_back(lost):
-    running, token = lost.begin(5)
+    running, token = lost.begin()
     lost.redis.delete(ACCOUNT)
     lost.wait_for_a_beat(token)
     lost.wait_for_a_beat(token)
     assert lost.holders() == []
     assert lost.site.tasks.work.apply_async(headers=HEADERS).get(timeout=30) == "done"
     assert running.state != "SUCCESS"
-    assert running.get(timeout=30) == "done"
+    lost.go_on()
+    assert running.get(timeout=30) is False
 
 
 def test_a_run_that_began_without_redis_is_counted_when_that_is_back(server, tmp_path):
@@ -139,39 +144,45 @@ def test_a_run_that_began_without_redis_is_counted_when_that_is_back(server, tmp
             settle(redis)
             one.start(concurrency=1)
             proxy.close()
-            result = one.tasks.work.apply_async((6,), headers=HEADERS)
+            result = one.tasks.stay.apply_async(headers=HEADERS)
             wait_for(one.ran)
             wait_for(lambda: "the limiter is away" in one.output())
             proxy.open()
             wait_for(lambda: redis.zcard(ACCOUNT) == 1)
-            assert result.state != "SUCCESS"
-            assert result.get(timeout=30) == "done"
+            one.redis.rpush("go on", "1")
+            assert result.get(timeout=30) is False
             wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
         proxy.close()
 
 
-@pytest.mark.parametrize("on_lost", ["log", "terminate"])
-def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_path, on_lost):
+def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_path):
+    """Also the run itself, where it is not terminated."""
     with Server() as limiters, Redis.from_url(limiters.url()) as redis:
         settle(redis)
         proxy = Proxy(limiters.port)
-        env = {"LIMITER_URL": limiters.url(), "WORKER_TIMEOUT": "5", "ON_LOST": on_lost}
+        through = f"redis://127.0.0.1:{proxy.port}/0"
+        env = {"LIMITER_URL": limiters.url(), "WORKER_TIMEOUT": "5"}
         with site(server, tmp_path, "crashes", db=5, **env) as one:
-            cut_off = one.start(
-                concurrency=1, env={"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0"}
-            )
-            running = one.tasks.look_at_lease.apply_async((60,), headers=HEADERS)
-            wait_for(lambda: one.ran() == ["looking"])
+            cut_off, running = {}, {}
+            for name in ("log", "terminate"):
+                cut_off[name] = one.start(
+                    {"LIMITER_URL": through, "ON_LOST": name},
+                    concurrency=1,
+                    arguments=("-Q", name),
+                )
+                task = one.tasks.look_at_lease if name == "log" else one.tasks.work
+                running[name] = task.apply_async((60,), queue=name, headers={"account": name})
+            wait_for(lambda: len(one.ran()) == len(running))
             one.start(concurrency=1)
             proxy.close()
             # While nobody can tell, its lease is lost when the time of that is over.
-            assert one.tasks.work.apply_async(headers=HEADERS).get(timeout=40) == "done"
+            for name in running:
+                waiting = one.tasks.work.apply_async(headers={"account": name})
+                assert waiting.get(timeout=40) == "done"
             proxy.open()
-            wait_for(lambda: "runs on without its tokens" in cut_off.output() or running.ready())
-            if on_lost == "log":
-                assert running.get(timeout=30)[1] is True
-            else:
-                wait_for(lambda: running.state in ("REVOKED", "SUCCESS"))
+            assert running["log"].get(timeout=30)[1] is True
+            wait_for(lambda: running["terminate"].state == "REVOKED")
+            assert "runs on without its tokens" in cut_off["terminate"].output()
             wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
         proxy.close()
 

@@ -106,10 +106,18 @@ class Worker:
 
         wait_for(ready, what=f"{self.name} ready")
 
-    def stop(self, timeout: float = 20) -> int:
+    def stop(self) -> int:
         """End it warmly, and the hard way if that takes too long; return its exit status."""
+        self.ask_to_end()
+        return self.wait_until_ended()
+
+    def ask_to_end(self) -> None:
+        """Tell it to end warmly, if it is there."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def wait_until_ended(self, timeout: float = 20) -> int:
+        """Wait for its end, kill it if that takes too long, and return its exit status."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -120,3 +128,11 @@ class Worker:
         """Kill it and its children, which are all in its session."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)
+
+
+def stop_all(workers: list[Worker]) -> None:
+    """End all of these, at the same time."""
+    for worker in workers:
+        worker.ask_to_end()
+    for worker in workers:
+        worker.wait_until_ended()

@@ -67,6 +67,19 @@ def stubborn(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@app.task(bind=True)
+def stay(self) -> bool:
+    """Run until somebody says ``go on``; return whether it has lost its tokens by then."""
+    lease = current_lease()
+    note("stays")
+    with (
+        recorded(self),
+        Redis.from_url(os.environ["RECORDS_URL"], socket_timeout=None) as client,
+    ):
+        client.blpop(["go on"], timeout=60)
+    return lease is not None and lease.lost
+
+
 @app.task
 def look_at_lease(seconds: float) -> list:
     """Return what a task sees of its lease, before and after some seconds."""

@@ -7,7 +7,9 @@ import time
 
 from celery import Celery
 from kombu import Exchange, Queue
+from redis import Redis
 
+from celery_concurrency.message import KeptMessage
 from tests.recording import recorded
 from tests.sites import note
 
@@ -16,6 +18,7 @@ app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_redis_url = os.environ["RECORDS_URL"]
 app.conf.concurrency_retry_countdown = float(os.environ["COUNTDOWN"])
+app.conf.concurrency_worker_timeout = float(os.environ.get("WORKER_TIMEOUT", "30"))
 app.conf.broker_connection_retry_on_startup = True
 # Its queues for remote control and events would stay behind.
 app.conf.worker_enable_remote_control = False
@@ -41,11 +44,32 @@ app.conf.task_default_exchange_type = "topic" if os.environ.get("QUORUM") else "
 app.conf.task_default_routing_key = name
 
 
+slow = float(os.environ.get("SLOW", "0"))
+if slow:
+    publish_at_once = KeptMessage.publish
+
+    def publish_slowly(*args, **kwargs) -> None:
+        """What the outbox has is on its way to the broker for so many seconds."""
+        time.sleep(slow)
+        publish_at_once(*args, **kwargs)
+
+    KeptMessage.publish = publish_slowly
+
+
 @app.task(bind=True)
 def publish(self, seconds: float = 0.1) -> str:
     """Hold what this task holds for ``seconds``."""
     with recorded(self):
         time.sleep(seconds)
+    return self.request.id
+
+
+@app.task(bind=True)
+def stay(self) -> str:
+    """Hold what this task holds until somebody says ``go on``."""
+    with recorded(self), Redis.from_url(os.environ["RECORDS_URL"], socket_timeout=None) as client:
+        note("stays")
+        client.blpop(["go on"], timeout=60)
     return self.request.id
 
 
