@@ -266,7 +266,12 @@ def test_of_a_task_that_runs_it_says_where_and_asks_less_often_whether_it_waits(
         with desk.page.expect_request("**/tokens?task=run-1"):
             desk.page.clock.run_for(2_000)
         desk.wait_until_live()
-    assert len([one for one in desk.requests if one.endswith("/waiting/run-1")]) == 1
+    asked, polled = (
+        sum(one.endswith(path) for one in desk.requests)
+        for path in ("/waiting/run-1", "/tokens?task=run-1")
+    )
+    # Time goes on by itself too: on a slow machine some of it.
+    assert 2 * asked < polled
     with desk.page.expect_request("**/waiting/run-1"):
         desk.page.clock.run_for(4_000)
     desk.forgive("404")
