@@ -9,7 +9,7 @@ SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
 PROMISES_STEPS ?= 1000000
-# make bench SHORT=1 takes a minute.
+# make bench SHORT=1 takes two minutes, without half an hour.
 SHORT ?=
 # make compat FULL=1 runs the whole suite for each Celery.
 FULL ?=
@@ -36,7 +36,7 @@ soak: $(READY) ## workers and their children killed at random under load (SECOND
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY) ## measure: pace beside the ideal, cost beside a crowd (SHORT=1 for a minute)
+bench: $(READY) ## measure: beside the floor, the ideal and others (SHORT=1 for two minutes)
 	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
 
 promises: $(READY) ## the model test at length: a million steps (PROMISES_STEPS=N for others)

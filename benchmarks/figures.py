@@ -81,16 +81,24 @@ def worse(found: dict[str, Any], kind: str) -> dict[str, tuple[float, float]]:
         found: what was measured.
         kind: "short" or "full".
     """
-    recorded = json.loads(RECORDED.read_text())[kind]
+    recorded = _recorded().get(kind, {})
     return {
         figure.key: (found[figure.key], recorded[figure.key])
         for figure in FIGURES
-        if figure.key in found and figure.is_worse(found[figure.key], recorded[figure.key])
+        if figure.key in found
+        and figure.key in recorded
+        and figure.is_worse(found[figure.key], recorded[figure.key])
     }
 
 
 def record(found: dict[str, Any], kind: str) -> None:
     """Write down what later runs are held against."""
-    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    recorded[kind] = {figure.key: found[figure.key] for figure in FIGURES if figure.key in found}
+    recorded = _recorded()
+    new = {figure.key: found[figure.key] for figure in FIGURES if figure.key in found}
+    recorded[kind] = recorded.get(kind, {}) | new
     RECORDED.write_text(json.dumps(recorded, indent=2) + "\n")
+
+
+def _recorded() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads(RECORDED.read_text())
+    return found

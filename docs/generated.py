@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import Any
 
 import click
 
+from benchmarks.figures import FIGURES
 from celery_concurrency.api.blueprint import ROUTES
 from celery_concurrency.cli import concurrency
+
+ROOT = Path(__file__).parent.parent
 
 
 def write_all(directory: Path) -> None:
     """Write each part to a file that a page includes."""
     directory.mkdir(exist_ok=True)
-    for name, lines in (("http", http()), ("cli", cli()), ("scripts", scripts())):
+    for name, lines in (
+        ("http", http()),
+        ("cli", cli()),
+        ("scripts", scripts()),
+        ("figures", figures()),
+    ):
         text = "\n".join(lines) + "\n"
         path = directory / f"{name}.md"
         # Left alone where nothing has changed, so that Sphinx need not read it again.
@@ -73,6 +82,17 @@ def scripts() -> Iterator[str]:
                 break
             yield line.removeprefix("--").removeprefix(" ")
         yield "```\n"
+
+
+def figures() -> Iterator[str]:
+    """What was measured when it was recorded, beside what is wanted."""
+    recorded = json.loads((ROOT / "benchmarks" / "recorded.json").read_text())["full"]
+    yield "| figure | what | goal | measured |\n|---|---|---|---|"
+    for figure in FIGURES:
+        sign = "≥" if figure.more_is_better else "≤"
+        value = recorded[figure.key]
+        missed = "" if figure.is_met(value) else " (missed)"
+        yield f"| `{figure.key}` | {figure.what} | {sign} {figure.goal:g} | {value:g}{missed} |"
 
 
 def _description(view: Any) -> Iterator[str]:

@@ -32,8 +32,8 @@ WHEELS = {
 
 #: What may differ from server to server, and from one redis-py to the other.
 ON_A_SERVER = (
-    "tests/test_limiter.py", "tests/test_interleavings.py", "tests/test_configstore.py",
-    "tests/test_tokens.py", "tests/test_handoff.py",
+    "tests/test_limiter.py", "tests/test_connection.py", "tests/test_interleavings.py",
+    "tests/test_configstore.py", "tests/test_tokens.py", "tests/test_handoff.py",
     # It measures the machine, not the versions.
     "--deselect", "tests/test_handoff.py::"
     "test_between_two_short_tasks_of_one_account_is_a_fraction_of_their_time",
@@ -47,8 +47,8 @@ OF_CELERY = (
 )  # fmt: skip
 ON_RABBITMQ = ("tests/test_celery_rabbitmq.py",)
 SHORT = (
-    "tests/test_limiter.py", "tests/test_celery_gate.py", "tests/test_handoff_fleet.py",
-    "-k", "test_limiter or prefork",
+    "tests/test_limiter.py", "tests/test_connection.py", "tests/test_celery_gate.py",
+    "tests/test_handoff_fleet.py", "-k", "test_limiter or test_connection or prefork",
 )  # fmt: skip
 
 
