@@ -25,7 +25,9 @@ def main() -> None:
     """Read the options, measure, report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--short", action="store_true", help="two minutes instead of an hour")
-    parser.add_argument("--only", choices=PARTS, help="one part of it")
+    parser.add_argument(
+        "--only", choices=PARTS, help="one part of it; of the others the file keeps what it has"
+    )
     parser.add_argument(
         "--record", action="store_true", help="let later runs be held against this one"
     )
@@ -42,7 +44,8 @@ def main() -> None:
             if options.only in (None, name):
                 found |= _measured(server, part, options.short, kind, say)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    before = json.loads(RESULT.read_text()) if options.only and RESULT.exists() else {}
+    RESULT.write_text(json.dumps(before | found, indent=2) + "\n")
     figures.show(found)
     print(f"all of it is in {RESULT}")
     if options.record:

@@ -88,7 +88,8 @@ class WorkerContainer:
         """Nothing is cached here that could be out of date."""
 
     def restart(self, timeout: float) -> None:
-        self._worker.stop(timeout)
+        self._worker.ask_to_end()
+        self._worker.wait_until_ended(timeout)
         self._start()
         self.ready()
 
