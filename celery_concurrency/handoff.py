@@ -19,7 +19,7 @@ from redis import Redis
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.verdicts import Denied
-from celery_concurrency.waitingroom import Waiter
+from celery_concurrency.waitingroom import Place, Waiter
 
 #: What is added to a message that was parked: where it waited, and that it is to be
 #: discarded (the scripts add that).
@@ -146,6 +146,18 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
             db=db if db != home else None,
             **facts,
         )
+
+
+def place_of(parked: dict[str, Any]) -> Place:
+    """Return where a message waited, by what ``waiter_of`` put on it."""
+    return Place(parked["score"], parked["as"], tuple(parked["limits"]))
+
+
+def reservation_of(request: Any) -> tuple[str, list[str]] | None:
+    """Return what a message that will not run was parked as and waited for, if it was."""
+    parked = getattr(request, PARKED, None)
+    discarded = getattr(request, DISCARD, False)
+    return (parked["as"], parked["limits"]) if parked and not discarded else None
 
 
 def _expiry_of(app: Any, channel: Any, name: str) -> int | None:

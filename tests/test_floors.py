@@ -48,6 +48,8 @@ CELERY = {
     "heartbeat",
     "message",
     "outbox",
+    "run",
+    "runlog",
     "settings",
     "signals",
     "tags",

@@ -15,10 +15,10 @@ from kombu import Exchange, Queue
 from kombu.utils.uuid import uuid
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.handoff import PARKED
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
+from celery_concurrency.run import MESSAGE, TOKEN
 from celery_concurrency.task import connect_hooks, gate_all_tasks
 from celery_concurrency.waitingroom import Place
 from tests.workers import settle, wait_for

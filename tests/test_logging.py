@@ -17,8 +17,8 @@ from kombu.utils.uuid import uuid
 from celery_concurrency import gate
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.heartbeat import Heartbeat
+from celery_concurrency.run import MESSAGE, TOKEN
 from celery_concurrency.task import connect_hooks, gate_all_tasks
 from celery_concurrency.waitingroom import Place
 from celery_concurrency.worker import Ticker
