@@ -18,6 +18,7 @@ LIMITER = {
     "blocking",
     "calling",
     "config",
+    "configdefaults",
     "confighistory",
     "configstore",
     "connection",
