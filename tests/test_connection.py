@@ -146,3 +146,11 @@ def test_a_script_that_is_refused_midway_leaves_the_connection(
         with pytest.raises(ResponseError, match="Unknown"):
             client.evalsha(sha, 0)
     assert len(connections(redis)) == 1
+
+
+def test_a_client_that_is_closed_leaves_no_connection(redis_url: str, redis: Redis) -> None:
+    client = connect(redis_url)
+    client.evalsha(redis.script_load(ECHO), 0, "a")
+    client.ping()
+    client.close()
+    wait_for(lambda: not connections(redis))
