@@ -2,7 +2,8 @@
 
 By hand-off where the setting says so, or by ``auto`` where the broker is the very
 Redis server that the tokens are in: a parked message is then as safe as a queued
-one, and the script that frees room puts it back itself.
+one, and the script that frees room puts it back itself. When a message is parked, and
+what comes then, is ``gate.py``'s and ``waitingroom.py``'s matter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What is kept of those who wait: their groups, and of each its place, its facts, its task."""
+"""What is kept of those who wait: their groups, and of each its place, its facts, its task.
+
+It is only read here: ``park.lua`` and ``handover.lua`` write it.
+"""
 
 from __future__ import annotations
 
