@@ -133,14 +133,6 @@ def on_postrun(sender: Any = None, task: Any = None, state: str | None = None, *
         _end(task, run, state)
 
 
-def _end(task: Any, run: Run, state: str | None) -> None:
-    if run.turned_away and run.message:
-        _find_place(task, run, run.message)
-    elif run.held:
-        # The message of one that was cut off, or that rejects it, may be delivered again.
-        _release(task, run, done=state not in (None, REJECTED))
-
-
 def _ask(task: Any, run: Run) -> None:
     run.tags = tags_of(task)
     if run.message and run.message.is_broadcast(task.app):
@@ -195,6 +187,14 @@ def _refuse_broadcast(task: Any, run: Run) -> None:
             "another queue, take its tags off, or name it in concurrency_exempt"
         )
     run.admitted = True
+
+
+def _end(task: Any, run: Run, state: str | None) -> None:
+    if run.turned_away and run.message:
+        _find_place(task, run, run.message)
+    elif run.held:
+        # The message of one that was cut off, or that rejects it, may be delivered again.
+        _release(task, run, done=state not in (None, REJECTED))
 
 
 def _find_place(task: Any, run: Run, message: KeptMessage) -> None:
