@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         LimiterUnavailable,
         LimitReached,
     )
-    from celery_concurrency.gate import current_lease
     from celery_concurrency.lease import Lease
+    from celery_concurrency.run import current_lease
     from celery_concurrency.task import ConcurrencyTask
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 #: Where those live that are no error.
-_HOMES = {"ConcurrencyTask": "task", "Lease": "lease", "current_lease": "gate"}
+_HOMES = {"ConcurrencyTask": "task", "Lease": "lease", "current_lease": "run"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""What keeps those who wait from going on: the state of their limits, and which is full."""
+"""What keeps those who wait from going on: the state of their limits, and which is full.
+
+For those who look (``waiters.py``, ``why.py``); the scripts see for themselves.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,6 @@ class _Caller:
         return math.inf if self._ends is None else self._ends - time.monotonic()
 
     def _waiter(self, token: str, denied: Denied) -> Waiter:
-        seconds, _ = self._time()
         return Waiter(
             run=token,
             task_id=self._id,
@@ -126,7 +125,7 @@ class _Caller:
             score=denied.place.score,
             message=json.dumps({"headers": {"id": self._id, "task": self._worker}}).encode(),
             hold=HOLD_SECONDS,
-            expires=seconds + STAY_SECONDS,
+            expires=self._now() + STAY_SECONDS,
             queue=self._queue,
             queue_expires=int(1000 * STAY_SECONDS),
         )
@@ -147,10 +146,11 @@ class _Caller:
                 return not self._limiter.waiting.cancel(self._id)
         return True
 
-    def _time(self) -> tuple[int, int]:
+    def _now(self) -> int:
+        """Return the server's time, in Unix seconds."""
         with asking():
             now: Any = self._limiter.redis.time()
-        return now[0], now[1]
+        return int(now[0])
 
 
 class Keeper:

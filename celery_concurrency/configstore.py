@@ -2,7 +2,8 @@
 
 ``<prefix>:config`` is the user's JSON and ``<prefix>:config:flat`` what the
 scripts read. A JSON that somebody wrote by hand is taken over by ``sync``; one
-that is not valid leaves the last valid one in force and says so.
+that is not valid leaves the last valid one in force and says so. What is in force
+where there is no JSON says ``configdefaults.py``, and what was, ``confighistory.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from redis.exceptions import ResponseError
 
 from celery_concurrency import scripts
 from celery_concurrency.config import Config, parse_json
+from celery_concurrency.configdefaults import Defaults
 from celery_concurrency.confighistory import Author, Version, configuration_of, read_history
 from celery_concurrency.connection import asking
 from celery_concurrency.errors import (
@@ -104,8 +106,7 @@ class ConfigStore:
     Args:
         redis: see ``connection.connect``.
         prefix: that of all keys.
-        default_changes: changes to the built-in defaults. The first process that
-            has any stores them for all; one that comes later with others is logged.
+        default_changes: changes to the built-in defaults (``Defaults``).
         changed: is called when another configuration came in force.
     """
 
@@ -118,10 +119,8 @@ class ConfigStore:
     ) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._default_changes = dict(default_changes or {})
+        self._defaults = Defaults(redis, prefix, default_changes)
         self._changed = changed
-        Config().merged(self._default_changes)  # a bad one is told now, not later
-        self._defaults_checked = False
         self._told: str | None = None
 
     def sync(self) -> Stored:
@@ -130,8 +129,7 @@ class ConfigStore:
         Raises:
             LimiterUnavailable: Redis can't be asked.
         """
-        if self._default_changes and not self._defaults_checked:
-            self.defaults()
+        self._defaults.store()
         stored = self._settle()[1]
         self._tell(stored.problem)
         return stored
@@ -158,7 +156,7 @@ class ConfigStore:
 
     def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
         """Put the defaults in force. Takes and raises what ``update`` does."""
-        return self._change(lambda config: self.defaults(), by, expected)
+        return self._change(lambda config: self._defaults.read(), by, expected)
 
     def rollback(
         self, version: int, by: Author = _NOBODY, expected: Collection[int] | None = None
@@ -205,36 +203,6 @@ class ConfigStore:
         self.sync()  # what was written by hand belongs to it
         with asking():
             return read_history(self._redis, self._prefix)
-
-    def defaults(self) -> Config:
-        """Return the defaults: the built-in ones with the stored changes.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        key = f"{self._prefix}:config:defaults"
-        ours = Config().merged(self._default_changes)
-        with asking():
-            if self._default_changes:
-                self._redis.set(key, ours.to_json(), nx=True)
-            stored = self._redis.get(key)
-        problem = None
-        try:
-            defaults = ours if stored is None else Config.parse(stored)
-        except InvalidConfig as exc:
-            defaults, problem = ours, f"is not valid ({exc}), so this process's own is used"
-        else:
-            if self._default_changes and defaults != ours:
-                problem = "is not what concurrency_default_config says here, and stays in force"
-        if problem and not self._defaults_checked:
-            logger.warning(
-                "the default configuration that was stored first %s; to store that of the "
-                "next process that starts, delete the key %s",
-                problem,
-                key,
-            )
-        self._defaults_checked = True
-        return defaults
 
     def _change(
         self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
@@ -288,15 +256,16 @@ class ConfigStore:
     def _in_force(self, found: _Found) -> tuple[Config, str | None]:
         """Return the configuration that counts, and what is wrong with the JSON found."""
         if found.foreign:
-            return found.last or self.defaults(), f"the key {self._prefix}:config holds no string"
+            problem = f"the key {self._prefix}:config holds no string"
+            return found.last or self._defaults.read(), problem
         if found.raw is None:
-            return self.defaults(), None
+            return self._defaults.read(), None
         if found.last and found.judged:
             return found.last, found.problem
         try:
             return Config.parse(found.raw), None
         except InvalidConfig as exc:
-            return found.last or self.defaults(), str(exc)
+            return found.last or self._defaults.read(), str(exc)
 
     def _tell(self, problem: str | None) -> None:
         """Log what is wrong with the stored configuration when that begins."""

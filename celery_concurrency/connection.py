@@ -1,4 +1,9 @@
-"""From a URL to a Redis client that suits the limiter; knows the four schemes."""
+"""The limiter's way to Redis: from a URL (of four schemes) to a client that suits it.
+
+Commands go by redis-py's pool, the scripts by connections of the client's own; whatever
+goes wrong with the former is said in our terms by ``asking``, with the latter by
+``scripts.call``.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +70,12 @@ class Client(Redis):
             raise
         finally:
             self._idle.append((connection, time.monotonic()))
+
+    def close(self) -> None:
+        """Close the connections of the scripts, too."""
+        super().close()
+        while self._idle:
+            self._idle.pop()[0].disconnect()
 
 
 def _drop_if_closed(connection: Any) -> None:

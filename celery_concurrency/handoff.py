@@ -2,7 +2,8 @@
 
 By hand-off where the setting says so, or by ``auto`` where the broker is the very
 Redis server that the tokens are in: a parked message is then as safe as a queued
-one, and the script that frees room puts it back itself.
+one, and the script that frees room puts it back itself. When a message is parked, and
+what comes then, is ``gate.py``'s and ``waitingroom.py``'s matter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from redis import Redis
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.verdicts import Denied
-from celery_concurrency.waitingroom import Waiter
+from celery_concurrency.waitingroom import Place, Waiter
 
 #: What is added to a message that was parked: where it waited, and that it is to be
 #: discarded (the scripts add that).
@@ -146,6 +147,18 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
             db=db if db != home else None,
             **facts,
         )
+
+
+def place_of(parked: dict[str, Any]) -> Place:
+    """Return where a message waited, by what ``waiter_of`` put on it."""
+    return Place(parked["score"], parked["as"], tuple(parked["limits"]))
+
+
+def reservation_of(request: Any) -> tuple[str, list[str]] | None:
+    """Return what a message that will not run was parked as and waited for, if it was."""
+    parked = getattr(request, PARKED, None)
+    discarded = getattr(request, DISCARD, False)
+    return (parked["as"], parked["limits"]) if parked and not discarded else None
 
 
 def _expiry_of(app: Any, channel: Any, name: str) -> int | None:

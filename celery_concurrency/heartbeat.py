@@ -16,9 +16,9 @@ from typing import Any
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.gate import TOKEN
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.log import WORKER_LOG, fields
+from celery_concurrency.run import TOKEN
 
 logger = logging.getLogger(WORKER_LOG)
 

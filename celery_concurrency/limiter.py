@@ -2,7 +2,7 @@
 
 A *run* is one execution of a task, named by a token that begins with the task's
 id; a redelivered or retried task is another run. This floor knows Redis alone:
-what a run is in Celery is ``gate.py``'s matter. Those who find no room wait in
+what a run is in Celery is ``run.py``'s matter. Those who find no room wait in
 ``waitingroom.py``.
 """
 

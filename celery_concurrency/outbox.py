@@ -23,7 +23,6 @@ from celery_concurrency.waitingroom import WaitingRoom
 
 logger = logging.getLogger(WORKER_LOG)
 
-
 #: For how long a process that ends waits for what it is sending, in seconds.
 FINISH_SECONDS: Final = 5.0
 #: Of the connections to brokers, by their kinds: what makes sending sure, and ends it

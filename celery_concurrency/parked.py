@@ -1,4 +1,7 @@
-"""What is kept of those who wait: their groups, and of each its place, its facts, its task."""
+"""What is kept of those who wait: their groups, and of each its place, its facts, its task.
+
+It is only read here: ``park.lua`` and ``handover.lua`` write it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from redis import Redis
 
 from celery_concurrency.counting import BATCH, batches
 
-#: A place is a rank and below it the time of asking, in milliseconds: see acquire.lua.
+#: A place is a rank times this, and the milliseconds at which one asked (``common.lua``).
 RANK: Final = 2**43
 #: Bytes of a waiter that are read: its facts and its message's headers, nearly always.
 HEAD: Final = 16_384

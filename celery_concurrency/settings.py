@@ -1,4 +1,7 @@
-"""The Celery settings of celery-concurrency: their defaults, and what may be in them."""
+"""The Celery settings of celery-concurrency: their defaults, and what may be in them.
+
+What changes at run time is no setting: that is in ``config.py``.
+"""
 
 from __future__ import annotations
 

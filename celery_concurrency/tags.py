@@ -1,4 +1,7 @@
-"""The tags of a task: from its declaration, and from the headers of its message."""
+"""The tags of a task: from its declaration, and from the headers of its message.
+
+Which limits follow from them is ``limits.py``'s matter.
+"""
 
 from __future__ import annotations
 

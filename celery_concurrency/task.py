@@ -69,7 +69,7 @@ def _gate_tasks(sender: Celery, **_: Any) -> None:
 
 
 def connect_hooks() -> None:
-    """Connect the gate to Celery's signals; once, however often called."""
+    """Connect the gate, and the outbox's end, to Celery's signals; once, however often called."""
     for signal, handler in (
         (signals.task_received, gate.on_received),
         (signals.task_prerun, gate.on_prerun),

@@ -1,4 +1,7 @@
-"""Tokens: who holds which limits, since when, on which worker."""
+"""Tokens, to look at: who holds which limits, since when, on which worker.
+
+They are given and taken back in ``limiter.py``, and renewed in ``lease.py``.
+"""
 
 from __future__ import annotations
 

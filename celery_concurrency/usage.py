@@ -1,4 +1,7 @@
-"""Usage: how many living tokens each limit holds, beside what it allows."""
+"""Usage: how many living tokens each limit holds and how many wait for it, beside what it allows.
+
+Whose tokens these are is in ``tokens.py``, who waits in ``waiters.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Waiters: who waits in the waiting room, in which order, and for what."""
+"""Waiters: the list of who waits, a page at a time: in which order, and for what.
+
+All about one of them is in ``why.py``; who puts them there and takes them out, in
+``waitingroom.py``.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from redis import Redis
 
 from celery_concurrency import scripts
 from celery_concurrency.connection import asking
-from celery_concurrency.parked import groups_in_order
+from celery_concurrency.parked import RANK, groups_in_order
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
 STEPS: Final = 32
@@ -42,9 +42,6 @@ CANCEL_BATCH: Final = 64
 #: Messages of the outbox that one sender takes at a time, and for how many seconds.
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
-
-#: A place is a rank times this, and the milliseconds at which one asked (``common.lua``).
-RANK: Final = 2**43
 
 #: With this every message begins that is kept: the scripts put a mark in behind it.
 OPENING: Final = '{"headers": {'

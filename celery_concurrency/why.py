@@ -1,4 +1,7 @@
-"""Why a task waits: all of its limits, and who holds those that are full."""
+"""Why one task waits: all of its limits, and who holds those that are full.
+
+The list of all who wait is in ``waiters.py``.
+"""
 
 from __future__ import annotations
 

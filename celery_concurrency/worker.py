@@ -24,8 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.connection import asking
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
-from celery_concurrency.gate import reservation_of
-from celery_concurrency.handoff import waiting_of
+from celery_concurrency.handoff import reservation_of, waiting_of
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import BEAT_SECONDS
 from celery_concurrency.limiter import Limiter

@@ -8,6 +8,8 @@ Only where things are is changed: ``localhost:6379`` is the tests' server and
   file. Others are executed, all of a page in one process, which has the project's names.
 - ``bash``: a worker, ``serve`` and the like are started and go on until the page ends;
   everything else has to exit with 0.
+- ``console`` is not run: a command after a ``$`` and its answer, of tasks that no page has
+  sent. ``test_docs.py`` sends them, and holds the answer against what is said then.
 
 A block that can't be run has ``<!-- not run: the reason -->`` in the line above it, or
 is in ``NOT_RUN``.
@@ -94,7 +96,7 @@ def blocks_of(page: str) -> Iterator[Block]:
         mark = _MARK.search(page[: found.start()])
         reason = mark[1] if mark else ""
         for start, why in NOT_RUN.items():
-            if text.startswith(start):
+            if text.removeprefix("$ ").startswith(start):
                 reason = why
         yield Block(found["language"], text, page[: found.start("text")].count("\n") + 1, reason)
 

@@ -1,4 +1,7 @@
-"""The limiter's floor by hand: each call that workers would make, in an order that a test names."""
+"""The limiter's floor by hand: each call that workers would make, in an order that a test names.
+
+Where what waits is only there to be looked at, ``waiting.py`` makes it in one call.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ from redis import Redis
 from celery_concurrency import scripts
 from celery_concurrency.limiter import Denied, Granted, Limiter
 from celery_concurrency.waitingroom import Place, Waiter
-
-QUEUE = "queue"
+from tests.waiting import QUEUE, waiter_of, waiters
 
 
 class Floor:
@@ -59,18 +61,8 @@ class Floor:
             "score": denied.place.score,
             "limits": denied.limits,
         }
-        return Waiter(
-            run=denied.token,
-            task_id=task,
-            retries=0,
-            replaced=0,
-            limits=denied.limits,
-            score=denied.place.score,
-            message=json.dumps({"headers": headers}, ensure_ascii=False).encode(),
-            hold=hold,
-            expires=expires,
-            queue=self.queue,
-        )
+        message = json.dumps({"headers": headers}, ensure_ascii=False).encode()
+        return waiter_of(denied, task, message, hold=hold, expires=expires, queue=self.queue)
 
     def wait(self, task: str, rank: int = 0, **tags: str) -> Waiter:
         """A task asks, is denied, and waits from now on."""
@@ -97,8 +89,7 @@ class Floor:
 
     def waiting(self) -> set[str]:
         """Return the tasks that wait."""
-        start = "concurrency:waiter:"
-        return {key.removeprefix(start) for key in self.redis.scan_iter(f"{start}*", count=1000)}
+        return waiters(self.redis)
 
     def holders(self, limit: str) -> list[str]:
         """Return the tokens that hold a limit."""
@@ -106,10 +97,8 @@ class Floor:
 
     def lapse(self, *tokens: str) -> None:
         """Let the time of these tokens be over, as if the server's clock had gone on for them."""
-        for key in [*self.redis.keys("concurrency:semaphore:*"), "concurrency:leases"]:
-            for token in tokens:
-                self.redis.zadd(key, {token: 1}, xx=True)
-        for key in self.redis.keys("concurrency:reserved:*"):
+        held = (*self.redis.keys("concurrency:semaphore:*"), "concurrency:leases")
+        for key in (*held, *self.redis.keys("concurrency:reserved:*")):
             for token in tokens:
                 self.redis.zadd(key, {token: 1}, xx=True)
 

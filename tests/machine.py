@@ -31,11 +31,11 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limits import limits_of
 from celery_concurrency.times import Spans
 from celery_concurrency.verdicts import Denied, Granted, Repeated
-from celery_concurrency.waitingroom import OPENING, Place, Waiter, group_of
+from celery_concurrency.waitingroom import OPENING, Place, group_of
 from tests.model import Limits, Model, Waiting
+from tests.waiting import QUEUE, waiter_of
 
 PREFIX: Final = "concurrency"
-QUEUE: Final = "queue"
 TAGS = st.fixed_dictionaries(
     {},
     optional={
@@ -458,18 +458,9 @@ class Machine(RuleBasedStateMachine):
         answer, task = self.denied[run]
         place = answer.place
         parked_as = place.parked_as or run
-        waiter = Waiter(
-            run=run,
-            task_id=task,
-            retries=0,
-            replaced=0,
-            limits=answer.limits,
-            score=place.score,
-            message=self.message(task, parked_as, place.score, answer.limits),
-            hold=3600,
-            expires=expires,
-            queue=None if self.outbox else QUEUE,
-        )
+        message = self.message(task, parked_as, place.score, answer.limits)
+        queue = None if self.outbox else QUEUE
+        waiter = waiter_of(answer, task, message, hold=3600, expires=expires, queue=queue)
         self.line.fates = fates
         try:
             self.limiter.waiting.park(waiter)

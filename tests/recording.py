@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,25 +37,38 @@ def records_client(url: str) -> Redis:
 
 
 @contextmanager
-def recorded(task: Any) -> Iterator[None]:
-    """Record from when to when the block ran, in a running task."""
+def timed(task: Any, write: Callable[[str], object]) -> Iterator[None]:
+    """Write down from when to when the block ran, in a running task, however it ends."""
     start = time.clock_gettime(time.CLOCK_MONOTONIC)
     try:
         yield
     finally:
         end = time.clock_gettime(time.CLOCK_MONOTONIC)
         request = task.request
-        record = [request.id, request.headers or {}, request.retries, start, end]
-        url = os.environ.get("RECORDS_URL") or os.environ["RESULT_BACKEND"]
-        with records_client(url) as client:
-            client.rpush(RECORDS_KEY, json.dumps(record))
+        write(json.dumps([request.id, request.headers or {}, request.retries, start, end]))
+
+
+def recorded(task: Any) -> AbstractContextManager[None]:
+    """Record from when to when the block runs, in a running task."""
+    return timed(task, _push)
+
+
+def _push(record: str) -> None:
+    url = os.environ.get("RECORDS_URL") or os.environ["RESULT_BACKEND"]
+    with records_client(url) as client:
+        client.rpush(RECORDS_KEY, record)
+
+
+def parse_records(records: Iterable[str]) -> list[RunRecord]:
+    """Return the runs that were written down, in the order of their starts."""
+    runs = (RunRecord(*json.loads(record)) for record in records)
+    return sorted(runs, key=lambda run: run.start)
 
 
 def read_records(redis_url: str) -> list[RunRecord]:
     """Return all runs recorded on this server, in the order of their starts."""
     with records_client(redis_url) as client:
-        records = [RunRecord(*json.loads(text)) for text in client.lrange(RECORDS_KEY, 0, -1)]
-    return sorted(records, key=lambda record: record.start)
+        return parse_records(client.lrange(RECORDS_KEY, 0, -1))
 
 
 def highest_overlap(records: Iterable[RunRecord]) -> int:

@@ -24,6 +24,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.verdicts import Granted
+from tests.waiting import waiters
 from tests.workers import Worker, settle, stop_all, wait_for
 
 #: Where tasks write down that their body ran, apart from what is flushed or broken.
@@ -102,8 +103,7 @@ class Site:
 
     def waiting(self) -> set[str]:
         """Return the names of those who wait in the waiting room."""
-        start = "concurrency:waiter:"
-        return {key.removeprefix(start) for key in self.redis.scan_iter(f"{start}*", count=1000)}
+        return waiters(self.redis)
 
     def wait_until_parked(self, *results: AsyncResult) -> None:
         """Wait until the messages of all of these are in the waiting room."""

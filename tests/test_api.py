@@ -21,18 +21,11 @@ from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.stats import SNAPSHOT_SECONDS
 from tests.answers import all_keys, assert_refused
-from tests.serving import Serving
 
 BASE = "/api/v1/concurrency"
 CONFIG = f"{BASE}/config"
 DEFAULTS = Config().to_dict()
 ENGLISH = {"Accept-Language": "en"}
-
-
-@pytest.fixture(scope="module")
-def serving(server):
-    with Serving(server.url()) as serving:
-        yield serving
 
 
 @pytest.fixture

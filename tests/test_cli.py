@@ -407,13 +407,6 @@ def curl(command, port):
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def serving(server):
-    """One ``serve`` for all of the seed's commands."""
-    with Serving(server.url()) as serving:
-        yield serving
-
-
 def test_all_five_scenarios_are_there():
     assert len(blocks("## 💡 使用场景")) == 5
     assert (

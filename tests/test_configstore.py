@@ -409,7 +409,7 @@ def test_a_configure_does_not_run_over_a_text_written_by_hand(store, redis, redi
     assert store().sync().config.global_max == 8
 
 
-@pytest.mark.parametrize("verb", ["sync", "reset", "defaults"])
+@pytest.mark.parametrize("verb", ["sync", "reset", "history"])
 def test_away(verb):
     client = connect("redis://127.0.0.1:1/0")
     with pytest.raises(LimiterUnavailable, match="concurrency_redis_url"):

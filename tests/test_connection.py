@@ -12,15 +12,23 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 
 from celery_concurrency import connection as module
 from celery_concurrency.connection import Client, connect
+from celery_concurrency.demo.server import Server
 from tests.workers import wait_for
 
+DB = 14
 ECHO = "return ARGV[1]"
 SLOW = "local start = os.clock() while os.clock() - start < 1.5 do end return 'slow'"
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[Client]:
-    client = connect(redis_url)
+def url(server: Server, redis: Redis) -> str:
+    """Of a database of these tests alone: clients of others may still be connected."""
+    return server.url(DB)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    client = connect(url)
     assert isinstance(client, Client)
     yield client
     client.close()
@@ -28,7 +36,8 @@ def client(redis_url: str) -> Iterator[Client]:
 
 def connections(redis: Redis) -> set[str]:
     """Return the ids of those that call scripts."""
-    return {one["id"] for one in redis.client_list() if one["cmd"] == "evalsha"}
+    ours = (one for one in redis.client_list() if one["db"] == str(DB))
+    return {one["id"] for one in ours if one["cmd"] == "evalsha"}
 
 
 def test_calls_share_a_connection(client: Client, redis: Redis) -> None:
@@ -146,3 +155,11 @@ def test_a_script_that_is_refused_midway_leaves_the_connection(
         with pytest.raises(ResponseError, match="Unknown"):
             client.evalsha(sha, 0)
     assert len(connections(redis)) == 1
+
+
+def test_a_client_that_is_closed_leaves_no_connection(url: str, redis: Redis) -> None:
+    client = connect(url)
+    client.evalsha(redis.script_load(ECHO), 0, "a")
+    client.ping()
+    client.close()
+    wait_for(lambda: not connections(redis))

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from celery_concurrency.api import URL_PREFIX
+from celery_concurrency.api.blueprint import ROUTES
 from celery_concurrency.config import Config
 from celery_concurrency.settings import PREFIX, Settings
+from tests.answers import out
 from tests.blocks import Page, blocks_of
+from tests.waiting import park
 from tests.workers import settle
 
 ROOT = Path(__file__).parent.parent
@@ -21,20 +25,40 @@ PAGES = sorted(
     for path in [*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
     if not {"_build", "_generated"} & set(path.relative_to(ROOT).parts)
 )
-RUN = [
-    path
-    for path in PAGES
-    if any(block.language in ("python", "bash") for block in blocks_of(path.read_text("utf-8")))
-]
+
+
+def blocks_in(path, *languages):
+    """Return the blocks of a page that are not left out."""
+    blocks = blocks_of(path.read_text("utf-8"))
+    return [block for block in blocks if block.language in languages and not block.not_run]
+
+
+RUN = [path for path in PAGES if blocks_in(path, "python", "bash")]
+SHOWN = [path for path in PAGES if blocks_in(path, "console")]
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_code_block_runs(path, server, redis, tmp_path):
     settle(redis)
     with Page(path, tmp_path, server.port, dict(os.environ)) as page:
-        for block in blocks_of(path.read_text("utf-8")):
-            if block.language in ("python", "bash") and not block.not_run:
-                page.run(block)
+        for block in blocks_in(path, "python", "bash"):
+            page.run(block)
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_command_is_shown_to_answer_it_answers(path, limiter, here):
+    tags = {"platform": "douyin", "account": "acc1"}
+    limiter.try_acquire("09ab:5ec69b566cc7d5ed", tags, task="proj.publish", worker="w1@host")
+    limiter.try_acquire("another:1", {})
+    park(limiter, "5f1c", tags, task="proj.publish")
+    for block in blocks_in(path, "console"):
+        command, _, answer = block.text.partition("\n")
+        arguments = command.removeprefix("$ celery -A proj concurrency ").split()
+        assert without_times(out(here(*arguments))) == without_times(answer)
+
+
+def without_times(text):
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\(\d+ s\)", "<time>", text)
 
 
 def test_every_block_has_a_language():
@@ -73,6 +97,25 @@ def blocks_text(page):
 
 def settings_of(page):
     return re.findall(r"^\| `(concurrency_\w+)` \|", page, re.MULTILINE)
+
+
+def test_every_key_is_documented():
+    page = (DOCS / "redis-keys.md").read_text("utf-8")
+    code = "".join(
+        path.read_text("utf-8")
+        for path in (ROOT / "celery_concurrency").rglob("*")
+        if path.suffix in (".py", ".lua")
+    )
+    keys = set(re.findall(r"prefix(?: \.\. '|\}):([a-z:]+)", code))
+    assert {"config:flat", "token:"} <= keys
+    assert [key for key in sorted(keys) if f"`concurrency:{key}" not in page] == []
+
+
+def test_every_route_is_in_the_readme():
+    page = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(rf"^\| `([A-Z]+) {URL_PREFIX}([^`?]+)", page, re.MULTILINE)
+    listed = {(method, re.sub("<.*?>", "<>", path)) for method, path in rows}
+    assert listed == {(route.method, re.sub("<.*?>", "<>", route.path)) for route in ROUTES}
 
 
 def test_the_default_configuration_is_the_default():

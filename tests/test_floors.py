@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ LIMITER = {
     "blocking",
     "calling",
     "config",
+    "configdefaults",
     "confighistory",
     "configstore",
     "connection",
@@ -48,6 +50,8 @@ CELERY = {
     "heartbeat",
     "message",
     "outbox",
+    "run",
+    "runlog",
     "settings",
     "signals",
     "tags",
@@ -109,6 +113,12 @@ def test_the_celery_floor_knows_no_faces(path):
     imported = imports_of(path)
     assert not imported & ABOVE_CELERY
     assert not imported & {f".{name}" for name in FACES}
+
+
+def test_every_module_is_found_in_contributing():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+)(?:\.py|/)", text))
+    assert {name_of(path) for path in MODULES} - {"__init__"} <= named
 
 
 def test_the_limiter_is_imported_without_celery():

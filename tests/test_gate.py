@@ -5,22 +5,22 @@ A task's own tracer runs it here, as a worker's pool does.
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from celery.app.trace import build_tracer
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
-from kombu.utils.uuid import uuid
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.handoff import PARKED
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
+from celery_concurrency.run import TOKEN
 from celery_concurrency.task import connect_hooks, gate_all_tasks
 from celery_concurrency.waitingroom import Place
+from tests.tracing import Message, trace
 from tests.workers import settle, wait_for
 
 
@@ -40,15 +40,7 @@ def app(redis, redis_url):
 @pytest.fixture
 def run(app):
     """Runs a task's body as a worker would: ``run(body, **headers)`` is its result."""
-
-    def run(body, message=None, name="work", **headers):
-        task = app.task(body, name=name, shared=False)
-        id = uuid()
-        request = {"id": id, TOKEN: f"{id}:1", MESSAGE: message, "delivery_info": {}, **headers}
-        build_tracer(name, task, app=app)(id, (), {}, request)
-        return app.AsyncResult(id)
-
-    return run
+    return partial(trace, app)
 
 
 @pytest.fixture
@@ -56,25 +48,6 @@ def held(limiter):
     """The account of which another run has the one token."""
     limiter.try_acquire("other:1", {"account": "held"})
     return "held"
-
-
-class Message:
-    """A kept message; what is told of it is whether it was sent on."""
-
-    properties = {}  # noqa: RUF012 - nobody changes it
-
-    def __init__(self, *failures, broadcast=False):
-        self.failures = list(failures)
-        self.sent = []
-        self.broadcast = broadcast
-
-    def is_broadcast(self, app):
-        return self.broadcast
-
-    def publish(self, app, countdown):
-        if self.failures:
-            raise self.failures.pop(0)
-        self.sent.append(countdown)
 
 
 def done():

@@ -12,10 +12,10 @@ from celery_concurrency import calling, heartbeat
 from celery_concurrency.connection import connect
 from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
-from celery_concurrency.gate import TOKEN
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import Lease
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.run import TOKEN
 from celery_concurrency.verdicts import Granted, Repeated
 from celery_concurrency.waitingroom import Place
 from celery_concurrency.worker import Ticker

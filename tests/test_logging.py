@@ -10,19 +10,17 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from celery.app.trace import build_tracer
 from celery.worker import state as worker_state
-from kombu.utils.uuid import uuid
 
 from celery_concurrency import gate
 from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.gate import MESSAGE, TOKEN
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.task import connect_hooks, gate_all_tasks
 from celery_concurrency.waitingroom import Place
 from celery_concurrency.worker import Ticker
 from tests.floor import Floor
+from tests.tracing import Message, trace
 
 TEXT = (Path(__file__).parent.parent / "docs" / "logging.md").read_text("utf-8")
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| ([A-Z]+) \|(.*)\|$", re.MULTILINE)
@@ -35,23 +33,6 @@ TAGS = {"platform": "douyin", "account": "a"}
 
 def work():
     return "done"
-
-
-class Message:
-    """A kept message that is sent on, after as many failures as it is given."""
-
-    properties = {}  # noqa: RUF012 - nobody changes it
-    is_copy = False
-
-    def __init__(self, *failures):
-        self.failures = list(failures)
-
-    def is_broadcast(self, app):
-        return False
-
-    def publish(self, app, countdown):
-        if self.failures:
-            raise self.failures.pop(0)
 
 
 class Scene:
@@ -69,10 +50,7 @@ class Scene:
         self.floor = Floor(self.limiter, redis)
 
     def run(self, message=None, **headers):
-        task = self.app.task(work, name="work", shared=False)
-        request = {"id": uuid(), MESSAGE: message or Message(), "delivery_info": {}, **headers}
-        request[TOKEN] = f"{request['id']}:1"
-        build_tracer("work", task, app=self.app)(request["id"], (), {}, request)
+        trace(self.app, work, message or Message(), **headers)
 
     def away(self, verb="try_acquire"):
         def fail(*args, **kwargs):

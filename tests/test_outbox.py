@@ -13,11 +13,11 @@ from celery.worker import state as worker_state
 from redis import Redis
 
 from celery_concurrency.connection import connect
-from celery_concurrency.gate import TOKEN
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.message import KeptMessage
 from celery_concurrency.outbox import Sender, deliver
+from celery_concurrency.run import TOKEN
 from celery_concurrency.worker import Ticker
 from tests.workers import settle, wait_for
 

@@ -20,12 +20,12 @@ from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.verdicts import Denied, Granted
-from celery_concurrency.waitingroom import Place, Waiter
+from celery_concurrency.waitingroom import Place
 from tests.proxies import Proxy
 from tests.recording import RunRecord, by, highest_overlap
+from tests.waiting import QUEUE, waiter_of
 from tests.workers import wait_for
 
-QUEUE = "queue"
 ACCOUNTS = 3
 TASKS = 200
 GLOBAL_MAX = 2
@@ -84,17 +84,8 @@ class Line:
             "as": denied.place.parked_as or denied.token,
             "score": denied.place.score,
         }
-        waiter = Waiter(
-            run=denied.token,
-            task_id=headers["task"],
-            retries=0,
-            replaced=0,
-            limits=denied.limits,
-            score=denied.place.score,
-            message=json.dumps({"headers": headers}).encode(),
-            hold=5,
-            queue=QUEUE,
-        )
+        message = json.dumps({"headers": headers}).encode()
+        waiter = waiter_of(denied, headers["task"], message, hold=5)
         while not self.done.is_set():
             with suppress(LimiterUnavailable):
                 limiter.waiting.park(waiter)

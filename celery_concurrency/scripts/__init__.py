@@ -1,8 +1,9 @@
 """The Lua scripts, one file a verb, and how they are called.
 
 A call may be sent several times (its reply may be lost on the way), which is
-why every script says what a second copy of it does. Nothing else lives here:
-what the verbs are for is ``limiter.py``'s and ``configstore.py``'s matter.
+why every script says what a second copy of it does. Nothing else lives here: what
+a verb is for, those say who call it. ``common.lua``, ``held.lua``, ``orphans.lua``,
+``index.lua`` and ``handover.lua`` are no verbs, but what several of them include.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@
 --            wildcards: of each limit, the one that sets its maximum where nothing else
 --              does: ["global:*", "platform:*", ...]
 --            counted: those of its limits that have counters, by platform and by task type
---            dimensions: the names of the user's own, as the caller knows them
+--            dimensions: the names of the user's own as the caller knows them, one text
 --            task, worker: their names, for those who look
 --            rank: 0 for the highest priority, each lower one 1 more; 255 at most
 --            copies: seconds for which a second copy of a parked message is known
 --            lease: seconds after which the token is taken back if nobody renews it;
---              not there for those of its expiry
+--              not there where its expiry alone counts
 --            begun: true to be counted whether there is room or not: the run has begun
 --        4 '', or where its message waited before, a JSON object:
 --            place: in the order of those who wait, as text
@@ -29,8 +29,8 @@
 --        {'done'}                      and has ended: this copy is one too many
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit, a denial one for each that is counted; nothing grows with holders, waiters or
---        configuration, but for the logarithm in a sorted set.
+-- Cost   about 4 commands a limit, a denial one for each that is counted; nothing grows
+--        with holders, waiters or configuration, but for the logarithm in a sorted set
 -- Again  a second copy finds the token held and repeats the grant; one that comes
 --        after the run was given up or expired finds the mark that release and
 --        sweep leave; a denial leaves nothing but a number used up, gives up a

@@ -69,7 +69,8 @@ local function enter(token, limits, expiry)
 end
 
 local function is_shared(limit)
-  return string.find(limit, 'platform:', 1, true) == 1 or string.find(limit, 'task_type:', 1, true) == 1
+  return string.find(limit, 'platform:', 1, true) == 1
+    or string.find(limit, 'task_type:', 1, true) == 1
 end
 
 -- Return a group's limits, its class, and its own limits.

@@ -13,4 +13,3 @@ local function drop_orphans(limit, time)
   end
   return found
 end
-

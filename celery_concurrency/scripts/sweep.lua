@@ -1,8 +1,8 @@
 -- sweep: see to what no call of a task sees to, once a period for all workers together.
 --
--- It takes back tokens that nobody renewed in time, puts waiters back that have expired, looks
--- again at limits that something waits for, chooses whom to collect for, and goes on
--- with a hand-over under way.
+-- It takes back tokens that nobody renewed in time, puts waiters back that have expired,
+-- looks again at limits that something waits for, chooses whom to collect for, and goes
+-- on with a hand-over under way.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 for one now
@@ -139,7 +139,8 @@ end
 local taken = take_back_tokens()
 local expired = put_expired_waiters_back()
 local before = time - tonumber(ARGV[3])
-local left = math.min(recheck(BLOCKED_SHARED, before, batch), recheck(BLOCKED_OWN, before, 4 * batch))
+local left = math.min(recheck(BLOCKED_SHARED, before, batch),
+  recheck(BLOCKED_OWN, before, 4 * batch))
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
 if taken == batch or expired == batch or left == 0 then

@@ -60,7 +60,8 @@ end
 local function count(asked, since, ended, group)
   local waited = math.max(0, math.floor(since * 1000) - asked % RANK)
   local held = math.max(0, math.floor((ended - since) * 1000))
-  local wait_field, hold_field = 'wait ' .. bucket_of(waited) .. ' ', 'hold ' .. bucket_of(held) .. ' '
+  local wait_field = 'wait ' .. bucket_of(waited) .. ' '
+  local hold_field = 'hold ' .. bucket_of(held) .. ' '
   for _, limit in ipairs(counted_of(group)) do
     add(wait_field .. limit, 1)
     add('wait sum ' .. limit, waited)
