@@ -53,23 +53,38 @@ class Client(Redis):
         if self._pid != os.getpid():
             # The parent's connections, whose replies it would take from us and we from it.
             self._idle, self._pid = [], os.getpid()
+        connection = self._connection()
+        try:
+            connection.send_command("EVALSHA", sha, numkeys, *keys_and_args, check_health=False)
+            reply = connection.read_response()
+        except ResponseError:
+            self._idle.append((connection, time.monotonic()))
+            raise
+        except BaseException:
+            # Also a time limit, which strikes anywhere: no other call may read this reply.
+            connection.disconnect()
+            raise
+        self._idle.append((connection, time.monotonic()))
+        return reply
+
+    def _connection(self) -> Any:
+        """Return a connection that nobody else uses, connected to where the master is now.
+
+        Raises:
+            ConnectionError, TimeoutError: the server can't be reached.
+        """
         try:
             connection, since = self._idle.pop()
         except IndexError:
-            connection, since = self.connection_pool.make_connection(), 0.0
-        try:
+            # Past the pool's count, to which it could not be given back.
+            pool = self.connection_pool
+            connection = pool.connection_class(**pool.connection_kwargs)
+        else:
             if time.monotonic() - since > IDLE_SECONDS:
                 _drop_if_closed(connection)
-            connection.send_command("EVALSHA", sha, numkeys, *keys_and_args, check_health=False)
-            return connection.read_response()
-        except ResponseError:
-            raise
-        except BaseException:
-            # Also a time limit, which strikes anywhere: the next call must not read this reply.
-            connection.disconnect()
-            raise
-        finally:
-            self._idle.append((connection, time.monotonic()))
+        # Left to send_command, redis-py would connect to where the master was before.
+        connection.connect()
+        return connection
 
     def close(self) -> None:
         """Close the connections of the scripts, too."""

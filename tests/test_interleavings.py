@@ -52,6 +52,21 @@ def test_a_park_that_comes_late_while_its_task_waits(floor):
     assert floor.back() == []
 
 
+def test_a_park_that_comes_late_after_a_late_acquire_was_granted_and_given_up(floor):
+    """Of the run that was denied, an earlier call arrives when there is room, before its park."""
+    floor.limiter.config.update({"account_overrides": {"b": 2}})
+    holders = [floor.hold(account="b") for _ in range(2)]
+    denied = floor.ask("task", account="b")
+    waiter = floor.waiter(denied, {"account": "b"})
+    for holder in holders:
+        floor.limiter.release(holder)
+    assert isinstance(floor.limiter.try_acquire(denied.token, {"account": "b"}), Granted)
+    assert floor.room.park(waiter) == "handed over"
+    floor.limiter.release(denied.token)
+    assert floor.room.park(waiter) == "again"
+    assert floor.tasks_back() == ["task"]
+
+
 def test_a_park_of_a_run_that_finds_room_by_now(floor):
     """Its limit was freed between the denial and the park."""
     holder = floor.hold(account="a")

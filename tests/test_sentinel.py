@@ -5,10 +5,14 @@ What was written and not yet replicated is lost by a failover; so each test wait
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
+import pytest
 from redis import Redis
 
+from celery_concurrency import connection
 from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
@@ -46,6 +50,50 @@ def test_the_limiter_follows_to_the_new_master(tmp_path):
         second = limiter.try_acquire("task:2", HEADERS)
         assert isinstance(second, Granted)
         assert second.fence > first.fence
+
+
+def test_a_beat_follows_when_the_master_hangs(tmp_path):
+    """It refuses nothing: each call runs into its time-out, and the next comes soon after."""
+    with Trio(tmp_path) as trio, connect(trio.url) as redis:
+        settle(redis)
+        limiter = Limiter(redis)
+        token = "task:1"
+        assert isinstance(limiter.try_acquire(token, HEADERS, lease=60), Granted)
+        limiter.leases.beat({token}, 60)
+        trio.wait_until_replicated()
+        os.kill(trio.master.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+
+        def beat():
+            try:
+                limiter.leases.beat({token}, 60)
+            except LimiterUnavailable:
+                return False
+            return True
+
+        try:
+            wait_for(beat, timeout=30)
+        finally:
+            os.kill(trio.master.pid, signal.SIGCONT)
+        print(f"followed after {time.monotonic() - stopped:.1f} s")
+        with Redis(port=trio.replica.port) as direct:
+            assert direct.info("replication")["role"] == "master"
+
+
+def test_without_a_master_nobody_else_is_asked(tmp_path, monkeypatch):
+    """Least of all the server at redis-py's own default, which may be anybody's."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0)
+    with Trio(tmp_path) as trio, connect(trio.url) as redis:
+        settle(redis)
+        limiter = Limiter(redis)
+        assert isinstance(limiter.try_acquire("task:1", HEADERS), Granted)
+        ((one, _),) = redis._idle
+        for server in (trio.master, trio.replica, *trio.sentinels):
+            server.kill()
+        with pytest.raises(LimiterUnavailable):
+            limiter.leases.beat({"task:1"}, 60)
+        assert one.port == trio.master.port
+        assert not redis._idle
 
 
 def test_a_worker_goes_on_after_a_failover(server, tmp_path):

@@ -39,7 +39,9 @@ local function drop(token)
   if kept[5] then
     unreserve(kept[1], token)
   end
-  redis.call('DEL', token_key(token))
+  -- Not the marks that refuse late calls.
+  redis.call('HDEL', token_key(token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
+    'reserved', 'parked_as')
   return limits, { group = kept[1], asked = kept[2], since = kept[3], parked_as = kept[4],
     reserved = kept[5] }
 end
