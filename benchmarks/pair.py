@@ -1,6 +1,6 @@
 """What taking and giving back costs: beside two calls of a script that does nothing, and peers.
 
-All take turns on one connection of one server, some hundred pairs each; a figure is
+All take turns on one server, nobody else asking, some hundred pairs each; a figure is
 the median of the ratios of all rounds, so that what else the machine does at the
 time is in both parts of each.
 """

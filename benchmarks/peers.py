@@ -22,7 +22,7 @@ def peers(redis: Redis, url: str) -> dict[str, Pair]:
     """Return each peer's pair by the peer's name.
 
     Args:
-        redis: the client that they use, and we too.
+        redis: the client that they use.
         url: of the same server, for the one that takes no client.
     """
     return {
