@@ -50,8 +50,12 @@ def main() -> None:
     print(f"all of it is in {RESULT}")
     if options.record:
         figures.record(found, kind)
-    for key, (value, recorded) in figures.worse(found, kind).items():
-        sys.exit(f"{key} is {value}, and was {recorded} when it was recorded")
+    worse = [
+        f"{key} is {value}, and was {recorded} when it was recorded"
+        for key, (value, recorded) in figures.worse(found, kind).items()
+    ]
+    if worse:
+        sys.exit("\n".join(worse))
 
 
 def _measured(

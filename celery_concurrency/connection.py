@@ -76,9 +76,7 @@ class Client(Redis):
         try:
             connection, since = self._idle.pop()
         except IndexError:
-            # Past the pool's count, to which it could not be given back.
-            pool = self.connection_pool
-            connection = pool.connection_class(**pool.connection_kwargs)
+            connection = _new_connection(self)
         else:
             if time.monotonic() - since > IDLE_SECONDS:
                 _drop_if_closed(connection)
@@ -91,6 +89,12 @@ class Client(Redis):
         super().close()
         while self._idle:
             self._idle.pop()[0].disconnect()
+
+
+def _new_connection(client: Redis) -> Any:
+    """Return a connection like those of a client's pool, but not counted there: it keeps none."""
+    pool = client.connection_pool
+    return pool.connection_class(**pool.connection_kwargs)
 
 
 def _drop_if_closed(connection: Any) -> None:
@@ -148,7 +152,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
             _check_database(scheme, rest)
             client = Client.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
         # What redis-py does not know it says when it makes a connection, not before.
-        client.connection_pool.make_connection()
+        _new_connection(client)
     except (ValueError, TypeError, RedisError) as exc:
         raise ImproperlyConfigured(f"concurrency_redis_url is not understood: {exc}") from exc
     return client

@@ -62,7 +62,10 @@ class Sender:
                 self._thread = threading.Thread(
                     target=self._run, args=(app, room), name="concurrency-sender", daemon=True
                 )
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as exc:  # no more threads, or the interpreter ends
+                    logger.warning("messages of the outbox are sent later: %s", exc)
 
     def finish(self, seconds: float) -> None:
         """Wait until nothing is being sent any more, for so many seconds at most."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,6 +27,22 @@ def acquire_raw(limiter: Limiter, token: str) -> Any:
     """Send an acquire for ``account:acc1`` as it is; a late copy of one looks the same."""
     args = arguments(("global", "account:acc1"), task="t", worker="w")
     return scripts.call(limiter.redis, "acquire", "concurrency", token, *args)[0]
+
+
+def first_held_up(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> Callable[[], Any]:
+    """Let the next call of a script end in this error, unsent; return what sends it, late."""
+    evalsha, late = limiter.redis.evalsha, []
+
+    def held_up(*call: Any) -> Any:
+        if not late:
+            late.append(call)
+            raise error
+        return evalsha(*call)
+
+    monkeypatch.setattr(limiter.redis, "evalsha", held_up)
+    return lambda: evalsha(*late[0])
 
 
 def lapse(redis: Redis, token: str, *limits: str) -> None:
@@ -221,19 +238,11 @@ class TestPromise2:
     ) -> None:
         """Its first copy was held up, the second denied: the first is granted to nobody."""
         limiter.try_acquire("holder:1", ACCOUNT)
-        evalsha, late = limiter.redis.evalsha, []
-
-        def held_up(*call: Any) -> Any:
-            if not late:
-                late.append(call)
-                raise ConnectionError("no reply")
-            return evalsha(*call)
-
-        monkeypatch.setattr(limiter.redis, "evalsha", held_up)
+        late = first_held_up(limiter, monkeypatch, ConnectionError("no reply"))
         assert isinstance(limiter.try_acquire("t:1", ACCOUNT), Denied)
         limiter.release("holder:1")
         wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
-        assert evalsha(*late[0]) == [b"ended"]
+        assert late() == [b"ended"]
         assert not redis.exists("concurrency:semaphore:global")
 
     def test_an_acquire_that_arrives_when_the_dimensions_are_again_what_it_says(
@@ -243,38 +252,22 @@ class TestPromise2:
         limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
         limiter.release("x:1" if limiter.try_acquire("x:1", {}) else "")
         limiter.config.update({"dimensions": {"tenant": None}, "paused": ["global"]})
-        evalsha, late = limiter.redis.evalsha, []
-
-        def held_up(*call: Any) -> Any:
-            if not late:
-                late.append(call)
-                raise ConnectionError("no reply")
-            return evalsha(*call)
-
-        monkeypatch.setattr(limiter.redis, "evalsha", held_up)
+        late = first_held_up(limiter, monkeypatch, ConnectionError("no reply"))
         assert isinstance(limiter.try_acquire("t:1", ACCOUNT), Denied)
         limiter.config.update({"dimensions": {"tenant": {"max": 1}}, "paused": []})
         wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
-        assert evalsha(*late[0]) == [b"ended"]
+        assert late() == [b"ended"]
 
     def test_an_acquire_that_arrives_after_a_time_limit_struck(
         self, limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It was sent, and its reply never read."""
         limiter.config.sync()
-        evalsha, late = limiter.redis.evalsha, []
-
-        def struck(*call: Any) -> Any:
-            if not late:
-                late.append(call)
-                raise KeyboardInterrupt
-            return evalsha(*call)
-
-        monkeypatch.setattr(limiter.redis, "evalsha", struck)
+        late = first_held_up(limiter, monkeypatch, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             limiter.try_acquire("t:1", ACCOUNT)
         wait_for(lambda: redis.hexists("concurrency:token:t:1", "ended"))
-        assert evalsha(*late[0]) == [b"ended"]
+        assert late() == [b"ended"]
 
 
 def test_scripts_survive_a_script_flush(limiter: Limiter, redis: Redis) -> None:

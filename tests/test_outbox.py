@@ -123,6 +123,23 @@ def test_a_time_limit_that_strikes_at_the_start_stops_no_later_message(
     assert room.messages == []
 
 
+def test_no_thread_to_send_in_fails_no_release(
+    app: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tokens were given back by then; what is in the outbox somebody else sends."""
+    room, sender = Room(), Sender()
+
+    def none_left(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        sender.send(app, room)
+    assert "sent later: can't start new thread" in caplog.text
+    send(sender, app, room)
+    assert room.messages == []
+
+
 def test_a_message_that_can_not_be_sent_from_here_holds_up_no_other(app: Any) -> None:
     """Another worker may know its compression."""
     unknown = replace(KEPT, compression="application/x-unknown")

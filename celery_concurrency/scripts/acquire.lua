@@ -76,6 +76,7 @@ local waited = ARGV[4] ~= '' and cjson.decode(ARGV[4])
 local parked = waited and waited.parked_as ~= ''
 local reserved = false
 if parked then
+  -- Here, and not above: most runs never waited, and need not make these functions.
   -- include held
   local begun = redis.call('GET', begun_key(waited.parked_as))
   if begun == 'ended' then
@@ -134,7 +135,7 @@ local function refusal()
   local in_steps
   -- Those who can go on are not all through: where they and this run count in a limit
   -- together that many groups share, its room is theirs.
-  local under_way = others and redis.call('EXISTS', GROUPS, prefix .. ':open') == 2
+  local under_way = others and redis.call('EXISTS', prefix .. ':open') == 1
   for i = 1, #limits do
     local max = tonumber(config[3 + 2 * i] or config[4 + 2 * i] or 0)
     if max ~= 0 then
