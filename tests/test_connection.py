@@ -13,11 +13,11 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 from celery_concurrency import connection as module
 from celery_concurrency.connection import Client, connect
 from celery_concurrency.demo.server import Server
+from tests.proxies import Proxy
 from tests.workers import wait_for
 
 DB = 14
 ECHO = "return ARGV[1]"
-SLOW = "local start = os.clock() while os.clock() - start < 1.5 do end return 'slow'"
 
 
 @pytest.fixture
@@ -91,16 +91,20 @@ def test_a_call_whose_connection_goes_is_told_so_and_the_next_one_connects(
     assert client.evalsha(sha, 0, "c") == b"c"
 
 
-def test_a_reply_that_came_too_late_is_nobodys(redis_url: str, redis: Redis) -> None:
-    client = connect(redis_url)
+def test_a_reply_that_came_too_late_is_nobodys(server: Server, redis: Redis) -> None:
+    proxy = Proxy(server.port)
+    client = connect(f"redis://127.0.0.1:{proxy.port}/{DB}")
     client.connection_pool.connection_kwargs["socket_timeout"] = 0.5
-    slow, sha = redis.script_load(SLOW), redis.script_load(ECHO)
+    sha = redis.script_load(ECHO)
+    assert client.evalsha(sha, 0, "in time") == b"in time"
+    proxy.part()
     with pytest.raises(TimeoutError):
-        client.evalsha(slow, 0)
-    redis.ping()  # answered when the script is done
+        client.evalsha(sha, 0, "late")
+    proxy.join()
     for number in range(3):
         assert client.evalsha(sha, 0, number) == str(number).encode()
     client.close()
+    proxy.close()
 
 
 @pytest.mark.parametrize("moment", ["send_command", "read_response"])

@@ -505,6 +505,18 @@ def test_a_group_deleted_by_hand_stops_neither_sweep_nor_drain(floor):
     assert not floor.redis.exists("concurrency:groups")
 
 
+def test_room_of_a_token_that_a_limit_alone_knows_goes_to_who_waits(floor):
+    """Whoever finds it out asked later, and has other limits: it is handed over all the same."""
+    floor.limiter.config.update({"platform_max": {"p": 1}})
+    holder = floor.hold(platform="p")
+    floor.wait("first", account="a", platform="p")
+    floor.lapse(holder)
+    floor.redis.delete("concurrency:leases", f"concurrency:token:{holder}")
+    floor.wait("later", account="b", platform="p")
+    assert floor.tasks_back() == ["first"]
+    assert floor.waiting() == {"later"}
+
+
 # -- collecting
 
 

@@ -88,9 +88,7 @@ if parked then
   -- What it frees is for those who wait, this run among them.
   local useless = waited.group and redis.call('ZRANGE', reserved_key(waited.group), 0, 0)[1]
   for _, limit in ipairs(useless and drop(useless) or {}) do
-    if redis.call('EXISTS', prefix .. ':shut:' .. limit) == 1 then
-      redis.call('SADD', FREED, limit)
-    end
+    set_free(limit)
   end
   -- Take over a reservation of its group, whichever: what an operator's DEL freed stays free.
   reserved = redis.call('ZRANGEBYSCORE', reserved_key(group), string.format('(%.6f', time),

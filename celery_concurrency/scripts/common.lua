@@ -44,3 +44,15 @@ end
 local function begun_key(parked)
   return prefix .. ':begun:' .. parked
 end
+
+-- Where those are filed who wait for a limit (see index).
+local function shut_key(limit)
+  return prefix .. ':shut:' .. limit
+end
+
+-- Note that a limit has room again, if anything is filed as waiting for it.
+local function set_free(limit)
+  if redis.call('EXISTS', shut_key(limit)) == 1 then
+    redis.call('SADD', FREED, limit)
+  end
+end

@@ -104,10 +104,6 @@ local function ready_key(class)
   return prefix .. ':ready:' .. class
 end
 
-local function shut_key(limit)
-  return prefix .. ':shut:' .. limit
-end
-
 -- Return the first member of a sorted set and its score, or nil.
 local function first(key)
   local found = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -125,13 +121,6 @@ local function first_full(limits)
     end
   end
   return nil
-end
-
--- Note that a limit has room again, if anything is filed as waiting for it.
-local function set_free(limit)
-  if redis.call('EXISTS', shut_key(limit)) == 1 then
-    redis.call('SADD', FREED, limit)
-  end
 end
 
 local function shut(limit, class, score)
