@@ -11,14 +11,14 @@ ARGS ?=
 PROMISES_STEPS ?= 1000000
 # make bench SHORT=1 takes two minutes, without half an hour.
 SHORT ?=
-# make compat FULL=1 runs the whole suite for each Celery.
+# make compat FULL=1 runs the whole suite for each Celery, and takes over an hour.
 FULL ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test promises soak bench lint types docs dist compat compat-short clean
 
 help: ## show this
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,11 +56,11 @@ docs: $(READY) ## the documentation, to docs/_build; a warning is an error
 dist: $(READY) ## wheel and sdist, checked, and a task run on the wheel
 	$(BIN)/python -m tools.dist
 
-compat: $(READY) ## the suite's core on each Celery, server, pool and broker (FULL=1: all of it)
+compat: $(READY) ## the suite's core on each Celery, server, pool and broker (FULL=1: all of the suite)
 	$(BIN)/python -m tools.compat $(if $(FULL),--full)
 
 compat-short: $(READY) ## a handful of tests on the oldest Celery
 	$(BIN)/python -m tools.compat --short
 
 clean: ## remove what the commands above made
-	rm -rf $(VENV) build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache .hypothesis

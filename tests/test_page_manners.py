@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests import history, scenes
 from tests.serving import Serving
 
-AXE = (Path(__file__).parent / "vendor" / "axe" / "axe.min.js").read_text("utf-8")
 VIEWS = ("limits", "running", "waiting", "why/wait-0", "statistics", "configuration")
 
 #: A page is hidden for its scripts; headless, no window is ever really behind another.
@@ -217,10 +216,8 @@ def test_focus_stays_where_it_is_while_rows_come_and_go(desk, limiter):
 
 def violations(desk, *rules):
     """Return what axe finds wrong, in a line each; by these rules only, if there are any."""
-    if not desk.page.evaluate("'axe' in window"):
-        desk.page.evaluate(f"() => {{ {AXE} }}")
-    only = {"runOnly": list(rules)} if rules else {}
-    found = desk.page.evaluate("options => axe.run(options)", only)["violations"]
+    only = {"runOnly": list(rules)} if rules else None
+    found = Axe().run(desk.page, options=only).response["violations"]
     return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
 

