@@ -5,6 +5,7 @@ What changes at run time is no setting: that is in ``config.py``.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +49,7 @@ class Settings(BaseModel):
         default_config: changes to the built-in default configuration.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     redis_url: Annotated[str, Field(min_length=1)]
     redis_options: dict[str, Any] = {}
@@ -73,10 +74,10 @@ class Settings(BaseModel):
         Raises:
             ImproperlyConfigured: names the setting, and what may be in it.
         """
+        names = [name for name in cls.model_fields if name != "redis_options"]
+        _refuse_others(conf, names)
         given = {
-            name: conf[PREFIX + name]
-            for name in cls.model_fields
-            if name != "redis_options" and conf.get(PREFIX + name) is not None
+            name: conf[PREFIX + name] for name in names if conf.get(PREFIX + name) is not None
         }
         if "redis_url" not in given:
             given["redis_url"], given["redis_options"] = _redis_of(conf)
@@ -90,6 +91,20 @@ class Settings(BaseModel):
         except InvalidConfig as exc:
             raise ImproperlyConfigured(f"{PREFIX}default_config: {exc}") from None
         return settings
+
+
+def _refuse_others(conf: Any, known: list[str]) -> None:
+    """Refuse a setting that begins as ours do and is none: a misspelt one would do nothing.
+
+    Raises:
+        ImproperlyConfigured: names it, and the one that may be meant.
+    """
+    for key in conf:
+        name = key.lower().removeprefix((conf.prefix or "").lower())
+        ours = name.removeprefix(PREFIX)
+        if ours != name and ours not in known:
+            meant = ", ".join(PREFIX + one for one in get_close_matches(ours, known, n=1) or known)
+            raise ImproperlyConfigured(f"{name} is no setting; there is {meant}")
 
 
 def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:

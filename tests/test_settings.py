@@ -329,6 +329,29 @@ def test_a_bad_value_names_its_setting(name, value, namespace):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("retry_countdwon", "there is concurrency_retry_countdown"),
+        ("redis_options", "there is concurrency_redis_url"),
+        ("colour", "there is concurrency_redis_url, concurrency_key_prefix, "),
+    ],
+)
+@pytest.mark.parametrize("namespace", [None, "CELERY", "my"])
+def test_a_misspelt_setting_is_told_which_it_may_be(name, said, namespace):
+    app = Celery("bad", set_as_current=False)
+    if namespace:
+        conf = {
+            f"{namespace}_broker_url".upper(): A,
+            f"{namespace}_concurrency_{name}".upper(): 1,
+        }
+        app.config_from_object(types.SimpleNamespace(**conf), namespace=namespace.upper())
+    else:
+        app.conf.update({"broker_url": A, f"concurrency_{name}": 1})
+    with pytest.raises(ImproperlyConfigured, match=f"^concurrency_{name} is no setting; {said}"):
+        settings_of(app)
+
+
 def test_the_defaults():
     assert settings_of(app_of(broker_url=A)) == Settings(
         redis_url=A,
