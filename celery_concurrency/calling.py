@@ -54,7 +54,11 @@ def acquired(
         yield Lease.of(granted, limiter.redis, limiter.prefix, LEASE_SECONDS)
     finally:
         keeper.discard(granted.token)
-        limiter.release(granted.token)
+        try:
+            limiter.release(granted.token)
+        except LimiterUnavailable as exc:
+            # The block has done its work, or failed with an error of its own.
+            logger.warning("tokens are given back later: %s", exc)
 
 
 class _Caller:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -40,10 +41,19 @@ PAUSES: Final = (0.2, 0.5, 1, 2, 5)
 
 def is_gated(task: Any) -> bool:
     """Return whether this task asks for tokens: not Celery's own, not an exempt one."""
-    name = task.name
-    if name.startswith("celery.") or not getattr(task.before_start, "is_gate", False):
+    if not getattr(task.before_start, "is_gate", False):
         return False
-    return not any(fnmatchcase(name, glob) for glob in settings_of(task.app).exempt)
+    return not is_exempt(task.name, settings_of(task.app).exempt)
+
+
+def is_exempt(name: str, exempt: Iterable[str]) -> bool:
+    """Return whether a task of this name is never gated.
+
+    Args:
+        name: the task's.
+        exempt: globs, the app's ``concurrency_exempt``.
+    """
+    return name.startswith("celery.") or any(fnmatchcase(name, glob) for glob in exempt)
 
 
 def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:

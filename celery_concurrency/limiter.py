@@ -99,7 +99,10 @@ class Limiter:
         Raises:
             LimitReached: there was no room in time.
             InvalidTag: a tag names no limit.
-            LimiterUnavailable: Redis can't be asked.
+            LimiterUnavailable: Redis can't be asked for them. Where it is the end of the
+                block that it is away at, a thread gives them back later.
+            RunEnded: its time was over before the answer came, as where the process stood
+                still; call again.
         """
         return acquired(self, self._keeper, tags, timeout)
 

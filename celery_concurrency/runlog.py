@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery_concurrency.limits import BUILTIN_TAGS
+from celery_concurrency.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, split_limit
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.run import Run
 
@@ -31,7 +31,7 @@ def log_decision(
     if not logger.isEnabledFor(level):
         return
     task_id = task.request.id
-    tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
+    tags = _tags_of(run)
     logger.log(
         level,
         "Task %s[%s] %s (%s)",
@@ -56,6 +56,16 @@ def log_wait(level: int, task: Any, run: Run, detail: str) -> None:
         level, task, run, "waits", detail, reason=str(run.reason),
         limit=denied and denied.limit, current=denied and denied.held, max=denied and denied.max,
     )  # fmt: skip
+
+
+def _tags_of(run: Run) -> dict[str, object]:
+    """Return the tags that count; of a header of another name only the limits tell that."""
+    tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
+    answer = run.granted or run.denied
+    named = (split_limit(limit) for limit in (answer.limits if answer else ()))
+    own = {dimension: name for dimension, name in named if dimension not in BUILTIN_DIMENSIONS}
+    own.pop(GLOBAL, None)
+    return {**tags, **own}
 
 
 def _printable(text: str) -> str:

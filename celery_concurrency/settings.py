@@ -76,9 +76,7 @@ class Settings(BaseModel):
         """
         names = [name for name in cls.model_fields if name != "redis_options"]
         _refuse_others(conf, names)
-        given = {
-            name: conf[PREFIX + name] for name in names if conf.get(PREFIX + name) is not None
-        }
+        given = {name: conf[PREFIX + name] for name in names if conf.get(PREFIX + name) is not None}
         if "redis_url" not in given:
             given["redis_url"], given["redis_options"] = _redis_of(conf)
         try:

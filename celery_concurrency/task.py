@@ -1,7 +1,9 @@
-"""Where the gate is put in: all tasks of a worker, or those of one base class."""
+"""Where the gate is put in: all tasks of a process, those of one app, or of one base class."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -31,6 +33,11 @@ def gate_class(cls: type[Any]) -> None:
     cls.before_start = before_start
 
 
+def _ungate_class(cls: type[Any]) -> None:
+    if getattr(cls.before_start, "is_gate", False):
+        cls.before_start = cls.before_start.__wrapped__
+
+
 class _GateAnnotation:
     """An entry of ``app.annotations``: sees each task class that is bound from now on."""
 
@@ -47,12 +54,37 @@ class _GateAnnotation:
         cls.on_bound = classmethod(on_bound)
 
 
+#: Whether every app of this process is gated: there is no way back then.
+_all_are_gated = False
+
+
 def gate_all_tasks() -> None:
     """Gate every task of every app of this process, registered or yet to come."""
+    global _all_are_gated  # noqa: PLW0603 - the process has one registry of apps, Celery's
+    _all_are_gated = True
     connect_on_app_finalize(_gate_app)
     for app in _get_active_apps():
         if app.finalized:
             _gate_app(app)
+
+
+@contextmanager
+def gated(app: Celery) -> Iterator[None]:
+    """Gate an app's tasks while the block runs; what is gated otherwise stays so."""
+    steps, annotations = app.steps["worker"], app.annotations
+    had_step = ConcurrencyStep in steps
+    connect_hooks()
+    _gate_app(app)
+    try:
+        yield
+    finally:
+        if not _all_are_gated:
+            app.annotations = annotations
+            if not had_step:
+                steps.discard(ConcurrencyStep)
+            for task in app._tasks.values():
+                if not isinstance(task, ConcurrencyTask):
+                    _ungate_class(type(task))
 
 
 def _gate_app(app: Celery) -> None:

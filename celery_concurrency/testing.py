@@ -22,6 +22,7 @@ from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimitReached
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.tags import tags_of
+from celery_concurrency.task import gated
 from celery_concurrency.verdicts import Denied
 from celery_concurrency.worker import ConcurrencyStep
 
@@ -68,6 +69,9 @@ class Concurrency:
         Raises:
             AssertionError: there is no room for it.
         """
+        if signature and _is_exempt(signature):
+            yield
+            return
         token = f"running:{uuid.uuid4()}"
         answer = self.limiter.try_acquire(token, _tags(signature) if signature else tags)
         if isinstance(answer, Denied):
@@ -79,6 +83,8 @@ class Concurrency:
 
     def waits_for(self, signature: Signature) -> str | None:
         """Return the first limit that a task would wait for now; None if it would run."""
+        if _is_exempt(signature):
+            return None
         token = f"asking:{uuid.uuid4()}"
         answer = self.limiter.try_acquire(token, _tags(signature))
         if isinstance(answer, Denied):
@@ -105,7 +111,7 @@ class Concurrency:
             return
         found = self.waits_for(what)
         if found is None:
-            raise AssertionError(f"{what!r} would run, it is counted in {_limits(what)}")
+            raise AssertionError(f"{what!r} would run, it is {_counted_in(what)}")
         if limit not in (None, found):
             raise AssertionError(f"{what!r} would wait for {found!r}, not for {limit!r}")
 
@@ -126,7 +132,7 @@ class Concurrency:
         starts; end them within the test.
 
         Args:
-            app: whose ``concurrency_…`` settings are as they were at the end.
+            app: whose tasks and ``concurrency_…`` settings are as they were at the end.
         """
         self._ends.enter_context(
             _settings(
@@ -136,7 +142,7 @@ class Concurrency:
                 concurrency_retry_countdown=COUNTDOWN_SECONDS,
             )
         )
-        import celery_concurrency.signals  # noqa: F401, PLC0415 - importing it is what gates
+        self._ends.enter_context(gated(app))
 
     def close(self) -> None:
         """Gate no more, and leave nothing behind on the server."""
@@ -177,9 +183,17 @@ def _tags(signature: Signature) -> Mapping[str, object]:
         task.pop_request()
 
 
-def _limits(signature: Signature) -> str:
+def _is_exempt(signature: Signature) -> bool:
+    """Return whether a worker would not gate it, by what its app says now."""
+    task = signature.type
+    return gate.is_exempt(task.name, task.app.conf.get("concurrency_exempt") or ())
+
+
+def _counted_in(signature: Signature) -> str:
+    if _is_exempt(signature):
+        return "exempt"
     tags = ", ".join(f"{name}={value}" for name, value in _tags(signature).items())
-    return f"'global' and by its tags: {tags or 'none'}"
+    return f"counted in 'global' and by its tags: {tags or 'none'}"
 
 
 def _assert_result_waits(result: AsyncResult, limit: str | None, timeout: float) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 from redis import Redis
 
 from celery_concurrency import calling
+from celery_concurrency.connection import connect
+from celery_concurrency.demo.server import Server
 from celery_concurrency.errors import InvalidTag, LimitReached
 from celery_concurrency.limiter import Limiter
+from tests.proxies import Proxy
 from tests.workers import wait_for
 
 ACCOUNT = "concurrency:semaphore:account:a"
@@ -30,6 +34,25 @@ def test_a_block_that_fails_gives_its_tokens_back(limiter: Limiter, redis: Redis
     with pytest.raises(ZeroDivisionError), limiter.acquire(account="a"):
         raise ZeroDivisionError
     assert not redis.exists(ACCOUNT)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_block_that_ends_while_redis_is_away_is_no_failure(
+    server: Server, redis: Redis, caplog: pytest.LogCaptureFixture, error: type[Exception] | None
+) -> None:
+    """What it has done is done; its tokens come back when Redis does."""
+    proxy = Proxy(server.port)
+    limiter = Limiter(connect(f"redis://127.0.0.1:{proxy.port}/0"))
+    limiter.config.sync()
+    with pytest.raises(error) if error else nullcontext(), limiter.acquire(account="a"):
+        proxy.close()
+        if error:
+            raise error
+    assert "tokens are given back later" in caplog.text
+    assert redis.exists(ACCOUNT)
+    proxy.open()
+    wait_for(lambda: not redis.exists(ACCOUNT))
+    proxy.close()
 
 
 def test_one_who_finds_no_room_waits_for_it(limiter: Limiter, redis: Redis) -> None:

@@ -256,6 +256,26 @@ def test_what_a_run_waits_for(scene, caplog):
     assert "account:a" in told["reason"]
 
 
+def test_a_run_that_waits_as_others_came_before(scene, caplog):
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("first", **TAGS)
+    scene.floor.change({"account_max": 2})
+    scene.run(**TAGS)
+    told = records(caplog, "waits")[-1].concurrency
+    assert (told["limit"], told["current"], told["max"]) == ("account:a", None, None)
+
+
+def test_the_tags_of_ones_own_dimensions(scene, caplog):
+    scene.limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    scene.run(tenant="acme", other="no dimension")
+    scene.floor.hold(tenant="acme")
+    scene.run(tenant="acme", type="publish")
+    assert records(caplog, "granted")[-1].concurrency["tags"] == {"tenant": "acme"}
+    [waits] = records(caplog, "waits")
+    assert waits.concurrency["tags"] == {"type": "publish", "tenant": "acme"}
+    assert "(type=publish tenant=acme)" in waits.getMessage()
+
+
 def test_who_changed_the_configuration(scene, caplog):
     configured(scene)
     told = records(caplog, "configured")[-1].concurrency

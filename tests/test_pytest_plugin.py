@@ -39,6 +39,14 @@ def test_one_at_a_time(celery_concurrency):
     celery_concurrency.assert_runs(publish.s("u1"))
 
 
+def test_exempt(celery_concurrency, monkeypatch):
+    with celery_concurrency.running(account="u1"), celery_concurrency.running(account="u2"):
+        monkeypatch.setitem(publish.app.conf, "concurrency_exempt", ("conftest.*",))
+        celery_concurrency.assert_runs(publish.s("u1"))
+        with celery_concurrency.running(publish.s("u2")):
+            pass
+
+
 def test_headers_and_limits(celery_concurrency):
     celery_concurrency.configure(platform_max={"douyin": 1})
     with celery_concurrency.running(platform="douyin"):
@@ -92,14 +100,43 @@ def test_on(celery_concurrency):
             celery_concurrency.assert_waits(waiting)
 
 
-def test_settings_are_as_they_were():
+def test_all_is_as_it_was():
     assert app.conf.get("concurrency_redis_url") is None
-
-
-def test_off(celery_concurrency_off):
     # Without a Redis anywhere in its settings, this worker could not start gated.
     with start_worker(app, perform_ping_check=False):
         assert publish.delay("u1").get(timeout=20) == "published by u1"
+
+
+def test_on_again(celery_concurrency):
+    celery_concurrency.gate(app)
+    with start_worker(app, perform_ping_check=False), celery_concurrency.running(account="u1"):
+        celery_concurrency.assert_waits(publish.delay("u1"), "account:u1")
+"""
+
+OFF = """
+import celery_concurrency.signals
+import pytest
+from celery.contrib.testing.worker import start_worker
+from conftest import app, publish
+
+from celery_concurrency import ImproperlyConfigured
+
+
+def test_off(celery_concurrency_off):
+    with start_worker(app, perform_ping_check=False):
+        assert publish.delay("u1").get(timeout=20) == "published by u1"
+
+
+def test_on_after_it():
+    with pytest.raises(ImproperlyConfigured):
+        with start_worker(app, perform_ping_check=False):
+            pass
+
+
+def test_what_gates_the_whole_process_stays(celery_concurrency):
+    celery_concurrency.gate(app)
+    celery_concurrency.close()
+    assert publish.before_start.is_gate
 """
 
 LIGHT = """
@@ -135,7 +172,7 @@ def test_where_it_is_not_used_nothing_is_imported(run):
 
 
 def test_whether_a_task_would_wait(run, redis):
-    run(WOULD_WAIT).assert_outcomes(passed=3)
+    run(WOULD_WAIT).assert_outcomes(passed=4)
     assert not redis.keys()
 
 
@@ -154,6 +191,11 @@ def test_what_is_wrong_is_said(run):
 
 def test_with_a_worker_in_the_process(run, redis):
     run(WORKER).assert_outcomes(passed=3)
+    assert not redis.keys()
+
+
+def test_where_all_apps_of_the_process_are_gated(run, redis):
+    run(OFF).assert_outcomes(passed=3)
     assert not redis.keys()
 
 
