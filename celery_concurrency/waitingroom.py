@@ -222,11 +222,17 @@ class WaitingRoom:
                 if limit in json.loads(group)
             ]
         for group in groups:
-            with asking():
-                # Who comes meanwhile is not meant, and would make this endless.
-                waiters = self._redis.zcard(f"{self._prefix}:group:{group}")
-            for done in range(0, waiters, CANCEL_BATCH):
-                yield self.handing("cancel_first", group, min(waiters - done, CANCEL_BATCH))
+            yield from self._cancel_group(group)
+
+    def _cancel_group(self, group: str) -> Iterator[int]:
+        key = f"{self._prefix}:group:{group}"
+        with asking():
+            # Who comes meanwhile is not meant, and would make this endless.
+            waiters: Any = self._redis.zcard(key)
+            last: Any = self._redis.zrange(key, -1, -1, withscores=True)
+        place = int(last[0][1]) if last else 0
+        for done in range(0, waiters, CANCEL_BATCH):
+            yield self.handing("cancel_first", group, place, min(waiters - done, CANCEL_BATCH))
 
     def drain(self) -> Iterator[int]:
         """Give all who wait back to the broker, in steps; yields how many each step gave.

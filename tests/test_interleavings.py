@@ -476,6 +476,19 @@ def test_a_waiter_whose_key_is_deleted_by_hand_is_passed_over(floor):
     assert len(floor.holders("account:a")) == 1
 
 
+def test_a_second_copy_of_a_cancel_takes_nobody_who_came_after_it(floor, monkeypatch):
+    floor.hold(account="a")
+    for task in ("meant", "meant too"):
+        floor.wait(task, account="a")
+    handing, calls = floor.room.handing, []
+    monkeypatch.setattr(floor.room, "handing", lambda *args: calls.append(args) or handing(*args))
+    assert sum(floor.room.cancel_limit("account:a")) == 2
+    floor.wait("newcomer", account="a")
+    for call in calls:
+        handing(*call)
+    assert floor.waiting() == {"newcomer"}
+
+
 def test_a_drain_gives_back_all_who_wait_in_their_order(floor):
     floor.hold(account="a")
     floor.hold(account="b")

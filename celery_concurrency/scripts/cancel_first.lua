@@ -1,10 +1,11 @@
 -- cancel_first: take the first ones of a group out of those who wait, as cancel does.
 --
 -- KEYS   1 the prefix
--- ARGV   1 group   2 how many at most   3 steps of the hand-over at most
+-- ARGV   1 group   2 the place of the last one that is meant   3 how many at most
+--        4 steps of the hand-over at most
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, and the steps
--- Again  a second copy takes the next ones out.
+-- Again  a second copy takes the next ones out, none beyond the last that is meant.
 
 -- include common
 -- include held
@@ -13,7 +14,8 @@
 -- include handover
 
 local count = 0
-for _, waiter in ipairs(redis.call('ZRANGE', group_key(ARGV[1]), 0, ARGV[2] - 1)) do
+for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', group_key(ARGV[1]), '-inf',
+  ARGV[2], 'LIMIT', 0, ARGV[3])) do
   if take_out(waiter, fronts, true) then
     count = count + 1
   else
@@ -25,4 +27,4 @@ end
 if count > 0 then
   redis.call('HINCRBY', COUNTERS, 'cancelled:total', count)
 end
-return {count, hand_over(tonumber(ARGV[3]))}
+return {count, hand_over(tonumber(ARGV[4]))}
