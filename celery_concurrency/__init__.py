@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         InvalidTag,
         LimiterUnavailable,
         LimitReached,
+        RunEnded,
+        UnknownVersion,
+        VersionMismatch,
     )
     from celery_concurrency.lease import Lease
     from celery_concurrency.run import current_lease
@@ -35,6 +38,9 @@ __all__ = [
     "Lease",
     "LimitReached",
     "LimiterUnavailable",
+    "RunEnded",
+    "UnknownVersion",
+    "VersionMismatch",
     "current_lease",
 ]
 

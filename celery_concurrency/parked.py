@@ -24,6 +24,16 @@ _HEADERS: Final = '{"headers": '
 _decoder: Final = json.JSONDecoder()
 
 
+def asked_of(place: int) -> float:
+    """Return when one at a place asked first, in Unix seconds of the Redis server."""
+    return place % RANK / 1000
+
+
+def rank_of(place: int) -> int:
+    """Return the rank of one at a place: 0 for the highest priority."""
+    return place // RANK
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is kept of a waiter.
@@ -50,12 +60,12 @@ class Record:
     @property
     def since(self) -> float:
         """When it asked, in Unix seconds."""
-        return self.place % RANK / 1000
+        return asked_of(self.place)
 
     @property
     def rank(self) -> int:
         """Of its priority, 0 for the highest."""
-        return self.place // RANK
+        return rank_of(self.place)
 
 
 def read_records(redis: Redis, prefix: str, names: Iterable[str]) -> list[Record]:

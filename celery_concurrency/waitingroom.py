@@ -18,7 +18,7 @@ from redis import Redis
 
 from celery_concurrency import scripts
 from celery_concurrency.connection import asking
-from celery_concurrency.parked import RANK, groups_in_order
+from celery_concurrency.parked import asked_of, groups_in_order
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
 STEPS: Final = 32
@@ -65,7 +65,7 @@ class Place:
     @property
     def asked(self) -> float:
         """When it asked first, in Unix seconds of the Redis server."""
-        return self.score % RANK / 1000
+        return asked_of(self.score)
 
 
 @dataclass(frozen=True, slots=True)

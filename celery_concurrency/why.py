@@ -16,7 +16,7 @@ from celery_concurrency.blocking import Blocked, LimitState, read_states
 from celery_concurrency.config import Config
 from celery_concurrency.connection import asking
 from celery_concurrency.counting import BATCH
-from celery_concurrency.parked import RANK, read_records
+from celery_concurrency.parked import asked_of, rank_of, read_records
 from celery_concurrency.tokens import Holder, find_token, read_tokens
 
 #: Of the holders of a full limit, how many are named.
@@ -149,8 +149,8 @@ def _explain_handed_over(
                 ],
                 blocked_by=None,
                 position=None,
-                since=int(asked) % RANK / 1000,
-                rank=int(asked) // RANK,
+                since=asked_of(int(asked)),
+                rank=rank_of(int(asked)),
                 handed_over=True,
                 reserved_until=holder.expires,
             )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 
@@ -45,6 +45,9 @@ def http() -> Iterator[str]:
             for name, field in route.query.model_fields.items():
                 default = f"`{field.default}`" if field.default and not field.is_required() else ""
                 yield f"| `{name}` | {default} | {field.description or ''} |"
+        if route.body is not None:
+            fields = ", ".join(f"`{name}`" for name in get_type_hints(route.body))
+            yield f"\nThe body is an object of {fields}."
         yield ""
 
 

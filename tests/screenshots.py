@@ -14,10 +14,7 @@ from tests.browsing import Desk, chromium
 from tests.serving import Serving
 from tests.workers import settle
 
-DOCS = Path(__file__).parent.parent / "docs"
-IMAGES = DOCS / "images"
-#: The one that a reader sees first.
-FIRST = DOCS / "_static" / "page.png"
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
 WINDOW = {"width": 1080, "height": 620}
 
 
@@ -25,7 +22,7 @@ def take(browser: Any, address: str) -> None:
     """Take all pictures of a page that is served at an address."""
     wide = Desk(browser, address, viewport={"width": 1280, "height": 656})
     wide.open()
-    wide.page.screenshot(path=FIRST)
+    wide.page.screenshot(path=IMAGES / "page.png")
     desk = Desk(browser, address, viewport=WINDOW)
     made_up = {"success": True, "data": history.made_up(time.time())}
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=made_up))

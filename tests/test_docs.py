@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from celery_concurrency.api import URL_PREFIX
 from celery_concurrency.api.blueprint import ROUTES
+from celery_concurrency.api.envelope import MESSAGES
+from celery_concurrency.api.errors import _CODES as HTTP_CODES
 from celery_concurrency.config import Config
 from celery_concurrency.settings import PREFIX, Settings
 from tests.answers import out
@@ -109,6 +112,29 @@ def test_every_key_is_documented():
     keys = set(re.findall(r"prefix(?: \.\. '|\}):([a-z:]+)", code))
     assert {"config:flat", "token:"} <= keys
     assert [key for key in sorted(keys) if f"`concurrency:{key}" not in page] == []
+
+
+HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
+
+
+def test_the_answers_that_are_shown_are_answers():
+    shown = re.findall(r"^`GET (/\S+?)`.*?^```json\n(.*?)^```", HTTP, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 4
+    routes = {route.path: route for route in ROUTES if route.method == "GET"}
+    for path, text in shown:
+        answer = json.loads(text)
+        adapter = TypeAdapter(routes[path].data)
+        model = adapter.validate_python(answer["data"])
+        assert set(answer) <= {"success", "data", "message"}
+        # A field that no answer has is passed over by the model.
+        assert adapter.dump_python(model, by_alias=True, exclude_unset=True) == answer["data"]
+
+
+def test_the_error_codes_are_all_there():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", HTTP, re.MULTILINE)
+    successes = {"updated", "reset", "released", "cancelled", "rolled_back"}
+    assert {code for _, code in rows} == set(MESSAGES) - successes
+    assert {(str(status), code) for status, code in HTTP_CODES.items()} <= set(rows)
 
 
 def test_every_route_is_in_the_readme():

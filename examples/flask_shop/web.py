@@ -14,7 +14,11 @@ def operator(request: Request) -> str | None:
     """Return who asks, if they may: this shop's own way to know its operators."""
     given = request.authorization
     password = os.environ.get("OPERATOR_PASSWORD", "")
-    if given and password and hmac.compare_digest(given.password or "", password):
+    if (
+        given
+        and password
+        and hmac.compare_digest((given.password or "").encode(), password.encode())
+    ):
         return given.username
     return None
 
