@@ -5,7 +5,8 @@ Only where things are is changed: ``localhost:6379`` is the tests' server and
 ``localhost:7000`` a free port. What is run:
 
 - ``python``: a block that begins with a comment like ``# proj.py`` is written to that
-  file. Others are executed, all of a page in one process, which has the project's names.
+  file, and runs by itself as that is read. Others are executed, all of a page in one process,
+  which has the project's names. What they set of an app, that app has to take.
 - ``bash``: a worker, ``serve`` and the like are started and go on until the page ends;
   everything else has to exit with 0.
 - ``console`` is not run: a command after a ``$`` and its answer, of tasks that no page has
@@ -58,6 +59,16 @@ def publish(video):
 # Names that pages take for granted.
 video_id = "v1"
 limiter = limiter_of(app)
+"""
+
+#: After each block: the settings that it gave an app are ones that a worker would take.
+CHECK = """
+from celery import Celery
+from celery_concurrency import apps
+
+for one in [value for value in list(globals().values()) if isinstance(value, Celery)]:
+    apps.forget(one)
+    apps.limiter_of(one)
 """
 
 #: Pages that take other names for granted.
@@ -140,8 +151,10 @@ class Page:
             self._run_bash(text)
         elif (file := _FILE.match(text)) is not None:
             self._write(file[1], text)
+            self._call([f"python {file[1]}"])
         else:
             self._execute(text, block.line)
+            self._execute(CHECK, 1)
 
     def _at_home(self, text: str) -> str:
         text = text.replace("localhost:6379", f"localhost:{self._redis_port}")

@@ -43,8 +43,7 @@ def take(browser: Any, address: str) -> None:
 
 def main() -> None:
     """Start a server with something of everything in it, and take them."""
-    for directory in (IMAGES, FIRST.parent):
-        directory.mkdir(exist_ok=True)
+    IMAGES.mkdir(exist_ok=True)
     with Server() as server, chromium() as browser:
         client = connect(server.url())
         settle(client)
