@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tools import dist
 
 
+@pytest.mark.skipif(not (dist.TREE / ".git").exists(), reason="no checkout: git knows the files")
 def test_a_task_runs_on_the_unpacked_wheel(tmp_path):
     """Here without an environment of its own, which is what takes the time."""
     dist.copy_tree(tmp_path / "tree")
