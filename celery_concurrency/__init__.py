@@ -6,6 +6,8 @@ headers; the limits are changed at run time over HTTP or the command line.
 Importing this package imports nothing else until a name of it is asked for: the
 limiter can be used without Celery, and pytest loads our plugin in projects that
 don't use it.
+
+What is where is told in ``CONTRIBUTING.md``.
 """
 
 from importlib import import_module

@@ -1,4 +1,7 @@
-"""What we keep for a Celery app: its settings, and a limiter for each process."""
+"""What we keep for a Celery app: its settings, and a limiter for each process.
+
+What may be in the settings is in ``settings.py``; what is kept of a run in ``run.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A caller waits in the same waiting room as tasks do. What is put back for it goes to
 a list of its own, which it reads; a thread renews what callers of this process hold.
+
+How one is asked for room is in ``limiter.py``, which calls this; tasks wait by ``gate.py``.
 """
 
 from __future__ import annotations

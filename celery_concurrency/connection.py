@@ -3,6 +3,8 @@
 Commands go by redis-py's pool, the scripts by connections of the client's own; whatever
 goes wrong with the former is said in our terms by ``asking``, with the latter by
 ``scripts.call``.
+
+What is called, and called again, is in ``scripts/__init__.py``.
 """
 
 from __future__ import annotations

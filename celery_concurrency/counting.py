@@ -1,6 +1,8 @@
 """Counting: the living tokens and the waiters of limits, in batches.
 
 Between two batches Redis serves others; so a count is not of one moment.
+
+What is made of the numbers is in ``usage.py`` and ``waiters.py``.
 """
 
 from __future__ import annotations

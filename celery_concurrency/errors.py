@@ -1,7 +1,9 @@
 """Every error that celery-concurrency raises on purpose; all floors use them.
 
 One root, so that a user can catch all of them; each docstring's first line is
-the default message, and each message names a remedy.
+the default message, and a message names a remedy where there is one.
+
+How they are answered over HTTP is in ``api/errors.py``.
 """
 
 from __future__ import annotations

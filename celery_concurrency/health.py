@@ -1,4 +1,7 @@
-"""Health: whether Redis answers, how fast, and which configuration is there."""
+"""Health: whether Redis answers, how fast, by which configuration, and when a worker swept last.
+
+Which limits are full is in ``usage.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A beat names the runs that live in a process. What it learns of them it gives back
 when the server has lost its data, so that they hold again what they held.
+
+Whose runs live is for others to say: ``heartbeat.py`` for workers, ``calling.py`` for callers.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A *tag* is what the user says of the work (``account=acc123``); a *limit* is a
 name that Redis counts under (``account:acc123``). Nothing here talks to Redis.
+
+How many each allows is in ``config.py``.
 """
 
 from __future__ import annotations

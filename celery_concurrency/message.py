@@ -2,6 +2,8 @@
 
 What is sent on are the bytes that came, not a message made anew: serializer,
 compression, headers, priority, canvas, stamps and properties stay as they are.
+
+Where it waits is ``handoff.py``'s and ``waitingroom.py``'s matter.
 """
 
 from __future__ import annotations

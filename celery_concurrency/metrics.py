@@ -2,6 +2,8 @@
 
 So any process may be scraped, and they all say the same; scrape one. Needs the extra
 ``prometheus``. No label has a value per account, unless that is asked for.
+
+The route that is scraped is in ``api/metrics_routes.py``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ leaves the message in the outbox, and the process that called it publishes here,
 thread: a broker that hangs holds up no heartbeat, and no slot. A message is
 taken out when the broker has confirmed it; until then somebody else sends it after a
 while. Copies that come of this are known by the name under which it was parked.
+
+What a message is, and how it is published, is in ``message.py``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The scripts count; once a minute somebody keeps a copy of the counters, and a
 window is the difference between now and the copy at its start. Nothing is
 counted twice for it, and the scripts know nothing of windows.
+
+How long runs waited and held is in ``times.py``, the course of both in ``statshistory.py``.
 """
 
 from __future__ import annotations

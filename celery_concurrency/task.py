@@ -1,4 +1,7 @@
-"""Where the gate is put in: all tasks of a process, those of one app, or of one base class."""
+"""Where the gate is put in: all tasks of a process, those of one app, or of one base class.
+
+What the gate does is in ``gate.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 ``Concurrency`` answers without a worker and without a broker whether a task would
 wait, and for which limit; with a worker, whether one does.
+
+The fixtures are in ``pytest_plugin.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the limiter says of a run: its tokens are granted, it has to wait, or it is a copy."""
+"""What the limiter says of a run: its tokens are granted, it has to wait, or it is a copy.
+
+It is asked in ``limiter.py``; what a task makes of the answer is ``gate.py``'s matter.
+"""
 
 from __future__ import annotations
 

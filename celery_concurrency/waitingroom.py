@@ -3,6 +3,8 @@
 Each script that frees room hands it over: it reserves the tokens for the waiter
 that comes first and puts the message of that back. What a message is, and how
 one is sent to a broker that is not this Redis, is the Celery floor's matter.
+
+Who waits is shown by ``waiters.py``; the index over them is in ``scripts/index.lua``.
 """
 
 from __future__ import annotations

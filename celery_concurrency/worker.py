@@ -4,6 +4,8 @@ The thread renews the tokens of the runs that live here, takes over configuratio
 written by hand, sweeps, counts how long runs took, keeps the statistics' history and
 passes on what became of waiting tasks here. It lives in the main process, and from
 before the first task until after the last.
+
+Which runs live, and what becomes of the dead, is ``heartbeat.py``'s matter.
 """
 
 from __future__ import annotations

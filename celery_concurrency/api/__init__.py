@@ -1,4 +1,7 @@
-"""The HTTP API and its page: blueprints for the user's Flask app, and an app of its own."""
+"""The HTTP API and its page: blueprints for the user's Flask app, and an app of its own.
+
+Who may do what is in ``doors.py`` and ``caller.py``; serving it is ``cli/serve.py``'s matter.
+"""
 
 from celery_concurrency.api.blueprint import URL_PREFIX, create_app, create_blueprint
 from celery_concurrency.api.page import create_page

@@ -1,4 +1,7 @@
-"""The API as a blueprint that stays small in the user's Flask app, and as an app."""
+"""The API as a blueprint that stays small in the user's Flask app, and as an app.
+
+How a route is declared is in ``routes.py``; the routes are in files of their subjects.
+"""
 
 from __future__ import annotations
 

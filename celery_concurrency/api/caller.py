@@ -1,4 +1,7 @@
-"""What a request says of its caller: may they, who are they, and which version they saw."""
+"""What a request says of its caller: may they, who are they, and which version they saw.
+
+Where a token opens the door, or another site is kept out, that is ``doors.py``'s matter.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The route that tells callers who they are here: a page shows them what they may do."""
+"""The route that tells callers who they are here: a page shows them what they may do.
+
+How that is found out is in ``caller.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The routes of the configuration and its history."""
+"""The routes of the configuration and its history.
+
+What a configuration may be is in ``config.py``, how it is kept in ``configstore.py``.
+"""
 
 from __future__ import annotations
 

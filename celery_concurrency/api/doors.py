@@ -1,4 +1,7 @@
-"""Who gets in: bearer tokens, and no other site's page through somebody's browser."""
+"""Who gets in: bearer tokens, and no other site's page through somebody's browser.
+
+Whom the user's own ``authorize`` lets in is asked in ``caller.py``.
+"""
 
 from __future__ import annotations
 

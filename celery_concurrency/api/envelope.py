@@ -1,4 +1,7 @@
-"""The one form of every answer, and its messages in Chinese and English."""
+"""The one form of every answer, and its messages in Chinese and English.
+
+Which error gets which answer is in ``errors.py``.
+"""
 
 from __future__ import annotations
 

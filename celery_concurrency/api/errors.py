@@ -1,4 +1,7 @@
-"""How errors are answered: whatever goes wrong, in the envelope."""
+"""How errors are answered: whatever goes wrong, in the envelope.
+
+What an answer looks like is in ``envelope.py``.
+"""
 
 from __future__ import annotations
 

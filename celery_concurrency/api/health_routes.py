@@ -1,4 +1,7 @@
-"""The route for those who watch whether all is well."""
+"""The route for those who watch whether all is well.
+
+What is looked at is in ``health.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The route that Prometheus scrapes."""
+"""The route that Prometheus scrapes.
+
+The metrics are made in ``metrics.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the API takes and gives, as far as no model of the limiter says it already."""
+"""What the API takes and gives, as far as no model of the limiter says it already.
+
+These others are in ``config.py``, ``usage.py``, ``tokens.py``, ``waiters.py`` and ``why.py``.
+"""
 
 from __future__ import annotations
 

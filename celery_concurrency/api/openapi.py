@@ -1,4 +1,7 @@
-"""The API's description in OpenAPI 3.1, made from the routes and their models."""
+"""The API's description in OpenAPI 3.1, made from the routes and their models.
+
+What a route says of itself is in ``routes.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The routes of the tokens: who holds them, and taking one back."""
+"""The routes of the tokens: who holds them, and taking one back.
+
+What is shown of them is read in ``tokens.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The routes that show what goes on: usage and statistics."""
+"""The routes that show what goes on: usage and statistics.
+
+What they show is read in ``usage.py``, ``stats.py`` and ``statshistory.py``.
+"""
 
 from __future__ import annotations
 

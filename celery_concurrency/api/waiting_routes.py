@@ -1,4 +1,7 @@
-"""The routes of the waiting room: who waits, why, and cancelling it."""
+"""The routes of the waiting room: who waits, why, and cancelling it.
+
+What they show is read in ``waiters.py`` and ``why.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Exit status 0; 1 for a refusal, said in one line; 2 for a mistake in the call.
 A file a subject; its commands are added to the group here, all in one place.
+
+What a command shows is read on the limiter's floor, as in ``usage.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What all commands share: they are given the app, and refuse in one line."""
+"""What all commands share: they are given the app, and refuse in one line.
+
+How they print is in ``output.py``.
+"""
 
 from __future__ import annotations
 

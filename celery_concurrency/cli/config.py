@@ -1,4 +1,7 @@
-"""The commands of ``config``: show the configuration, and change it."""
+"""The commands of ``config``: show the configuration, and change it.
+
+Pausing has commands of its own, in ``pausing.py``.
+"""
 
 from __future__ import annotations
 

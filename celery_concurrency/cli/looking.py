@@ -1,4 +1,7 @@
-"""Commands that show what goes on: ``usage``, ``stats``."""
+"""Commands that show what goes on: ``usage``, ``stats``.
+
+The same again and again is ``monitor.py``'s matter; who holds what is in ``tokens.py``.
+"""
 
 from __future__ import annotations
 

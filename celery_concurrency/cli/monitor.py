@@ -1,4 +1,7 @@
-"""The command that shows what goes on, again and again, until Ctrl-C."""
+"""The command that shows what goes on, again and again, until Ctrl-C.
+
+What it draws in a terminal is in ``picture.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How commands print: tables for people, JSON for programs."""
+"""How commands print: tables for people, JSON for programs.
+
+The live picture is in ``picture.py``.
+"""
 
 from __future__ import annotations
 

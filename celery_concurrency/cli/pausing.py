@@ -1,4 +1,7 @@
-"""Commands that pause a limit and resume it."""
+"""Commands that pause a limit and resume it.
+
+All else that changes the configuration is in ``config.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The picture that ``monitor`` draws in a terminal, in its place."""
+"""The picture that ``monitor`` draws in a terminal, in its place.
+
+When it is drawn, and the lines that a pipe gets instead, are in ``monitor.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The command that serves the HTTP API and its page."""
+"""The command that serves the HTTP API and its page.
+
+What is served is made in ``api/blueprint.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands for the tokens: who holds them, and taking one back."""
+"""Commands for the tokens: who holds them, and taking one back.
+
+What is shown of them is read by the limiter's ``tokens.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands for the waiting room: who waits and why, cancelling, and emptying it."""
+"""Commands for the waiting room: who waits and why, cancelling, and emptying it.
+
+Why one task waits is put in words in ``why.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How ``waiting ID`` says why a task waits, in plain words."""
+"""How ``waiting ID`` says why a task waits, in plain words.
+
+It is found out by the limiter's ``why.py``.
+"""
 
 from __future__ import annotations
 

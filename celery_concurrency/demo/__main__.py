@@ -1,4 +1,7 @@
-"""``python -m celery_concurrency.demo``: two workers under limits, to look at and play with."""
+"""``python -m celery_concurrency.demo``: two workers under limits, to look at and play with.
+
+What it starts is in ``processes.py``, the course of it in ``session.py``.
+"""
 
 from __future__ import annotations
 

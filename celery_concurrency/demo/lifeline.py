@@ -1,4 +1,7 @@
-"""Child processes that don't outlive their parent, however it ends."""
+"""Child processes that don't outlive their parent, however it ends.
+
+Which processes there are is in ``server.py`` and ``processes.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the demo sends: publish tasks over five platforms and a few dozen accounts."""
+"""What the demo sends: publish tasks over five platforms and a few dozen accounts.
+
+How it is sent and waited for is in ``session.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The processes of the demo beside its server: two workers and the admin API."""
+"""The processes of the demo beside its server: two workers and the admin API.
+
+The server is in ``server.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The demo's Celery project, as a user would write it, but that its task records its runs."""
+"""The demo's Celery project, as a user would write it, but that its task records its runs.
+
+What a demo alone needs is in ``worker.py``.
+"""
 
 from __future__ import annotations
 

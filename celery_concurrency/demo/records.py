@@ -1,4 +1,7 @@
-"""What was sent and what ran, recorded by those who sent and ran it, not by the limiter."""
+"""What was sent and what ran, recorded by those who sent and ran it, not by the limiter.
+
+What they amount to is said in ``report.py``.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 It is made of what was recorded and of the configurations seen, never of what
 the limiter counted.
+
+What was recorded is in ``records.py``.
 """
 
 from __future__ import annotations

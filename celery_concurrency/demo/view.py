@@ -1,4 +1,7 @@
-"""What is seen while the demo runs: a table in a terminal, plain lines elsewhere."""
+"""What is seen while the demo runs: a table in a terminal, plain lines elsewhere.
+
+What is said at the end is in ``report.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loaded into the demo's workers beside its project: what only a demo needs."""
+"""Loaded into the demo's workers beside its project: what only a demo needs.
+
+The project is ``project.py``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 It has no data of its own: it is a shell in the reader's language, whose scripts ask
 the API for everything. So it needs no limiter and asks for no token, and the API's
 doors are the only ones.
+
+Its texts are in ``texts.py``, the API's routes in ``api/blueprint.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every text of the page, in both languages; ``{names}`` are filled in by its scripts."""
+"""Every text of the page, in both languages; ``{names}`` are filled in by its scripts.
+
+The messages of the API's answers are in ``api/envelope.py``.
+"""
 
 from __future__ import annotations
 
