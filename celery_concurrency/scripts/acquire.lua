@@ -148,8 +148,7 @@ local function refusal()
       end
       if held >= max then
         return {'denied', limits[i], held, max, place()}
-      elseif under_way and not in_steps and (wildcards[i] == 'global:*'
-        or wildcards[i] == 'platform:*' or wildcards[i] == 'task_type:*') then
+      elseif under_way and not in_steps and (limits[i] == 'global' or is_shared(limits[i])) then
         in_steps = limits[i]
       end
     end

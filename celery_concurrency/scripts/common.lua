@@ -45,6 +45,13 @@ local function begun_key(parked)
   return prefix .. ':begun:' .. parked
 end
 
+-- Whether a limit is one that many groups of waiters share and that has counters: there are
+-- few of them, as of platforms and task types. `global`, which all share, is none of these.
+local function is_shared(limit)
+  return string.find(limit, 'platform:', 1, true) == 1
+    or string.find(limit, 'task_type:', 1, true) == 1
+end
+
 -- Where those are filed who wait for a limit (see index).
 local function shut_key(limit)
   return prefix .. ':shut:' .. limit

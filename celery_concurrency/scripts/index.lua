@@ -68,11 +68,6 @@ local function enter(token, limits, expiry)
   end
 end
 
-local function is_shared(limit)
-  return string.find(limit, 'platform:', 1, true) == 1
-    or string.find(limit, 'task_type:', 1, true) == 1
-end
-
 -- Return a group's limits, its class, and its own limits.
 local parsed = {}
 local function parse(group)

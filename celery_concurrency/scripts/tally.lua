@@ -34,7 +34,7 @@ end
 
 local function is_counted(limit)
   local dimension = string.match(limit, '^[^:]*')
-  return limit == 'global' or dimension == 'platform' or dimension == 'task_type'
+  return limit == 'global' or is_shared(limit)
     or (dimension ~= 'account' and redis.call('HEXISTS', FLAT, limit) == 1)
 end
 
