@@ -19,7 +19,8 @@ from redis import Redis
 from rich.console import Console
 from rich.live import Live
 
-from celery_concurrency.cli.monitor import LIMITS_NAMED, JsonView, LineView, Moment
+from celery_concurrency.cli.lines import LIMITS_NAMED, JsonView, LineView
+from celery_concurrency.cli.moment import Moment
 from celery_concurrency.cli.picture import Picture
 from celery_concurrency.demo.server import Server
 from tests.answers import mistake, out

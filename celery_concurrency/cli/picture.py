@@ -1,6 +1,6 @@
 """The picture that ``monitor`` draws in a terminal, in its place.
 
-When it is drawn, and the lines that a pipe gets instead, are in ``monitor.py``.
+When it is drawn says ``monitor.py``; the lines that a pipe gets instead are in ``lines.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from celery_concurrency.cli.monitor import Moment, busiest
+from celery_concurrency.cli.moment import Moment, busiest
 from celery_concurrency.cli.output import allowed, duration, printable
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.cli.why import in_words
