@@ -677,8 +677,7 @@ class Machine(RuleBasedStateMachine):
         in_accounts = {name for name, limit in usage.accounts.items() if limit.current}
         assert in_accounts == {
             limit.removeprefix("account:")
-            for token in set(self.model.held) - self.model.lapsed
-            for limit in self.model.held[token]
+            for limit in LIMITS
             if limit.startswith("account:") and self.model.members(limit, living=True)
         }
 

@@ -184,7 +184,7 @@ class Model:
         if held:
             if run in self.parked_as and done:
                 self.begun[self.parked_as[run]] = None
-            elif run in self.parked_as:
+            elif self.begun.get(self.parked_as.get(run, "")) == run:
                 del self.begun[self.parked_as[run]]
             self.records.append(self.held[run])
             self._forget(run)

@@ -463,6 +463,21 @@ def test_a_dimension_that_changes_while_somebody_waits(floor, change):
     assert floor.redis.keys("concurrency:semaphore:*") == []
 
 
+def test_a_run_that_died_and_is_given_up_late_takes_no_mark_of_the_copy_that_lives(floor):
+    floor.limiter.config.update({"account_overrides": {"a": 2}})
+    holders = [floor.hold(account="a") for _ in range(2)]
+    floor.wait("task", account="a")
+    floor.limiter.release(holders[0])
+    [message] = floor.back()
+    died = floor.deliver(message)
+    floor.limiter.release(holders[1])
+    floor.lapse(died.token)
+    copy = floor.deliver(message)
+    assert isinstance(copy, Granted)
+    floor.limiter.release(died.token)
+    assert floor.deliver(message) == Repeated(copy.token)
+
+
 # -- what operators do by hand
 
 

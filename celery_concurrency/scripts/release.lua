@@ -24,10 +24,12 @@ local limits, kept = drop(token)
 if limits and not kept.reserved then
   redis.call('HINCRBY', COUNTERS, 'released:total', 1)
   note_end(kept, now())
-  if kept.parked_as and ARGV[3] ~= '' then
-    redis.call('SET', begun_key(kept.parked_as), 'ended', 'EX', ARGV[3])
-  elseif kept.parked_as then
-    redis.call('DEL', begun_key(kept.parked_as))
+  local begun = kept.parked_as and begun_key(kept.parked_as)
+  if begun and ARGV[3] ~= '' then
+    redis.call('SET', begun, 'ended', 'EX', ARGV[3])
+  elseif begun and redis.call('GET', begun) == token then
+    -- Not that of a copy, which began when this run's time was over.
+    redis.call('DEL', begun)
   end
 end
 -- A beat that comes after a loss of data would else bring back what has just ended.
