@@ -21,7 +21,6 @@ from celery_concurrency.counting import (
     count_living,
     count_more_groups,
     count_waiting,
-    living_from,
 )
 from celery_concurrency.limits import GLOBAL, WILDCARD, split_limit
 
@@ -99,7 +98,8 @@ def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
     # In the order of the configuration, which is the user's own; then what else is in use.
     configured = dict.fromkeys(_configured(config))
     with asking():
-        tokens: Any = redis.zrangebyscore(f"{prefix}:leases", living_from(redis), "+inf")
+        # All of them: one that nobody renews counts until it is taken back.
+        tokens: Any = redis.zrange(f"{prefix}:leases", 0, -1)
         waiting = count_waiting(redis, prefix, MAX_GROUPS)
         uncounted = count_more_groups(redis, prefix)
         others = _limits_held(redis, prefix, tokens) | {

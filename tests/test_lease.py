@@ -68,6 +68,15 @@ def test_after_some_seconds_without_a_sweep_nothing_is_taken_back(limiter, redis
     assert redis.zrange(ACCOUNT, 0, -1) == ["task:1"]
 
 
+def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redis):
+    """It keeps its account full, and who asks why has to see it there."""
+    granted(limiter)
+    redis.zadd(LEASES, {"task:1": 1})
+    assert limiter.usage().accounts["a"].current == 1
+    limiter.waiting.sweep(now=True)
+    assert limiter.usage().accounts == {}
+
+
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
     lease = Lease.of(granted(limiter), limiter.redis, "concurrency", 30)
     limiter.leases.beat({"task:1"}, 30)
