@@ -171,13 +171,15 @@ def run(python: Path, version: str, column: Column) -> tuple[bool, str]:
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
-    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-    counts = ", ".join(re.findall(r"\d+ (?:passed|failed|errors?|skipped)", last)) or "nothing ran"
+    said = log.read_text(errors="replace")
+    summary = re.findall(r"^=+ (.*) in [\d.]+s.* =+$", said, re.MULTILINE)
+    counts = re.findall(r"\d+ (?:passed|failed|errors?|skipped)", "".join(summary[-1:]))
+    cell = ", ".join(counts) or "nothing ran"
     seconds = time.monotonic() - started
-    print(f"Celery {version}, {column.title}: {counts} in {seconds:.0f} s", flush=True)
+    print(f"Celery {version}, {column.title}: {cell} in {seconds:.0f} s", flush=True)
     if status:
-        print(log.read_text(errors="replace")[-20_000:], flush=True)
-    return status == 0, counts
+        print(said[-20_000:], flush=True)
+    return status == 0, cell
 
 
 def print_table(table: list[list[str]]) -> None:
