@@ -94,15 +94,26 @@ class Settings(BaseModel):
 def _refuse_others(conf: Any, known: list[str]) -> None:
     """Refuse a setting that begins as ours do and is none: a misspelt one would do nothing.
 
+    Under a namespace what has not its prefix is another package's, unless it was set on
+    ``app.conf`` itself; in a module of settings functions and classes are no settings.
+
     Raises:
         ImproperlyConfigured: names it, and the one that may be meant.
     """
-    for key in conf:
-        name = key.lower().removeprefix((conf.prefix or "").lower())
-        ours = name.removeprefix(PREFIX)
-        if ours != name and ours not in known:
-            meant = ", ".join(PREFIX + one for one in get_close_matches(ours, known, n=1) or known)
-            raise ImproperlyConfigured(f"{name} is no setting; there is {meant}")
+    keys = list(conf)  # before it is read, the configuration knows no prefix
+    namespace = (conf.prefix or "").lower()
+    for key in keys:
+        prefix = namespace if key.lower().startswith(namespace) else ""
+        name = key.lower().removeprefix(prefix)
+        if not name.startswith(PREFIX) or name.removeprefix(PREFIX) in known:
+            continue
+        if prefix == namespace or key in conf.changes:
+            if callable(conf[key]):
+                continue
+            close = get_close_matches(name.removeprefix(PREFIX), known, n=1) or known
+            names = [f"{prefix}{PREFIX}{one}" for one in close]
+            meant = ", ".join(one.upper() if prefix else one for one in names)
+            raise ImproperlyConfigured(f"{key} is no setting; there is {meant}")
 
 
 def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import types
@@ -348,7 +349,30 @@ def test_a_misspelt_setting_is_told_which_it_may_be(name, said, namespace):
         app.config_from_object(types.SimpleNamespace(**conf), namespace=namespace.upper())
     else:
         app.conf.update({"broker_url": A, f"concurrency_{name}": 1})
-    with pytest.raises(ImproperlyConfigured, match=f"^concurrency_{name} is no setting; {said}"):
+    written = f"concurrency_{name}"
+    if namespace:
+        written = f"{namespace}_{written}".upper()
+        said = re.sub(r"concurrency_\w+", lambda one: f"{namespace}_{one[0]}".upper(), said)
+    with pytest.raises(ImproperlyConfigured, match=f"^{written} is no setting; {said}"):
+        settings_of(app)
+
+
+def test_what_is_no_setting_of_ours_is_passed_over():
+    """Other packages' settings beside the namespace; functions of a module of settings."""
+    theirs = types.SimpleNamespace(CELERY_BROKER_URL=A, CONCURRENCY_ENABLED=True)
+    app = Celery("django", set_as_current=False)
+    app.config_from_object(theirs, namespace="CELERY")
+    assert settings_of(app).redis_url == A
+    app = Celery("module", set_as_current=False)
+    app.config_from_object(types.SimpleNamespace(broker_url=A, concurrency_of=lambda name: 1))
+    assert settings_of(app).redis_url == A
+
+
+def test_a_misspelt_setting_is_told_beside_a_namespace_too():
+    app = Celery("both", set_as_current=False)
+    app.config_from_object(types.SimpleNamespace(CELERY_BROKER_URL=A), namespace="CELERY")
+    app.conf.concurrency_exemt = ("a",)
+    with pytest.raises(ImproperlyConfigured, match=r"^concurrency_exemt .* concurrency_exempt$"):
         settings_of(app)
 
 
