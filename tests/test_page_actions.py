@@ -94,6 +94,24 @@ def test_edit_each_kind_of_limit(desk, limiter, busy):
         assert read(config(limiter)) == 7, limit
 
 
+def test_two_changes_before_the_page_has_read_the_first(desk, limiter, busy):
+    """It was told what is in force by then, and takes nobody's change but others' for theirs."""
+    desk.open()
+    held = []
+    desk.page.route(
+        "**/config",
+        lambda route: held.append(route) if route.request.method == "GET" else route.continue_(),
+    )
+    for name in ("vip:1", "vip:2"):
+        dialog = click(desk, "Set another limit")
+        dialog.get_by_label("Dimension").select_option(label="Account")
+        dialog.get_by_label("Name (*").fill(name)
+        dialog.get_by_label("New limit").fill("2")
+        confirm(dialog, "Change it")
+    assert limiter.config.sync().config.account_overrides == {"vip:1": 2, "vip:2": 2}
+    desk.page.unroute_all(behavior="ignoreErrors")
+
+
 def test_set_a_limit_that_is_not_shown(desk, limiter, busy):
     desk.open()
     for number, (dimension, name, read) in enumerate(

@@ -25,7 +25,12 @@ function question(about) {
 /** Send a change that is meant for the configuration as it was when it was asked about. */
 function changing(method, path, bodyOf) {
   const version = desk.version;
-  return async (values) => (await ask(method, path, { body: bodyOf(values), version })).message;
+  return async (values) => {
+    const answer = await ask(method, path, { body: bodyOf(values), version });
+    // Known from now on: the next change may come before the page has read it again.
+    Object.assign(desk, { config: answer.data, version: answer.version });
+    return answer.message;
+  };
 }
 
 const numberInput = (value, least, most) =>
