@@ -74,24 +74,29 @@ def gate_all_tasks() -> None:
 @contextmanager
 def gated(app: Celery) -> Iterator[None]:
     """Gate an app's tasks while the block runs; what is gated otherwise stays so."""
-    steps, annotations = app.steps["worker"], app.annotations
-    had_step = ConcurrencyStep in steps
+    annotations = app.annotations
+    before = _is_gated(app)
     connect_hooks()
     _gate_app(app)
     try:
         yield
     finally:
-        if not _all_are_gated:
+        if not (before or _all_are_gated):
             app.annotations = annotations
-            if not had_step:
-                steps.discard(ConcurrencyStep)
-            for task in app._tasks.values():
+            tasks = list(app._tasks.values())
+            if not any(isinstance(task, ConcurrencyTask) for task in tasks):
+                app.steps["worker"].discard(ConcurrencyStep)
+            for task in tasks:
                 if not isinstance(task, ConcurrencyTask):
                     _ungate_class(type(task))
 
 
+def _is_gated(app: Celery) -> bool:
+    return any(isinstance(entry, _GateAnnotation) for entry in app.annotations)
+
+
 def _gate_app(app: Celery) -> None:
-    if not any(isinstance(entry, _GateAnnotation) for entry in app.annotations):
+    if not _is_gated(app):
         app.annotations = [_GateAnnotation(), *app.annotations]
     _gate_tasks(app)
     app.steps["worker"].add(ConcurrencyStep)

@@ -23,6 +23,7 @@ from celery_concurrency import apps, gate, handoff
 from celery_concurrency.connection import connect
 from celery_concurrency.errors import LimitReached
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limits import BUILTIN_TAGS
 from celery_concurrency.tags import tags_of
 from celery_concurrency.task import gated
 from celery_concurrency.verdicts import Denied
@@ -70,12 +71,17 @@ class Concurrency:
 
         Raises:
             AssertionError: there is no room for it.
+            TypeError: it is no signature of one task, or a tag names no dimension.
         """
-        if signature and _is_exempt(signature):
+        if signature is not None and _is_exempt(signature):
             yield
             return
+        if signature is None:
+            self._check_names(tags)
+        else:
+            tags = dict(_tags(signature))
         token = f"running:{uuid.uuid4()}"
-        answer = self.limiter.try_acquire(token, _tags(signature) if signature else tags)
+        answer = self.limiter.try_acquire(token, tags)
         if isinstance(answer, Denied):
             raise AssertionError(f"there is no room to run it: it waits for {answer}")
         try:
@@ -84,7 +90,11 @@ class Concurrency:
             self.limiter.release(token)
 
     def waits_for(self, signature: Signature) -> str | None:
-        """Return the first limit that a task would wait for now; None if it would run."""
+        """Return the first limit that a task would wait for now; None if it would run.
+
+        Raises:
+            TypeError: it is no signature of one task.
+        """
         if _is_exempt(signature):
             return None
         token = f"asking:{uuid.uuid4()}"
@@ -126,6 +136,12 @@ class Concurrency:
         found = self.waits_for(signature)
         if found is not None:
             raise AssertionError(f"{signature!r} would wait for {found!r}")
+
+    def _check_names(self, tags: Mapping[str, object]) -> None:
+        known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
+        for name in tags:
+            if name not in known:
+                raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
 
     def gate(self, app: Celery) -> None:
         """Gate an app's tasks by this limiter until the end of the test.
@@ -173,7 +189,7 @@ def gating_off() -> Iterator[None]:
 
 def _tags(signature: Signature) -> Mapping[str, object]:
     """Return the tags of a task as a worker would find them."""
-    task = signature.type
+    task = _task_of(signature)
     task.push_request(
         args=signature.args,
         kwargs=signature.kwargs,
@@ -185,9 +201,20 @@ def _tags(signature: Signature) -> Mapping[str, object]:
         task.pop_request()
 
 
+def _task_of(signature: Signature) -> Any:
+    """Return the task of a signature.
+
+    Raises:
+        TypeError: it is none, or one of several tasks.
+    """
+    if not isinstance(signature, Signature) or signature.subtask_type is not None:
+        raise TypeError(f"{signature!r} is no signature of one task: give publish.s(...)")
+    return signature.type
+
+
 def _is_exempt(signature: Signature) -> bool:
     """Return whether a worker would not gate it, by what its app says now."""
-    task = signature.type
+    task = _task_of(signature)
     return gate.is_exempt(task.name, task.app.conf.get("concurrency_exempt") or ())
 
 

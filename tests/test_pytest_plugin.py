@@ -27,6 +27,8 @@ def celery_concurrency_redis_url():
 """
 
 WOULD_WAIT = """
+import pytest
+from celery import chain, group
 from conftest import publish, tidy
 
 
@@ -44,6 +46,16 @@ def test_exempt(celery_concurrency, monkeypatch):
         monkeypatch.setitem(publish.app.conf, "concurrency_exempt", ("conftest.*",))
         celery_concurrency.assert_runs(publish.s("u1"))
         with celery_concurrency.running(publish.s("u2")):
+            pass
+
+
+def test_what_is_no_task_or_no_tag_is_refused(celery_concurrency):
+    both = [publish.s("u1"), publish.s("u2")]
+    for what in (publish, chain(*both), group(*both), None):
+        with pytest.raises(TypeError, match="no signature of one task: give publish"):
+            celery_concurrency.assert_runs(what)
+    with pytest.raises(TypeError, match="'acount' is no tag; there is platform, account, type"):
+        with celery_concurrency.running(acount="u1"):
             pass
 
 
@@ -86,6 +98,10 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from conftest import app, publish
 
+from celery_concurrency import ConcurrencyTask
+from celery_concurrency.testing import Concurrency
+from celery_concurrency.worker import ConcurrencyStep
+
 
 def test_on(celery_concurrency):
     celery_concurrency.gate(app)
@@ -107,7 +123,24 @@ def test_all_is_as_it_was():
         assert publish.delay("u1").get(timeout=20) == "published by u1"
 
 
-def test_on_again(celery_concurrency):
+def test_tasks_that_are_gated_by_their_base_stay_so(celery_concurrency_redis_url):
+    with Concurrency(celery_concurrency_redis_url) as concurrency:
+        concurrency.gate(app)
+
+        @app.task(base=ConcurrencyTask)
+        def own():
+            pass
+
+    assert own.before_start.is_gate
+    assert ConcurrencyStep in app.steps["worker"]
+    assert not hasattr(publish.before_start, "is_gate")
+
+
+def test_on_again(celery_concurrency, celery_concurrency_redis_url):
+    celery_concurrency.gate(app)
+    with Concurrency(celery_concurrency_redis_url) as inner:
+        inner.gate(app)
+    assert publish.before_start.is_gate
     celery_concurrency.gate(app)
     with start_worker(app, perform_ping_check=False), celery_concurrency.running(account="u1"):
         celery_concurrency.assert_waits(publish.delay("u1"), "account:u1")
@@ -172,7 +205,7 @@ def test_where_it_is_not_used_nothing_is_imported(run):
 
 
 def test_whether_a_task_would_wait(run, redis):
-    run(WOULD_WAIT).assert_outcomes(passed=4)
+    run(WOULD_WAIT).assert_outcomes(passed=5)
     assert not redis.keys()
 
 
@@ -190,7 +223,7 @@ def test_what_is_wrong_is_said(run):
 
 
 def test_with_a_worker_in_the_process(run, redis):
-    run(WORKER).assert_outcomes(passed=3)
+    run(WORKER).assert_outcomes(passed=4)
     assert not redis.keys()
 
 
