@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from celery import bootsteps, signals
@@ -30,6 +30,7 @@ from celery_concurrency.handoff import reservation_of, waiting_of
 from celery_concurrency.heartbeat import Heartbeat
 from celery_concurrency.lease import BEAT_SECONDS
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limits import BUILTIN_TAGS
 from celery_concurrency.log import WORKER_LOG, fields
 
 logger = logging.getLogger(WORKER_LOG)
@@ -239,11 +240,30 @@ def _greet(app: Any) -> None:
     except (RedisError, OSError, *app.connection_for_write().connection_errors) as exc:
         logger.warning("how tasks wait that find no room is not known yet: %s", exc)
         return
+    for problem in _unknown_tags(app):
+        logger.warning("%s", problem)
     how = "are handed it the moment it is there" if waiting.by_handoff else "ask again by countdown"
     logger.info("tasks that find no room %s (%s)", how, waiting.reason)
     if waiting.by_handoff:
         for risk in _risks(limiter_of(app).redis):
             logger.warning("waiting tasks are at risk: %s", risk)
+
+
+def _unknown_tags(app: Any) -> Iterator[str]:
+    """Say which declared tags no limit goes by: their tasks are not limited by them.
+
+    Raises:
+        LimiterUnavailable: Redis can't be asked.
+    """
+    known = [*BUILTIN_TAGS, *limiter_of(app).config.sync().config.dimensions]
+    for name, task in sorted(app.tasks.items()):
+        declared = getattr(task, "concurrency", None)
+        for tag in declared if isinstance(declared, Mapping) else ():
+            if tag not in known:
+                yield (
+                    f"task {name} declares the tag {tag!r}, and no limit goes by that: there is "
+                    f"{', '.join(known)}; a dimension of your own has to be configured"
+                )
 
 
 def _risks(redis: Redis) -> list[str]:

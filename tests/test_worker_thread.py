@@ -6,8 +6,11 @@ import json
 from collections.abc import Callable
 from types import ModuleType
 
+import pytest
+from celery import Celery
 from redis import Redis
 
+from celery_concurrency import worker as worker_module
 from celery_concurrency.config import Config
 from celery_concurrency.limiter import Limiter
 from tests.workers import Worker, wait_for
@@ -74,3 +77,23 @@ def test_a_worker_without_redis_starts_and_says_so(
     project("plain", REDIS_URL="redis://127.0.0.1:1/0")
     one = worker("plain", concurrency=1)
     assert "the limiter is away" in one.output()
+
+
+def test_a_declared_tag_that_no_limit_goes_by_is_told(
+    redis_url: str, limiter: Limiter, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    app = Celery("tagged", broker=redis_url, backend=redis_url, set_as_current=False)
+
+    def publish() -> None:
+        """Its tags are declared below."""
+
+    app.task(name="right", concurrency={"tenant": "acme", "type": "publish"})(publish)
+    app.task(name="wrong", concurrency={"acount": "a", "task_type": "publish"})(publish)
+    worker_module._greet(app)
+    warned = [one.getMessage() for one in caplog.records if "no limit goes by" in one.getMessage()]
+    assert [text.partition(", and no")[0] for text in warned] == [
+        "task wrong declares the tag 'acount'",
+        "task wrong declares the tag 'task_type'",
+    ]
+    assert "there is platform, account, type, tenant" in warned[0]

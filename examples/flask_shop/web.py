@@ -30,7 +30,10 @@ app.register_blueprint(create_blueprint(celery_app, authorize=operator))
 @app.post("/videos")
 def publish_video() -> tuple[dict[str, str], int]:
     """Take a video, and publish it when its account is free."""
-    result = publish.delay(request.json["account"], request.json["video"])
+    video = request.get_json()
+    if not isinstance(video, dict) or not {"account", "video"} <= video.keys():
+        return {"error": "name the account and the video"}, 400
+    result = publish.delay(video["account"], video["video"])
     return {"task": result.id}, 202
 
 

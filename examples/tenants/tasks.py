@@ -1,6 +1,7 @@
 """A dimension of one's own: how many tasks of a tenant run at once."""
 
 import os
+import time
 
 from celery import Celery
 
@@ -18,4 +19,5 @@ app.conf.concurrency_default_config = {
 @app.task(concurrency={"tenant": lambda tenant: tenant})
 def report(tenant: str, month: str) -> str:
     """Make a tenant's report of a month."""
+    time.sleep(1)
     return f"{tenant}: {month}"
