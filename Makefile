@@ -31,7 +31,7 @@ demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end 
 	@$(BIN)/python -m celery_concurrency.demo --seconds $(SECONDS)
 
 soak: $(READY) ## workers and their children killed at random under load (SECONDS=60)
-	$(BIN)/python -m tests.soak $(SECONDS)
+	$(BIN)/python -m tests.support.soak $(SECONDS)
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m pytest $(ARGS)
@@ -40,7 +40,7 @@ bench: $(READY) ## measure: beside the floor, the ideal and others (SHORT=1 for 
 	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
 
 promises: $(READY) ## the model test at length: a million steps (PROMISES_STEPS=N for others)
-	PROMISES_STEPS=$(PROMISES_STEPS) $(BIN)/python -m pytest tests/test_promises.py
+	PROMISES_STEPS=$(PROMISES_STEPS) $(BIN)/python -m pytest tests/limiter/model/test_promises.py
 
 lint: $(READY) ## ruff: style and order
 	$(BIN)/ruff check .

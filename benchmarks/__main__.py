@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis
 
 from benchmarks import figures, growth, makespan, pair, steps, throughput
-from celery_concurrency.connection import connect
-from celery_concurrency.demo.server import Server
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.server import Server
 
 RESULT = Path("build/bench.json")
 MANY, MANY_SHORT = 1_000_000, 20_000

@@ -10,10 +10,10 @@ from typing import Any
 from redis import Redis
 
 from celery_concurrency import scripts
-from celery_concurrency.acquiring import arguments
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limits import limits_of
-from celery_concurrency.waitingroom import Place, Waiter, group_of
+from celery_concurrency.limiter.acquire import arguments
+from celery_concurrency.limiter.limits import limits_of
+from celery_concurrency.limiter.waiting_room import Place, Waiter, group_of
 
 PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 QUEUE = "bench-queue"

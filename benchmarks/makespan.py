@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-from celery_concurrency.connection import connect
-from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
-from tests.jotting import FILE, makespan, read_jots
-from tests.recording import RunRecord
-from tests.workers import Worker, settle, wait_for
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.server import Server
+from tests.support.jotting import FILE, makespan, read_jots
+from tests.support.recording import RunRecord
+from tests.support.workers import Worker, settle, wait_for
 
 TASKS, TASKS_SHORT = 200, 60
 SECONDS, LIMIT, PROCESSES = 0.02, 2, 8

@@ -17,9 +17,9 @@ from statistics import median
 from redis import Redis
 
 from benchmarks.peers import Pair, peers
-from celery_concurrency.connection import connect
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.times import BATCH
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.stats.durations import BATCH
 
 FLOOR = "two calls of an empty script"
 OURS = "celery-concurrency, four limits and statistics"

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import Celery
 
-from tests.jotting import jotted
+from tests.support.jotting import jotted
 
 app = Celery("project", broker=os.environ["BROKER_URL"])
 app.conf.task_ignore_result = True

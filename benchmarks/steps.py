@@ -14,7 +14,7 @@ from redis import Redis
 
 from benchmarks.crowd import QUEUE, Crowd
 from celery_concurrency import scripts
-from celery_concurrency.waitingroom import STEPS
+from celery_concurrency.limiter.waiting_room import STEPS
 
 BEFORE, AFTER = 10, 1_000
 #: What is no longer, in microseconds, is not looked at.

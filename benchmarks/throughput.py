@@ -17,10 +17,10 @@ from unittest.mock import patch
 
 from redis import Redis
 
-from celery_concurrency.connection import connect
-from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
-from tests.workers import Worker, settle
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.server import Server
+from tests.support.workers import Worker, settle
 
 #: Seconds after which a turn is given up.
 PATIENCE = 300

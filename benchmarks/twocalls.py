@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.signals import task_postrun, task_prerun
 
-from celery_concurrency.connection import Client, connect
+from celery_concurrency.limiter.connection import Client, connect
 
 
 @cache

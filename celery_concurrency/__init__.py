@@ -26,9 +26,9 @@ if TYPE_CHECKING:
         UnknownVersion,
         VersionMismatch,
     )
-    from celery_concurrency.lease import Lease
-    from celery_concurrency.run import current_lease
-    from celery_concurrency.task import ConcurrencyTask
+    from celery_concurrency.limiter.leases import Lease
+    from celery_concurrency.worker.hooks import ConcurrencyTask
+    from celery_concurrency.worker.run import current_lease
 
 __all__ = [
     "ConcurrencyError",
@@ -47,7 +47,11 @@ __all__ = [
 ]
 
 #: Where those live that are no error.
-_HOMES = {"ConcurrencyTask": "task", "Lease": "lease", "current_lease": "run"}
+_HOMES = {
+    "ConcurrencyTask": "worker.hooks",
+    "Lease": "limiter.leases",
+    "current_lease": "worker.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,13 +22,13 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from celery_concurrency.config import Config
-from celery_concurrency.configstore import Stored
-from celery_concurrency.health import read_sweep_age
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limits import GLOBAL, split_limit
-from celery_concurrency.times import Histogram
-from celery_concurrency.usage import LimitUsage, read_usage
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.inspect.health import read_sweep_age
+from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
+from celery_concurrency.limiter.limits import GLOBAL, split_limit
+from celery_concurrency.limiter.stats.durations import Histogram
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 

@@ -1,7 +1,7 @@
 """Fixtures for the tests of the user's own tasks; pytest finds them by itself.
 
 pytest loads this module in every project of an environment, so nothing else is
-imported before a test asks for a fixture. What the fixtures do is in ``testing.py``.
+imported before a test asks for a fixture. What the fixtures do is in ``testing/__init__.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def celery_concurrency_redis_url() -> Iterator[str]:
 
     Only keys under a prefix of the test's own are written there, and taken away.
     """
-    from celery_concurrency.demo.server import Server  # noqa: PLC0415 - see above
+    from celery_concurrency.testing.server import Server  # noqa: PLC0415 - see above
 
     with Server() as server:
         yield server.url()

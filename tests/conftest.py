@@ -20,17 +20,17 @@ from redis import Redis
 
 from celery_concurrency.api import create_app
 from celery_concurrency.cli import concurrency
-from celery_concurrency.connection import connect
-from celery_concurrency.demo import server as demo_server
-from celery_concurrency.demo.server import Server
 from celery_concurrency.limiter import Limiter
-from tests.browsing import Desk, chromium
-from tests.serving import Serving
-from tests.workers import Worker, import_project, settle, stop_all
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing import server as testing_server
+from celery_concurrency.testing.server import Server
+from tests.support.browsing import Desk, chromium
+from tests.support.serving import Serving
+from tests.support.workers import Worker, import_project, settle, stop_all
 
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
-    demo_server.find_server = lambda: os.environ["TEST_SERVER"]
+    testing_server.find_server = lambda: os.environ["TEST_SERVER"]
 
 
 @pytest.fixture(scope="session")

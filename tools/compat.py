@@ -32,23 +32,31 @@ WHEELS = {
 
 #: What may differ from server to server, and from one redis-py to the other.
 ON_A_SERVER = (
-    "tests/test_limiter.py", "tests/test_connection.py", "tests/test_interleavings.py",
-    "tests/test_configstore.py", "tests/test_tokens.py", "tests/test_handoff.py",
+    "tests/limiter/test_limiter.py",
+    "tests/limiter/test_connection.py",
+    "tests/limiter/test_interleavings.py",
+    "tests/limiter/test_config_store.py",
+    "tests/limiter/test_holders.py",
+    "tests/integration/test_handoff.py",
     # It measures the machine, not the versions.
-    "--deselect", "tests/test_handoff.py::"
+    "--deselect", "tests/integration/test_handoff.py::"
     "test_between_two_short_tasks_of_one_account_is_a_fraction_of_their_time",
 )  # fmt: skip
 #: What may differ from pool to pool.
-IN_A_POOL = ("tests/test_celery_gate.py", "tests/test_handoff_fleet.py")
+IN_A_POOL = ("tests/integration/test_gated_tasks.py", "tests/integration/test_handoff_fleet.py")
 #: What may differ from one Celery or kombu to the other, whatever the pool.
 OF_CELERY = (
-    "tests/test_celery_canvas.py", "tests/test_celery_endings.py", "tests/test_celery_tags.py",
-    "tests/test_handoff_leaving.py", "tests/test_settings.py",
+    "tests/integration/test_canvas.py",
+    "tests/integration/test_endings.py",
+    "tests/worker/test_tags.py",
+    "tests/integration/test_handoff_leaving.py", "tests/worker/test_settings.py",
 )  # fmt: skip
-ON_RABBITMQ = ("tests/test_celery_rabbitmq.py",)
+ON_RABBITMQ = ("tests/integration/test_rabbitmq.py",)
 SHORT = (
-    "tests/test_limiter.py", "tests/test_connection.py", "tests/test_celery_gate.py",
-    "tests/test_handoff_fleet.py", "-k", "test_limiter or test_connection or prefork",
+    "tests/limiter/test_limiter.py",
+    "tests/limiter/test_connection.py",
+    "tests/integration/test_gated_tasks.py",
+    "tests/integration/test_handoff_fleet.py", "-k", "test_limiter or test_connection or prefork",
 )  # fmt: skip
 
 

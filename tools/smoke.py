@@ -40,7 +40,7 @@ def main(tree: Path) -> None:
     home = Path(celery_concurrency.__file__).resolve().parent
     assert not home.is_relative_to(tree / "celery_concurrency"), f"{home} is the source tree's"
 
-    from celery_concurrency.demo.server import Server
+    from celery_concurrency.testing.server import Server
 
     with Server() as server:
         Path("smoke_project.py").write_text(PROJECT.format(url=server.url()))
@@ -54,8 +54,8 @@ def run_task(url: str) -> None:
     sys.path.insert(0, str(Path.cwd()))
     from smoke_project import publish  # written a moment ago
 
-    from celery_concurrency.connection import connect
     from celery_concurrency.limiter import Limiter
+    from celery_concurrency.limiter.connection import connect
 
     limiter = Limiter(connect(url))
     with limiter.acquire(account="acc123", timeout=SECONDS):

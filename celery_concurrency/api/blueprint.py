@@ -29,7 +29,7 @@ from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.page import create_page
 from celery_concurrency.api.routes import Route
-from celery_concurrency.apps import limiter_of
+from celery_concurrency.worker.apps import limiter_of
 
 URL_PREFIX: Final = "/api/v1/concurrency"
 

@@ -13,8 +13,8 @@ from flask import Request, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api.errors import Refusal
-from celery_concurrency.confighistory import Author
-from celery_concurrency.limits import name_problem
+from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.limits import name_problem
 
 Authorize = Callable[[Request], object]
 

@@ -1,6 +1,7 @@
 """The routes of the configuration and its history.
 
-What a configuration may be is in ``config.py``, how it is kept in ``configstore.py``.
+What a configuration may be is in ``limiter/config/schema.py``, how it is kept in
+``limiter/config/store.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from celery_concurrency.api.caller import author, expected_versions
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
-from celery_concurrency.configstore import Stored
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.store import Stored
 
 routes = Routes()
 

@@ -1,6 +1,6 @@
 """The route for those who watch whether all is well.
 
-What is looked at is in ``health.py``.
+What is looked at is in ``limiter/inspect/health.py``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from flask import Response
 
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.routes import Routes
-from celery_concurrency.health import Health, read_health
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.inspect.health import Health, read_health
 
 routes = Routes()
 

@@ -1,6 +1,8 @@
 """What the API takes and gives, as far as no model of the limiter says it already.
 
-These others are in ``config.py``, ``usage.py``, ``tokens.py``, ``waiters.py`` and ``why.py``.
+These others are in ``limiter/config/schema.py``, ``limiter/inspect/usage.py``,
+``limiter/inspect/holders.py``, ``limiter/inspect/waiting.py`` and
+``limiter/inspect/explanation.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from celery_concurrency.config import (
+from celery_concurrency.limiter.config.history import Version
+from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
     Config,
     Count,
@@ -19,13 +22,12 @@ from celery_concurrency.config import (
     OverrideName,
     Timeout,
 )
-from celery_concurrency.confighistory import Version
-from celery_concurrency.limits import limit_problem
-from celery_concurrency.stats import DEFAULT_WINDOW
-from celery_concurrency.statshistory import DEFAULT_RESOLUTION
-from celery_concurrency.tokens import CURSOR, DEFAULT_COUNT, MAX_COUNT
-from celery_concurrency.usage import LimitUsage, Usage
-from celery_concurrency.waiters import CURSOR as PLACE
+from celery_concurrency.limiter.inspect.holders import CURSOR, DEFAULT_COUNT, MAX_COUNT
+from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
+from celery_concurrency.limiter.inspect.waiting import CURSOR as PLACE
+from celery_concurrency.limiter.limits import limit_problem
+from celery_concurrency.limiter.stats.counters import DEFAULT_WINDOW
+from celery_concurrency.limiter.stats.history import DEFAULT_RESOLUTION
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
 from celery_concurrency.api.errors import InvalidJson, Refusal
-from celery_concurrency.config import MAX_JSON_BYTES, details_of, parse_json
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, details_of, parse_json
 
 View = Callable[..., Response]
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,6 +1,6 @@
 """The routes of the tokens: who holds them, and taking one back.
 
-What is shown of them is read in ``tokens.py``.
+What is shown of them is read in ``limiter/inspect/holders.py``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import TokensQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.inspect.explanation import find_runs
+from celery_concurrency.limiter.inspect.holders import Holder, Page, find_token, read_tokens
 from celery_concurrency.log import API_LOG, fields
-from celery_concurrency.tokens import Holder, Page, find_token, read_tokens
-from celery_concurrency.why import find_runs
 
 logger = logging.getLogger(API_LOG)
 

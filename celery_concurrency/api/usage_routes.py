@@ -1,6 +1,7 @@
 """The routes that show what goes on: usage and statistics.
 
-What they show is read in ``usage.py``, ``stats.py`` and ``statshistory.py``.
+What they show is read in ``limiter/inspect/usage.py``, ``limiter/stats/counters.py`` and
+``limiter/stats/history.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import HistoryQuery, StatsQuery, UsageData
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.statshistory import StatsHistory, read_stats_history
+from celery_concurrency.limiter.stats.history import StatsHistory, read_stats_history
 
 routes = Routes()
 

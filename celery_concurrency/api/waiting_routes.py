@@ -1,6 +1,6 @@
 """The routes of the waiting room: who waits, why, and cancelling it.
 
-What they show is read in ``waiters.py`` and ``why.py``.
+What they show is read in ``limiter/inspect/waiting.py`` and ``limiter/inspect/explanation.py``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import Cancelled, CancelQuery, WaitingQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.inspect.explanation import Explanation, explain
+from celery_concurrency.limiter.inspect.waiting import WaitingPage, read_waiting
 from celery_concurrency.log import API_LOG, fields
-from celery_concurrency.waiters import WaitingPage, read_waiting
-from celery_concurrency.why import Explanation, explain
 
 logger = logging.getLogger(API_LOG)
 

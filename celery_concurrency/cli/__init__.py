@@ -3,7 +3,7 @@
 Exit status 0; 1 for a refusal, said in one line; 2 for a mistake in the call.
 A file a subject; its commands are added to the group here, all in one place.
 
-What a command shows is read on the limiter's floor, as in ``usage.py``.
+What a command shows is read on the limiter's floor, as in ``limiter/inspect/usage.py``.
 """
 
 from __future__ import annotations

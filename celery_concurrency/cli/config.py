@@ -12,13 +12,13 @@ from typing import Any, Final
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option, operator_option
 from celery_concurrency.cli.output import local_time, print_json, print_problem, print_table
-from celery_concurrency.config import Config, parse_json
-from celery_concurrency.confighistory import Author, Version
-from celery_concurrency.configstore import Stored
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.history import Author, Version
+from celery_concurrency.limiter.config.schema import Config, parse_json
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.worker.apps import limiter_of
 
 #: Of a version's changes, how many a table shows, and how many characters of each.
 SHOWN_CHANGES: Final = 3

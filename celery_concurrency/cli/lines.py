@@ -9,8 +9,8 @@ import click
 from celery_concurrency.cli.moment import Moment, busiest
 from celery_concurrency.cli.output import print_json, print_problem, printable
 from celery_concurrency.cli.why import in_words
-from celery_concurrency.tokens import Holder
-from celery_concurrency.usage import LimitUsage
+from celery_concurrency.limiter.inspect.holders import Holder
+from celery_concurrency.limiter.inspect.usage import LimitUsage
 
 #: How many of those who hold and of those who wait a line names, and how many limits: of
 #: accounts in use there may be thousands.

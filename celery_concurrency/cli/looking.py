@@ -11,7 +11,6 @@ from typing import Final
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.output import (
     allowed,
@@ -20,15 +19,16 @@ from celery_concurrency.cli.output import (
     print_problem,
     print_table,
 )
-from celery_concurrency.limits import GLOBAL
-from celery_concurrency.stats import DEFAULT_WINDOW, WINDOWS
-from celery_concurrency.statshistory import (
+from celery_concurrency.limiter.inspect.usage import Usage
+from celery_concurrency.limiter.limits import GLOBAL
+from celery_concurrency.limiter.stats.counters import DEFAULT_WINDOW, WINDOWS
+from celery_concurrency.limiter.stats.history import (
     DEFAULT_RESOLUTION,
     RESOLUTIONS,
     Point,
     read_stats_history,
 )
-from celery_concurrency.usage import Usage
+from celery_concurrency.worker.apps import limiter_of
 
 
 @command()

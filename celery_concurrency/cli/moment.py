@@ -11,9 +11,9 @@ from heapq import nlargest
 from typing import Final
 
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.tokens import Holder, read_tokens
-from celery_concurrency.usage import LimitUsage, Usage
-from celery_concurrency.waiters import Waiting, read_waiting
+from celery_concurrency.limiter.inspect.holders import Holder, read_tokens
+from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
+from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
 
 #: Of those who hold and of those who wait, how many are read.
 SHOWN: Final = 20

@@ -15,11 +15,11 @@ from typing import Protocol
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.lines import JsonView, LineView
 from celery_concurrency.cli.moment import Moment
 from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.worker.apps import limiter_of
 
 
 class View(Protocol):

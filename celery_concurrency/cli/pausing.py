@@ -8,11 +8,11 @@ from __future__ import annotations
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option, operator_option
 from celery_concurrency.cli.output import print_json, printable
-from celery_concurrency.confighistory import Author
-from celery_concurrency.configstore import Stored
+from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.worker.apps import limiter_of
 
 
 @command()

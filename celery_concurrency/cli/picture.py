@@ -19,8 +19,8 @@ from celery_concurrency.cli.moment import Moment, busiest
 from celery_concurrency.cli.output import allowed, duration, printable
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.cli.why import in_words
-from celery_concurrency.limits import GLOBAL
-from celery_concurrency.usage import LimitUsage
+from celery_concurrency.limiter.inspect.usage import LimitUsage
+from celery_concurrency.limiter.limits import GLOBAL
 
 BAR_WIDTH: Final = 20
 #: Lines that are no rows of the three tables, and rows that each has at least.

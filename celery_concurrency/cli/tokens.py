@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.output import local_time, print_json, print_table, printable
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limits import limit_problem
-from celery_concurrency.tokens import MAX_COUNT, Holder, find_token, read_tokens
+from celery_concurrency.limiter.inspect.holders import MAX_COUNT, Holder, find_token, read_tokens
+from celery_concurrency.limiter.limits import limit_problem
+from celery_concurrency.worker.apps import limiter_of
 
 
 @command()

@@ -10,16 +10,16 @@ import sys
 import click
 from celery import Celery
 
-from celery_concurrency.apps import limiter_of, settings_of
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.output import local_time, print_json, print_table, printable
 from celery_concurrency.cli.why import in_words, show_why
-from celery_concurrency.connection import asking
-from celery_concurrency.counting import count_waiting
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limits import GLOBAL, limit_problem
-from celery_concurrency.tokens import DEFAULT_COUNT, MAX_COUNT
-from celery_concurrency.waiters import Waiting, read_waiting
+from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.inspect.counts import count_waiting
+from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
+from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
+from celery_concurrency.limiter.limits import GLOBAL, limit_problem
+from celery_concurrency.worker.apps import limiter_of, settings_of
 
 
 @command()

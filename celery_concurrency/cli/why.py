@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import click
 
-from celery_concurrency.blocking import Blocked
 from celery_concurrency.cli.output import (
     allowed,
     duration,
@@ -21,7 +20,13 @@ from celery_concurrency.cli.output import (
 )
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.why import Explanation, LimitOfWaiter, explain, find_runs
+from celery_concurrency.limiter.inspect.explanation import (
+    Explanation,
+    LimitOfWaiter,
+    explain,
+    find_runs,
+)
+from celery_concurrency.limiter.inspect.limit_state import Blocked
 
 
 def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:

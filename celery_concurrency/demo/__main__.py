@@ -18,10 +18,10 @@ import click
 
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, Processes
-from celery_concurrency.demo.server import Server
 from celery_concurrency.demo.session import Session
 from celery_concurrency.demo.view import open_view
 from celery_concurrency.errors import ConcurrencyError
+from celery_concurrency.testing.server import Server
 
 WELCOME = """\
 server   {redis}, embedded

@@ -1,6 +1,6 @@
 """The processes of the demo beside its server: two workers and the admin API.
 
-The server is in ``server.py``.
+The server is in ``testing/server.py``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo import worker
-from celery_concurrency.demo.lifeline import die_with_parent
 from celery_concurrency.errors import ConcurrencyError
+from celery_concurrency.testing.lifeline import die_with_parent
 
 PROJECT: Final = "celery_concurrency.demo.project"
 WORKERS: Final = 2

@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from celery_concurrency.config import Config
-from celery_concurrency.configstore import Stored
 from celery_concurrency.demo.records import Run, Sent
-from celery_concurrency.limits import GLOBAL, limits_of
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.limits import GLOBAL, limits_of
 
 T = TypeVar("T", Sent, Run)
 

@@ -12,13 +12,13 @@ from typing import Any, Final
 from celery.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from celery_concurrency.apps import limiter_of
 from celery_concurrency.demo.load import LIMITS, Load
 from celery_concurrency.demo.processes import SLOTS, WORKERS, DemoError
 from celery_concurrency.demo.records import Records, now
 from celery_concurrency.demo.report import LimitsSeen, Report, make_report
 from celery_concurrency.demo.view import Moment, View
 from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.worker.apps import limiter_of
 
 TICK: Final = 0.05  # seconds
 #: How long what was sent is waited for when no more is sent.

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from celery_concurrency.usage import LimitUsage, Usage
+from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
 
 LIVE_SECONDS: Final = 0.2  # between two pictures
 LINE_SECONDS: Final = 2.0  # between two lines

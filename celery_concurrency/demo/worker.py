@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from celery.signals import worker_process_init, worker_ready
 
-from celery_concurrency.demo.lifeline import die_with_parent
+from celery_concurrency.testing.lifeline import die_with_parent
 
 #: What a worker prints when it takes tasks; at the log level WARNING it says nothing else.
 READY: Final = "the worker is ready"

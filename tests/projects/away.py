@@ -8,7 +8,7 @@ from celery import Celery
 from celery.signals import task_prerun
 from redis import Redis
 
-from tests.sites import note
+from tests.support.sites import note
 
 app = Celery("away", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

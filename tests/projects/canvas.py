@@ -8,8 +8,8 @@ import time
 from celery import Celery, chain
 from kombu import Exchange, Queue
 
-from tests.recording import recorded
-from tests.sites import note
+from tests.support.recording import recorded
+from tests.support.sites import note
 
 app = Celery("canvas", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

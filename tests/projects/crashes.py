@@ -10,8 +10,8 @@ from celery import Celery
 from redis import Redis
 
 from celery_concurrency import current_lease
-from tests.recording import recorded
-from tests.sites import note
+from tests.support.recording import recorded
+from tests.support.sites import note
 
 app = Celery("crashes", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")

@@ -8,7 +8,7 @@ import time
 from celery import VERSION, Celery
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from tests.sites import note
+from tests.support.sites import note
 
 app = Celery("endings", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

@@ -7,7 +7,7 @@ import os
 from celery import Celery
 
 from celery_concurrency import ConcurrencyTask
-from tests.sites import note
+from tests.support.sites import note
 
 app = Celery("explicit", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 if os.environ.get("SIGNALS"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, Task, shared_task
 
-from tests.sites import note
+from tests.support.sites import note
 
 app = Celery("kinds", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

@@ -7,7 +7,7 @@ import time
 
 from celery import Celery
 
-from tests.recording import recorded
+from tests.support.recording import recorded
 
 app = Celery("plain", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

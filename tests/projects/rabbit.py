@@ -9,9 +9,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 from redis import Redis
 
-from celery_concurrency.message import KeptMessage
-from tests.recording import recorded
-from tests.sites import note
+from celery_concurrency.worker.message import KeptMessage
+from tests.support.recording import recorded
+from tests.support.sites import note
 
 app = Celery("rabbit", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")

@@ -15,9 +15,9 @@ from kombu import Queue
 from kombu.serialization import register
 from kombu.utils import json
 
-from celery_concurrency import waitingroom
-from tests.jotting import jotted
-from tests.sites import note
+from celery_concurrency.limiter import waiting_room
+from tests.support.jotting import jotted
+from tests.support.sites import note
 
 app = Celery("room", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")
@@ -43,9 +43,9 @@ if "PREFETCH" in os.environ:
 def in_workers(**_: object) -> None:
     """What is set in the worker alone, and not in the test that imports this."""
     if "PATIENCE" in os.environ:
-        waitingroom.PATIENCE_SECONDS = float(os.environ["PATIENCE"])
+        waiting_room.PATIENCE_SECONDS = float(os.environ["PATIENCE"])
     if os.environ.get("KILLED") == "parked":
-        waitingroom.WaitingRoom.park = killed_after(waitingroom.WaitingRoom.park)
+        waiting_room.WaitingRoom.park = killed_after(waiting_room.WaitingRoom.park)
 
 
 def killed_after(call: Callable[..., object]) -> Callable[..., NoReturn]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from tests.sites import note
+from tests.support.sites import note
 
 
 @shared_task

@@ -1,0 +1,77 @@
+"""The default configuration: the built-in one, with the changes that a first process stored.
+
+It is in force where there is no other (``store.py``), and after a reset.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+
+from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.connection import asking
+from celery_concurrency.log import LIMITER_LOG
+
+logger = logging.getLogger(LIMITER_LOG)
+
+
+class Defaults:
+    """The defaults of one prefix.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+        changes: to the built-in ones. The first process that has any stores its defaults
+            for all; one that comes later with others is logged.
+
+    Raises:
+        InvalidConfig: the changes are not valid.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, changes: Mapping[str, Any] | None = None) -> None:
+        self._redis = redis
+        self._key = f"{prefix}:config:defaults"
+        self._has_changes = bool(changes)
+        self._ours = Config().merged(changes or {})
+        self._checked = False
+
+    def store(self) -> None:
+        """Store those of this process, if it has changes and nobody was there before; once.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        if self._has_changes and not self._checked:
+            self.read()
+
+    def read(self) -> Config:
+        """Return the defaults, those of this process stored first as by ``store``.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        with asking():
+            if self._has_changes:
+                self._redis.set(self._key, self._ours.to_json(), nx=True)
+            stored: Any = self._redis.get(self._key)
+        problem = None
+        try:
+            defaults = self._ours if stored is None else Config.parse(stored)
+        except InvalidConfig as exc:
+            defaults, problem = self._ours, f"is not valid ({exc}), so this process's own is used"
+        else:
+            if self._has_changes and defaults != self._ours:
+                problem = "is not what concurrency_default_config says here, and stays in force"
+        if problem and not self._checked:
+            logger.warning(
+                "the default configuration that was stored first %s; to store that of the "
+                "next process that starts, delete the key %s",
+                problem,
+                self._key,
+            )
+        self._checked = True
+        return defaults

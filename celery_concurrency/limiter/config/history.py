@@ -1,0 +1,139 @@
+"""The configuration's history: who changed what, when, and what came of it.
+
+``configure.lua`` writes an entry with each change, in the same step; here they
+are read. The history is a stream whose entries are numbered by the version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+from redis import Redis
+
+from celery_concurrency.errors import UnknownVersion
+from celery_concurrency.limiter.config.schema import Config, parse_json
+
+#: Versions that are listed; one more is kept, to say what the last of them changed.
+LISTED: Final = 100
+#: Of many changes at once, no more than this are listed.
+MAX_CHANGES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who changes the configuration.
+
+    Attributes:
+        source: by which way: ``api``, ``cli``, ``library``, ``reset``, ``rollback``;
+            ``default``, ``hand-written`` and ``recovered`` where it was taken over.
+        operator: a person's name, as far as somebody said one.
+    """
+
+    source: str = "library"
+    operator: str | None = None
+
+
+class Change(BaseModel):
+    """What became of one field.
+
+    Attributes:
+        field: as ``"platform_max.douyin"``.
+        before, after: its values; None where it was not there.
+    """
+
+    field: str
+    before: Any
+    after: Any
+
+
+class Version(BaseModel):
+    """One version of the configuration.
+
+    Attributes:
+        version: its number; they only grow.
+        at: when it came into force, in Unix seconds of the Redis server.
+        operator, source: see ``Author``.
+        problem: what is wrong with the JSON that was written by hand then, which
+            left in force what was; None where nothing is.
+        config: what was in force, as it was stored.
+        changed: in what it differs from the version before, the first
+            ``MAX_CHANGES`` differences; None where that one is not kept any more.
+        changed_total: how many there are.
+    """
+
+    version: int
+    at: float
+    operator: str | None
+    source: str
+    problem: str | None
+    config: dict[str, Any]
+    changed: list[Change] | None
+    changed_total: int | None
+
+
+def read_history(redis: Redis, prefix: str) -> list[Version]:
+    """Return the last ``LISTED`` versions that are kept, the newest first.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+
+    Raises:
+        RedisError: Redis can't be asked.
+    """
+    entries: Any = redis.xrevrange(_key(prefix), count=LISTED + 1)
+    configs = [parse_json(fields[b"json"]) for _, fields in entries]
+    return [
+        _version(entry, config, before)
+        for entry, config, before in zip(entries, configs, [*configs[1:], None], strict=True)
+    ][:LISTED]
+
+
+def configuration_of(redis: Redis, prefix: str, version: int) -> Config:
+    """Return the configuration of a version.
+
+    Raises:
+        UnknownVersion: it is not kept.
+        InvalidConfig: another version of this package wrote it, and it is not valid here.
+        RedisError: Redis can't be asked.
+    """
+    entry_id = f"{version}-0"
+    entries: Any = redis.xrange(_key(prefix), entry_id, entry_id)
+    if not entries:
+        raise UnknownVersion(
+            f"there is no version {version} of the configuration any more, or there never was; "
+            "its history lists those that are kept"
+        )
+    # Merged with nothing: what is too long for a change is too long to come back.
+    return Config.of(parse_json(entries[0][1][b"json"])).merged({})
+
+
+def _key(prefix: str) -> str:
+    return f"{prefix}:config:history"
+
+
+def _version(entry: Any, config: dict[str, Any], before: dict[str, Any] | None) -> Version:
+    entry_id, fields = entry
+    changes = None if before is None else list(_differences(before, config))
+    return Version(
+        version=int(entry_id.partition(b"-")[0]),
+        at=float(fields[b"at"]),
+        operator=fields[b"operator"].decode() or None,
+        source=fields[b"source"].decode(),
+        problem=fields[b"problem"].decode() or None,
+        config=config,
+        changed=None if changes is None else changes[:MAX_CHANGES],
+        changed_total=None if changes is None else len(changes),
+    )
+
+
+def _differences(before: Any, after: Any, field: str = "") -> Iterator[Change]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in {**before, **after}:
+            inner = f"{field}.{name}" if field else name
+            yield from _differences(before.get(name), after.get(name), inner)
+    elif before != after:
+        yield Change(field=field, before=before, after=after)

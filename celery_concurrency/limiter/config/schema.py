@@ -1,0 +1,327 @@
+"""What a configuration is: its fields, their bounds, how a change is merged in.
+
+The JSON is the user's own format; ``flat`` is the copy that the scripts read.
+Where a configuration is kept is ``store.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
+
+from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.limits import (
+    BUILTIN_DIMENSIONS,
+    BUILTIN_TAGS,
+    GLOBAL,
+    WILDCARD,
+    name_problem,
+    split_limit,
+)
+
+MAX_LIMIT = 1_000_000
+MAX_TIMEOUT = 86_400  # seconds: a day
+MAX_JSON_BYTES = 1_048_576
+
+#: Of many mistakes, and of long names in them, no more than this is said.
+MAX_DETAILS: Final = 20
+MAX_QUOTED: Final = 200  # characters
+
+#: In the flat copy, the limit of what is paused: no count is below it.
+PAUSED = -1
+
+#: Names that a message header can't carry to us: Celery reads them itself
+#: (attributes of ``celery.app.task.Context`` and the message's own headers),
+#: or they mean one of our four limits. A test compares this with Celery's.
+# fmt: off
+RESERVED_DIMENSIONS: Final = {
+    "args", "argsrepr", "as_execution_options", "called_directly", "callbacks", "chain",
+    "children", "chord", "clear", "compression", "correlation_id", "delivery_info",
+    "errbacks", "eta", "expires", "get", "group", "group_id", "group_index", "groups",
+    "headers", "hostname", "id", "ignore_result", "is_eager", "kwargs", "kwargsrepr",
+    "lang", "logfile", "loglevel", "meth", "origin", "parent_id", "properties",
+    "redelivered", "replaced_task_nesting", "reply_to", "retries", "root_id", "shadow",
+    "soft_time_limit", "stamped_headers", "stamps", "task", "taskset", "time_limit",
+    "timelimit", "update", "utc",
+    *BUILTIN_TAGS,
+    *BUILTIN_DIMENSIONS,
+    GLOBAL,
+}
+# fmt: on
+
+
+def _check_name(name: str) -> str:
+    problem = name_problem(name)
+    if problem:
+        raise ValueError(f"the name {name[:40]!r} {problem}")
+    return name
+
+
+def _check_dimension(name: str) -> str:
+    _check_name(name)
+    if name in RESERVED_DIMENSIONS or name.startswith(("_", "concurrency_")):
+        raise ValueError(f"{name!r} is a name that Celery or celery-concurrency uses itself")
+    if ":" in name or name == WILDCARD:
+        raise ValueError(f"the dimension {name!r} must have no colon and not be {WILDCARD!r}")
+    return name
+
+
+def _check_override(name: str) -> str:
+    _check_name(name)
+    if name == WILDCARD:
+        raise ValueError(f"{WILDCARD!r} is no name here: the maximum beside it is that of the rest")
+    return name
+
+
+def _without_repeats(limits: list[str]) -> list[str]:
+    return list(dict.fromkeys(limits))
+
+
+Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
+Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT)]
+Name = Annotated[str, AfterValidator(_check_name)]
+OverrideName = Annotated[str, AfterValidator(_check_override)]
+DimensionName = Annotated[str, AfterValidator(_check_dimension)]
+
+
+class _Strict(BaseModel):
+    # Strict: a bool is no integer, a text is no number; a typo is no new field.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Dimension(_Strict):
+    """The limits of a dimension of the user's own, read from the header of its name.
+
+    Attributes:
+        max: tasks of one name at once; 0 is unlimited.
+        overrides: name to limit, where it differs from ``max``.
+    """
+
+    max: Count = 0
+    overrides: dict[OverrideName, Count] = {}
+
+
+class Config(_Strict):
+    """The run-time configuration; the defaults are the user's own.
+
+    Every count is of tasks at once, over all workers; 0 is unlimited.
+
+    Attributes:
+        global_max: limit of all tasks together.
+        platform_max: platform to limit; ``"*"`` is that of a platform not listed.
+        account_max: limit of each account.
+        task_type_max: task type to limit; ``"*"`` as above.
+        enabled: False admits everybody and goes on counting.
+        timeout: seconds after which a token whose holder is silent expires.
+        account_overrides: account to limit, where it differs from ``account_max``.
+        dimensions: the user's own dimensions by the name of their header.
+        paused: limits that admit nobody for now, as ``"platform:douyin"`` or ``"global"``.
+    """
+
+    global_max: Count = 0
+    platform_max: dict[Name, Count] = {
+        "douyin": 0,
+        "xiaohongshu": 0,
+        "kuaishou": 0,
+        "bilibili": 0,
+        "channels": 0,
+    }
+    account_max: Count = 1
+    task_type_max: dict[Name, Count] = {"publish": 0, "batch_publish": 0}
+    enabled: bool = True
+    timeout: Timeout = 300
+    account_overrides: dict[OverrideName, Count] = {}
+    dimensions: dict[DimensionName, Dimension] = {}
+    paused: Annotated[list[str], AfterValidator(_without_repeats)] = []
+
+    @model_validator(mode="after")
+    def _paused_names_limits(self) -> Config:
+        known = {*BUILTIN_DIMENSIONS, *self.dimensions}
+        for limit in self.paused:
+            dimension, name = split_limit(limit)
+            names_one = dimension in known and name != WILDCARD and not name_problem(name)
+            if limit != GLOBAL and not names_one:
+                raise ValueError(
+                    f"paused names {limit[:MAX_QUOTED]!r}, which is no limit: write 'global' or "
+                    f"'<dimension>:<name>' with one of the dimensions {', '.join(sorted(known))}"
+                )
+        return self
+
+    @classmethod
+    def parse(cls, raw: bytes | str) -> Config:
+        """Return the configuration that a JSON text says, of at most ``MAX_JSON_BYTES``.
+
+        Raises:
+            InvalidConfig: it is too long or no JSON, or says something that is not allowed.
+        """
+        if len(raw) > MAX_JSON_BYTES:
+            raise InvalidConfig(_TOO_LONG)
+        return cls.of(parse_json(raw))
+
+    @classmethod
+    def of(cls, value: object) -> Config:
+        """Return the configuration that a parsed JSON value says.
+
+        Raises:
+            InvalidConfig: as for ``parse``.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as exc:
+            details = details_of(exc)
+            first = details[0]
+            where = f"{first['field']}: " if first["field"] else ""
+            raise InvalidConfig(f"{where}{first['problem']}", details) from None
+
+    def merged(self, change: object) -> Config:
+        """Return this configuration with a change merged in.
+
+        Args:
+            change: a parsed JSON object with just what is to change. Maps merge
+                by key, null takes an entry out of a map, a list replaces a list.
+
+        Raises:
+            InvalidConfig: the change is no object, or its result is not valid or
+                longer than ``MAX_JSON_BYTES``.
+        """
+        if not isinstance(change, Mapping):
+            raise InvalidConfig("the change has to be a JSON object of fields to change")
+        nulled = list(islice(_nulled_fields(change), MAX_DETAILS))
+        if nulled:
+            problem = "can't be null: null takes an entry out of a map, and this is no entry"
+            details = [{"field": _quoted(field), "problem": problem} for field in nulled]
+            raise InvalidConfig(f"{details[0]['field']} {problem}", details)
+        try:
+            result = Config.of(_merge(self.model_dump(), change))
+        except RecursionError:
+            raise InvalidConfig("the change is nested too deeply") from None
+        # Many small changes may add up to what could not be read again.
+        if len(result.to_json().encode()) > MAX_JSON_BYTES:
+            raise InvalidConfig(_TOO_LONG)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object: the seed's six fields, and those of the others in use."""
+        data = self.model_dump()
+        return {name: value for name, value in data.items() if name in ALWAYS_SHOWN or value}
+
+    def to_json(self) -> str:
+        """Return the JSON text that is stored."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def flat(self) -> dict[str, str]:
+        """Return the copy that the scripts read, one field a limit.
+
+        Returns:
+            ``enabled`` ("1" or "0"), ``timeout`` (seconds), ``dimensions``
+            (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
+            ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused.
+        """
+        maps: dict[str, Mapping[str, int]] = {
+            "platform": self.platform_max,
+            "account": {**self.account_overrides, WILDCARD: self.account_max},
+            "task_type": self.task_type_max,
+        }
+        for name, dimension in self.dimensions.items():
+            maps[name] = {**dimension.overrides, WILDCARD: dimension.max}
+        counts = {
+            f"{dimension}:{name}": count
+            for dimension, by_name in maps.items()
+            for name, count in by_name.items()
+        }
+        counts[GLOBAL] = self.global_max
+        counts.update(dict.fromkeys(self.paused, PAUSED))
+        return {
+            "enabled": "1" if self.enabled else "0",
+            "timeout": str(self.timeout),
+            "dimensions": dimensions_key(self.dimensions),
+            **{limit: str(count) for limit, count in counts.items()},
+        }
+
+    def max_of(self, limit: str) -> int:
+        """Return a limit's configured maximum, paused or not; 0 is unlimited."""
+        dimension, name = split_limit(limit)
+        if name is None:
+            return self.global_max
+        if dimension == "account":
+            return self.account_overrides.get(name, self.account_max)
+        if dimension in self.dimensions:
+            own = self.dimensions[dimension]
+            return own.overrides.get(name, own.max)
+        by_name = {"platform": self.platform_max, "task_type": self.task_type_max}.get(dimension)
+        # Tokens may still be held in a dimension that was taken out: nothing limits it.
+        return by_name.get(name, by_name.get(WILDCARD, 0)) if by_name is not None else 0
+
+
+#: Fields that the JSON always has; the others only while they say something.
+ALWAYS_SHOWN: Final = {
+    "global_max", "platform_max", "account_max", "task_type_max", "enabled", "timeout",
+}  # fmt: skip
+
+
+def dimensions_key(dimensions: Iterable[str]) -> str:
+    """Return the names of the user's own dimensions as one text to compare by."""
+    return json.dumps(sorted(dimensions), ensure_ascii=False)
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        InvalidConfig: it is no JSON (NaN and Infinity are none).
+    """
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as exc:
+        raise InvalidConfig(f"this is not JSON: {exc}") from None
+
+
+_TOO_LONG: Final = f"the configuration is longer than {MAX_JSON_BYTES} bytes of JSON"
+
+
+def details_of(exc: ValidationError) -> list[dict[str, str]]:
+    """Return what is wrong, field by field, in the user's terms."""
+    return [
+        {
+            "field": _quoted(".".join(str(part) for part in error["loc"] if part != "[key]")),
+            "problem": (
+                "there is no such field"
+                if error["type"] == "extra_forbidden"
+                else error["msg"].removeprefix("Value error, ")
+            ),
+        }
+        for error in exc.errors(include_url=False, include_input=False)[:MAX_DETAILS]
+    ]
+
+
+def _quoted(text: object) -> str:
+    shown = str(text)
+    return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 3] + "..."
+
+
+def _nulled_fields(change: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield the fields that a change sets to null: ours, and those of a dimension."""
+    yield from (field for field, value in change.items() if value is None)
+    dimensions = change.get("dimensions")
+    if isinstance(dimensions, Mapping):
+        for name, dimension in dimensions.items():
+            if isinstance(dimension, Mapping):
+                nulled = (field for field, value in dimension.items() if value is None)
+                yield from (f"dimensions.{name}.{field}" for field in nulled)
+
+
+def _merge(old: Any, change: Any) -> Any:
+    if not (isinstance(old, Mapping) and isinstance(change, Mapping)):
+        return change
+    merged = dict(old)
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(old.get(key, {} if isinstance(value, Mapping) else None), value)
+    return merged

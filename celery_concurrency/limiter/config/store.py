@@ -1,0 +1,336 @@
+"""Where the configuration is kept: the JSON, the flat copy, and who changes them.
+
+``<prefix>:config`` is the user's JSON and ``<prefix>:config:flat`` what the
+scripts read. A JSON that somebody wrote by hand is taken over by ``sync``; one
+that is not valid leaves the last valid one in force and says so. What is in force
+where there is no JSON says ``defaults.py``, and what was, ``history.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from celery_concurrency import scripts
+from celery_concurrency.errors import (
+    ConfigConflict,
+    InvalidConfig,
+    LimiterUnavailable,
+    VersionMismatch,
+)
+from celery_concurrency.limiter.config.defaults import Defaults
+from celery_concurrency.limiter.config.history import (
+    Author,
+    Version,
+    configuration_of,
+    read_history,
+)
+from celery_concurrency.limiter.config.schema import Config, parse_json
+from celery_concurrency.limiter.connection import asking
+from celery_concurrency.log import LIMITER_LOG, fields
+
+logger = logging.getLogger(LIMITER_LOG)
+
+#: How often a change is tried while others change the configuration too, and for
+#: how long at most one pauses in between: many at once would not get anywhere.
+TRIES: Final = 20
+PAUSE: Final = 0.05  # seconds
+
+_NOBODY: Final = Author()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A configuration as it is stored.
+
+    Attributes:
+        config: what is in force.
+        version: a number that grows with every change.
+        problem: what is wrong with a JSON written by hand, which is not in
+            force therefore; None where nothing is.
+    """
+
+    config: Config
+    version: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is in Redis.
+
+    Attributes:
+        raw: the JSON; None where there is no key, or something else than a string.
+        foreign: there is something else than a string.
+        version: as in ``Stored``; "0" before the first.
+        followed: SHA-1 of the JSON that the flat copy follows.
+        last: the last valid configuration, if the flat copy has one that this
+            version understands.
+        problem: as in ``Stored``.
+    """
+
+    raw: bytes | None
+    foreign: bool
+    version: str
+    followed: str | None
+    last: Config | None
+    problem: str | None
+
+    @property
+    def digest(self) -> str:
+        return "" if self.raw is None else _sha1(self.raw)
+
+    @property
+    def judged(self) -> bool:
+        """The flat copy has followed what is there, or says what is wrong with it."""
+        up_to_date = self.raw is not None and self.followed == self.digest
+        return self.last is not None and (up_to_date or self.foreign)
+
+    @property
+    def source(self) -> str:
+        """Where that comes from which the flat copy has not followed yet."""
+        if self.raw is None and not self.foreign:
+            return "default"
+        # Without a flat copy, or with one of another version of this package, it can't be told.
+        return "hand-written" if self.last or self.version == "0" else "recovered"
+
+
+class ConfigStore:
+    """Reads and changes the configuration of one prefix.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+        default_changes: changes to the built-in defaults (``Defaults``).
+        changed: is called when another configuration came in force.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        default_changes: Mapping[str, Any] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._defaults = Defaults(redis, prefix, default_changes)
+        self._changed = changed
+        self._told: str | None = None
+
+    def sync(self) -> Stored:
+        """Return what is in force, after taking over what was written by hand.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        self._defaults.store()
+        stored = self._settle()[1]
+        self._tell(stored.problem)
+        return stored
+
+    def update(
+        self, change: object, by: Author = _NOBODY, expected: Collection[int] | None = None
+    ) -> Stored:
+        """Merge a change in (``Config.merged``) and put the result in force.
+
+        What changes nothing makes no new version.
+
+        Args:
+            change: a parsed JSON object.
+            by: who changes it, for the history.
+            expected: versions one of which has to be in force; None is any.
+
+        Raises:
+            InvalidConfig: the result is not valid; nothing is changed.
+            VersionMismatch: another version is in force; nothing is changed.
+            ConfigConflict: others changed it at the same time, ``TRIES`` times.
+            LimiterUnavailable: Redis can't be asked.
+        """
+        return self._change(lambda config: config.merged(change), by, expected)
+
+    def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
+        """Put the defaults in force. Takes and raises what ``update`` does."""
+        return self._change(lambda config: self._defaults.read(), by, expected)
+
+    def rollback(
+        self, version: int, by: Author = _NOBODY, expected: Collection[int] | None = None
+    ) -> Stored:
+        """Put an earlier version's configuration in force again, as a new version.
+
+        Takes and raises what ``update`` does.
+
+        Raises:
+            UnknownVersion: it is not in the history, or not any more.
+        """
+        with asking():
+            config = configuration_of(self._redis, self._prefix, version)
+        return self._change(lambda _: config, by, expected)
+
+    def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
+        """Let a limit admit nobody for now. Takes and raises what ``update`` does."""
+        return self._change(
+            lambda config: config.merged({"paused": [*config.paused, limit]}), by, None
+        )
+
+    def resume(self, limit: str, by: Author = _NOBODY) -> Stored:
+        """Let a paused limit admit again. Takes and raises what ``update`` does.
+
+        Raises:
+            InvalidConfig: it is not paused.
+        """
+
+        def without(config: Config) -> Config:
+            if limit not in config.paused:
+                raise InvalidConfig(
+                    f"{limit} is not paused; paused are: {', '.join(config.paused) or 'none'}"
+                )
+            return config.merged({"paused": [one for one in config.paused if one != limit]})
+
+        return self._change(without, by, None)
+
+    def history(self) -> list[Version]:
+        """Return the last versions, the newest first.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        self.sync()  # what was written by hand belongs to it
+        with asking():
+            return read_history(self._redis, self._prefix)
+
+    def _change(
+        self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
+    ) -> Stored:
+        """Put in force what ``wanted`` makes of what is, in one step with seeing that."""
+        for _ in _tries():
+            # What was written by hand becomes a version of its own first.
+            found, stored = self._settle()
+            if expected is not None and stored.version not in expected:
+                raise VersionMismatch(stored.version)
+            config = wanted(stored.config)
+            if config == stored.config and not stored.problem:
+                return stored
+            version = self._write(found, config, config.to_json(), None, by)
+            if version:
+                return Stored(config, version)
+        raise ConfigConflict()
+
+    def _settle(self) -> tuple[_Found, Stored]:
+        """Take over what was written by hand; return what is there then."""
+        for _ in _tries():
+            found = self._find()
+            config, problem = self._in_force(found)
+            if found.judged:
+                return found, Stored(config, int(found.version), problem)
+            raw = config.to_json() if found.raw is None and not found.foreign else ""
+            self._write(found, config, raw, problem, Author(found.source))
+        raise ConfigConflict()
+
+    def _find(self) -> _Found:
+        with asking():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.get(f"{self._prefix}:config")
+            pipe.get(f"{self._prefix}:config:version")
+            pipe.hmget(f"{self._prefix}:config:flat", "source", "json", "problem")
+            raw, version, flat = pipe.execute(raise_on_error=False)
+            foreign = isinstance(raw, ResponseError) and str(raw).startswith("WRONGTYPE")
+            for reply in (version, flat, None if foreign else raw):
+                if isinstance(reply, Exception):
+                    raise reply
+        followed, in_force, problem = flat
+        return _Found(
+            raw=None if foreign else raw,
+            foreign=foreign,
+            version=(version or b"0").decode(),
+            followed=followed.decode() if followed is not None else None,
+            last=_last(in_force),
+            problem=problem.decode() if problem is not None else None,
+        )
+
+    def _in_force(self, found: _Found) -> tuple[Config, str | None]:
+        """Return the configuration that counts, and what is wrong with the JSON found."""
+        if found.foreign:
+            problem = f"the key {self._prefix}:config holds no string"
+            return found.last or self._defaults.read(), problem
+        if found.raw is None:
+            return self._defaults.read(), None
+        if found.last and found.judged:
+            return found.last, found.problem
+        try:
+            return Config.parse(found.raw), None
+        except InvalidConfig as exc:
+            return found.last or self._defaults.read(), str(exc)
+
+    def _tell(self, problem: str | None) -> None:
+        """Log what is wrong with the stored configuration when that begins."""
+        if problem and problem != self._told:
+            logger.error(
+                "the configuration at %s:config is not valid (%s); the last valid one stays "
+                "in force. Correct it, or send it to the API, which says more",
+                self._prefix,
+                problem,
+                extra=fields("configuration invalid", reason=problem),
+            )
+        self._told = problem
+
+    def _write(
+        self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
+    ) -> int:
+        """Put a configuration in force; return its version, 0 if others changed it first."""
+        flat = {**config.flat(), "json": config.to_json()}
+        if problem:
+            flat["problem"] = problem
+        version: int = scripts.call(
+            self._redis,
+            "configure",
+            self._prefix,
+            *(found.version, found.digest, raw, uuid.uuid4().hex, by.source, by.operator or ""),
+            *(text for pair in flat.items() for text in pair),
+        ).reply
+        if version:
+            logger.info(
+                "configuration %d in force: %s (%s, by %s)",
+                version,
+                flat["json"][:2000],
+                by.source,
+                by.operator or "unknown",
+                extra=fields("configured", version=version, source=by.source, operator=by.operator),
+            )
+            # Whether that can be done now or not: this change is in force.
+            with suppress(LimiterUnavailable):
+                self._changed()
+        return version
+
+
+def _tries() -> Iterator[int]:
+    """Count tries, with a pause before each but the first."""
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - no secret
+        yield attempt
+
+
+def _last(in_force: bytes | None) -> Config | None:
+    if in_force is None:
+        return None
+    try:
+        # Not Config.parse: it was short enough as it was written by hand.
+        return Config.of(parse_json(in_force))
+    except InvalidConfig:
+        return None  # another version of this package wrote it
+
+
+def _sha1(raw: bytes) -> str:
+    # To compare with what Redis computes; nothing secret about it.
+    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()

@@ -1,0 +1,141 @@
+"""Tokens, to look at: who holds which limits, since when, on which worker.
+
+They are given and taken back in ``limiter/limiter.py``, and renewed in ``limiter/leases.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from pydantic import BaseModel
+from redis import Redis
+
+from celery_concurrency import scripts
+from celery_concurrency.limiter.connection import asking
+
+#: Holders on a page, where nobody says how many, and at most.
+DEFAULT_COUNT: Final = 100
+MAX_COUNT: Final = 1000
+
+#: The last expiry of a page, and the token that had it.
+CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
+
+#: How the name of a token ends that was handed over and that no run has begun on yet.
+_RESERVED: Final = ":reserved"
+#: And of one that keeps room for a waiter (see handover.lua), which nobody holds.
+_KEPT: Final = ":collecting"
+
+
+class Holder(BaseModel):
+    """Who holds tokens.
+
+    Attributes:
+        token: the run, or what room is reserved or kept for.
+        task_id: its task.
+        task, worker: their names; None where nothing is kept of them.
+        limits: those that it holds a token in.
+        since: when it was given them, in Unix seconds of the Redis server.
+        expires: when they expire if nobody renews them.
+        reserved: they were handed over, and no run has begun on them yet.
+        kept: nobody holds it: room is kept for this task, which was passed over for long.
+            It is among those of a limit only, as that is where it counts.
+    """
+
+    token: str
+    task_id: str
+    task: str | None
+    limits: list[str]
+    worker: str | None
+    since: float | None
+    expires: float
+    reserved: bool
+    kept: bool
+
+
+class Page(BaseModel):
+    """Some of those who hold tokens, the soonest to expire first.
+
+    Attributes:
+        tokens: the holders.
+        total: how many there are on all pages.
+        next: the cursor of the next page; None where this is the last.
+    """
+
+    tokens: list[Holder]
+    total: int
+    next: str | None
+
+
+def read_tokens(
+    redis: Redis, prefix: str, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
+) -> Page:
+    """Return a page of those who hold living tokens.
+
+    A token that is renewed between two pages comes again; none is left out.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+        limit: list the holders of this limit only; "" is all.
+        count: holders on a page.
+        cursor: the ``next`` of the page before; "" is the first page.
+
+    Raises:
+        ValueError: the cursor is that of no page.
+        LimiterUnavailable: Redis can't be asked.
+    """
+    expiry, token = "", ""
+    if cursor:
+        found = re.fullmatch(CURSOR, cursor, re.DOTALL)
+        if not found:
+            raise ValueError("this is no cursor: take that of the page before")
+        expiry, token = found.groups()
+    total, *rows = scripts.call(redis, "tokens", prefix, limit, count, expiry, token).reply
+    last = None if len(rows) < count else b":".join((rows[-1][1], rows[-1][0])).decode()
+    tokens = [_holder(*row) for row in rows]
+    for one in tokens:
+        if one.kept:  # it has no record of its limits
+            one.limits = [limit]
+    return Page(tokens=tokens, total=total, next=last)
+
+
+def find_token(redis: Redis, prefix: str, token: str) -> Holder | None:
+    """Return who holds a token; None where it is not held, or its time is over.
+
+    Raises:
+        LimiterUnavailable: Redis can't be asked.
+    """
+    with asking():
+        pipe = redis.pipeline(transaction=True)
+        pipe.time()
+        pipe.zscore(f"{prefix}:leases", token)
+        pipe.hmget(f"{prefix}:token:{token}", "limits", "task", "worker", "since", "reserved")
+        (seconds, micros), expiry, record = pipe.execute()
+    if expiry is None or expiry <= seconds + micros / 1e6:
+        return None
+    return _holder(token.encode(), expiry, *record)
+
+
+def _holder(
+    name: bytes,
+    expiry: Any,
+    limits: bytes | None,
+    task: bytes | None,
+    worker: bytes | None,
+    since: bytes | None,
+    reserved: bytes | None,
+) -> Holder:
+    token = name.decode()
+    return Holder(
+        token=token,
+        task_id=token.removesuffix(_RESERVED).rpartition(":")[0] or token,
+        task=(task or b"").decode() or None,
+        limits=json.loads(limits or b"[]"),
+        worker=(worker or b"").decode() or None,
+        since=None if since is None else float(since),
+        expires=float(expiry),
+        reserved=reserved is not None,
+        kept=token.endswith(_KEPT),
+    )

@@ -1,0 +1,165 @@
+"""Waiters: the list of who waits, a page at a time: in which order, and for what.
+
+All about one of them is in ``explanation.py``; who puts them there and takes them out, in
+``limiter/waiting_room.py``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel
+from redis import Redis
+
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.inspect.counts import count_waiting
+from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT
+from celery_concurrency.limiter.inspect.limit_state import Blocked, read_states
+from celery_concurrency.limiter.inspect.waiter_records import groups_in_order, read_records
+from celery_concurrency.limiter.limits import GLOBAL
+
+#: The place of the last waiter of a page.
+CURSOR: Final = "[0-9]{1,17}"
+
+#: How many of a group are read at a time.
+CHUNK: Final = 20
+
+
+class Waiting(BaseModel):
+    """A task that waits.
+
+    Attributes:
+        task_id: its id.
+        task: its name; None where the message does not say.
+        limits: those that it counts in.
+        blocked_by: why it does not go on now.
+        position: its place among those with the same limits, from 1.
+        since: when it asked first, in Unix seconds of the Redis server.
+        rank: of its priority: 0 is the highest, and each lower one 1 more.
+    """
+
+    task_id: str
+    task: str | None
+    limits: list[str]
+    blocked_by: Blocked
+    position: int
+    since: float
+    rank: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON's object: a rank of 0 is left out."""
+        return self.model_dump(exclude=None if self.rank else {"rank"})
+
+
+class WaitingPage(BaseModel):
+    """Some of those who wait, in their order.
+
+    Attributes:
+        waiting: the waiters.
+        total: how many there are on all pages; None on others than the first.
+        next: the cursor of the next page; None where this is the last.
+    """
+
+    waiting: list[Waiting]
+    total: int | None
+    next: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON's object."""
+        return {
+            "waiting": [one.to_dict() for one in self.waiting],
+            "total": self.total,
+            "next": self.next,
+        }
+
+
+def read_waiting(
+    redis: Redis,
+    prefix: str,
+    config: Config,
+    limit: str = "",
+    count: int = DEFAULT_COUNT,
+    cursor: str = "",
+) -> WaitingPage:
+    """Return a page of those who wait: by priority, then who asked first.
+
+    It looks at each group of waiters with the same limits that has one before the
+    page's end, and the first page counts all (``counting.count_waiting``). Who goes
+    back to a place before the cursor meanwhile is on none of the later pages.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+        config: the configuration in force.
+        limit: list those only that count in this limit; "" is all.
+        count: waiters on a page.
+        cursor: the ``next`` of the page before; "" is the first page.
+
+    Raises:
+        ValueError: the cursor is that of no page.
+        LimiterUnavailable: Redis can't be asked.
+    """
+    if cursor and not re.fullmatch(CURSOR, cursor):
+        raise ValueError("this is no cursor: take that of the page before")
+    with asking():
+        total = None if cursor else count_waiting(redis, prefix)[limit or GLOBAL]
+        places = list(islice(_in_order(redis, prefix, int(cursor or -1), limit), count))
+        records = read_records(redis, prefix, [one.name for one in places])
+        states = read_states(redis, prefix, config, chain(*(one.limits for one in records)))
+    waiting = [
+        Waiting(
+            task_id=one.task_id,
+            task=one.task,
+            limits=one.limits,
+            blocked_by=states.blocked(one.group, one.limits, one.position),
+            position=one.position,
+            since=one.since,
+            rank=one.rank,
+        )
+        for one in records
+    ]
+    last = str(places[-1].place) if len(places) == count else None
+    return WaitingPage(waiting=waiting, total=total, next=last)
+
+
+class _Place(NamedTuple):
+    """Somebody's place in the order; ``is_last``: there may be more of the group to read."""
+
+    place: int
+    name: str
+    group: str
+    is_last: bool
+
+
+def _in_order(redis: Redis, prefix: str, after: int, limit: str) -> Iterator[_Place]:
+    """Return who waits behind a place: the groups' orders merged. No two places are equal."""
+    heap: list[_Place] = []
+    seen: set[str] = set()  # a group whose first one leaves meanwhile comes again
+    for groups, until in groups_in_order(redis, prefix):
+        new = [one for one in groups if one not in seen and limit in ("", *json.loads(one))]
+        seen.update(new)
+        _push(heap, redis, prefix, new, after)
+        while heap and heap[0].place <= until:
+            first = heapq.heappop(heap)
+            yield first
+            if first.is_last:
+                _push(heap, redis, prefix, [first.group], first.place)
+
+
+def _push(heap: list[_Place], redis: Redis, prefix: str, groups: list[str], after: int) -> None:
+    """Read the next ones of these groups, behind a place."""
+    pipe = redis.pipeline(transaction=False)
+    for group in groups:
+        pipe.zrange(
+            f"{prefix}:group:{group}", f"({after}", "+inf",
+            byscore=True, offset=0, num=CHUNK, withscores=True,
+        )  # fmt: skip
+    for group, found in zip(groups, pipe.execute(), strict=True):
+        for number, (name, score) in enumerate(found, 1):
+            heapq.heappush(heap, _Place(int(score), name.decode(), group, number == CHUNK))

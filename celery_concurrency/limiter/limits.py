@@ -1,0 +1,105 @@
+"""Tags and limits: which limits a piece of work counts in, by its tags.
+
+A *tag* is what the user says of the work (``account=acc123``); a *limit* is a
+name that Redis counts under (``account:acc123``). Nothing here talks to Redis.
+
+How many each allows is in ``limiter/config/schema.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from celery_concurrency.errors import InvalidTag
+
+GLOBAL = "global"
+WILDCARD = "*"
+MAX_TAG_LENGTH = 200
+
+#: The tag (a message header) of each of the seed's dimensions.
+BUILTIN_TAGS: Mapping[str, str] = {
+    "platform": "platform",
+    "account": "account",
+    "type": "task_type",
+}
+BUILTIN_DIMENSIONS = frozenset(BUILTIN_TAGS.values())
+
+
+def tag_value(tag: str, value: object) -> str:
+    """Return ``value`` as the text that limits are named by.
+
+    Args:
+        tag: the tag's name, for the error.
+        value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` characters at
+            most; no bool, which is an accident more often than a name.
+
+    Raises:
+        InvalidTag: it is anything else; names the tag and shows the value.
+    """
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    problem = name_problem(text)
+    if problem:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise InvalidTag(
+            f"tag {tag!r} {problem}, it is {shown}: give it a non-empty text or an "
+            f"integer of at most {MAX_TAG_LENGTH} characters, or leave it out"
+        )
+    assert isinstance(text, str)
+    return text
+
+
+def name_problem(name: object) -> str | None:
+    """Return what keeps ``name`` from naming a limit, or None if nothing does."""
+    if not isinstance(name, str):
+        return "is neither text nor an integer"
+    if not name:
+        return "is empty"
+    if len(name) > MAX_TAG_LENGTH:
+        return f"is longer than {MAX_TAG_LENGTH} characters"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is no valid Unicode text"
+    return None
+
+
+def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the limits that work with these tags counts in.
+
+    Args:
+        tags: tag name to value; names that are no dimension are passed over.
+        dimensions: the user's own dimensions, each read from the tag of its name.
+
+    Returns:
+        ``("global", "platform:douyin", "account:acc123", ...)``; always with
+        ``global``, in the same order for the same tags.
+
+    Raises:
+        InvalidTag: a value names no limit.
+    """
+    read = [*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))]
+    return (
+        GLOBAL,
+        *(f"{dimension}:{tag_value(tag, tags[tag])}" for tag, dimension in read if tag in tags),
+    )
+
+
+def wildcard_of(limit: str) -> str:
+    """Return the limit that sets a limit's maximum where nothing else does: ``platform:*``."""
+    return f"{limit.partition(':')[0]}:{WILDCARD}"
+
+
+def split_limit(limit: str) -> tuple[str, str | None]:
+    """Return a limit's dimension and name: ``("account", "a:1")`` for ``account:a:1``."""
+    dimension, colon, name = limit.partition(":")
+    return dimension, name if colon else None
+
+
+def limit_problem(limit: str) -> str | None:
+    """Return what keeps ``limit`` from being a limit's name, or None if nothing does."""
+    dimension, name = split_limit(limit)
+    named = name is not None and dimension and not name_problem(name)
+    if limit == GLOBAL or named:
+        return None
+    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit: write 'global' or 'platform:douyin'"

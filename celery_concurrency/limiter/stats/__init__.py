@@ -1,0 +1,1 @@
+"""Statistics: what was counted (``counters.py``), how long it took (``durations.py``)."""

@@ -1,0 +1,98 @@
+"""Statistics: the counters since the beginning, and what of them fell in a window.
+
+The scripts count; once a minute somebody keeps a copy of the counters, and a
+window is the difference between now and the copy at its start. Nothing is
+counted twice for it, and the scripts know nothing of windows.
+
+How long runs waited and held is in ``durations.py``, the course of both in ``history.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from redis import Redis
+
+from celery_concurrency import scripts
+from celery_concurrency.limiter.connection import asking
+
+#: Windows by name, in seconds; None is everything since the beginning.
+WINDOWS: Final[dict[str, int | None]] = {"1h": 3600, "24h": 86_400, "total": None}
+DEFAULT_WINDOW: Final = "24h"
+
+SNAPSHOT_SECONDS: Final = 60
+#: A day of copies, and one hour more so that a day's start is always among them.
+SNAPSHOTS_KEPT: Final = 1500
+
+
+class Stats:
+    """Reads the statistics of one prefix.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+
+    def window(self, name: str = DEFAULT_WINDOW) -> dict[str, int]:
+        """Return the counters of a window.
+
+        Args:
+            name: one of ``WINDOWS``. A window begins at the last copy that is no
+                younger than its length, so it is up to a minute longer.
+
+        Returns:
+            ``{"acquired:total": 1523, "released:total": 1520,
+            "acquired:platform:douyin": 856, ...}``, the two totals always there.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        seconds = WINDOWS[name]
+        with asking():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(f"{self._prefix}:stats:counters")
+            pipe.time()
+            counted, (now, _) = pipe.execute()
+            before = {} if seconds is None else self._at(now - seconds)
+        return difference({field.decode(): int(count) for field, count in counted.items()}, before)
+
+    def snapshot(self) -> bool:
+        """Keep a copy of the counters, the first who asks in each minute; true if so.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        answer = scripts.call(
+            self._redis, "snapshot", self._prefix, SNAPSHOT_SECONDS, SNAPSHOTS_KEPT
+        )
+        return bool(answer.reply)
+
+    def _at(self, second: int) -> dict[str, int]:
+        copies: Any = self._redis.xrevrange(
+            f"{self._prefix}:stats:history", max=f"{second * 1000}-0", count=1
+        )
+        if not copies:
+            return {}
+        counters = copies[0][1][b"counters"]
+        return {name: int(count) for name, count in json.loads(counters).items()}
+
+
+def difference(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """Return what was counted since: all that is not 0, the two totals always.
+
+    Counters that an operator deleted began anew since: no less than nothing.
+    """
+    since = {
+        field: total - before.get(field, 0) if total >= before.get(field, 0) else total
+        for field, total in {**_ALWAYS, **counters}.items()
+    }
+    return {field: count for field, count in since.items() if count or field in _ALWAYS}
+
+
+_ALWAYS: Final = {"acquired:total": 0, "released:total": 0}

@@ -1,0 +1,211 @@
+"""Times: how long runs waited and held, per limit, in histograms.
+
+``release.lua`` and ``sweep.lua`` leave one record of each run that ended; the
+worker's thread has ``tally.lua`` count them: since the beginning, and in hashes of
+five minutes each, which go after a day. Between two ticks a record waits in a list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from typing import Any, Final
+
+from pydantic import BaseModel
+from redis import Redis
+
+from celery_concurrency import scripts
+from celery_concurrency.limiter.connection import asking
+
+#: Upper bounds of the buckets in milliseconds; what is above the last is in one more.
+#: The first is for those who did not wait. In Redis a bucket is named by its bound, so
+#: that changing these leaves what was counted before as it is.
+BOUNDS: Final = (
+    *(0, 10, 25, 50, 100, 250, 500),
+    *(1_000, 2_500, 5_000, 10_000, 30_000),
+    *(60_000, 120_000, 300_000, 600_000, 1_800_000),
+    *(3_600_000, 7_200_000, 21_600_000, 86_400_000),
+)
+#: Seconds of an interval that has a histogram of its own, and for which that is kept:
+#: a day, and an hour more so that a day's start is always among them.
+INTERVAL: Final = 300
+KEPT_SECONDS: Final = 25 * 3600
+
+#: Records counted in one call, and calls of one tick at most.
+BATCH: Final = 200
+CALLS: Final = 32
+#: Hashes read in one trip: Redis serves others in between.
+TRIP: Final = 24
+
+
+class Percentiles(BaseModel):
+    """How long it took, of those that ended in an interval.
+
+    Attributes:
+        count: how many.
+        p50, p95, p99: within how many seconds so many percent of them were done,
+            interpolated within a bucket; nothing is longer than the last bucket's bound.
+    """
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How many took how long.
+
+    Attributes:
+        counts: bucket to how many are in it alone; named by its upper bound in
+            milliseconds, None for that above all.
+        milliseconds: of all of them together.
+    """
+
+    counts: dict[int | None, int] = field(default_factory=dict)
+    milliseconds: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return sum(self.counts.values())
+
+    def cumulative(self) -> list[tuple[float | None, int]]:
+        """Return the buckets as Prometheus has them, all of ``BOUNDS`` among them.
+
+        Returns:
+            of each its upper bound in seconds, None for the last, and how many are in
+            it or below.
+        """
+        bounds = sorted({*BOUNDS, *(bound for bound in self.counts if bound is not None)})
+        sums = accumulate(self.counts.get(bound, 0) for bound in bounds)
+        return [
+            *((bound / 1000, up_to) for bound, up_to in zip(bounds, sums, strict=True)),
+            (None, self.count),
+        ]
+
+    def percentiles(self) -> Percentiles:
+        """Return what is shown of it."""
+        return Percentiles(
+            count=self.count,
+            p50=self.quantile(0.5),
+            p95=self.quantile(0.95),
+            p99=self.quantile(0.99),
+        )
+
+    def quantile(self, share: float) -> float:
+        """Return within how many seconds this share was done; 0 where there is nothing.
+
+        As in Prometheus: linear within a bucket, the last bound for what is above it.
+        """
+        if not self.count:
+            return 0.0
+        rank, lower, below = share * self.count, 0.0, 0
+        for upper, up_to in self.cumulative():
+            if upper is None:
+                return lower
+            if up_to >= rank and up_to > below:
+                return round(lower + (upper - lower) * (rank - below) / (up_to - below), 6)
+            lower, below = upper, up_to
+        return lower
+
+
+@dataclass(slots=True)
+class Spans:
+    """The histograms of all limits, of one interval or of all time.
+
+    Attributes:
+        wait: by limit: from asking first to being granted.
+        hold: by limit: from being granted to giving back, or to being taken back.
+    """
+
+    wait: dict[str, Histogram] = field(default_factory=dict)
+    hold: dict[str, Histogram] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, *hashes: Mapping[bytes, bytes]) -> Spans:
+        """Return what all of these hashes hold together."""
+        spans = cls()
+        for hash_ in hashes:
+            spans._add(hash_)
+        return spans
+
+    def _add(self, hash_: Mapping[bytes, bytes]) -> None:
+        """Add what a hash of ``tally.lua`` holds; what nobody can read is passed over."""
+        for name, amount in hash_.items():
+            found = re.fullmatch(r"(wait|hold) (\d+|inf|sum) (.+)", name.decode(), re.DOTALL)
+            if not found:
+                continue
+            kind, what, limit = found.groups()
+            histogram = (self.wait if kind == "wait" else self.hold).setdefault(limit, Histogram())
+            if what == "sum":
+                histogram.milliseconds += int(amount)
+            else:
+                bound = None if what == "inf" else int(what)
+                histogram.counts[bound] = histogram.counts.get(bound, 0) + int(amount)
+
+
+class Times:
+    """Counts and reads the histograms of one prefix.
+
+    Args:
+        redis: see ``connection.connect``.
+        prefix: that of all keys.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+
+    def tally(self) -> int:
+        """Count what ended since the last time, in bounded steps; return how many runs.
+
+        Any number of workers may do so at once: each record is counted once.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        total = 0
+        for _ in range(CALLS):
+            counted: int = scripts.call(
+                self._redis, "tally", self._prefix, BATCH, INTERVAL, KEPT_SECONDS, *BOUNDS
+            ).reply
+            total += counted
+            if counted < BATCH:
+                break
+        return total
+
+    def total(self) -> Spans:
+        """Return the histograms since the beginning.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        return Spans.of(*self._read([f"{self._prefix}:stats:times"]))
+
+    def series(self, start: int, end: int, step: int) -> Iterator[Spans]:
+        """Yield the histograms of each step of a time.
+
+        Args:
+            start, end: Unix seconds; multiples of ``step``.
+            step: seconds; a multiple of ``INTERVAL``.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked.
+        """
+        starts = range(start, end, INTERVAL)
+        hashes = self._read([f"{self._prefix}:stats:times:{one}" for one in starts])
+        for _ in range(start, end, step):
+            yield Spans.of(*islice(hashes, step // INTERVAL))
+
+    def _read(self, keys: Sequence[str]) -> Iterator[dict[bytes, bytes]]:
+        for first in range(0, len(keys), TRIP):
+            with asking():
+                pipe = self._redis.pipeline(transaction=False)
+                for key in keys[first : first + TRIP]:
+                    pipe.hgetall(key)
+                found: list[Any] = pipe.execute()
+            yield from found

@@ -1,0 +1,258 @@
+"""What the pytest plugin gives to the tests of the user's own tasks; usable without pytest.
+
+``Concurrency`` answers without a worker and without a broker whether a task would
+wait, and for which limit; with a worker, whether one does.
+
+The fixtures are in ``pytest_plugin.py``.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest.mock import patch
+
+from celery import Celery
+from celery.canvas import Signature
+from celery.result import AsyncResult
+
+from celery_concurrency.errors import LimitReached
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.limits import BUILTIN_TAGS
+from celery_concurrency.limiter.outcomes import Denied
+from celery_concurrency.worker import apps, gate, waiting_mode
+from celery_concurrency.worker.bootstep import ConcurrencyStep
+from celery_concurrency.worker.hooks import gated
+from celery_concurrency.worker.tags import tags_of
+
+#: Seconds between two looks at a result.
+LOOK_SECONDS: Final = 0.02
+#: Seconds until a task without room asks again, where it is not handed room.
+COUNTDOWN_SECONDS: Final = 0.2
+
+
+class Concurrency:
+    """A limiter for one test, with a prefix of its own; a context manager.
+
+    Args:
+        url: of the server that it counts in.
+
+    Attributes:
+        limiter: it, with the default configuration: each account runs one at a time.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis = connect(url)
+        self._ends = ExitStack()
+        self.limiter = Limiter(self._redis, f"test-{uuid.uuid4().hex}")
+        # As a limiter that has been in use: a new one lets others speak up first.
+        self._redis.set(f"{self.limiter.prefix}:epoch", 1)
+
+    def configure(self, **changes: Any) -> None:
+        """Change the limits: ``configure(global_max=2, platform_max={"douyin": 1})``.
+
+        Raises:
+            InvalidConfig: there is no such field, or it can't have this value.
+        """
+        self.limiter.config.update(changes)
+
+    @contextmanager
+    def running(self, signature: Signature | None = None, **tags: object) -> Iterator[None]:
+        """Hold room while the block runs, as a task that runs.
+
+        Args:
+            signature: the task, ``publish.s("u1").set(headers={"platform": "douyin"})``.
+            tags: or what it would be tagged with.
+
+        Raises:
+            AssertionError: there is no room for it.
+            TypeError: it is no signature of one task, or a tag names no dimension.
+        """
+        if signature is not None and _is_exempt(signature):
+            yield
+            return
+        if signature is None:
+            self._check_names(tags)
+        else:
+            tags = dict(_tags(signature))
+        token = f"running:{uuid.uuid4()}"
+        answer = self.limiter.try_acquire(token, tags)
+        if isinstance(answer, Denied):
+            raise AssertionError(f"there is no room to run it: it waits for {answer}")
+        try:
+            yield
+        finally:
+            self.limiter.release(token)
+
+    def waits_for(self, signature: Signature) -> str | None:
+        """Return the first limit that a task would wait for now; None if it would run.
+
+        Raises:
+            TypeError: it is no signature of one task.
+        """
+        if _is_exempt(signature):
+            return None
+        token = f"asking:{uuid.uuid4()}"
+        answer = self.limiter.try_acquire(token, _tags(signature))
+        if isinstance(answer, Denied):
+            return answer.limit
+        self.limiter.release(token)
+        return None
+
+    def assert_waits(
+        self, what: Signature | AsyncResult, limit: str | None = None, timeout: float = 10
+    ) -> None:
+        """Make sure that a task waits.
+
+        Args:
+            what: a signature would wait if it were sent now; a result's task was sent
+                to a worker, and is given time to get there.
+            limit: and waits for this one, as ``"account:u1"``; None for any.
+            timeout: seconds to wait for a result to say so.
+
+        Raises:
+            AssertionError: it does not wait, or waits for another one.
+        """
+        if isinstance(what, AsyncResult):
+            _assert_result_waits(what, limit, timeout)
+            return
+        found = self.waits_for(what)
+        if found is None:
+            raise AssertionError(f"{what!r} would run, it is {_counted_in(what)}")
+        if limit not in (None, found):
+            raise AssertionError(f"{what!r} would wait for {found!r}, not for {limit!r}")
+
+    def assert_runs(self, signature: Signature) -> None:
+        """Make sure that a task would run if it were sent now.
+
+        Raises:
+            AssertionError: it would wait; says for which limit.
+        """
+        found = self.waits_for(signature)
+        if found is not None:
+            raise AssertionError(f"{signature!r} would wait for {found!r}")
+
+    def _check_names(self, tags: Mapping[str, object]) -> None:
+        known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
+        for name in tags:
+            if name not in known:
+                raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
+
+    def gate(self, app: Celery) -> None:
+        """Gate an app's tasks by this limiter until the end of the test.
+
+        For workers of this process, as ``celery.contrib.testing.worker.start_worker``
+        starts; end them within the test.
+
+        Args:
+            app: whose tasks and ``concurrency_…`` settings are as they were at the end.
+        """
+        self._ends.enter_context(
+            _settings(
+                app,
+                concurrency_redis_url=self._url,
+                concurrency_key_prefix=self.limiter.prefix,
+                concurrency_retry_countdown=COUNTDOWN_SECONDS,
+            )
+        )
+        self._ends.enter_context(gated(app))
+
+    def close(self) -> None:
+        """Gate no more, and leave nothing behind on the server."""
+        self._ends.close()
+        keys = list(self._redis.scan_iter(f"{self.limiter.prefix}:*", count=1000))
+        if keys:
+            self._redis.delete(*keys)
+        self._redis.close()
+
+    def __enter__(self) -> Concurrency:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def gating_off() -> Iterator[None]:
+    """Gate no task of this process while the block runs; its workers need no limiter."""
+    with (
+        patch.object(gate, "is_gated", lambda task: False),
+        patch.object(ConcurrencyStep, "enabled", False),
+    ):
+        yield
+
+
+def _tags(signature: Signature) -> Mapping[str, object]:
+    """Return the tags of a task as a worker would find them."""
+    task = _task_of(signature)
+    task.push_request(
+        args=signature.args,
+        kwargs=signature.kwargs,
+        headers=signature.options.get("headers"),
+    )
+    try:
+        return tags_of(task)
+    finally:
+        task.pop_request()
+
+
+def _task_of(signature: Signature) -> Any:
+    """Return the task of a signature.
+
+    Raises:
+        TypeError: it is none, or one of several tasks.
+    """
+    if not isinstance(signature, Signature) or signature.subtask_type is not None:
+        raise TypeError(f"{signature!r} is no signature of one task: give publish.s(...)")
+    return signature.type
+
+
+def _is_exempt(signature: Signature) -> bool:
+    """Return whether a worker would not gate it, by what its app says now."""
+    task = _task_of(signature)
+    return gate.is_exempt(task.name, task.app.conf.get("concurrency_exempt") or ())
+
+
+def _counted_in(signature: Signature) -> str:
+    if _is_exempt(signature):
+        return "exempt"
+    tags = ", ".join(f"{name}={value}" for name, value in _tags(signature).items())
+    return f"counted in 'global' and by its tags: {tags or 'none'}"
+
+
+def _assert_result_waits(result: AsyncResult, limit: str | None, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        state, info = result.state, result.info
+        if state == "RETRY" and isinstance(info, LimitReached):
+            reason = str(info)
+            if limit is None or reason.startswith(f"waits for {limit} ("):
+                return
+            # It may wait for several in turn.
+            problem = f"it {reason}, not for {limit!r}"
+        else:
+            problem = f"its state is {state}"
+        if result.ready() or time.monotonic() > deadline:
+            raise AssertionError(f"task {result.id} does not wait: {problem}")
+        time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def _settings(app: Celery, **settings: Any) -> Iterator[None]:
+    before = {name: app.conf.get(name) for name in settings}
+    _use(app, settings)
+    try:
+        yield
+    finally:
+        _use(app, before)
+
+
+def _use(app: Celery, settings: Mapping[str, Any]) -> None:
+    app.conf.update(settings)
+    apps.forget(app)
+    waiting_mode.forget(app)

@@ -1,0 +1,181 @@
+"""The worker's own part: checks at start, and a thread that ticks about once a second.
+
+The thread renews the tokens of the runs that live here, takes over configuration
+written by hand, sweeps, counts how long runs took, keeps the statistics' history and
+passes on what became of waiting tasks here. It lives in the main process, and from
+before the first task until after the last.
+
+Which runs live, and what becomes of the dead, is ``heartbeat.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from celery import signals
+from celery.worker import state as worker_state
+
+from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.leases import BEAT_SECONDS
+from celery_concurrency.log import WORKER_LOG, fields
+from celery_concurrency.worker.heartbeat import Heartbeat
+from celery_concurrency.worker.waiting_mode import reservation_of
+
+logger = logging.getLogger(WORKER_LOG)
+
+TICK: Final = BEAT_SECONDS
+#: How often it looks at the pool's processes in between, in seconds.
+LOOK: Final = 0.25
+#: How many ticks a revoked task is looked for among those who wait: it may be on its way there.
+REVOKE_TICKS: Final = 5
+
+
+class Ticker:
+    """Does what has to be done now and then, in a thread of its own.
+
+    Args:
+        limiter: whose.
+        heartbeat: of the runs of this worker.
+        greet: is called in the first tick that finds the limiter there.
+    """
+
+    def __init__(
+        self, limiter: Limiter, heartbeat: Heartbeat, greet: Callable[[], None] = lambda: None
+    ) -> None:
+        self._limiter = limiter
+        self._heartbeat = heartbeat
+        self._greet: Callable[[], None] | None = greet
+        self._stopped = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
+        self._away = False
+        self._revokes = _Revokes()
+        self._forgone: deque[tuple[str, list[str]]] = deque()
+
+    def start(self) -> None:
+        """Tick once now, so that a first task finds all in order, then go on in the thread."""
+        self.tick()
+        self._wait_until_open()
+        signals.task_revoked.connect(self.on_revoked)
+        signals.task_received.connect(self._heartbeat.on_received)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and wait for a tick under way."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._heartbeat.look()  # the pool's processes are gone, in whatever way
+
+    def _wait_until_open(self) -> None:
+        """After a loss of data, or at the very first start, take no task before others may."""
+        try:
+            seconds = self._limiter.leases.closed_for()
+        except LimiterUnavailable:
+            return  # it says so itself, and tasks wait
+        if seconds:
+            logger.info(
+                "the limiter's data is new: runs that live elsewhere have %.0f s to say so", seconds
+            )
+            time.sleep(seconds)
+
+    def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
+        """``task_revoked``: what was handed room and won't run gives it up, in the thread."""
+        reservation = None if terminated else reservation_of(request)
+        if reservation:
+            self._forgone.append(reservation)
+            self._wake.set()
+
+    def tick(self) -> None:
+        """Do all of it once; Redis being away is logged when it begins and ends."""
+        try:
+            self._do(self._say_hello)
+            self._do(self._limiter.config.sync)
+            self._do(self._heartbeat.beat)
+            self._do(self._pass_on)
+            self._do(self._limiter.waiting.sweep)
+            self._do(self._limiter.times.tally)
+            self._do(self._limiter.stats.snapshot)
+        except LimiterUnavailable as exc:
+            if not self._away:
+                logger.warning(
+                    "the limiter is away: %s", exc, extra=fields("limiter away", reason=str(exc))
+                )
+            self._away = True
+        else:
+            if self._away:
+                logger.warning("the limiter is back", extra=fields("limiter back"))
+            self._away = False
+
+    def _do(self, part: Callable[[], object]) -> None:
+        """Do a part of a tick, and let its failure stop no other part: least of all the beat."""
+        try:
+            part()
+        except LimiterUnavailable:
+            raise
+        except ConcurrencyError as exc:
+            logger.warning("%s", exc)
+        except Exception:
+            logger.exception("a part of a tick failed; the next one comes in %s s", TICK)
+
+    def _say_hello(self) -> None:
+        if self._greet:
+            self._greet()
+            self._greet = None
+
+    def _pass_on(self) -> None:
+        """Tell the waiting room what became of tasks in this worker."""
+        for task_id in self._revokes.look():
+            if self._limiter.waiting.cancel(task_id):
+                logger.info(
+                    "task %s was revoked while it waited",
+                    task_id,
+                    extra=fields("revoked", task_id=task_id),
+                )
+        while self._forgone:
+            self._limiter.waiting.forgo(*self._forgone[0])
+            self._forgone.popleft()
+
+    def _run(self) -> None:
+        next_tick = time.monotonic() + TICK
+        while not self._stopped.is_set():
+            woken = self._wake.wait(LOOK)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                self._heartbeat.look()
+                if woken or time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK
+                    self.tick()
+                elif not self._away and self._heartbeat.is_unknown():
+                    # What no beat has seen yet would not come back after a loss of data.
+                    self._heartbeat.beat()
+            except Exception:
+                # A tick lost is better than a thread lost.
+                logger.exception("a tick failed; the next one comes in %s s", TICK)
+
+
+class _Revokes:
+    """The tasks that this worker was told to revoke, as long as one of them may be waiting."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._recent: dict[str, int] = {}
+
+    def look(self) -> list[str]:
+        """Return the tasks that were revoked in the last ticks."""
+        # The main thread adds to it meanwhile: a dict is copied in one go.
+        revoked = set(worker_state.revoked._data)
+        self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))
+        self._seen = revoked
+        found = list(self._recent)
+        self._recent = {task: ticks - 1 for task, ticks in self._recent.items() if ticks > 1}
+        return found

@@ -1,0 +1,76 @@
+"""The tags of a task: from its declaration, and from the headers of its message.
+
+Which limits follow from them is ``limiter/limits.py``'s matter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery_concurrency.errors import ImproperlyConfigured, InvalidTag
+
+
+def tags_of(task: Any) -> dict[str, object]:
+    """Return the tags of the run that ``task`` is at now; headers win.
+
+    Args:
+        task: a Celery task with its request. Its ``concurrency`` is a mapping of
+            tag to a value, or to a callable that is given the task's arguments by
+            name, however they were passed.
+
+    Returns:
+        every header of the message, and the declared tags that no header names.
+
+    Raises:
+        ImproperlyConfigured: ``concurrency`` is no mapping.
+        InvalidTag: a callable raised an error.
+        TypeError: the task's arguments don't fit its function.
+    """
+    headers = task.request.headers or {}
+    declared = getattr(task, "concurrency", None)
+    if not declared:
+        return dict(headers)
+    if not isinstance(declared, Mapping):
+        raise ImproperlyConfigured(
+            f"concurrency of task {task.name} is {declared!r}: give it a mapping of tags, "
+            'as {"platform": "douyin", "account": lambda user_id: user_id}'
+        )
+    tags = {tag: value for tag, value in declared.items() if tag not in headers}
+    if any(callable(value) for value in tags.values()):
+        arguments = _arguments(task)
+        tags = {
+            tag: _call(tag, value, arguments) if callable(value) else value
+            for tag, value in tags.items()
+        }
+    return {**tags, **headers}
+
+
+def _arguments(task: Any) -> dict[str, Any]:
+    """Return the arguments of the run by name; the names in ``**kwargs`` among them."""
+    signature = inspect.signature(task.run)
+    bound = signature.bind(*(task.request.args or ()), **(task.request.kwargs or {}))
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name))
+    return arguments
+
+
+def _call(tag: str, function: Callable[..., object], arguments: dict[str, Any]) -> object:
+    """Call with those arguments that the function takes; with all, if it takes any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        names = None  # some built-in ones don't say: "{user_id}-{kind}".format
+    else:
+        names = {parameter.name for parameter in parameters}
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            names = None
+    given = {name: arguments[name] for name in arguments if names is None or name in names}
+    try:
+        return function(**given)
+    except Exception as exc:
+        raise InvalidTag(f"tag {tag!r} can't be worked out from the arguments: {exc!r}") from exc

@@ -1,0 +1,1 @@
+"""What users see: HTTP, page, command line, metrics, test helpers, demo."""

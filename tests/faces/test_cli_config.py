@@ -1,0 +1,79 @@
+"""The configuration's memory on the command line."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+
+from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.config.schema import Config
+from tests.support.answers import mistake, out, refusal
+
+DEFAULTS = Config().to_dict()
+
+
+def table(done):
+    return [re.split(r"  +", line) for line in out(done).splitlines()]
+
+
+def test_history_and_rollback(cli, here, limiter):
+    """As a person on call does it: what happened, and back."""
+    out(cli("config", "set", "global_max=4", "platform_max.douyin=2"))
+    out(here("config", "set", "account_max=3", "--operator", "张三"))
+    limiter.config.update({"paused": ["global"]}, Author("api"))
+    out(here("config", "reset", "--operator", "a\n\x1b[31mb"))
+    user = getpass.getuser()
+    shown = table(cli("config", "history"))
+    assert shown[0] == ["version", "at", "operator", "source", "changed"]
+    assert [[row[0], *row[2:]] for row in shown[1:]] == [
+        [
+            *("5", "a??[31mb", "reset"),
+            "global_max 4 -> 0, platform_max.douyin 2 -> 0, account_max 3 -> 1, and 1 more",
+        ],
+        ["4", "-", "api", 'paused null -> ["global"]'],
+        ["3", "张三", "cli", "account_max 1 -> 3"],
+        ["2", user, "cli", "global_max 0 -> 4, platform_max.douyin 0 -> 2"],
+        ["1", "-", "default"],
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[1]) for row in shown[1:])
+
+    done = cli("config", "rollback", "3", "--json")
+    assert json.loads(out(done)) == limiter.config.sync().config.to_dict()
+    assert limiter.config.sync().config.account_max == 3
+    assert "in force" in done.stderr
+    newest, *older = json.loads(out(here("config", "history", "--json")))
+    assert (newest["source"], newest["operator"], newest["version"]) == ("rollback", user, 6)
+    assert newest["config"] == older[2]["config"]
+    assert len(older) == 5
+
+
+def test_a_text_that_is_not_valid_is_in_the_history(here, limiter, redis):
+    limiter.config.sync()
+    redis.set("concurrency:config", '{"globel_max": 1}')
+    assert table(here("config", "history"))[1][3:] == [
+        "hand-written",
+        "not in force: globel_max: there is no such field",
+    ]
+
+
+def test_there_is_no_such_version(here, limiter):
+    version = limiter.config.sync().version
+    assert "history" in refusal(here("config", "rollback", "77"))
+    for wrong in ("x", "-1", "1.0", str(2**63)):
+        mistake(here("config", "rollback", wrong))
+    assert limiter.config.sync().version == version
+
+
+def test_a_user_without_a_name_has_a_number(here, limiter, monkeypatch):
+    def nobody():
+        raise OSError("no user of this number")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    out(here("config", "set", "global_max=4"))
+    assert re.fullmatch(r"uid \d+", limiter.config.history()[0].operator)
+
+
+def test_help_says_who_is_the_operator(here):
+    for command in ("set", "reset", "rollback"):
+        assert "the OS user" in " ".join(out(here("config", command, "--help")).split())

@@ -1,0 +1,381 @@
+"""The demo: its verdict on made-up records, and the whole of it as users start it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rich.console import Console
+from rich.live import Live
+
+from celery_concurrency.demo.load import OPEN, PLATFORMS, Load
+from celery_concurrency.demo.records import Records, Run, Sent, recorded
+from celery_concurrency.demo.report import LimitsSeen, make_report
+from celery_concurrency.demo.view import LiveView, Moment
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
+from tests.support.workers import wait_for
+
+DEMO = [sys.executable, "-m", "celery_concurrency.demo"]
+
+
+# The verdict
+
+
+def seen(*changes: dict[str, Any], versions: tuple[int, ...] = ()) -> LimitsSeen:
+    """The configurations that these changes lead to, one after the other."""
+    limits, config = LimitsSeen(), Config()
+    for number, change in enumerate(changes or ({},)):
+        config = config.merged(change)
+        limits.look(Stored(config, versions[number] if versions else number + 1))
+    return limits
+
+
+def task(name: str, account: str = "a") -> Sent:
+    return Sent(name, {"platform": "douyin", "account": account, "type": "publish"}, 0.0)
+
+
+def run(sent: Sent, start: float, end: float | None) -> Run:
+    return Run(f"{sent.task_id}-{start}", sent.task_id, sent.tags, start, end)
+
+
+def test_all_ran_one_after_the_other_is_all_right():
+    tasks = [task("t1"), task("t2")]
+    report = make_report(tasks, [run(tasks[0], 1, 2), run(tasks[1], 2, 3)], seen())
+    assert (report.status, report.problems) == (0, [])
+    assert [(row.limit, row.sent, row.run, row.overlap, row.max) for row in report.rows] == [
+        ("global", 2, 2, 1, 0),
+        ("account:a", 2, 2, 1, 1),
+        ("platform:douyin", 2, 2, 1, 0),
+        ("task_type:publish", 2, 2, 1, 0),
+    ]
+    assert list(report.lines())[-1].startswith("OK: all 2 tasks ran")
+
+
+@pytest.mark.parametrize(
+    ("change", "limit"),
+    [
+        ({"global_max": 1, "account_max": 0}, "global"),
+        ({"platform_max": {"douyin": 1}, "account_max": 0}, "platform:douyin"),
+        ({"task_type_max": {"publish": 1}, "account_max": 0}, "task_type:publish"),
+        ({}, "account:a"),
+        ({"account_max": 5, "account_overrides": {"a": 1}}, "account:a"),
+    ],
+)
+def test_two_at_once_where_one_was_allowed_fails_and_is_named(change, limit):
+    tasks = [task("t1"), task("t2")]
+    report = make_report(tasks, [run(tasks[0], 1, 2), run(tasks[1], 1.9, 3)], seen(change))
+    assert report.status == 1
+    assert report.problems == [f"{limit} had 2 at once and allowed 1"]
+    assert f"FAILED: {limit} had 2 at once and allowed 1" in list(report.lines())
+
+
+def test_the_account_shown_is_one_that_exceeded_its_limit():
+    quiet, loud = task("t1", "quiet"), [task(f"t{n}", "loud") for n in (2, 3)]
+    many = [task(f"m{n}", "many") for n in range(5)]
+    runs = [run(quiet, 1, 2), *(run(one, 1, 2) for one in loud)]
+    runs += [run(one, 1, 2) for one in many]
+    limits = seen({"account_overrides": {"many": 9}})
+    lines = list(make_report([quiet, *loud, *many], runs, limits).lines())
+    assert any(line.startswith("account:loud (the busiest of 3)") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("runs", "problem"),
+    [
+        ([], "1 of 1 tasks did not run: t1"),
+        ([(1, None)], "1 of 1 tasks began and did not end: t1"),
+        ([(1, 2), (3, 4)], "1 of 1 tasks ran more than once: t1"),
+        ([(1, 3), (2, 4)], "1 of 1 tasks ran more than once: t1"),
+    ],
+)
+def test_a_task_that_did_not_run_exactly_once_fails(runs, problem):
+    one = task("t1")
+    report = make_report([one], [run(one, *times) for times in runs], seen({"account_max": 0}))
+    assert (report.status, report.problems) == (1, [problem])
+
+
+def test_nothing_sent_proves_nothing():
+    assert make_report([], [], seen()).problems == ["no task was sent"]
+
+
+def test_a_problem_from_elsewhere_fails_too():
+    one = task("t1")
+    report = make_report([one], [run(one, 1, 2)], seen(), ["a worker died"])
+    assert (report.status, report.problems) == (1, ["a worker died"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed", "status"),
+    [
+        ([{"account_max": 2}, {"account_max": 1}], "2*", 0),  # lowered: what runs goes on
+        ([{"account_max": 1}, {"account_max": 2}], "2*", 0),
+        ([{"account_max": 1}, {"account_max": 0}], "unlimited*", 0),
+        ([{"account_max": 1}, {"enabled": False}, {"enabled": True}], "unlimited*", 0),
+        ([{"account_max": 1}, {"global_max": 9}], "1", 1),
+    ],
+)
+def test_a_limit_that_was_changed_is_judged_by_the_highest_in_force(changes, allowed, status):
+    tasks = [task("t1"), task("t2")]
+    report = make_report(tasks, [run(one, 1, 2) for one in tasks], seen(*changes))
+    assert report.status == status
+    account = next(line for line in report.lines() if line.startswith("account:a"))
+    assert account.split()[-1] == allowed
+
+
+def test_a_configuration_that_nobody_saw_can_not_be_judged_by():
+    tasks = [task("t1"), task("t2")]
+    limits = seen({}, {"global_max": 1}, versions=(1, 3))
+    report = make_report(tasks, [run(one, 1, 2) for one in tasks], limits)
+    assert report.status == 1
+    assert report.problems == [
+        "the configuration changed faster than it was looked at: can't judge by it"
+    ]
+
+
+# Its parts
+
+
+def test_starts_are_read_before_ends_and_each_record_once(redis_url):
+    with Redis.from_url(redis_url) as client:
+        records = Records(client)
+        with recorded(client, "t1", {"account": "a"}):
+            assert records.read() == []
+            assert len(records.running) == 1
+        (ended,) = records.read()
+        assert (ended.task_id, ended.tags) == ("t1", {"account": "a"})
+        assert ended.end is not None
+        assert ended.end > ended.start
+        assert records.runs == {ended.id: ended}
+        assert not records.running
+        assert records.read() == []
+
+
+class Publish:
+    """Stands for the task."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def apply_async(self, args: tuple[float], **options: Any) -> None:
+        self.sent.append(options)
+
+
+def test_no_more_is_sent_than_is_done():
+    publish = Publish()
+    load = Load(publish)
+    for _ in range(1000):
+        load.send()
+    assert len(publish.sent) == len(load.sent) == load.open == OPEN * len(PLATFORMS)
+    assert {one["headers"]["platform"] for one in publish.sent} == set(PLATFORMS)
+
+    first = next(iter(load.sent.values()))
+    ended = Run("r1", first.task_id, first.tags, first.at + 1, first.at + 7)
+    load.note(ended)
+    load.note(ended)  # a second run of it is no second task
+    assert (load.done, load.open) == (1, OPEN * len(PLATFORMS) - 1)
+    assert load.time_needed == pytest.approx(7)
+    load.send()
+    load.send()
+    assert publish.sent[-1]["headers"]["platform"] == first.tags["platform"]
+    assert load.open == OPEN * len(PLATFORMS)
+
+
+def test_the_table_shows_how_full_each_limit_is():
+    usage = Usage(
+        global_=LimitUsage(current=6, max=6),
+        platforms={
+            "douyin": LimitUsage(current=1, max=2),
+            "kuaishou": LimitUsage(current=2, max=0),
+            "channels": LimitUsage(current=3, max=1, paused=True),
+        },
+        task_types={"publish": LimitUsage(current=0, max=0)},
+        accounts={"a": LimitUsage(current=1, max=1)},
+        dimensions={},
+    )
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100)
+    with Live(console=console, auto_refresh=False, screen=False) as live:
+        LiveView(live, "http://api").show(
+            Moment(3.0, "sending", sent=20, running=6, done=10, usage=usage, account_max=1, slots=8)
+        )
+    text = console.file.getvalue()
+    rows = {
+        row[1]: row for row in re.finditer(r"^(\S+)[^█░\n]*(?=[█░])(█*)(░*) +(.+?) *$", text, re.M)
+    }
+    assert {name: (len(row[2]), len(row[3]), row[4]) for name, row in rows.items()} == {
+        "global": (24, 0, "6/6"),
+        "douyin": (12, 12, "1/2"),
+        "kuaishou": (6, 18, "2/unlimited"),
+        "channels": (24, 0, "3/1 paused"),
+        "each": (24, 0, "1/1"),
+    }
+    assert re.search(r"sent 20 +running 6 +waiting 4 +done 10", text)
+    assert "http://api" in text
+
+
+# The whole
+
+
+class Demo:
+    """A demo that was started; its output goes to a file."""
+
+    def __init__(self, output: Path, *arguments: str, **env: str) -> None:
+        self._output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*DEMO, *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until it printed this; return the first group."""
+
+        def printed() -> re.Match[str] | None:
+            found = re.search(pattern, self.output(), re.M)
+            assert found or self.process.poll() is None, self.output()
+            return found
+
+        return wait_for(printed, what=pattern)[1]
+
+    def descendants(self) -> set[int]:
+        """Return the ids of its processes, children of children too."""
+        lines = subprocess.run(
+            ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        parents = {int(pid): int(parent) for pid, parent in map(str.split, lines)}
+        found, last = {self.process.pid}, 0
+        while len(found) != last:
+            last = len(found)
+            found |= {pid for pid, parent in parents.items() if parent in found}
+        return found - {self.process.pid}
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts demos; the environment is given by name."""
+    started: list[Demo] = []
+
+    def start(*arguments: str, **env: str) -> Demo:
+        # Their directories are then seen, and none is left for others to find.
+        env = {"TMPDIR": str(tmp_path), **env}
+        started.append(Demo(tmp_path / f"demo{len(started)}.txt", *arguments, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()  # its children end with it
+            one.process.wait()
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_a_run_of_some_seconds_ends_by_itself_and_all_that_was_sent_ran(demo, tmp_path):
+    """Also where no Redis is on PATH, and the environment names somebody else's broker."""
+    one = demo("--seconds", "5", PATH="", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
+    status = one.process.wait(90)
+    output = one.output()
+    assert status == 0, output
+    rows = {
+        row[1]: tuple(map(int, row.groups()[1:4]))
+        for row in re.finditer(r"^(\S+).*? +(\d+) +(\d+) +(\d+) +\S+$", output, re.M)
+    }
+    sent, run, overlap = rows["global"]
+    assert sent == run > 10
+    assert 2 <= overlap <= 6
+    assert rows["platform:xiaohongshu"][2] == 1
+    assert rows["platform:douyin"][2] <= 2
+    accounts = {name: row for name, row in rows.items() if name.startswith("account:")}
+    assert [row[2] for row in accounts.values()] == [1]
+    assert sum(row[0] for name, row in rows.items() if name.startswith("platform:")) == sent
+    assert f"OK: all {sent} tasks ran" in output
+    assert list(tmp_path.glob("concurrency-*")) == []
+
+
+def test_another_port_where_7000_is_taken_a_change_and_an_interrupt(demo, tmp_path):
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else has it: as well
+            taken.bind(("127.0.0.1", 7000))
+            taken.listen()
+        one = demo()
+        api = one.wait_for(r"^API +(http://\S+) \(port 7000 is taken\)$")
+        assert one.wait_for(r"^page +(http://\S+)$") == f"{api.partition('/api')[0]}/"
+    assert ":7000/" not in api
+    request = urllib.request.Request(
+        f"{api}/config",
+        method="PUT",
+        data=b'{"global_max": 7}',
+        headers={"Content-Type": "application/json"},
+    )
+    one.wait_for(r"done ([1-9])")
+    with urllib.request.urlopen(request) as response:
+        assert json.load(response)["data"]["global_max"] == 7
+    one.wait_for(r"(global \d/7)")
+    processes = one.descendants()
+    assert len(processes) >= 4  # a server, two workers, the API
+
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(60) == 0, one.output()
+    sent, run = re.search(r"^global +(\d+) +(\d+) +\d+ +7\*$", one.output(), re.M).groups()
+    assert sent == run
+    assert f"OK: all {sent} tasks ran" in one.output()
+    assert [pid for pid in processes if is_alive(pid)] == []
+    assert list(tmp_path.glob("concurrency-*")) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's care for orphans")
+def test_nothing_lives_on_when_it_is_killed(demo):
+    one = demo()
+    one.wait_for(r"(sending: sent)")
+    processes = one.descendants()
+    assert len(processes) >= 4
+    one.process.kill()
+    wait_for(lambda: not any(map(is_alive, processes)), timeout=15, what="all gone")
+
+
+def without(directory: Path, code: str) -> dict[str, str]:
+    """Return an environment in which each Python runs some code first."""
+    (directory / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(directory)}
+
+
+def test_a_worker_that_does_not_start_is_told_with_its_last_words(demo, tmp_path):
+    code = (
+        "import os, sys\n"
+        "if 'worker' in sys.orig_argv:\n"
+        "    os.write(2, b'broken on purpose\\n')\n"
+        "    os._exit(3)\n"
+    )
+    one = demo("--seconds", "5", **without(tmp_path, code))
+    assert one.process.wait(60) == 1
+    output = one.output()
+    assert "demo: w1@demo ended by itself (exit status 3)" in output
+    assert "  | broken on purpose" in output
+    assert "Traceback" not in output
+    log = re.search(r"the end of its log, (\S+):$", output, re.M)[1]
+    assert Path(log).read_text() == "broken on purpose\n"

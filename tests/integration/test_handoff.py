@@ -1,0 +1,172 @@
+"""Hand-over by real workers: who waits is handed room the moment it is free, and in order."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from tests.support.jotting import FILE, gaps, read_jots
+from tests.support.recording import highest_overlap
+from tests.support.sites import RAN, site
+from tests.support.workers import wait_for
+
+PROCESSES = 4
+#: Messages that a worker takes out of the broker ahead, and those that it runs.
+OWN_QUEUE = PROCESSES * 4 + PROCESSES
+
+
+@pytest.fixture(scope="module")
+def room(server, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("room")
+    env = {"WAITING": "auto", "PATIENCE": "1", FILE: str(directory / "jots")}
+    with site(server, directory, "room", **env) as one:
+        one.start(concurrency=PROCESSES)
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(room):
+    """Each test begins without records and with the default limits, and leaves no token."""
+    room.redis.delete(RAN)
+    jots(room).unlink(missing_ok=True)
+    room.limiter.config.reset()
+    yield
+    room.wait_until_free()
+    assert room.waiting() == set()
+
+
+def jots(room):
+    return room.directory / "jots"
+
+
+def send(room, count, seconds=0.0, **tags):
+    return [room.tasks.work.apply_async((seconds,), headers=tags) for _ in range(count)]
+
+
+def runs_of(room, results):
+    """Wait until all of these have ended; return their records."""
+    ids = {result.id for result in results}
+
+    def found():
+        runs = [run for run in read_jots(jots(room)) if run.task_id in ids]
+        return runs if len(runs) >= len(ids) else None
+
+    runs = wait_for(found, what=f"{len(ids)} runs")
+    assert {run.task_id for run in runs} == ids
+    assert len(runs) == len(ids), "each runs once"
+    return runs
+
+
+def test_between_two_long_tasks_of_one_account_is_a_fraction_of_their_time(room):
+    """1.2 of the ideal is a gap of 0.1 s; the median, as the machine may be busy."""
+    runs = runs_of(room, send(room, 10, 0.5, account="long"))
+    assert highest_overlap(runs) == 1
+    assert median(gaps(runs)) <= 0.2 * 0.5
+
+
+def test_between_two_short_tasks_of_one_account_is_what_a_message_takes_anyway(room):
+    """1.25 of the ideal is a gap of 12.5 ms for 50 ms; by countdown it is up to a second.
+
+    On a machine that is busy with something else it is more: then it is held against
+    the gaps of tasks that each send the next one, in turns with those who wait.
+    """
+    waited, sent = [], []
+    for number in range(3):
+        runs = runs_of(room, send(room, 20, 0.05, account=f"short{number}"))
+        assert highest_overlap(runs) == 1
+        waited += gaps(runs)
+        jots(room).unlink()
+        room.tasks.relay.delay(14, 0.05)
+        wait_for(lambda: len(read_jots(jots(room))) == 15)
+        sent += gaps(read_jots(jots(room)))
+    assert median(waited) <= max(0.0125, 2 * median(sent)), (median(waited), median(sent))
+
+
+def test_those_who_wait_hold_up_no_free_account(room):
+    """Between its sending and its start there are no more than are in the worker anyway."""
+    with room.held(account="busy"):
+        busy = send(room, 300, 0.01, account="busy")
+        room.wait_until_parked(*busy)
+        runs_of(room, send(room, 1, account="free"))
+    wait_for(lambda: len(read_jots(jots(room))) > 20, what="the busy account is busy")
+    before = len(read_jots(jots(room)))
+    free = send(room, 1, account="free")
+    runs_of(room, free)
+    runs = runs_of(room, busy + free)
+    place = next(place for place, run in enumerate(runs) if run.task_id == free[0].id)
+    assert place - before <= OWN_QUEUE
+    assert len(runs) - place > OWN_QUEUE
+
+
+def test_forty_of_one_account_run_in_the_order_in_which_they_asked(room):
+    results = []
+    with room.held(account="order"):
+        for _ in range(40):
+            results += send(room, 1, account="order")
+            room.wait_until_parked(results[-1])
+    runs = runs_of(room, results)
+    assert [run.task_id for run in runs] == [result.id for result in results]
+
+
+def test_a_task_that_ends_within_a_millisecond_ends_as_success(room):
+    """Parked before its state RETRY was written, it would say RETRY for ever."""
+    with room.held(account="quick"):
+        results = send(room, 40, account="quick")
+        room.wait_until_parked(*results)
+        assert {result.state for result in results} == {"RETRY"}
+        assert str(results[0].info).startswith("waits for account:quick")
+    runs_of(room, results)
+    room.wait_until_free()
+    wait_for(lambda: all(result.state == "SUCCESS" for result in results))
+
+
+def test_one_that_needs_two_scarce_limits_gets_them_though_others_need_one_each(room):
+    """While juniors take turns at each of them, both are never free at once.
+
+    Passed over for longer than ``PATIENCE_SECONDS``, it is collected for.
+    """
+    room.limiter.config.update({"platform_max": {"scarce": 1}})
+    kinds = [{"platform": "scarce"}, {"account": "scarce"}]
+    # Two seconds of them each: so long may this process stand still, and no stream runs dry.
+    enough = 20
+    juniors = [send(room, enough, 0.1, **tags) for tags in kinds]
+    wait_for(lambda: len(read_jots(jots(room))) >= 2)
+    senior = send(room, 1, platform="scarce", account="scarce")
+    collected = 0
+
+    def ran():
+        nonlocal collected
+        # Kept from when it is chosen until the sweep after it ran; the rest is over sooner.
+        collected += room.redis.exists("concurrency:collecting:cursor")
+        done = {run.task_id for run in read_jots(jots(room))}
+        for tags, stream in zip(kinds, juniors, strict=True):
+            left = len([result for result in stream if result.id not in done])
+            stream += send(room, enough - left, 0.1, **tags)
+        return senior[0].id in done
+
+    wait_for(ran, timeout=30, what="the senior ran")
+    runs_of(room, [*senior, *juniors[0], *juniors[1]])
+    assert collected, "it had no need to be collected for"
+
+
+def test_reservations_that_lapse_behind_a_full_pool_starve_nobody(server, tmp_path):
+    """They belong to the group: the first of it that stands at a slot begins on one."""
+    env = {"WAITING": "auto", "HANDOFF_TIMEOUT": "1", "PREFETCH": "1"}
+    env[FILE] = str(tmp_path / "jots")
+    with site(server, tmp_path, "room", db=1, **env) as full:
+        full.start(concurrency=2)
+        with full.held(account="a"):
+            results = send(full, 6, account="a")
+            full.wait_until_parked(*results)
+            gate = tmp_path / "open"
+            blocking = [full.tasks.until.delay(str(gate)) for _ in range(2)]
+            wait_for(lambda: len(full.ran()) == 2, what="the pool is full")
+        wait_for(lambda: full.limiter.stats.window("total").get("lapsed:total", 0) >= 3)
+        assert read_jots(jots(full)) == []
+        gate.touch()
+        runs = runs_of(full, results + blocking)
+        assert highest_overlap([run for run in runs if run.headers]) == 1
+        assert all(result.get(timeout=30) for result in results)
+        full.wait_until_free()
+        assert full.waiting() == set()

@@ -1,0 +1,104 @@
+"""Promise 1 under load: no limit exceeded, each used in full, as the tasks recorded it.
+
+400 tasks with random tags, over two workers of different pools, for each
+dimension alone and for all together.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.limits import limits_of
+from celery_concurrency.testing.server import Server
+from tests.support.recording import RECORDS_KEY, highest_overlap, read_records, records_client
+from tests.support.workers import Worker, import_project, settle, stop_all, wait_for
+
+TASKS = 400
+CHOICES = {
+    "platform": ["douyin", "xiaohongshu", "kuaishou", "bilibili", "channels"],
+    # One busy account among many: the others can't fill a limit of two by chance.
+    "account": [f"acc{number}" for number in range(30)] + ["acc0"] * 15,
+    "type": ["publish", "batch_publish"],
+    "tenant": ["t1", "t2", "t3"],
+}
+OPEN = {"global_max": 0, "account_max": 0, "dimensions": {"tenant": {"max": 0}}}
+GLOBAL = {"global_max": 6}
+PLATFORM = {"platform_max": {"douyin": 2, "bilibili": 3, "*": 1}}
+ACCOUNT = {"account_max": 1, "account_overrides": {"acc0": 2}}
+TASK_TYPE = {"task_type_max": {"publish": 4}}
+OWN = {"dimensions": {"tenant": {"max": 3, "overrides": {"t1": 2}}}}
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ModuleType, Limiter]]:
+    """A project, two workers of it, and its limiter; one for all loads."""
+    with pytest.MonkeyPatch.context() as patch, connect(server.url()) as client:
+        client.flushall()
+        settle(client)
+        patch.setenv("BROKER_URL", server.url())
+        patch.setenv("RESULT_BACKEND", server.url())
+        patch.setenv("COUNTDOWN", "0.3")
+        logs = tmp_path_factory.mktemp("logs")
+        workers = [
+            Worker("tests.projects.plain", Path(logs) / f"{pool}.log", pool=pool, concurrency=size)
+            for pool, size in (("prefork", 4), ("threads", 8))
+        ]
+        try:
+            for worker in workers:
+                worker.wait_until_ready()
+            yield import_project("plain"), Limiter(client)
+        finally:
+            stop_all(workers)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param([GLOBAL], id="global"),
+        pytest.param([PLATFORM], id="platform"),
+        pytest.param([ACCOUNT], id="account"),
+        pytest.param([TASK_TYPE], id="task_type"),
+        pytest.param([OWN], id="own"),
+        pytest.param([GLOBAL, PLATFORM, ACCOUNT, TASK_TYPE, OWN], id="all"),
+    ],
+)
+def test_no_limit_is_exceeded_and_each_is_used_in_full(
+    deployment: tuple[ModuleType, Limiter], server: Server, limits: list[dict[str, Any]]
+) -> None:
+    project, limiter = deployment
+    limiter.config.reset()
+    limiter.config.update(OPEN)
+    for change in limits:
+        limiter.config.update(change)
+    config = limiter.config.sync().config
+    with records_client(server.url()) as records:
+        records.delete(RECORDS_KEY)
+        seed = secrets.randbits(32)
+        print(f"seed {seed}")
+        chance = random.Random(seed)
+        for _ in range(TASKS):
+            headers = {tag: chance.choice(names) for tag, names in CHOICES.items()}
+            project.publish.apply_async((chance.uniform(0.02, 0.06),), headers=headers)
+        wait_for(lambda: records.llen(RECORDS_KEY) >= TASKS, 150, f"{TASKS} runs")
+
+    runs = read_records(server.url())
+    assert len({run.task_id for run in runs}) == len(runs) == TASKS
+    held: dict[str, list[Any]] = {}
+    for run in runs:
+        for limit in limits_of(run.headers, config.dimensions):
+            held.setdefault(limit, []).append(run)
+    limited = {limit: config.max_of(limit) for limit in held if config.max_of(limit)}
+    assert limited
+    assert {limit: highest_overlap(held[limit]) for limit in limited} == limited
+    wait_for(lambda: limiter.usage().global_.current == 0, what="all tokens back")

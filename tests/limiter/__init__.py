@@ -1,0 +1,1 @@
+"""The limiter alone, on a real server."""

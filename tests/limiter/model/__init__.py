@@ -1,0 +1,1 @@
+"""The promises as a plain Python model, held against the scripts."""

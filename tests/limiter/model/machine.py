@@ -1,0 +1,691 @@
+"""The machine that holds the scripts against the model: steps that hypothesis chooses.
+
+Between limiter and server stands a line that loses replies and delays calls.
+Every call that reaches the server is compared with the model: its reply, whom it
+handed room to and in which order, and all that it left in Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    precondition,
+    rule,
+)
+from redis import Redis
+from redis.exceptions import ConnectionError
+
+from celery_concurrency import scripts
+from celery_concurrency.errors import LimiterUnavailable, RunEnded
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.limits import limits_of
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.limiter.stats.durations import Spans
+from celery_concurrency.limiter.waiting_room import OPENING, Place, group_of
+from tests.limiter.model.model import Limits, Model, Waiting
+from tests.support.waiting import QUEUE, waiter_of
+
+PREFIX: Final = "concurrency"
+TAGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "platform": st.sampled_from(["douyin", "bilibili", "unlisted"]),
+        "account": st.sampled_from(["a", "b", "a:b"]),
+        "type": st.sampled_from(["publish", "other"]),
+        "tenant": st.sampled_from(["t1", "t2"]),
+    },
+)
+LIMITS: Final = [
+    "global",
+    *(f"platform:{name}" for name in ("douyin", "bilibili", "unlisted")),
+    *(f"account:{name}" for name in ("a", "b", "a:b")),
+    *(f"task_type:{name}" for name in ("publish", "other")),
+    *(f"tenant:{name}" for name in ("t1", "t2")),
+]
+COUNT = st.integers(0, 3)
+CHANGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "global_max": st.integers(0, 5),
+        "platform_max": st.fixed_dictionaries(
+            {}, optional={"douyin": COUNT, "*": COUNT | st.none()}
+        ),
+        "account_max": COUNT,
+        "account_overrides": st.fixed_dictionaries({}, optional={"b": COUNT | st.none()}),
+        "task_type_max": st.fixed_dictionaries({}, optional={"publish": COUNT}),
+        "dimensions": st.fixed_dictionaries(
+            {},
+            optional={
+                "tenant": st.none()
+                | st.fixed_dictionaries({"max": COUNT, "overrides": st.just({"t2": 1})})
+            },
+        ),
+        "enabled": st.sampled_from([True, True, True, False]),
+        "timeout": st.integers(600, 86_400),
+        "paused": st.lists(st.sampled_from(["global", "platform:douyin", "account:a"]), max_size=1),
+    },
+)
+FATES = st.lists(st.sampled_from(["arrives", "reply lost", "delayed"]), max_size=3)
+VERBS: Final = {
+    scripts._sha(verb): verb
+    for verb in (
+        *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
+        *("claim", "confirm", "configure", "renew", "tally"),
+    )
+}
+
+
+def accounts_of(limits: set[str]) -> set[str]:
+    return {one.removeprefix("account:") for one in limits if one.startswith("account:")}
+
+
+class Line:
+    """A client whose calls of scripts meet a fate: each a reply, a lost one, or a delay."""
+
+    def __init__(self, redis: Redis, execute: Callable[[str, tuple[Any, ...]], Any]) -> None:
+        self._redis = redis
+        self._execute = execute
+        self.fates: list[str] = []
+        self.delayed: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
+
+    def evalsha(self, sha: str, numkeys: int, prefix: str, *args: Any) -> Any:
+        verb = VERBS[sha]
+        fate = self.fates.pop(0) if self.fates else "arrives"
+        if fate == "delayed":
+            self.delayed.append((verb, args))
+            raise ConnectionError("no reply")
+        reply = self._execute(verb, args)
+        if fate == "reply lost":
+            raise ConnectionError("no reply")
+        return reply
+
+
+class Later(set[str]):
+    """What is to be released later: a step does it, and no thread."""
+
+    def add(self, token: str, action: object = None) -> None:
+        super().add(token)
+
+
+class Machine(RuleBasedStateMachine):
+    """The steps; ``execute`` is where model and server meet.
+
+    Attributes:
+        url: of the server.
+        steps: of a hand-over in one call; few of them bring its continuation into play.
+        patience: seconds until a waiter may be collected for.
+    """
+
+    url: str
+    steps = 64
+    patience = 1e9
+    runs = Bundle("runs")
+
+    @initialize(outbox=st.booleans())
+    def start(self, outbox: bool) -> None:
+        self.redis = connect(self.url)
+        self.redis.flushall()
+        self.model = Model()
+        self.line = Line(self.redis, self.execute)
+        self.limiter = Limiter(self.line, deliver=self.deliver)  # type: ignore[arg-type]  # as good
+        self.limiter.waiting.steps = self.steps
+        self.limiter.waiting.patience = self.patience
+        self.later = Later()
+        self.limiter._later = self.later  # type: ignore[assignment]  # no thread
+        self.outbox = outbox
+        self.number = 0
+        #: Denied runs whose message looks for its place: what is known of each.
+        self.denied: dict[str, tuple[Denied, str]] = {}
+        #: Messages in the broker, and those of them that it delivers again.
+        self.messages: list[dict[str, Any]] = []
+        self.copies: list[dict[str, Any]] = []
+        #: Waiters that a call may take out without a grant.
+        self.leaving: set[str] = set()
+        self.calling_back = False
+        #: Runs that live in a process, which knows what they hold since its last beat.
+        self.alive: set[str] = set()
+        self.known: set[str] = set()
+        self.limiter.config.sync()
+        self.open()
+
+    def open(self) -> None:
+        """As if the time were over in which those who live say what they hold."""
+        self.number += 1
+        self.redis.set(f"{PREFIX}:epoch", self.number)
+        self.redis.hset(f"{PREFIX}:config:flat", "opens", self.number)
+        self.limiter.leases._epoch = str(self.number)
+        self.model.closed = False
+
+    def teardown(self) -> None:
+        if hasattr(self, "redis"):
+            self.redis.close()
+
+    # -- where model and server meet
+
+    def execute(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """Let a call reach the server, and hold it against the model."""
+        dimensions = self.model.config.flat()["dimensions"]
+        if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
+            assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
+            return [b"dimensions", dimensions.encode()]
+        if verb == "acquire":
+            self.foresee(args)
+        reply = self.raw(verb, args)
+        compare = getattr(self, f"compare_{verb}", None)
+        if compare:
+            compare(args, reply)
+        if verb not in ("configure", "renew"):
+            self.settle(verb, reply)
+        return reply
+
+    def raw(self, verb: str, args: tuple[Any, ...]) -> Any:
+        return self.redis.eval(scripts.source(verb), 1, PREFIX, *args)
+
+    def foresee(self, args: tuple[Any, ...]) -> None:
+        """Ask the model before the server is asked."""
+        freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
+        under_way = bool(self.redis.exists(f"{PREFIX}:open"))
+        run, limits, parked_as, group = self.read(args)
+        useless = None
+        if group:
+            useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{group}", 0, 0)), None)
+        if useless:
+            useless = useless.decode()
+            freed |= {
+                limit for limit in json.loads(group) if self.redis.exists(f"{PREFIX}:shut:{limit}")
+            }
+        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)
+
+    def read(self, args: tuple[Any, ...]) -> tuple[str, Limits, str, str]:
+        """Return an acquire's run, its limits, what it was parked as, and the group it left."""
+        run, group, _, waited = args
+        place = json.loads(waited) if waited else {}
+        return run, tuple(json.loads(group)), place.get("parked_as", ""), place.get("group", "")
+
+    def compare_acquire(self, args: tuple[Any, ...], reply: Any) -> None:
+        run, limits, parked_as, _ = self.read(args)
+        match self.expected:
+            case (limit, int(held), int(most)):
+                assert reply[:4] == [b"denied", limit.encode(), held, most]
+            case (verdict, what):
+                assert reply[:2] == [verdict.encode(), what.encode()]
+            case "by reservation":
+                assert reply[0] == b"granted"
+                before = self.model.reservations(limits)
+                taken = before - self.members("leases")
+                assert len(taken) == 1, "one reservation of its group is begun on"
+                self.model.grant(run, limits, parked_as, taken.pop())
+            case verdict:
+                assert reply[0].decode() == verdict
+
+    def compare_release(self, args: tuple[Any, ...], reply: Any) -> None:
+        assert reply[0] == self.model.release(args[0], mark=args[1] == 1, done=args[2] != "")
+
+    def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
+        run, waiter, group, score = args[:4]
+        expected = self.model.park(waiter, Waiting(run, tuple(json.loads(group)), int(score)))
+        if expected == "parked":
+            waits = self.redis.exists(f"{PREFIX}:waiter:{waiter}")
+            expected = "parked" if waits else "handed over"
+        assert reply[0].decode() == expected
+
+    def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
+        before = len(self.model.records)
+        assert reply[:2] == [1, self.model.take_back()]
+        # In which order of those that were due at once, nobody has to know.
+        there = self.records()[before:]
+        assert sorted(there) == sorted(self.model.records[before:])
+        self.model.records[before:] = there
+
+    def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
+        assert reply == self.model.tally(args[0])
+
+    def records(self) -> list[Limits]:
+        texts = self.redis.lrange(f"{PREFIX}:stats:ended", 0, -1)
+        return [tuple(json.loads(text.split(b" ", 3)[3])) for text in texts]
+
+    def compare_forgo(self, args: tuple[Any, ...], reply: Any) -> None:
+        parked_as, group = args[0], tuple(json.loads(args[1]))
+        if parked_as in self.model.begun:
+            assert reply[0] == 0
+            return
+        self.model.begun[parked_as] = None
+        mine = {token for token in self.model.reserved if self.model.held[token] == group}
+        gone = mine - self.members("leases")
+        gone -= {token for token in gone if not reply[0]}
+        assert len(gone) == reply[0] == bool(mine)
+        for token in gone:
+            self.model._forget(token)
+
+    def members(self, key: str) -> set[str]:
+        return {member.decode() for member in self.redis.zrange(f"{PREFIX}:{key}", 0, -1)}
+
+    def settle(self, verb: str, reply: Any) -> None:
+        """Take note of whom the call handed room to; then all must be as the model has it."""
+        self.look_what_is_kept()
+        exact = self.steps >= 64 and self.patience > 1e6 and not self.model.unnoticed
+        for message in self.put_back():
+            waiter = message["waiter"]
+            self.messages.append(message)
+            if message.get("concurrency_discard") or verb == "drain":
+                assert waiter in self.leaving
+                self.model.take_out(waiter)
+                continue
+            heads = list(self.model.heads())
+            assert waiter in heads, "handed over before others of its group"
+            assert self.model.has_room(self.model.waiting[waiter].limits), "no room for it"
+            if exact:
+                assert waiter == self.model.runnable()[0], "others came before, and have room"
+            self.model.hand_over(waiter)
+        more = self.more(verb, reply)
+        if exact and not more:
+            assert not self.model.runnable(), "a lost wake-up"
+        self.holds()
+
+    def more(self, verb: str, reply: Any) -> bool:
+        if verb in ("release", "park", "cancel", "forgo"):
+            return bool(reply[1])
+        if verb == "advance":
+            return bool(reply[0])
+        return verb != "sweep" or bool(reply[2])
+
+    def look_what_is_kept(self) -> None:
+        group, token = self.redis.hmget(f"{PREFIX}:collecting", "group", "token")
+        self.model.kept = set()
+        if group is None:
+            return
+        limits = json.loads(group)
+        for limit in limits:
+            if token.decode() in self.members(f"semaphore:{limit}"):
+                self.model.kept.add(limit)
+
+    def put_back(self) -> list[dict[str, Any]]:
+        """Return what came back to the broker since the last time, in its order there."""
+        if self.outbox:
+            numbers = sorted(int(n) for n in self.redis.zrange(f"{PREFIX}:outbox", 0, -1))
+            new = [number for number in numbers if number > self.sent_last]
+            self.sent_last = max([self.sent_last, *new])
+            texts = [self.redis.get(f"{PREFIX}:outbox:{number}") for number in new]
+        else:
+            texts = list(reversed(self.redis.lrange(QUEUE, 0, -1)))
+            self.redis.delete(QUEUE)
+        return [json.loads(text)["headers"] for text in texts if text]
+
+    sent_last = 0
+
+    def deliver(self) -> None:
+        """The outbox has messages: they stay there until a step sends them."""
+        assert self.outbox
+
+    def holds(self) -> None:
+        """What is in Redis is what the model has."""
+        pipe = self.redis.pipeline(transaction=False)
+        for limit in LIMITS:
+            pipe.zrange(f"{PREFIX}:semaphore:{limit}", 0, -1)
+        pipe.zrange(f"{PREFIX}:leases", 0, -1)
+        pipe.hgetall(f"{PREFIX}:stats:counters")
+        pipe.zrange(f"{PREFIX}:groups", 0, -1)
+        pipe.hgetall(f"{PREFIX}:stats:times")
+        *semaphores, leases, counters, groups, times = pipe.execute()
+        for limit, tokens in zip(LIMITS, semaphores, strict=True):
+            there = {token.decode() for token in tokens}
+            kept = {token for token in there if token.endswith(":collecting")}
+            assert len(kept) == (limit in self.model.kept)
+            assert there - kept == self.model.members(limit), limit
+        assert {token.decode() for token in leases} == set(self.model.held)
+        assert {name.decode(): int(count) for name, count in counters.items()} == dict(
+            +self.model.counters
+        )
+        assert {group.decode() for group in groups} == {
+            group_of(one.limits) for one in self.model.waiting.values()
+        }
+        assert self.records() == self.model.records
+        spans = Spans.of(times)
+        for kind in (spans.wait, spans.hold):
+            assert {limit: one.count for limit, one in kind.items()} == self.model.counted, kind
+
+    # -- runs
+
+    @rule(
+        target=runs,
+        tags=TAGS,
+        fates=FATES,
+        rank=st.sampled_from([0, 0, 0, 3]),
+        task=st.integers(0, 5),
+    )
+    def acquire(self, tags: dict[str, str], fates: list[str], rank: int, task: int) -> Any:
+        self.number += 1
+        return self.ask(f"task{task}.{self.number}", tags, fates, rank, None)
+
+    def ask(
+        self, task: str, tags: dict[str, str], fates: list[str], rank: int, place: Place | None
+    ) -> Any:
+        """A run stands at a worker's slot."""
+        self.number += 1
+        run = f"{task}:{self.number}"
+        self.line.fates = list(fates)
+        try:
+            answer = self.limiter.try_acquire(
+                run, tags, task="publish", worker="w@h", rank=rank, place=place
+            )
+        except LimiterUnavailable:
+            assert run in self.later
+            return run
+        except RunEnded:
+            return multiple()
+        finally:
+            used = fates[: len(fates) - len(self.line.fates)]
+            self.line.fates = []
+        if isinstance(answer, Repeated):
+            return multiple()
+        limits = limits_of(tags, self.model.config.dimensions)
+        assert answer.limits == limits
+        if isinstance(answer, Granted):
+            assert self.model.held[run] == limits
+            seconds, _ = self.redis.time()
+            timeout = self.model.config.timeout
+            assert seconds + timeout - 60 <= answer.expiry <= seconds + timeout + 1
+            assert answer.fence > self.fence, "a fencing number only grows"
+            self.fence = answer.fence
+            self.alive.add(run)
+            return run
+        assert run in self.later or set(used) <= {"arrives"}
+        self.denied[run] = (answer, task)
+        # What may still be under way must have somebody who ends it.
+        return run if run in self.later else multiple()
+
+    @rule(run=consumes(runs), fates=FATES, done=st.booleans())
+    def release(self, run: str, fates: list[str], done: bool) -> None:
+        """It has ended, or its process has died."""
+        self.line.fates = fates
+        self.alive.discard(run)
+        try:
+            self.limiter.release(run, done=done)
+        except LimiterUnavailable:
+            assert run in self.later
+        else:
+            self.later.discard(run)
+            assert run not in self.model.held
+        finally:
+            self.line.fates = []
+
+    @rule(run=consumes(runs))
+    def release_again(self, run: str) -> None:
+        self.alive.discard(run)
+        self.limiter.release(run)
+        assert self.limiter.release(run) is False
+        self.later.discard(run)
+
+    @precondition(lambda self: self.later)
+    @rule()
+    def what_could_not_be_released_is_released_later(self) -> None:
+        run = sorted(self.later)[0]
+        self.limiter._release(run)
+        self.later.discard(run)
+        assert run not in self.model.held
+
+    @precondition(lambda self: self.line.delayed)
+    @rule(data=st.data())
+    def a_delayed_call_arrives(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.line.delayed) - 1))
+        verb, args = self.line.delayed.pop(index)
+        # Room that an operator's DEL left would be handed over by any call: not by this one.
+        self.finish()
+        run = args[0]
+        settled = run not in self.later and (run not in self.denied or verb != "park")
+        before = (dict(self.model.held), dict(self.model.waiting))
+        self.execute(verb, args)
+        self.finish()
+        if settled:
+            after = (dict(self.model.held), dict(self.model.waiting))
+            assert after == before, f"a late {verb} of {run} changed something"
+
+    # -- those who wait
+
+    @precondition(lambda self: self.denied)
+    @rule(data=st.data(), fates=FATES, expires=st.sampled_from([None, None, 1e10]))
+    def park(self, data: st.DataObject, fates: list[str], expires: float | None) -> None:
+        run = data.draw(st.sampled_from(sorted(self.denied)))
+        answer, task = self.denied[run]
+        place = answer.place
+        parked_as = place.parked_as or run
+        message = self.message(task, parked_as, place.score, answer.limits)
+        queue = None if self.outbox else QUEUE
+        waiter = waiter_of(answer, task, message, hold=3600, expires=expires, queue=queue)
+        self.line.fates = fates
+        try:
+            self.limiter.waiting.park(waiter)
+        except LimiterUnavailable:
+            return  # its worker keeps the slot and tries on
+        finally:
+            self.line.fates = []
+        del self.denied[run]
+
+    fence = 0
+
+    def message(self, task: str, parked_as: str, score: int, limits: Limits) -> bytes:
+        headers = {"waiter": task, "parked_as": parked_as, "score": score, "limits": limits}
+        text = json.dumps({"headers": headers}, ensure_ascii=False)
+        assert text.startswith(OPENING)
+        return text.encode()
+
+    @precondition(lambda self: self.messages or self.copies)
+    @rule(target=runs, data=st.data(), fates=FATES, again=st.booleans())
+    def a_message_stands_at_a_slot(self, data: st.DataObject, fates: list[str], again: bool) -> Any:
+        """The broker delivers a message that was put back, or one of them a second time."""
+        source = self.messages or self.copies
+        message = source.pop(data.draw(st.integers(0, len(source) - 1)))
+        if message.get("concurrency_discard"):
+            return multiple()
+        if again:
+            self.copies.append(message)
+        limits = message["limits"]
+        tags = {
+            "type" if dimension == "task_type" else dimension: name
+            for dimension, _, name in (limit.partition(":") for limit in limits)
+            if name
+        }
+        place = Place(message["score"], message["parked_as"], tuple(limits))
+        return self.ask(message["waiter"], tags, fates, 0, place)
+
+    @precondition(lambda self: self.messages)
+    @rule(data=st.data())
+    def a_message_is_discarded(self, data: st.DataObject) -> None:
+        """Its task was revoked while the message was on its way."""
+        index = data.draw(st.integers(0, len(self.messages) - 1))
+        message = self.messages.pop(index)
+        if not message.get("concurrency_discard"):
+            self.limiter.waiting.forgo(message["parked_as"], message["limits"])
+            self.finish()
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        waiter = data.draw(st.sampled_from(sorted(self.model.waiting)))
+        self.leaving = {waiter}
+        self.model.counters["cancelled:total"] += 1
+        assert self.limiter.waiting.cancel(waiter) is True
+        assert self.limiter.waiting.cancel(waiter) is False
+        assert waiter not in self.model.waiting
+        self.leaving = set()
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data())
+    def a_waiter_expires(self, data: st.DataObject) -> None:
+        waiter = data.draw(st.sampled_from(sorted(self.model.waiting)))
+        if self.redis.zadd(f"{PREFIX}:expiring", {waiter: 1}, xx=True, ch=True):
+            self.leaving.add(waiter)
+            self.sweep()
+            assert waiter not in self.model.waiting
+            self.leaving = set()
+
+    @rule(often=st.integers(0, 15))
+    def drain(self, often: int) -> None:
+        if often:
+            return  # rarely: nobody would be left to wait
+        self.leaving = set(self.model.waiting)
+        count = sum(self.limiter.waiting.drain())
+        assert count == len(self.leaving)
+        assert not self.model.waiting
+        self.leaving = set()
+
+    @precondition(lambda self: self.outbox)
+    @rule(killed=st.booleans())
+    def the_outbox_is_sent(self, killed: bool) -> None:
+        """A sender that is killed before it could confirm sends all of it twice."""
+        for number, text in self.limiter.waiting.claim():
+            assert text.startswith(OPENING.encode())
+            if killed:
+                self.copies.append(json.loads(text)["headers"])
+                self.redis.zadd(f"{PREFIX}:outbox", {str(number): 0})
+            else:
+                self.limiter.waiting.confirm(number)
+
+    # -- operators, and time
+
+    @rule(change=CHANGE)
+    def configure(self, change: dict[str, Any]) -> None:
+        holders = {limit: self.model.members(limit) for limit in LIMITS}
+        before, self.model.config = self.model.config, self.model.config.merged(change)
+        if before == self.model.config:
+            return
+        assert self.limiter.config.update(change).config == self.model.config
+        self.finish()
+        flat = {
+            k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:config:flat").items()
+        }
+        expected = self.model.config.flat()
+        assert {name: flat.get(name) for name in expected} == expected
+        for limit, runs in holders.items():
+            there = self.members(f"semaphore:{limit}")
+            assert runs <= there, "a change of the limits touched what runs"
+
+    @rule(data=st.data())
+    def time_passes_for(self, data: st.DataObject) -> None:
+        """The time of a token is over: as if the server's clock had gone on for it alone."""
+        living = sorted(set(self.model.held) - self.model.lapsed)
+        if not living:
+            return
+        token = data.draw(st.sampled_from(living))
+        over = self.redis.time()[0] - 1
+        limits = self.model.held[token]
+        for limit in limits:
+            self.redis.zadd(f"{PREFIX}:semaphore:{limit}", {token: over}, xx=True)
+        self.redis.zadd(f"{PREFIX}:leases", {token: over}, xx=True)
+        if token in self.model.reserved:
+            self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
+        self.model.lapsed.add(token)
+
+    @precondition(lambda self: set(self.model.held) - self.model.lapsed - self.model.reserved)
+    @rule(data=st.data())
+    def a_worker_falls_silent(self, data: st.DataObject) -> None:
+        """Nobody renews one of its tokens, whose own time is not over."""
+        runs = set(self.model.held) - self.model.lapsed - self.model.reserved
+        token = data.draw(st.sampled_from(sorted(runs)))
+        self.redis.zadd(f"{PREFIX}:leases", {token: self.redis.time()[0] - 1}, xx=True)
+        self.model.lapsed.add(token)
+        self.model.silent.add(token)
+
+    @rule()
+    def sweep(self) -> None:
+        """It takes back what is due, and finds all room there is."""
+        due = len(self.model.lapsed)
+        # Every limit is looked at again, whenever it was looked at last.
+        for key in ("blocked:shared", "blocked:own"):
+            for limit in self.redis.zrange(f"{PREFIX}:{key}", 0, -1):
+                self.redis.zadd(f"{PREFIX}:{key}", {limit: 0})
+        assert self.limiter.waiting.sweep(now=True) == due
+        self.model.unnoticed = set()
+        self.finish()
+        if self.patience > 1e6:
+            assert not self.model.runnable(), "a lost wake-up"
+
+    @rule(fates=FATES)
+    def a_worker_counts_who_ended(self, fates: list[str]) -> None:
+        self.line.fates = fates
+        try:
+            self.limiter.times.tally()
+        except LimiterUnavailable:
+            return  # with the next tick
+        finally:
+            self.line.fates = []
+        assert not self.model.records
+
+    @rule(limit=st.sampled_from(LIMITS))
+    def an_operator_deletes_a_semaphore(self, limit: str) -> None:
+        self.redis.delete(f"{PREFIX}:semaphore:{limit}")
+        self.model.delete_semaphore(limit)
+
+    # -- the process that runs live in
+
+    @rule()
+    def a_beat(self) -> None:
+        """It renews what lives, brings back what was lost, and tells who was taken back."""
+        gone = self.alive - set(self.model.held)
+        back = gone & self.known if self.forgotten else set()
+        lost = self.limiter.leases.beat(self.alive, 600)
+        if self.forgotten:
+            for run in back:
+                self.model.held[run] = self.forgotten[run]
+            assert not lost
+        else:
+            assert lost == {run for run in gone if run in self.model.ended}
+            self.model.counters["lost:total"] += len(lost)
+        self.forgotten = {}
+        # What lapsed and was not swept yet lives on.
+        self.model.lapsed -= self.alive
+        self.model.silent -= self.alive
+        self.known = self.alive & set(self.model.held)
+        self.alive &= self.known
+        self.holds()
+
+    #: What those held whom a loss of data took everything from.
+    forgotten: dict[str, Limits] = {}  # noqa: RUF012 - replaced, never changed
+
+    @precondition(lambda self: not self.line.delayed and not self.later)
+    @rule(often=st.integers(0, 7))
+    def the_data_is_lost(self, often: int) -> None:
+        """With it go the broker's messages: what remains are the runs that live."""
+        if often:
+            return
+        self.a_beat()
+        held = {run: limits for run, limits in self.model.held.items() if run in self.alive}
+        self.redis.flushall()
+        self.model = Model(closed=True)
+        self.forgotten, self.sent_last = held, 0
+        self.messages, self.copies, self.denied = [], [], {}
+        self.limiter.config.sync()
+        assert float(self.redis.hget(f"{PREFIX}:config:flat", "opens")) > self.redis.time()[0]
+        self.ask("newcomer", {"account": "a"}, [], 0, None)
+        assert not self.model.held, "admitted before those who live said what they hold"
+        self.a_beat()
+        assert self.model.held == held
+        self.open()
+
+    @rule()
+    def usage_says_so(self) -> None:
+        usage = self.limiter.usage()
+        in_accounts = {name for name, limit in usage.accounts.items() if limit.current}
+        held = {limit for limit in LIMITS if self.model.members(limit, living=True)}
+        # One in which room is kept alone is listed while an expired token is known there.
+        assert accounts_of(held) <= in_accounts <= accounts_of(held | self.model.kept)
+
+    def finish(self) -> None:
+        """Go on with a hand-over that took more than one call, to its end."""
+        for _ in range(1000):
+            if not self.limiter.waiting.advance(1):
+                return
+        raise AssertionError("a hand-over without end")

@@ -1,0 +1,275 @@
+"""What must hold of the limiter, as plain Python: the model that its scripts are held against."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from celery_concurrency.limiter.config.schema import PAUSED, Config
+
+Limits = tuple[str, ...]
+#: The limit that denied, how many held it, how many it allowed.
+Full = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One who waits: the token of its denied run, its limits, and its place."""
+
+    run: str
+    limits: Limits
+    score: int
+
+
+@dataclass
+class Model:
+    """Who holds what, and who waits for it. Time is the server's.
+
+    Attributes:
+        config: in force.
+        held: token to the limits that its record names; runs and reservations.
+        reserved: those of them that are reservations.
+        lapsed: tokens whose time is over, and which are not yet swept.
+        silent: those of them whose own time is not, but whose worker renewed nothing.
+        kept: limits in which room is kept for the one that is collected for.
+        freed: (token, limit) that an operator's DEL took out of a semaphore.
+        ended: runs that were given up or swept; late calls of theirs are refused.
+        parked: runs whose message has found its place.
+        waiting: waiter to what is known of it.
+        begun: the name of a parked message to the run that began on it last; None when
+            that has ended.
+        counters: as in the seed.
+        records: the limits of those who ended, in that order, as long as nobody counted them.
+        counted: by limit, how many of them were counted.
+        closed: after a loss of data, until those who live have said so.
+        unnoticed: limits that have room of which no script can know before a sweep.
+    """
+
+    config: Config = field(default_factory=Config)
+    held: dict[str, Limits] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=set)
+    lapsed: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+    freed: set[tuple[str, str]] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    begun: dict[str, str | None] = field(default_factory=dict)
+    parked_as: dict[str, str] = field(default_factory=dict)
+    counters: Counter[str] = field(default_factory=Counter)
+    records: list[Limits] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+    closed: bool = False
+    unnoticed: set[str] = field(default_factory=set)
+
+    def members(self, limit: str, living: bool = False) -> set[str]:
+        """Return the tokens in a semaphore; the living ones only, if asked."""
+        return {
+            token
+            for token, limits in self.held.items()
+            if limit in limits
+            and (token, limit) not in self.freed
+            and not (living and token in self.lapsed - self.silent)
+        }
+
+    def most(self, limit: str) -> float:
+        """Return how many a limit admits now."""
+        if not self.config.enabled:
+            return math.inf
+        if limit in self.config.paused:
+            return PAUSED
+        return self.config.max_of(limit) or math.inf
+
+    def count(self, limit: str) -> int:
+        """Return how many hold a limit: who expired until the sweep, and what is kept in it."""
+        return len(self.members(limit)) + (limit in self.kept)
+
+    def has_room(self, limits: Limits) -> bool:
+        """Return whether each of these limits has room."""
+        return not self.closed and all(self.count(limit) < self.most(limit) for limit in limits)
+
+    # -- runs
+
+    def acquire(
+        self,
+        run: str,
+        limits: Limits,
+        parked_as: str,
+        freed: set[str],
+        under_way: bool,
+        useless: str | None = None,
+    ) -> str | Full | tuple[str, str]:
+        """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
+
+        "by reservation" leaves it to the caller to find out by which (``grant``).
+
+        Args:
+            freed: limits whose room is being handed over, step by step.
+            under_way: some who wait can go on, and have not been come to yet.
+            useless: a reservation of the group that its message waited in, where it asks
+                with other limits by now; those of it are in ``freed`` already.
+        """
+        if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
+            return "ended"
+        if run in self.held:
+            return "granted"
+        if parked_as in self.begun:
+            other = self.begun[parked_as]
+            if other is None:
+                return "done"
+            if other in self.held and other not in self.lapsed:
+                return ("running", other)
+        if useless:
+            self.unnoticed |= set(self.held[useless])
+            self._forget(useless)
+        if parked_as and self.reservations(limits):
+            return "by reservation"
+        refused = self._refusal(limits, freed, under_way)
+        if refused:
+            self._tell("denied", limits)
+            return refused
+        self.grant(run, limits, parked_as)
+        return "granted"
+
+    def _refusal(
+        self, limits: Limits, freed: set[str], under_way: bool
+    ) -> Full | tuple[str, str] | None:
+        if self.closed:
+            return "behind", "global"
+        for limit in limits:
+            held, most = self.count(limit), self.most(limit)
+            if held >= most:
+                return limit, held, int(most)
+        if self.waiting and self.config.enabled:
+            for limit in limits:
+                shared = limit.startswith(("global", "platform:", "task_type:"))
+                if under_way and shared and self.most(limit) != math.inf:
+                    return "behind", limit
+            for limit in limits:
+                if limit in freed:
+                    return "behind", limit
+            if any(one.limits == limits for one in self.waiting.values()):
+                return "behind", limits[-1]
+        return None
+
+    def reservations(self, limits: Limits) -> set[str]:
+        """Return the living reservations of a group."""
+        return {token for token in self.reserved - self.lapsed if self.held[token] == limits}
+
+    def grant(self, run: str, limits: Limits, parked_as: str, reserved: str | None = None) -> None:
+        """A run begins, on a reservation or without."""
+        if reserved:
+            freed = {limit for token, limit in self.freed if token == reserved}
+            self._forget(reserved)
+            self.freed |= {(run, limit) for limit in freed}
+        self.held[run] = limits
+        if parked_as:
+            self.begun[parked_as] = run
+            self.parked_as[run] = parked_as
+        self._tell("acquired", limits)
+
+    def _tell(self, what: str, limits: Limits) -> None:
+        """Count it in all, and by platform and type; never by account."""
+        self.counters[f"{what}:total"] += 1
+        for limit in limits:
+            if limit.startswith(("platform:", "task_type:")):
+                self.counters[f"{what}:{limit}"] += 1
+
+    def release(self, run: str, mark: bool, done: bool) -> bool:
+        """Return whether it held anything."""
+        held = run in self.held
+        if held:
+            if run in self.parked_as and done:
+                self.begun[self.parked_as[run]] = None
+            elif self.begun.get(self.parked_as.get(run, "")) == run:
+                del self.begun[self.parked_as[run]]
+            self.records.append(self.held[run])
+            self._forget(run)
+            self.counters["released:total"] += 1
+        if mark or not held:
+            self.ended.add(run)
+        return held
+
+    def take_back(self) -> int:
+        """A sweep takes back all that are due."""
+        due = set(self.lapsed)
+        for token in due:
+            reserved = token in self.reserved
+            silent = token in self.silent and (token, "global") not in self.freed
+            if not reserved:
+                self.records.append(self.held[token])
+            self._forget(token)
+            what = "lapsed" if reserved else "reclaimed" if silent else "expired"
+            self.counters[f"{what}:total"] += 1
+            if not reserved:
+                self.ended.add(token)
+        return len(due)
+
+    def tally(self, most: int) -> int:
+        """Count the oldest records; return how many."""
+        some, self.records = self.records[:most], self.records[most:]
+        named = self.config.flat()
+        for limits in some:
+            for limit in limits:
+                dimension = limit.partition(":")[0]
+                own = dimension != "account" and limit in named
+                if dimension in ("global", "platform", "task_type") or own:
+                    self.counted[limit] += 1
+        return len(some)
+
+    def delete_semaphore(self, limit: str) -> None:
+        """An operator's DEL: frees the limit for good."""
+        self.freed |= {(token, limit) for token in self.members(limit)}
+        self.kept.discard(limit)
+        self.unnoticed.add(limit)
+
+    def _forget(self, token: str) -> None:
+        limits = self.held.pop(token)
+        self.lapsed.discard(token)
+        self.silent.discard(token)
+        self.reserved.discard(token)
+        self.freed -= {(token, limit) for limit in limits}
+
+    # -- waiters
+
+    def waits(self, run: str) -> bool:
+        """Return whether a message waits that this run parked."""
+        return any(one.run == run for one in self.waiting.values())
+
+    def park(self, waiter: str, one: Waiting) -> str:
+        """Return what becomes of a message; "parked" may become "handed over" at once."""
+        if one.run in self.parked:
+            return "again"
+        self.parked.add(one.run)
+        if waiter in self.waiting:
+            return "merged"
+        self.waiting[waiter] = one
+        self.counters["parked:total"] += 1
+        return "parked"
+
+    def take_out(self, waiter: str) -> None:
+        """It waits no more."""
+        del self.waiting[waiter]
+
+    def heads(self) -> Iterator[str]:
+        """Yield the first waiter of each group, in the order of their places."""
+        seen: set[Limits] = set()
+        for waiter, one in sorted(self.waiting.items(), key=lambda item: item[1].score):
+            if one.limits not in seen:
+                seen.add(one.limits)
+                yield waiter
+
+    def runnable(self) -> list[str]:
+        """Return the waiters that are the first of their group and have room, in order."""
+        return [waiter for waiter in self.heads() if self.has_room(self.waiting[waiter].limits)]
+
+    def hand_over(self, waiter: str) -> None:
+        """Room is reserved for a waiter, and its message put back."""
+        one = self.waiting.pop(waiter)
+        token = f"{one.run}:reserved"
+        self.held[token] = one.limits
+        self.reserved.add(token)
+        self.counters["handed_over:total"] += 1

@@ -1,0 +1,192 @@
+"""``with limiter.acquire(...)``: holding tokens outside of tasks, in one order with them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import nullcontext
+
+import pytest
+from redis import Redis
+
+from celery_concurrency.errors import InvalidTag, LimitReached
+from celery_concurrency.limiter import Limiter, blocking_acquire
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.server import Server
+from tests.support.proxies import Proxy
+from tests.support.workers import wait_for
+
+ACCOUNT = "concurrency:semaphore:account:a"
+
+
+def test_the_block_holds_what_its_tags_need(limiter: Limiter, redis: Redis) -> None:
+    with limiter.acquire(account="a", platform="douyin") as lease:
+        assert redis.zrange(ACCOUNT, 0, -1) == [lease.token]
+        assert lease.limits == ("global", "platform:douyin", "account:a")
+        assert lease.lost is False
+        assert lease.fence > 1_700_000_000_000_000
+    assert not redis.exists(ACCOUNT)
+    assert lease.lost is True
+
+
+def test_a_block_that_fails_gives_its_tokens_back(limiter: Limiter, redis: Redis) -> None:
+    with pytest.raises(ZeroDivisionError), limiter.acquire(account="a"):
+        raise ZeroDivisionError
+    assert not redis.exists(ACCOUNT)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_block_that_ends_while_redis_is_away_is_no_failure(
+    server: Server, redis: Redis, caplog: pytest.LogCaptureFixture, error: type[Exception] | None
+) -> None:
+    """What it has done is done; its tokens come back when Redis does."""
+    proxy = Proxy(server.port)
+    limiter = Limiter(connect(f"redis://127.0.0.1:{proxy.port}/0"))
+    limiter.config.sync()
+    with pytest.raises(error) if error else nullcontext(), limiter.acquire(account="a"):
+        proxy.close()
+        if error:
+            raise error
+    assert "tokens are given back later" in caplog.text
+    assert redis.exists(ACCOUNT)
+    proxy.open()
+    wait_for(lambda: not redis.exists(ACCOUNT))
+    proxy.close()
+
+
+def test_one_who_finds_no_room_waits_for_it(limiter: Limiter, redis: Redis) -> None:
+    order = []
+
+    def call(name: str) -> None:
+        with limiter.acquire(account="a"):
+            order.append(name)
+
+    with limiter.acquire(account="a"):
+        threads = []
+        for number in range(4):
+            threads.append(threading.Thread(target=call, args=(str(number),)))
+            threads[-1].start()
+            wait_for(lambda number=number: waiting(redis) == number + 1)
+        assert order == []
+    for thread in threads:
+        thread.join(20)
+    assert order == ["0", "1", "2", "3"]
+    assert not redis.exists(ACCOUNT, "concurrency:groups")
+
+
+def test_one_who_waits_too_long_is_told_for_what(limiter: Limiter, redis: Redis) -> None:
+    with (
+        limiter.acquire(account="a"),
+        pytest.raises(LimitReached, match=r"account:a \(1 of 1\)"),
+        limiter.acquire(account="a", timeout=0.1),
+    ):
+        raise AssertionError("held by two")
+    assert waiting(redis) == 0
+
+
+def test_a_caller_that_died_waits_no_longer_than_it_said(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lives says so anew, and keeps its place."""
+    monkeypatch.setattr(blocking_acquire, "STAY_SECONDS", 1)
+    done = threading.Event()
+
+    def call() -> None:
+        with limiter.acquire(account="a"):
+            done.set()
+
+    with limiter.acquire(account="a"):
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_for(lambda: int(redis.hget("concurrency:stats:counters", "parked:total") or 0) >= 3)
+        assert not done.is_set()
+    thread.join(20)
+    assert done.is_set()
+
+
+def test_a_lease_is_renewed_while_its_block_runs(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocking_acquire, "LEASE_SECONDS", 3)
+    with limiter.acquire(account="a") as lease:
+        first = redis.zscore("concurrency:leases", lease.token)
+        wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first, timeout=20)
+        started = time.monotonic()
+        wait_for(lambda: time.monotonic() - started > 4)
+        limiter.waiting.sweep(now=True)
+        assert lease.lost is False
+
+
+def test_a_token_is_renewed_at_once(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no beat has seen does not come back after a loss of data."""
+    monkeypatch.setattr(blocking_acquire, "BEAT_SECONDS", 60)
+    keeper = blocking_acquire.Keeper(limiter.leases)
+    tokens = {"call:1", "call:2"}
+    # By the second one the thread is there, and sleeps.
+    for token in sorted(tokens):
+        limiter.try_acquire(token, {"account": token})
+        keeper.add(token)
+        wait_for(lambda token=token: limiter.leases.knows(token), timeout=20)
+    redis.flushall()
+    limiter.config.sync()
+    limiter.leases.beat(tokens, blocking_acquire.LEASE_SECONDS)
+    assert set(redis.zrange("concurrency:semaphore:global", 0, -1)) == tokens
+    for token in tokens:
+        keeper.discard(token)
+
+
+def test_a_dimension_that_comes_while_one_waits(limiter: Limiter, redis: Redis) -> None:
+    """The room that was handed over for its old limits is its own, and in nobody's way."""
+    limits: list[tuple[str, ...]] = []
+
+    def call() -> None:
+        with limiter.acquire(account="a", tenant="t") as lease:
+            assert not redis.exists("concurrency:reservations")
+            limits.append(lease.limits)
+
+    with limiter.acquire(account="a"):
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_for(lambda: waiting(redis) == 1)
+        limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    thread.join(20)
+    assert limits == [("global", "account:a", "tenant:t")]
+    assert redis.hget("concurrency:stats:counters", "parked:total") == "1"
+    assert not redis.exists(ACCOUNT, "concurrency:semaphore:tenant:t", "concurrency:groups")
+
+
+def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
+    with pytest.raises(InvalidTag), limiter.acquire(account=""):
+        raise AssertionError("held")
+
+
+def test_a_timeout_is_no_longer_than_it_says(limiter: Limiter, redis: Redis) -> None:
+    with limiter.acquire(account="a"):
+        for timeout in (0, 0.05):
+            started = time.monotonic()
+            with pytest.raises(LimitReached), limiter.acquire(account="a", timeout=timeout):
+                raise AssertionError("held by two")
+            assert time.monotonic() - started < blocking_acquire.LOOK_SECONDS
+    assert waiting(redis) == 0
+
+
+def test_one_that_is_interrupted_while_it_waits_leaves_nothing(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a place among those who wait, nor what was handed over to it just now."""
+    with limiter.acquire(account="a") as held:
+
+        def interrupted(*_: object, **__: object) -> None:
+            limiter.release(held.token)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(limiter.redis, "blpop", interrupted)
+        with pytest.raises(KeyboardInterrupt), limiter.acquire(account="a"):
+            raise AssertionError("held by two")
+    assert not redis.exists("concurrency:groups", ACCOUNT, "concurrency:reservations")
+
+
+def waiting(redis: Redis) -> int:
+    return sum(redis.zcard(key) for key in redis.scan_iter("concurrency:group:*"))

@@ -1,0 +1,169 @@
+"""The client's calls of scripts: each on a connection that no other call uses meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
+
+from celery_concurrency.limiter import connection as module
+from celery_concurrency.limiter.connection import Client, connect
+from celery_concurrency.testing.server import Server
+from tests.support.proxies import Proxy
+from tests.support.workers import wait_for
+
+DB = 14
+ECHO = "return ARGV[1]"
+
+
+@pytest.fixture
+def url(server: Server, redis: Redis) -> str:
+    """Of a database of these tests alone: clients of others may still be connected."""
+    return server.url(DB)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    client = connect(url)
+    assert isinstance(client, Client)
+    yield client
+    client.close()
+
+
+def connections(redis: Redis) -> set[str]:
+    """Return the ids of those that call scripts."""
+    ours = (one for one in redis.client_list() if one["db"] == str(DB))
+    return {one["id"] for one in ours if one["cmd"] == "evalsha"}
+
+
+def test_calls_share_a_connection(client: Client, redis: Redis) -> None:
+    sha = redis.script_load(ECHO)
+    for number in range(20):
+        assert client.evalsha(sha, 0, number) == str(number).encode()
+    assert len(connections(redis)) == 1
+
+
+def test_calls_at_once_have_connections_of_their_own(client: Client, redis: Redis) -> None:
+    sha = redis.script_load(ECHO)
+    wrong = []
+
+    def call(name: str) -> None:
+        for number in range(300):
+            text = f"{name} {number}"
+            if client.evalsha(sha, 0, text) != text.encode():
+                wrong.append(text)
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not wrong
+    assert 1 <= len(connections(redis)) <= 4
+
+
+def test_a_connection_that_the_server_closed_loses_no_call(
+    client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's own time-out, or a proxy's: seen before anything is sent on it."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0)
+    sha = redis.script_load(ECHO)
+    client.evalsha(sha, 0, "a")
+    (one,) = connections(redis)
+    redis.client_kill_filter(_id=one)
+    wait_for(lambda: not connections(redis))
+    assert client.evalsha(sha, 0, "b") == b"b"
+
+
+def test_a_call_whose_connection_goes_is_told_so_and_the_next_one_connects(
+    client: Client, redis: Redis
+) -> None:
+    sha = redis.script_load(ECHO)
+    client.evalsha(sha, 0, "a")
+    redis.client_kill_filter(_id=next(iter(connections(redis))))
+    wait_for(lambda: not connections(redis))
+    with pytest.raises(ConnectionError):
+        client.evalsha(sha, 0, "b")
+    assert client.evalsha(sha, 0, "c") == b"c"
+
+
+def test_a_reply_that_came_too_late_is_nobodys(server: Server, redis: Redis) -> None:
+    proxy = Proxy(server.port)
+    client = connect(f"redis://127.0.0.1:{proxy.port}/{DB}")
+    client.connection_pool.connection_kwargs["socket_timeout"] = 0.5
+    sha = redis.script_load(ECHO)
+    assert client.evalsha(sha, 0, "in time") == b"in time"
+    proxy.part()
+    with pytest.raises(TimeoutError):
+        client.evalsha(sha, 0, "late")
+    proxy.join()
+    for number in range(3):
+        assert client.evalsha(sha, 0, number) == str(number).encode()
+    client.close()
+    proxy.close()
+
+
+@pytest.mark.parametrize("moment", ["send_command", "read_response"])
+def test_a_reply_is_nobodys_after_a_time_limit_struck(
+    client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Between any two steps of a call: what was sent is answered to nobody else."""
+    sha = redis.script_load(ECHO)
+    client.evalsha(sha, 0, "a")
+    (one, _) = client._idle[0]
+    original = getattr(one, moment)
+
+    def struck(*args: object, **kwargs: object) -> None:
+        if moment == "send_command":
+            original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, moment, struck)
+        with pytest.raises(KeyboardInterrupt):
+            client.evalsha(sha, 0, "b")
+    assert client.evalsha(sha, 0, "c") == b"c"
+
+
+def test_a_fork_does_not_share_connections(client: Client, redis: Redis) -> None:
+    sha = redis.script_load(ECHO)
+    client.evalsha(sha, 0, "a")
+    child = os.fork()
+    if child == 0:
+        right = all(client.evalsha(sha, 0, n) == str(n).encode() for n in range(300))
+        os._exit(0 if right else 1)
+    assert all(client.evalsha(sha, 0, -n) == str(-n).encode() for n in range(300))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client.evalsha(sha, 0, "b") == b"b"
+
+
+def test_what_the_server_refuses_leaves_the_connection(client: Client, redis: Redis) -> None:
+    sha = redis.script_load(ECHO)
+    client.evalsha(sha, 0, "a")
+    before = connections(redis)
+    with pytest.raises(NoScriptError):
+        client.evalsha("0" * 40, 0)
+    assert client.evalsha(sha, 0, "b") == b"b"
+    assert connections(redis) == before
+
+
+def test_a_script_that_is_refused_midway_leaves_the_connection(
+    client: Client, redis: Redis
+) -> None:
+    sha = redis.script_load("return redis.call('NOSUCH')")
+    for _ in range(2):
+        with pytest.raises(ResponseError, match="Unknown"):
+            client.evalsha(sha, 0)
+    assert len(connections(redis)) == 1
+
+
+def test_a_client_that_is_closed_leaves_no_connection(url: str, redis: Redis) -> None:
+    client = connect(url)
+    client.evalsha(redis.script_load(ECHO), 0, "a")
+    client.ping()
+    client.close()
+    wait_for(lambda: not connections(redis))

@@ -1,0 +1,42 @@
+"""What an operator may find: limits in use, holders, waiters, a history; all of it real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.history import Author
+from tests.support.waiting import hold, park
+
+CONFIG = {
+    "global_max": 12,
+    "platform_max": {"douyin": 3, "xiaohongshu": 2, "bilibili": 4},
+    "task_type_max": {"publish": 10},
+    "dimensions": {"tenant": {"max": 2, "overrides": {"t1": 5}}},
+}
+
+
+def configure(limiter: Limiter) -> None:
+    """Make a history of a few versions."""
+    limiter.config.sync()
+    limiter.config.update(CONFIG, Author("cli", "anna"))
+    limiter.config.update({"platform_max": {"xiaohongshu": 1}}, Author("api", "王伟"))
+    limiter.config.update({"paused": ["platform:kuaishou"]}, Author("api", "anna"))
+
+
+def busy(limiter: Limiter) -> dict[str, Any]:
+    """Let some run and some wait; returns tokens by task id, and who waits."""
+    configure(limiter)
+    douyin = {"platform": "douyin", "type": "publish"}
+    small = {"platform": "xiaohongshu", "type": "batch_publish"}
+    tokens = {
+        f"run-{number}": hold(limiter, f"run-{number}", {**douyin, "account": f"acc{number}"})
+        for number in range(3)
+    }
+    tokens["run-x"] = hold(limiter, "run-x", {**small, "account": "acc7", "tenant": "t1"})
+    for number in range(4):
+        park(limiter, f"wait-{number}", {**douyin, "account": f"acc{10 + number}"})
+    park(limiter, "wait-same", {**douyin, "account": "acc1"})
+    park(limiter, "wait-x", {**small, "account": "acc8"}, task="batch_publish")
+    park(limiter, "wait-paused", {"platform": "kuaishou"})
+    return tokens

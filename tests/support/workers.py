@@ -1,0 +1,138 @@
+"""Real worker processes for tests, and waiting for conditions instead of times."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from redis import Redis
+
+from celery_concurrency.testing.lifeline import die_with_parent
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], timeout: float = 60, what: str = "") -> T:
+    """Return the first true value of ``condition``; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or condition}")
+        time.sleep(0.02)
+
+
+def settle(redis: Redis, prefix: str = "concurrency") -> None:
+    """Let an emptied server be one that has been in use: nobody waits for its first runs."""
+    redis.set(f"{prefix}:epoch", 1)
+
+
+def import_project(name: str) -> ModuleType:
+    """Import ``tests.projects.<name>`` anew, as the environment is now."""
+    module = f"tests.projects.{name}"
+    sys.modules.pop(module, None)
+    return importlib.import_module(module)
+
+
+class Worker:
+    """A ``celery worker`` process.
+
+    Args:
+        app: the module of the app, as for ``celery -A``.
+        log: where its output goes.
+        pool, concurrency: as for ``celery worker``.
+        arguments: more arguments of ``celery worker``.
+    """
+
+    count = 0
+
+    def __init__(
+        self,
+        app: str,
+        log: Path,
+        *,
+        pool: str = "prefork",
+        concurrency: int = 4,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        Worker.count += 1
+        self.name = f"w{Worker.count}-{os.getpid()}@localhost"
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "celery", "-A", app, "worker"),
+                    *("--pool", pool, "--concurrency", str(concurrency)),
+                    *("--hostname", self.name, "--loglevel", "INFO"),
+                    *("--without-gossip", "--without-mingle"),
+                    *arguments,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A test run that is killed leaves no worker behind.
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - does next to nothing
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def children(self) -> list[int]:
+        """Return the process ids of its children."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
+    def output(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes tasks."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self.output()
+            return f"{self.name} ready" in self.output()
+
+        wait_for(ready, what=f"{self.name} ready")
+
+    def stop(self) -> int:
+        """End it warmly, and the hard way if that takes too long; return its exit status."""
+        self.ask_to_end()
+        return self.wait_until_ended()
+
+    def ask_to_end(self) -> None:
+        """Tell it to end warmly, if it is there."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def wait_until_ended(self, timeout: float = 20) -> int:
+        """Wait for its end, kill it if that takes too long, and return its exit status."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """Kill it and its children, which are all in its session."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+
+def stop_all(workers: list[Worker]) -> None:
+    """End all of these, at the same time."""
+    for worker in workers:
+        worker.ask_to_end()
+    for worker in workers:
+        worker.wait_until_ended()

@@ -1,0 +1,99 @@
+"""The worker's own thread: hand-written configuration, sweep and history, in a real worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.worker import bootstep
+from tests.support.workers import Worker, wait_for
+
+KEY = "concurrency:config"
+
+
+def in_force(redis: Redis) -> str | None:
+    return redis.hget("concurrency:config:flat", "global")
+
+
+def test_a_configuration_written_by_hand(
+    project: Callable[..., ModuleType],
+    worker: Callable[..., Worker],
+    redis: Redis,
+    limiter: Limiter,
+) -> None:
+    """In force before a starting worker's first task, and within about a second after."""
+    tasks = project("plain")
+    redis.set(KEY, json.dumps({"global_max": 7, "account_max": 2}))
+    first = tasks.publish.delay(0)
+    one = worker("plain", concurrency=1)
+    # Nobody but the worker has looked; its first task was under the new limits.
+    assert first.get(timeout=30)
+    output = one.output()
+    assert output.index('in force: {"global_max": 7') < output.index(f"[{first.id}] granted")
+    assert in_force(redis) == "7"
+
+    redis.set(KEY, json.dumps({"global_max": 3}))
+    wait_for(lambda: in_force(redis) == "3", timeout=5, what="taken over")
+
+    redis.set(KEY, "{not json")
+    wait_for(lambda: "is not valid" in one.output(), timeout=5, what="a log line")
+    assert in_force(redis) == "3"
+    assert "not JSON" in (limiter.usage().config_problem or "")
+
+    redis.delete(KEY)
+    wait_for(lambda: in_force(redis) == "0", timeout=5, what="the defaults")
+    assert Config.parse(redis.get(KEY) or "") == Config()
+
+
+def test_the_sweep_and_the_history(
+    project: Callable[..., ModuleType],
+    worker: Callable[..., Worker],
+    redis: Redis,
+    limiter: Limiter,
+) -> None:
+    """A dead holder's token is gone from ZCARD too, and the counters are kept."""
+    limiter.try_acquire("dead:run", {"account": "a"})
+    for key in ("leases", "semaphore:global", "semaphore:account:a"):
+        redis.zadd(f"concurrency:{key}", {"dead:run": 1}, xx=True)
+    worker("plain", concurrency=1)
+    wait_for(lambda: redis.zcard("concurrency:semaphore:account:a") == 0, timeout=10)
+    wait_for(lambda: redis.xlen("concurrency:stats:history") == 1, timeout=10)
+    # How long it held is counted, and its record gone.
+    wait_for(lambda: redis.hget("concurrency:stats:times", "wait 0 global") == "1", timeout=10)
+    assert not redis.exists("concurrency:stats:ended")
+
+
+def test_a_worker_without_redis_starts_and_says_so(
+    project: Callable[..., ModuleType], worker: Callable[..., Worker]
+) -> None:
+    """The limiter being away is no reason not to start: tasks wait until it is back."""
+    project("plain", REDIS_URL="redis://127.0.0.1:1/0")
+    one = worker("plain", concurrency=1)
+    assert "the limiter is away" in one.output()
+
+
+def test_a_declared_tag_that_no_limit_goes_by_is_told(
+    redis_url: str, limiter: Limiter, caplog: pytest.LogCaptureFixture
+) -> None:
+    limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    app = Celery("tagged", broker=redis_url, backend=redis_url, set_as_current=False)
+
+    def publish() -> None:
+        """Its tags are declared below."""
+
+    app.task(name="right", concurrency={"tenant": "acme", "type": "publish"})(publish)
+    app.task(name="wrong", concurrency={"acount": "a", "task_type": "publish"})(publish)
+    bootstep._greet(app)
+    warned = [one.getMessage() for one in caplog.records if "no limit goes by" in one.getMessage()]
+    assert [text.partition(", and no")[0] for text in warned] == [
+        "task wrong declares the tag 'acount'",
+        "task wrong declares the tag 'task_type'",
+    ]
+    assert "there is platform, account, type, tenant" in warned[0]

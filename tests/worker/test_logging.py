@@ -1,0 +1,299 @@
+"""The detailed log: every record that docs/logging.md promises, with exactly its fields."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from celery.worker import state as worker_state
+
+from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.worker import gate
+from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.heartbeat import Heartbeat
+from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
+from celery_concurrency.worker.housekeeping import Ticker
+from tests.support.floor import Floor
+from tests.support.tracing import Message, trace
+
+TEXT = (Path(__file__).parents[2] / "docs" / "logging.md").read_text("utf-8")
+ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| ([A-Z]+) \|(.*)\|$", re.MULTILINE)
+DOCUMENTED = {
+    decision: (f"celery_concurrency.{floor}", level, {*re.findall(r"\w+", fields)})
+    for decision, floor, level, fields in ROW.findall(TEXT)
+}
+TAGS = {"platform": "douyin", "account": "a"}
+
+
+def work():
+    return "done"
+
+
+class Scene:
+    """What a record comes from: a limiter, an app on it, and a worker's parts."""
+
+    def __init__(self, redis_url, monkeypatch, redis, client):
+        self.app = Celery("log", broker="memory://", backend="cache+memory://")
+        self.app.conf.concurrency_redis_url = redis_url
+        self.app.conf.concurrency_waiting = "retry"
+        connect_hooks()
+        gate_all_tasks()
+        self.app.finalize()
+        self.limiter = limiter_of(self.app)
+        self.redis, self.client, self.monkeypatch = redis, client, monkeypatch
+        self.floor = Floor(self.limiter, redis)
+
+    def run(self, message=None, **headers):
+        trace(self.app, work, message or Message(), **headers)
+
+    def away(self, verb="try_acquire"):
+        def fail(*args, **kwargs):
+            raise LimiterUnavailable("away")
+
+        self.monkeypatch.setattr(self.limiter, verb, fail)
+
+    def park(self, outcome):
+        """Let a denied run park its message, which ends so."""
+        self.floor.hold(**TAGS)
+        limits = ("global", "platform:douyin", "account:a")
+        waiter = SimpleNamespace(limits=limits)
+        self.monkeypatch.setattr(gate, "waiter_of", lambda *args: waiter)
+        self.monkeypatch.setattr(self.limiter.waiting, "park", lambda waiter: outcome)
+        self.run(**TAGS)
+
+    def tick(self):
+        Ticker(self.limiter, Heartbeat(self.limiter, 30)).tick()
+
+
+def granted(scene):
+    scene.run(**TAGS)
+
+
+def waits(scene):
+    scene.floor.hold(**TAGS)
+    scene.run(**TAGS)
+
+
+def runs(scene):
+    settings = settings_of(scene.app).model_copy(update={"redis_unavailable": "run"})
+    scene.monkeypatch.setattr(gate, "settings_of", lambda app: settings)
+    scene.monkeypatch.setattr(scene.limiter, "count_later", lambda *args, **facts: None)
+    scene.away()
+    scene.run(**TAGS)
+
+
+def dropped(scene):
+    scene.redis.set("concurrency:begun:copy", "ended")
+    place = {"score": 1, "as": "copy", "limits": ["global"]}
+    scene.run(**TAGS, concurrency_parked=place)
+
+
+def keeps_its_slot(scene):
+    scene.monkeypatch.setattr(gate, "PAUSES", (0,))
+    scene.floor.hold(**TAGS)
+    scene.run(Message(OSError("the broker is away")), **TAGS)
+
+
+def releases_later(scene):
+    scene.away("release")
+    scene.run(**TAGS)
+
+
+def released_for_it(scene):
+    token = scene.floor.hold(**TAGS)
+    Heartbeat(scene.limiter, 30)._release(token)
+
+
+def lost(scene):
+    token = scene.floor.hold(**TAGS)
+    scene.floor.lapse(token)
+    scene.limiter.waiting.sweep(now=True)
+    heartbeat = Heartbeat(scene.limiter, 30)
+    request = SimpleNamespace(id="task", name="work")
+    scene.monkeypatch.setattr(heartbeat, "_active", lambda: iter([(token, request)]))
+    heartbeat.beat()
+
+
+def revoked(scene):
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("waits", **TAGS)
+    scene.monkeypatch.setattr(worker_state, "revoked", SimpleNamespace(_data={"waits": 0}))
+    scene.tick()
+
+
+def limiter_comes_back(scene):
+    ticker = Ticker(scene.limiter, Heartbeat(scene.limiter, 30))
+    sweep = scene.limiter.waiting.sweep
+
+    def fail():
+        raise LimiterUnavailable("away")
+
+    scene.monkeypatch.setattr(scene.limiter.waiting, "sweep", fail)
+    ticker.tick()
+    scene.monkeypatch.setattr(scene.limiter.waiting, "sweep", sweep)
+    ticker.tick()
+
+
+def configured(scene):
+    scene.client.put(
+        "/api/v1/concurrency/config", json={"global_max": 9}, headers={"X-Operator": "ann"}
+    )
+
+
+def invalid(scene):
+    scene.redis.set("concurrency:config", "{not json")
+    scene.limiter.config.sync()
+
+
+def released_by_operator(scene):
+    scene.client.delete(f"/api/v1/concurrency/tokens/{scene.floor.hold(**TAGS)}")
+
+
+def cancelled_by_operator(scene):
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("waits", **TAGS)
+    scene.client.delete("/api/v1/concurrency/waiting/waits")
+
+
+def limit_cancelled_by_operator(scene):
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("waits", **TAGS)
+    scene.client.delete("/api/v1/concurrency/waiting?limit=account:a")
+
+
+SCENES = {
+    "granted": granted,
+    "waits": waits,
+    "runs": runs,
+    "dropped": dropped,
+    "parked": lambda scene: scene.park("parked"),
+    "handed over": lambda scene: scene.park("handed over"),
+    "sent on": waits,
+    "keeps its slot": keeps_its_slot,
+    "released": granted,
+    "releases later": releases_later,
+    "released for it": released_for_it,
+    "lost": lost,
+    "revoked": revoked,
+    "limiter away": limiter_comes_back,
+    "limiter back": limiter_comes_back,
+    "configured": configured,
+    "configuration invalid": invalid,
+    "released by operator": released_by_operator,
+    "cancelled by operator": cancelled_by_operator,
+    "limit cancelled by operator": limit_cancelled_by_operator,
+}
+
+
+@pytest.fixture
+def scene(redis_url, redis, limiter, client, monkeypatch, caplog):
+    caplog.set_level("DEBUG", logger="celery_concurrency")
+    scene = Scene(redis_url, monkeypatch, redis, client)
+    yield scene
+    scene.app.close()
+
+
+def records(caplog, decision):
+    return [
+        record
+        for record in caplog.records
+        if getattr(record, "concurrency", {}).get("decision") == decision
+    ]
+
+
+@pytest.mark.parametrize("decision", SCENES)
+def test_a_record_has_the_documented_fields(scene, caplog, decision):
+    SCENES[decision](scene)
+    name, level, fields = DOCUMENTED[decision]
+    found = records(caplog, decision)[-1]
+    assert (found.name, found.levelname) == (name, level)
+    assert set(found.concurrency) == {"decision", *fields}
+    json.dumps(found.concurrency)  # of nothing but what JSON has
+
+
+def test_every_documented_record_is_tested_and_every_tested_one_documented():
+    assert set(DOCUMENTED) == set(SCENES)
+
+
+def test_all_loggers_are_those_of_a_floor():
+    package = Path(gate.__file__).parent
+    named = {
+        name
+        for file in package.rglob("*.py")
+        for name in re.findall(r"getLogger\(([^)]*)\)", file.read_text("utf-8"))
+    }
+    assert named <= {"WORKER_LOG", "LIMITER_LOG", "API_LOG", '"celery_concurrency"'}
+
+
+def test_what_was_waited_and_held(scene, caplog):
+    scene.run(**TAGS)
+    [first] = records(caplog, "granted")
+    assert first.concurrency["waited"] == 0
+    assert first.concurrency["limits"] == ["global", "platform:douyin", "account:a"]
+    asked = (scene.redis.time()[0] - 5) * 1000
+    place = {"score": 2**43 * 3 + asked, "as": "parked", "limits": ["global"]}
+    scene.run(**TAGS, concurrency_parked=place)
+    second = records(caplog, "granted")[-1]
+    assert second.concurrency["waited"] == pytest.approx(5, abs=1.5)
+    released = records(caplog, "released")[-1].concurrency
+    assert 0 <= released["held"] < 5
+    assert released["expired"] is False
+    assert Place(2**43 * 3 + 1500).asked == 1.5
+
+
+def test_what_a_run_waits_for(scene, caplog):
+    waits(scene)
+    [record] = records(caplog, "waits")
+    told = record.concurrency
+    assert (told["limit"], told["current"], told["max"]) == ("account:a", 1, 1)
+    assert told["tags"] == TAGS
+    assert "account:a" in told["reason"]
+
+
+def test_a_run_that_waits_as_others_came_before(scene, caplog):
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("first", **TAGS)
+    scene.floor.change({"account_max": 2})
+    scene.run(**TAGS)
+    told = records(caplog, "waits")[-1].concurrency
+    assert (told["limit"], told["current"], told["max"]) == ("account:a", None, None)
+
+
+def test_the_tags_of_ones_own_dimensions(scene, caplog):
+    scene.limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    scene.run(tenant="acme", other="no dimension")
+    scene.floor.hold(tenant="acme")
+    scene.run(tenant="acme", type="publish")
+    assert records(caplog, "granted")[-1].concurrency["tags"] == {"tenant": "acme"}
+    [waits] = records(caplog, "waits")
+    assert waits.concurrency["tags"] == {"type": "publish", "tenant": "acme"}
+    assert "(type=publish tenant=acme)" in waits.getMessage()
+
+
+def test_who_changed_the_configuration(scene, caplog):
+    configured(scene)
+    told = records(caplog, "configured")[-1].concurrency
+    assert (told["source"], told["operator"]) == ("api", "ann")
+    assert told["version"] == scene.limiter.config.sync().version
+
+
+def test_the_json_formatter_of_the_documentation(scene, caplog):
+    code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[-1]
+    names = {}
+    exec(code.replace("@after_setup_logger.connect\n", ""), names)
+    logger = logging.Logger("made up")
+    logger.addHandler(logging.NullHandler())
+    names["log_json"](logger)
+    [handler] = logger.handlers
+    granted(scene)
+    line = json.loads(handler.formatter.format(records(caplog, "released")[-1]))
+    assert line["logger"] == "celery_concurrency.worker"
+    assert line["decision"] == "released"
+    assert line["tags"] == TAGS
+    assert "released" in line["message"]
