@@ -13,7 +13,8 @@ from celery_concurrency import scripts
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.acquire import arguments
 from celery_concurrency.limiter.limits import limits_of
-from celery_concurrency.limiter.waiting_room import Place, Waiter, group_of
+from celery_concurrency.limiter.outcomes import Ticket
+from celery_concurrency.limiter.waiting_room import Waiter, group_of
 
 PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 QUEUE = "bench-queue"
@@ -94,7 +95,7 @@ class Crowd:
         self.limiter.config.update({"timeout": 86_400, **(config or {})})
         self.holders: dict[int, str] = {}
         self.message_bytes = 0
-        self._score = 0
+        self._asked = 0
 
     def limits(self, account: int) -> tuple[str, ...]:
         """Return the limits of an account's tasks."""
@@ -118,20 +119,20 @@ class Crowd:
     def take_over(self, account: int) -> None:
         """Let a run of an account begin on the room that was handed over to it."""
         token = f"{uuid.uuid4()}:0123456789abcdef"
-        args = self._arguments(account, Place(1, parked_as=token))
+        args = self._arguments(account, Ticket(1, parked_as=token))
         reply = scripts.call(self.redis, "acquire", self.limiter.prefix, token, *args).reply
         assert reply[0] == b"granted"
         self.holders[account] = token
 
-    def _arguments(self, account: int, place: Place | None = None) -> tuple[str, str, str]:
+    def _arguments(self, account: int, ticket: Ticket | None = None) -> tuple[str, str, str]:
         return arguments(
-            self.limits(account), place, dimensions=self._dimensions, task="proj.tasks.publish",
+            self.limits(account), ticket, dimensions=self._dimensions, task="proj.tasks.publish",
             worker="w1@host",
         )  # fmt: skip
 
     def waiter(self, account: int) -> Waiter:
         """Return one more waiter of an account."""
-        self._score += 1
+        self._asked += 1
         task_id = str(uuid.uuid4())
         return Waiter(
             run=f"{task_id}:0123456789abcdef",
@@ -139,7 +140,7 @@ class Crowd:
             retries=0,
             replaced=0,
             limits=self.limits(account),
-            score=1_795_511_971_000 + self._score,
+            ticket=1_795_511_971_000 + self._asked,
             message=message_of(task_id),
             hold=30,
             queue=QUEUE,
@@ -153,9 +154,9 @@ class Crowd:
             for account in some:
                 waiter = self.waiter(account)
                 self.message_bytes += len(waiter.message)
-                facts = json.dumps(self.limiter.waiting._facts(waiter))
+                facts = json.dumps(self.limiter.waiting_room._facts(waiter))
                 self.call(
-                    pipe, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.score,
+                    pipe, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.ticket,
                     facts, waiter.message, "", 64,
                 )  # fmt: skip
             assert all(reply[0] == b"parked" for reply in pipe.execute())

@@ -81,10 +81,10 @@ def _timed(redis: Redis, calls: Callable[[], object]) -> float:
 
 def _park(crowd: Crowd, account: int) -> None:
     waiter = crowd.waiter(account)
-    facts = json.dumps(crowd.limiter.waiting._facts(waiter))
+    facts = json.dumps(crowd.limiter.waiting_room._facts(waiter))
     scripts.call(
         crowd.redis, "park", crowd.limiter.prefix, waiter.run, waiter.name,
-        group_of(waiter.limits), waiter.score, facts, waiter.message, "", STEPS,
+        group_of(waiter.limits), waiter.ticket, facts, waiter.message, "", STEPS,
     )  # fmt: skip
 
 

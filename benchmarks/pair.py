@@ -94,7 +94,7 @@ def _ours(url: str) -> Pair:
         limiter.try_acquire(token, TAGS, task="proj.tasks.publish", worker="w1@host", lease=30)
         limiter.release(token, done=True)
         if number % BATCH == 0:
-            limiter.times.tally()  # as a worker's thread does
+            limiter.durations.tally()  # as a worker's thread does
 
     return pair
 

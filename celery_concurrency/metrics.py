@@ -87,9 +87,8 @@ class ConcurrencyCollector(Collector):
         Raises:
             LimiterUnavailable: Redis can't be asked.
         """
-        redis, prefix = self._limiter.redis, self._limiter.prefix
         stored = self._limiter.config.sync()
-        usage = read_usage(redis, prefix, stored)
+        usage = read_usage(self._limiter.keyspace, stored)
         yield from self._limits(stored.config, dict(usage.limits()))
         yield GaugeMetricFamily(
             _name("waiting_uncounted_groups"),
@@ -97,10 +96,10 @@ class ConcurrencyCollector(Collector):
             usage.uncounted_groups,
         )
         yield from _counters(self._limiter.stats.window("total"))
-        spans = self._limiter.times.total()
+        spans = self._limiter.durations.total()
         yield _histogram("wait_seconds", "How long runs waited for their tokens.", spans.wait)
         yield _histogram("hold_seconds", "How long runs held their tokens.", spans.hold)
-        yield from _state(stored, read_sweep_age(redis, prefix))
+        yield from _state(stored, read_sweep_age(self._limiter.keyspace))
 
     def _limits(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         current = _gauge("current", "Living tokens, reserved ones included.")

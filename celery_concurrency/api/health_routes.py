@@ -18,4 +18,4 @@ routes = Routes()
 @routes.add("GET", "/health", data=Health)
 def get_health(limiter: Limiter) -> Response:
     """Return 200 while Redis answers."""
-    return success(read_health(limiter.redis, limiter.prefix).model_dump())
+    return success(read_health(limiter.keyspace).model_dump())

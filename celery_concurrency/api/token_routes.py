@@ -29,13 +29,12 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
 
     Or those of one task: it has a few, and they come all at once.
     """
-    redis, prefix = limiter.redis, limiter.prefix
     if query.task:
-        runs = find_runs(redis, prefix, query.task)
+        runs = find_runs(limiter.keyspace, query.task)
         tokens = [one for one in runs if query.limit in ("", *one.limits)]
         page = Page(tokens=tokens, total=len(tokens), next=None)
     else:
-        page = read_tokens(redis, prefix, query.limit, query.count, query.cursor)
+        page = read_tokens(limiter.keyspace, query.limit, query.count, query.cursor)
     return success(page.model_dump())
 
 
@@ -44,7 +43,7 @@ def delete_token(limiter: Limiter, token: str) -> Response:
     """Release a token for its holder, who goes on running without it."""
     by = author()
     # Asked first, so that Redis being away is said before anything is under way.
-    holder = find_token(limiter.redis, limiter.prefix, token)
+    holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         return failure(404, "not_held")
     logger.warning(

@@ -36,5 +36,5 @@ def get_stats_history(limiter: Limiter, query: HistoryQuery) -> Response:
     How long they waited and held is kept for each five minutes, so at a resolution of 1m
     there are only counters.
     """
-    found = read_stats_history(limiter.redis, limiter.prefix, query.resolution, query.window)
+    found = read_stats_history(limiter.keyspace, query.resolution, query.window)
     return success(found.model_dump())

@@ -27,9 +27,7 @@ routes = Routes()
 def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
     """Return who waits, by priority and then who asked first, a page at a time."""
     config = limiter.config.sync().config
-    page = read_waiting(
-        limiter.redis, limiter.prefix, config, query.limit, query.count, query.cursor
-    )
+    page = read_waiting(limiter.keyspace, config, query.limit, query.count, query.cursor)
     return success(page.to_dict())
 
 
@@ -37,7 +35,7 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
 def get_why(limiter: Limiter, task_id: str) -> Response:
     """Return why a task waits: all of its limits, and who holds those that are full."""
     config = limiter.config.sync().config
-    found = explain(limiter.redis, limiter.prefix, config, task_id)
+    found = explain(limiter.keyspace, config, task_id)
     return success(found.to_dict()) if found else failure(404, "not_waiting")
 
 
@@ -48,7 +46,7 @@ def cancel_waiting(limiter: Limiter, task_id: str) -> Response:
     One that was handed over is not waiting any more.
     """
     by = author()
-    if not limiter.waiting.cancel(task_id):
+    if not limiter.waiting_room.cancel(task_id):
         return failure(404, "not_waiting")
     logger.warning(
         "waiting task %s cancelled by %s",
@@ -66,7 +64,7 @@ def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
     A failure on the way leaves those cancelled that were.
     """
     by = author()
-    cancelled = sum(limiter.waiting.cancel_limit(query.limit))
+    cancelled = sum(limiter.waiting_room.cancel_limit(query.limit))
     logger.warning(
         "%d waiting tasks of %s cancelled by %s",
         cancelled,

@@ -66,7 +66,7 @@ def stats(app: Celery, window: str, history: bool, resolution: str, as_json: boo
     if history:
         if WINDOWS[window] is None:
             raise click.UsageError("--history looks back on a time that has a beginning: 1h or 24h")
-        found = read_stats_history(limiter.redis, limiter.prefix, resolution, window)
+        found = read_stats_history(limiter.keyspace, resolution, window)
         if as_json:
             print_json(found.model_dump())
         else:

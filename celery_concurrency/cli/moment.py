@@ -45,11 +45,9 @@ class Moment:
             LimiterUnavailable: Redis can't be asked.
         """
         usage = limiter.usage()
-        tokens = read_tokens(limiter.redis, limiter.prefix, count=SHOWN)
+        tokens = read_tokens(limiter.keyspace, count=SHOWN)
         # Behind place 0 are all, and they are counted already.
-        page = read_waiting(
-            limiter.redis, limiter.prefix, limiter.config.sync().config, count=SHOWN, cursor="0"
-        )
+        page = read_waiting(limiter.keyspace, limiter.config.sync().config, count=SHOWN, cursor="0")
         return cls(datetime.now(), usage, tokens.tokens, tokens.total, page.waiting)
 
 

@@ -51,7 +51,7 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
 def release(app: Celery, token: str) -> None:
     """Release token ID (see tokens); its holder goes on running."""
     limiter = limiter_of(app)
-    holder = find_token(limiter.redis, limiter.prefix, token)
+    holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         raise click.ClickException(
             printable(f"nobody holds {token}, or not any more; tokens lists those that are held")
@@ -74,7 +74,7 @@ def _all_holders(limiter: Limiter, limit: str) -> Iterator[Holder]:
     cursor: str | None = ""
     listed: set[str] = set()
     while cursor is not None:
-        page = read_tokens(limiter.redis, limiter.prefix, limit, MAX_COUNT, cursor)
+        page = read_tokens(limiter.keyspace, limit, MAX_COUNT, cursor)
         # Who was renewed meanwhile comes again.
         new = [holder for holder in page.tokens if holder.token not in listed]
         listed.update(holder.token for holder in new)

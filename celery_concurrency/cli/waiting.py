@@ -14,7 +14,6 @@ from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.output import local_time, print_json, print_table, printable
 from celery_concurrency.cli.why import in_words, show_why
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.connection import asking
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
@@ -67,7 +66,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
     """Cancel tasks that wait; workers discard them as revoked."""
-    room = limiter_of(app).waiting
+    room = limiter_of(app).waiting_room
     missing = []
     for task_id in task_ids:
         if room.cancel(task_id):
@@ -97,7 +96,7 @@ def drain(app: Celery) -> None:
         )
     total, given = _total(limiter), 0
     with click.progressbar(length=total, label="giving back", file=sys.stderr) as bar:
-        for count in limiter.waiting.drain():
+        for count in limiter.waiting_room.drain():
             given += count
             bar.update(count)
             if given >= total:  # of those who are parked again there is no end
@@ -109,8 +108,7 @@ def drain(app: Celery) -> None:
 
 
 def _total(limiter: Limiter) -> int:
-    with asking():
-        return count_waiting(limiter.redis, limiter.prefix)[GLOBAL]
+    return count_waiting(limiter.keyspace)[GLOBAL]
 
 
 def _read(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]:
@@ -121,7 +119,7 @@ def _read(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]
     waiters: list[Waiting] = []
     while cursor is not None and len(waiters) < count:
         some = min(count - len(waiters), MAX_COUNT)
-        page = read_waiting(limiter.redis, limiter.prefix, config, limit, some, cursor)
+        page = read_waiting(limiter.keyspace, config, limit, some, cursor)
         waiters += page.waiting
         total = page.total or total
         cursor = page.next

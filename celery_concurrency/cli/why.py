@@ -37,7 +37,7 @@ def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
         LimiterUnavailable: Redis can't be asked.
     """
     config = limiter.config.sync().config
-    found = explain(limiter.redis, limiter.prefix, config, task_id)
+    found = explain(limiter.keyspace, config, task_id)
     if found is None:
         raise click.ClickException(printable(_why_not(limiter, task_id)))
     if as_json:
@@ -88,7 +88,7 @@ def _place(worker: str | None) -> str:
 
 def _why_not(limiter: Limiter, task_id: str) -> str:
     """Return what there is to say of a task that does not wait."""
-    for run in find_runs(limiter.redis, limiter.prefix, task_id):
+    for run in find_runs(limiter.keyspace, task_id):
         since = f" since {local_time(run.since)}" if run.since else ""
         return f"{task_id} does not wait: it runs{_place(run.worker)}{since}, as {run.token}"
     return (

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 from celery_concurrency.limiter.config.schema import dimensions_key
 from celery_concurrency.limiter.limits import split_limit, wildcard_of
-from celery_concurrency.limiter.waiting_room import Place, group_of
+from celery_concurrency.limiter.outcomes import Ticket
+from celery_concurrency.limiter.waiting_room import group_of
 
 #: The dimensions that the statistics count by, beside the total.
 COUNTED = ("platform", "task_type")
@@ -18,7 +19,7 @@ COUNTED = ("platform", "task_type")
 
 def arguments(
     limits: tuple[str, ...],
-    place: Place | None = None,
+    ticket: Ticket | None = None,
     *,
     dimensions: tuple[str, ...] = (),
     task: str = "",
@@ -32,7 +33,7 @@ def arguments(
 
     Args:
         limits: that the run counts in.
-        place: where its message waited before; None if it did not.
+        ticket: where its message waited before; None if it did not.
         dimensions: the user's own, as they are known here.
         task, worker: names, for those who look.
         rank: 0 for the highest priority, 1 more for each lower one, 255 at most.
@@ -45,7 +46,7 @@ def arguments(
     facts = _facts_of(
         wildcards, counted, dimensions, task, worker, rank, copies_seconds, lease, begun
     )
-    return group_of(limits), facts, _waited(place, limits) if place else ""
+    return group_of(limits), facts, _waited(ticket, limits) if ticket else ""
 
 
 @lru_cache(maxsize=4096)
@@ -83,8 +84,8 @@ def _facts_of(
     return json.dumps(facts, ensure_ascii=False)
 
 
-def _waited(place: Place, limits: tuple[str, ...]) -> str:
-    facts = {"place": str(place.score), "parked_as": place.parked_as}
-    if place.limits not in ((), limits):
-        facts["group"] = group_of(place.limits)
+def _waited(ticket: Ticket, limits: tuple[str, ...]) -> str:
+    facts = {"place": str(ticket.number), "parked_as": ticket.parked_as}
+    if ticket.limits not in ((), limits):
+        facts["group"] = group_of(ticket.limits)
     return json.dumps(facts, ensure_ascii=False)

@@ -1,10 +1,8 @@
 """The limiter's way to Redis: from a URL (of four schemes) to a client that suits it.
 
-Commands go by redis-py's pool, the scripts by connections of the client's own; whatever
-goes wrong with the former is said in our terms by ``asking``, with the latter by
-``scripts.call``.
+Commands go through redis-py's pool, scripts through connections of the client's own.
 
-What is called, and called again, is in ``scripts/__init__.py``.
+How a script is called, and called again, is in ``scripts/__init__.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -34,17 +33,31 @@ _CERT_PREFIX: Final = "CERT_"
 
 
 class Client(Redis):
-    """A client whose scripts go straight to a connection that is kept for them.
+    """A client whose errors are ours, and whose scripts have connections of their own.
 
-    Of what redis-py does around each command (the pool's look at the connection, retries,
-    observability) the scripts need nothing, and half of a call's time in the client went there.
+    redis-py does much around each command (the pool's look at the connection, retries,
+    observability). The scripts need none of it, and half of a call's time went there.
+
+    Raises:
+        LimiterUnavailable: from each command, and each pipeline's ``execute``, where Redis
+            can't be asked. ``evalsha`` alone raises redis-py's own errors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Connections with no call under way, and since when. A list's push and pop are atomic.
+        #: Idle connections of the scripts, and since when. A list's push and pop are atomic.
         self._idle: list[tuple[Any, float]] = []
         self._pid = os.getpid()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command; see the class for what it raises."""
+        with _our_errors():
+            # redis-py has no types here.
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Return a pipeline; see the class for what it raises."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         """Call a script; another thread's call takes another connection.
@@ -53,7 +66,7 @@ class Client(Redis):
             RedisError: as of ``Redis.evalsha``.
         """
         if self._pid != os.getpid():
-            # The parent's connections, whose replies it would take from us and we from it.
+            # After a fork the parent's connections would give us its replies.
             self._idle, self._pid = [], os.getpid()
         connection = self._connection()
         try:
@@ -70,11 +83,7 @@ class Client(Redis):
         return reply
 
     def _connection(self) -> Any:
-        """Return a connection that nobody else uses, connected to where the master is now.
-
-        Raises:
-            ConnectionError, TimeoutError: the server can't be reached.
-        """
+        """Return a connection that nobody else uses, connected to the current master."""
         try:
             connection, since = self._idle.pop()
         except IndexError:
@@ -82,7 +91,7 @@ class Client(Redis):
         else:
             if time.monotonic() - since > IDLE_SECONDS:
                 _drop_if_closed(connection)
-        # Left to send_command, redis-py would connect to where the master was before.
+        # send_command alone would connect to the former master.
         connection.connect()
         return connection
 
@@ -93,8 +102,28 @@ class Client(Redis):
             self._idle.pop()[0].disconnect()
 
 
+class _Pipeline(Pipeline):
+    """A pipeline of ``Client``: its errors are ours."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with _our_errors():
+            return super().execute(raise_on_error)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Raise ``LimiterUnavailable`` for any of redis-py's errors."""
+    try:
+        yield
+    except RedisError as exc:
+        raise LimiterUnavailable(
+            f"Redis can't be asked ({exc}); check that it runs "
+            "and that concurrency_redis_url is right"
+        ) from exc
+
+
 def _new_connection(client: Redis) -> Any:
-    """Return a connection like those of a client's pool, but not counted there: it keeps none."""
+    """Return a connection like those of the client's pool, outside of it."""
     pool = client.connection_pool
     return pool.connection_class(**pool.connection_kwargs)
 
@@ -112,8 +141,8 @@ def _drop_if_closed(connection: Any) -> None:
 def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
     """Return a client for ``url``; nothing is sent yet.
 
-    The client repeats no command by itself: only who knows what a command does
-    can say whether a lost reply matters (``scripts.call`` does).
+    The client repeats no command: whether a lost reply matters depends on the command
+    (``scripts.call`` repeats scripts).
 
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, or several sentinels as
@@ -158,22 +187,6 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
     except (ValueError, TypeError, RedisError) as exc:
         raise ImproperlyConfigured(f"concurrency_redis_url is not understood: {exc}") from exc
     return client
-
-
-@contextmanager
-def asking() -> Iterator[None]:
-    """Around commands: say in our terms that Redis can't be asked.
-
-    Raises:
-        LimiterUnavailable: for any of redis-py's errors.
-    """
-    try:
-        yield
-    except RedisError as exc:
-        raise LimiterUnavailable(
-            f"Redis can't be asked ({exc}); check that it runs "
-            "and that concurrency_redis_url is right"
-        ) from exc
 
 
 def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> Redis:

@@ -12,16 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from redis import Redis
-
-from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.connection import asking
-
-if TYPE_CHECKING:
-    from celery_concurrency.limiter.outcomes import Granted
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.outcomes import Granted
 
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
@@ -31,16 +26,10 @@ MIN_BEATS: Final = 5
 
 
 class Leases:
-    """The leases of the runs in one process.
+    """The leases of the runs in one process."""
 
-    Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
-    """
-
-    def __init__(self, redis: Redis, prefix: str) -> None:
-        self._redis = redis
-        self._prefix = prefix
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace = keyspace
         self._epoch = ""
         self._facts: dict[str, str] = {}
         self._told: set[str] = set()
@@ -54,9 +43,6 @@ class Leases:
 
         Returns:
             those that were taken back all the same, each once.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         lost: set[str] = set()
         epoch = self._epoch
@@ -64,10 +50,8 @@ class Leases:
         for start in range(0, len(every), BATCH):
             some = every[start : start + BATCH]
             arguments = [text for token in some for text in (token, self._facts.get(token, ""))]
-            reply = scripts.call(
-                self._redis,
+            reply = self._keyspace.call(
                 "renew",
-                self._prefix,
                 self._epoch,
                 str(max(seconds, MIN_BEATS * BEAT_SECONDS)),
                 *arguments,
@@ -95,14 +79,9 @@ class Leases:
         return lost
 
     def closed_for(self) -> float:
-        """Return for how many seconds nobody is admitted yet, after a loss of data; 0 else.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        with asking():
-            opens: Any = self._redis.hget(f"{self._prefix}:config:flat", "opens")
-            now: Any = self._redis.time()
+        """Return for how many seconds nobody is admitted yet, after a loss of data; 0 else."""
+        opens: Any = self._keyspace.redis.hget(self._keyspace.keys.config_flat, "opens")
+        now: Any = self._keyspace.redis.time()
         return float(max(0.0, float(opens or 0) - now[0]))
 
     def knows(self, token: str) -> bool:
@@ -125,21 +104,20 @@ class Lease:
     token: str
     limits: tuple[str, ...]
     fence: int
-    _redis: Redis = field(repr=False)
-    _prefix: str = field(repr=False)
+    _keyspace: Keyspace = field(repr=False)
     _seconds: float = field(repr=False)
     _seen: float = field(default_factory=time.monotonic, repr=False)
 
     @classmethod
-    def of(cls, granted: Granted, redis: Redis, prefix: str, seconds: float) -> Lease:
+    def of(cls, granted: Granted, keyspace: Keyspace, seconds: float) -> Lease:
         """Return the lease of a run that was granted its tokens.
 
         Args:
             granted: the limiter's answer.
-            redis, prefix: where the tokens are.
+            keyspace: where the tokens are.
             seconds: for which they last without being renewed.
         """
-        return cls(granted.token, granted.limits, granted.fence, redis, prefix, seconds)
+        return cls(granted.token, granted.limits, granted.fence, keyspace, seconds)
 
     @property
     def lost(self) -> bool:
@@ -150,12 +128,11 @@ class Lease:
         the seconds for which they last without being renewed.
         """
         try:
-            with asking():
-                pipe = self._redis.pipeline(transaction=False)
-                pipe.zscore(f"{self._prefix}:leases", self.token)
-                pipe.hget(f"{self._prefix}:config:flat", "opens")
-                pipe.time()
-                held, opens, (seconds, micros) = pipe.execute()
+            pipe = self._keyspace.redis.pipeline(transaction=False)
+            pipe.zscore(self._keyspace.keys.leases, self.token)
+            pipe.hget(self._keyspace.keys.config_flat, "opens")
+            pipe.time()
+            held, opens, (seconds, micros) = pipe.execute()
         except LimiterUnavailable:
             return self._is_overdue()
         if held is not None:

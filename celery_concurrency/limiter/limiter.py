@@ -1,9 +1,8 @@
-"""The limiter: runs hold tokens in all of their limits at once, or in none.
+"""The limiter: a run holds tokens in all of its limits at once, or in none.
 
-A *run* is one execution of a task, named by a token that begins with the task's
-id; a redelivered or retried task is another run. This floor knows Redis alone:
-what a run is in Celery is ``worker/run.py``'s matter. Those who find no room wait in
-``waiting_room.py``.
+A *run* is one execution of a task, named by a token that begins with the task's id; a
+redelivered or retried task is another run. Runs without room wait in ``waiting_room.py``;
+what a run is in Celery is in ``worker/run.py``.
 """
 
 from __future__ import annotations
@@ -18,33 +17,29 @@ from typing import Any, Final
 
 from redis import Redis
 
-from celery_concurrency import scripts
-from celery_concurrency.errors import (
-    ConfigConflict,
-    LimiterUnavailable,
-    RunEnded,
-)
+from celery_concurrency.errors import ConfigConflict, LimiterUnavailable, RunEnded
 from celery_concurrency.limiter.acquire import arguments
-from celery_concurrency.limiter.blocking_acquire import Keeper, acquired
+from celery_concurrency.limiter.background import Background
+from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.inspect.usage import Usage, read_usage
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import BEAT_SECONDS, MIN_BEATS, Lease, Leases
 from celery_concurrency.limiter.limits import limits_of
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
 from celery_concurrency.limiter.stats.counters import Stats
-from celery_concurrency.limiter.stats.durations import Times
-from celery_concurrency.limiter.waiting_room import Place, WaitingRoom
+from celery_concurrency.limiter.stats.durations import Durations
+from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)
 
 DEFAULT_PREFIX: Final = "concurrency"
 
-#: How often a call is made again whose answer asks for that (a new dimension,
-#: no flat configuration): each of these happens once, then nothing has changed.
+#: How often acquire is called again because its reply asks for that (a new dimension,
+#: no flat configuration): each happens once, then nothing has changed.
 ROUNDS: Final = 5
-#: How long it is known on which parked messages a run has begun: while it runs, and
-#: no less than a day; a run that takes longer holds its tokens all the same.
+#: How long we know which run began on a parked message: while it runs, and at least a day.
 BEGUN_SECONDS: Final = 86_400
 
 
@@ -52,12 +47,18 @@ class Limiter:
     """Gives and takes tokens; safe to share between threads, not across a fork.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys; ``{concurrency}`` puts them in one cluster slot.
+        redis: a client made by ``connection.connect``.
+        prefix: begins the name of every key; ``{concurrency}`` puts all in one cluster slot.
         default_config: changes to the built-in default configuration.
-        deliver: is called when messages are in the outbox that have to be sent to the
-            broker (``WaitingRoom.claim``).
+        deliver: called when the outbox has messages to send to the broker.
         copies_seconds: how long after its end a second copy of a parked message is known.
+
+    Attributes:
+        config: the configuration, to read and change.
+        waiting_room: where denied messages wait.
+        leases: renews the tokens of living runs.
+        stats, durations: what was counted, and how long it took.
+        keyspace: where all of that is, for the readers in ``inspect/``.
     """
 
     def __init__(
@@ -69,20 +70,31 @@ class Limiter:
         deliver: Callable[[], None] | None = None,
         copies_seconds: int = 7200,
     ) -> None:
-        self.redis = redis
-        self.prefix = prefix
-        self.waiting = WaitingRoom(redis, prefix, deliver, copies_seconds)
-        self.config = ConfigStore(redis, prefix, default_config, self.waiting.recheck)
-        self.stats = Stats(redis, prefix)
-        self.times = Times(redis, prefix)
-        self.leases = Leases(redis, prefix)
-        self._keeper = Keeper(Leases(redis, prefix))
+        self.keyspace = Keyspace(redis, prefix)
+        self.waiting_room = WaitingRoom(self.keyspace, deliver, copies_seconds)
+        self.config = ConfigStore(self.keyspace, default_config, self.waiting_room.recheck)
+        self.stats = Stats(self.keyspace)
+        self.durations = Durations(self.keyspace)
+        self.leases = Leases(self.keyspace)
+        self._blocking = BlockingAcquire(
+            self.keyspace, self.waiting_room, self.try_acquire, self.release
+        )
         self._copies_seconds = copies_seconds
-        # What the scripts hold against us when it is out of date; never trusted.
+        # The scripts check it: they refuse a call that has not all dimensions.
         self._dimensions: tuple[str, ...] = ()
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
         self._later = _Later(self._release)
+
+    @property
+    def redis(self) -> Redis:
+        """The client."""
+        return self.keyspace.redis
+
+    @property
+    def prefix(self) -> str:
+        """What every key begins with."""
+        return self.keyspace.prefix
 
     def acquire(
         self, *, timeout: float | None = None, **tags: object
@@ -97,14 +109,14 @@ class Limiter:
             tags: ``platform``, ``account``, ``type``, and the user's own dimensions.
 
         Raises:
-            LimitReached: there was no room in time.
+            LimitReached: no room in time.
             InvalidTag: a tag names no limit.
-            LimiterUnavailable: Redis can't be asked for them. Where it is the end of the
-                block that it is away at, a thread gives them back later.
+            LimiterUnavailable: Redis can't be asked. If it is away at the end of the
+                block, a thread gives the tokens back later.
             RunEnded: its time was over before the answer came, as where the process stood
                 still; call again.
         """
-        return acquired(self, self._keeper, tags, timeout)
+        return self._blocking.hold(tags, timeout)
 
     def try_acquire(
         self,
@@ -114,19 +126,18 @@ class Limiter:
         task: str = "",
         worker: str = "",
         rank: int = 0,
-        place: Place | None = None,
+        ticket: Ticket | None = None,
         lease: float | None = None,
         begun: bool = False,
-    ) -> Granted | Denied | Repeated:
+    ) -> Outcome:
         """Take a token in each limit of a run, or in none.
 
         Args:
-            token: the run; asking again for one that holds its tokens changes nothing.
+            token: the run; asking again for a run that holds its tokens changes nothing.
             tags: what the limits follow from (``limits.limits_of``).
-            task: the task's name, and
-            worker: the worker's name, for those who look at the tokens.
-            rank: 0 for the highest priority, 1 more for each lower one, 255 at most.
-            place: where its message waited before; None if it did not.
+            task, worker: names that listings show.
+            rank: 0 for the highest priority, 1 more for each lower one, at most 255.
+            ticket: where its message waited before; None if it did not.
             lease: seconds after which the tokens are taken back if nobody renews them
                 (``leases.beat``); None for the configured ``timeout``.
             begun: it runs already, and is counted whether there is room or not.
@@ -135,29 +146,28 @@ class Limiter:
             InvalidTag: a tag names no limit.
             RunEnded: it was given up before, or its tokens have expired.
             ConfigConflict: the configuration changed with every try.
-            LimiterUnavailable: Redis can't be asked; the run holds nothing then,
-                or nothing for long.
+            LimiterUnavailable: Redis can't be asked; the run holds nothing, or nothing
+                for long.
         """
-        parked_as = place.parked_as if place else ""
+        parked_as = ticket.parked_as if ticket else ""
         copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
         if lease is not None:
             lease = max(lease, MIN_BEATS * BEAT_SECONDS)
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
             args = arguments(
-                limits, place, dimensions=self._dimensions, task=task, worker=worker, rank=rank,
+                limits, ticket, dimensions=self._dimensions, task=task, worker=worker, rank=rank,
                 copies_seconds=copies_seconds, lease=lease, begun=begun,
             )  # fmt: skip
-            reply = self._ask(token, *args, begun=begun)
-            match reply:
+            match self._ask(token, *args, begun=begun):
                 case [b"granted", expiry, fence]:
                     return Granted(token, limits, int(expiry), int(fence))
-                case [b"denied", limit, held, most, score]:
-                    place = Place(int(score), parked_as)
-                    return Denied(token, limits, limit.decode(), int(held), int(most), place)
-                case [b"behind", limit, score]:
-                    place = Place(int(score), parked_as)
-                    return Denied(token, limits, limit.decode(), None, None, place)
+                case [b"denied", limit, held, most, number]:
+                    ticket = Ticket(int(number), parked_as)
+                    return Denied(token, limits, limit.decode(), int(held), int(most), ticket)
+                case [b"behind", limit, number]:
+                    ticket = Ticket(int(number), parked_as)
+                    return Denied(token, limits, limit.decode(), None, None, ticket)
                 case [b"running", other]:
                     return Repeated(other.decode())
                 case [b"done"]:
@@ -172,9 +182,9 @@ class Limiter:
         raise ConfigConflict()
 
     def _ask(self, token: str, *args: str, begun: bool) -> Any:
-        """Call acquire once; what no reply can vouch for is given up, unless it runs."""
+        """Call acquire once; no reply: schedule a release, unless the run has begun."""
         try:
-            reply, lost = scripts.call(self.redis, "acquire", self.prefix, token, *args)
+            reply, lost = self.keyspace.call("acquire", token, *args)
         except BaseException:
             # Also a soft time limit, which may strike between the call and its reply.
             if begun:
@@ -184,7 +194,7 @@ class Limiter:
             raise
         if lost:
             self._doubtful.add(token)
-        # Also where it was an earlier call that was lost, which asked for something else.
+        # An earlier copy of the call, or an earlier call, may yet take tokens.
         if token in self._doubtful and reply[0] in (b"denied", b"behind", b"running", b"done"):
             self._later.add(token)
         return reply
@@ -195,18 +205,18 @@ class Limiter:
         self._later.add(token)
 
     def release(self, token: str, *, done: bool = False) -> bool:
-        """Give a run's tokens back, to those who wait for them; again, or late, changes nothing.
+        """Give a run's tokens back, and wake the waiters that need them; safe to repeat.
 
         Args:
             token: the run.
-            done: it came to its end, so that a second copy of its message is one too many.
+            done: it came to its end, so that a second copy of its message is dropped.
                 Where nobody can say so (its process died), a copy runs.
 
         Returns:
             True if it held them, False if they had expired or were never given.
 
         Raises:
-            LimiterUnavailable: Redis can't be asked; a thread tries on.
+            LimiterUnavailable: Redis can't be asked; a thread goes on trying.
         """
         self._later.discard(token)
         try:
@@ -231,24 +241,19 @@ class Limiter:
     def _release(self, token: str, done: bool = False) -> bool:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
-        held = self.waiting.handing("release", token, mark, copies_seconds)
+        held = self.waiting_room.handing("release", token, mark, copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
 
     def usage(self) -> Usage:
-        """Return who uses how much of which limit; living tokens only.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        return read_usage(self.redis, self.prefix, self.config.sync())
+        """Return how much of each limit is in use; living tokens only."""
+        return read_usage(self.keyspace, self.config.sync())
 
 
 class _Later:
-    """Does what could not be done while Redis was away: give tokens back, or count a run.
+    """Does for tokens what could not be done while Redis was away: releases, or counts.
 
-    A thread that is there only while there is something to do. What it has not
-    managed after ``PATIENCE`` seconds has expired by then.
+    What is not done after ``PATIENCE`` seconds has expired by then.
     """
 
     PATIENCE: Final = 86_400
@@ -258,39 +263,35 @@ class _Later:
         self._release = release
         self._tokens: dict[str, tuple[float, Callable[[str], object]]] = {}
         self._lock = threading.Lock()
-        self._running = False
+        self._thread = Background("concurrency-later", self._round)
 
     def add(self, token: str, action: Callable[[str], object] | None = None) -> None:
-        """Do this for a token, instead of what was to be done for it; release it by default."""
+        """Do this for a token, instead of what was to be done for it; release by default."""
         with self._lock:
             self._tokens[token] = (time.monotonic() + self.PATIENCE, action or self._release)
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="concurrency-later", daemon=True).start()
+        self._thread.wake()
 
     def discard(self, token: str) -> None:
         """Do nothing for a token any more."""
         with self._lock:
             self._tokens.pop(token, None)
 
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._tokens:
-                    self._running = False
-                    return
-                waiting = list(self._tokens.items())
-            done = [token for token, (deadline, act) in waiting if self._try(token, deadline, act)]
-            with self._lock:
-                for token, entry in waiting:
-                    if token in done and self._tokens.get(token) == entry:
-                        del self._tokens[token]
-            if len(done) == len(waiting):
-                continue
-            time.sleep(self.PAUSE)
+    def _round(self) -> float | None:
+        with self._lock:
+            entries = list(self._tokens.items())
+        done = [(token, entry) for token, entry in entries if self._try(token, *entry)]
+        with self._lock:
+            for token, entry in done:
+                if self._tokens.get(token) == entry:  # and was not added anew meanwhile
+                    del self._tokens[token]
+            if not self._tokens:
+                return None
+        if len(done) < len(entries):
+            time.sleep(self.PAUSE)  # Redis is away: tokens that come now wait as well
+        return 0.0
 
     def _try(self, token: str, deadline: float, action: Callable[[str], object]) -> bool:
-        """Do it; return whether that is all for this token. One that fails holds up no other."""
+        """Do it; return whether that is all for this token. A failure holds up no other."""
         try:
             action(token)
         except LimiterUnavailable:

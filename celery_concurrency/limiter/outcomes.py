@@ -1,6 +1,6 @@
-"""What the limiter says of a run: its tokens are granted, it has to wait, or it is a copy.
+"""Outcomes: what the limiter answers a run that asks for tokens.
 
-It is asked in ``limiter.py``; what a task makes of the answer is ``worker/gate.py``'s matter.
+It is asked in ``limiter.py``; what a task does with the answer is in ``worker/gate.py``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from celery_concurrency.limiter.config.schema import PAUSED
-from celery_concurrency.limiter.waiting_room import Place
+
+#: A ticket's number is a rank times this, and the milliseconds at which one asked
+#: (``common.lua``).
+RANK = 2**43
+
+
+def asked_at(number: int) -> float:
+    """Return when the holder of a ticket asked first, in Unix seconds of the Redis server."""
+    return number % RANK / 1000
+
+
+def rank_of(number: int) -> int:
+    """Return the rank in a ticket's number: 0 is the highest priority."""
+    return number // RANK
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where a run stands in the order of waiters.
+
+    Attributes:
+        number: orders them; the lowest comes first.
+        parked_as: the run by which its message was parked first, which all copies of the
+            message share; "" if it never was parked.
+        limits: those it waited with; () if it never did.
+    """
+
+    number: int
+    parked_as: str = ""
+    limits: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> float:
+        """When it asked first, in Unix seconds of the Redis server."""
+        return asked_at(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +51,9 @@ class Granted:
 
     Attributes:
         token: the run.
-        limits: those that it holds a token in.
+        limits: those it holds a token in.
         expiry: when they expire, in Unix seconds of the Redis server.
-        fence: a number that is higher than that of every acquisition before.
+        fence: a number higher than that of every acquisition before.
     """
 
     token: str
@@ -34,12 +68,12 @@ class Denied:
 
     Attributes:
         token: the run.
-        limits: those that it asked for.
-        limit: the first of them without room, or with room for others who came before.
-        held: living tokens in that limit; None where others came before.
+        limits: those it asked for.
+        limit: the first of them without room, or whose room is for earlier waiters.
+        held: living tokens in that limit; None where earlier waiters come first.
         max: how many it allows; ``PAUSED`` where it admits nobody for now, None
-            where others came before.
-        place: where it stands in the order of those who wait.
+            where earlier waiters come first.
+        ticket: where it stands in the order of waiters.
     """
 
     token: str
@@ -47,7 +81,7 @@ class Denied:
     limit: str
     held: int | None
     max: int | None
-    place: Place
+    ticket: Ticket
 
     def __str__(self) -> str:
         if self.max is None:
@@ -61,8 +95,11 @@ class Repeated:
     """A second copy of a message that a run has begun on.
 
     Attributes:
-        token: the run that began, while it lives; None when it has ended, and the
-            message is one too many.
+        token: the run that began, while it lives; None when it has ended, and this copy
+            is to be dropped.
     """
 
     token: str | None
+
+
+Outcome = Granted | Denied | Repeated

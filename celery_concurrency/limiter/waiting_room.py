@@ -11,17 +11,14 @@ Who waits is shown by ``limiter/inspect/waiting.py``; the index over them is in
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from redis import Redis
-
-from celery_concurrency import scripts
-from celery_concurrency.limiter.connection import asking
-from celery_concurrency.limiter.inspect.waiter_records import asked_of, groups_in_order
+from celery_concurrency.limiter.keyspace import BATCH, Keyspace
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
 STEPS: Final = 32
@@ -51,27 +48,6 @@ OPENING: Final = '{"headers": {'
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run stands among those who wait.
-
-    Attributes:
-        score: orders them; lower comes first.
-        parked_as: the name under which its message was parked first, and which its
-            copies share; "" if it never was.
-        limits: those that it waited with; () if it never did.
-    """
-
-    score: int
-    parked_as: str = ""
-    limits: tuple[str, ...] = ()
-
-    @property
-    def asked(self) -> float:
-        """When it asked first, in Unix seconds of the Redis server."""
-        return asked_of(self.score)
-
-
-@dataclass(frozen=True, slots=True)
 class Waiter:
     """A message that is to wait.
 
@@ -81,7 +57,7 @@ class Waiter:
         retries: how often that was retried; 0 for the first time.
         replaced: how often it was replaced.
         limits: those that it was denied in.
-        score: its place (``Place.score``).
+        ticket: where it stands in the order (``outcomes.Ticket.number``).
         message: complete and ready to be put back; begins with ``OPENING``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
@@ -96,7 +72,7 @@ class Waiter:
     retries: int
     replaced: int
     limits: tuple[str, ...]
-    score: int
+    ticket: int
     message: bytes
     hold: float
     expires: float | None = None
@@ -119,12 +95,32 @@ def group_of(limits: tuple[str, ...]) -> str:
     return json.dumps(limits, ensure_ascii=False)
 
 
+def groups_in_order(keyspace: Keyspace) -> Iterator[tuple[list[str], float]]:
+    """Yield the groups in the order of their first waiters, in batches.
+
+    A group whose first waiter leaves meanwhile may come again.
+
+    Yields:
+        groups, and the ticket up to which these and those before are all.
+    """
+    after = -1
+    while True:
+        found: Any = keyspace.redis.zrange(
+            keyspace.keys.groups, f"({after}", "+inf",
+            byscore=True, offset=0, num=BATCH, withscores=True,
+        )  # fmt: skip
+        groups = [group.decode() for group, _ in found]
+        if len(found) < BATCH:
+            yield groups, math.inf
+            return
+        after = int(found[-1][1])
+        yield groups, after
+
+
 class WaitingRoom:
     """Parks messages and hands room over.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         deliver: is called when the outbox has messages to send; None where nobody
             here can send them.
         copies_seconds: how long after its end a second copy of a message is known.
@@ -132,13 +128,11 @@ class WaitingRoom:
 
     def __init__(
         self,
-        redis: Redis,
-        prefix: str,
+        keyspace: Keyspace,
         deliver: Callable[[], None] | None = None,
         copies_seconds: int = 7200,
     ) -> None:
-        self._redis = redis
-        self._prefix = prefix
+        self._keyspace = keyspace
         self._deliver = deliver
         self._copies_seconds = copies_seconds
         self.steps = STEPS
@@ -160,7 +154,7 @@ class WaitingRoom:
             waiter.run,
             waiter.name,
             group_of(waiter.limits),
-            waiter.score,
+            waiter.ticket,
             json.dumps(self._facts(waiter), ensure_ascii=False),
             waiter.message,
             "" if waiter.expires is None else f"{waiter.expires:.6f}",
@@ -182,7 +176,7 @@ class WaitingRoom:
                 facts["queue_expires"] = waiter.queue_expires
             if waiter.db is not None:
                 facts["db"] = waiter.db
-                facts["home"] = self._redis.get_connection_kwargs().get("db") or 0
+                facts["home"] = self._keyspace.redis.get_connection_kwargs().get("db") or 0
         return facts
 
     def forgo(self, parked_as: str, limits: Sequence[str]) -> bool:
@@ -202,52 +196,39 @@ class WaitingRoom:
 
         Returns:
             whether it waited.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         return bool(self.handing("cancel", task_id))
 
     def cancel_limit(self, limit: str) -> Iterator[int]:
-        """Take all out who count in a limit and wait by now, in steps; as ``cancel`` does.
+        """Take all waiters of a limit out that wait by now, in steps; as ``cancel`` does.
 
         Yields:
             how many each step took out.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked; those before are taken out.
         """
-        with asking():
-            groups = [
-                group
-                for some, _ in groups_in_order(self._redis, self._prefix)
-                for group in some
-                if limit in json.loads(group)
-            ]
+        groups = [
+            group
+            for some, _ in groups_in_order(self._keyspace)
+            for group in some
+            if limit in json.loads(group)
+        ]
         for group in groups:
             yield from self._cancel_group(group)
 
     def _cancel_group(self, group: str) -> Iterator[int]:
-        key = f"{self._prefix}:group:{group}"
-        with asking():
-            # Who comes meanwhile is not meant, and would make this endless.
-            waiters: Any = self._redis.zcard(key)
-            last: Any = self._redis.zrange(key, -1, -1, withscores=True)
-        place = int(last[0][1]) if last else 0
+        key = self._keyspace.keys.group(group)
+        # Later waiters are not meant, and would make this endless.
+        waiters: Any = self._keyspace.redis.zcard(key)
+        last: Any = self._keyspace.redis.zrange(key, -1, -1, withscores=True)
+        ticket = int(last[0][1]) if last else 0
         for done in range(0, waiters, CANCEL_BATCH):
-            yield self.handing("cancel_first", group, place, min(waiters - done, CANCEL_BATCH))
+            most = min(waiters - done, CANCEL_BATCH)
+            yield self.handing("cancel_first", group, ticket, most)
 
     def drain(self) -> Iterator[int]:
-        """Give all who wait back to the broker, in steps; yields how many each step gave.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Give all who wait back to the broker, in steps; yields how many each step gave."""
         more = 1
         while more:
-            count, more, outbox = scripts.call(
-                self._redis, "drain", self._prefix, DRAIN_BATCH
-            ).reply
+            count, more, outbox = self._keyspace.call("drain", DRAIN_BATCH).reply
             self._send(outbox)
             yield count
 
@@ -259,9 +240,6 @@ class WaitingRoom:
 
         Returns:
             how many tokens were taken back.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         total, period = 0, 0.0 if now else SWEEP_PERIOD
         ends = time.monotonic() + SWEEP_SECONDS
@@ -278,8 +256,7 @@ class WaitingRoom:
         return total
 
     def _sweep(self, period: float) -> Any:
-        return scripts.call(
-            self._redis, "sweep", self._prefix, str(period), SWEEP_BATCH,
+        return self._keyspace.call("sweep", str(period), SWEEP_BATCH,
             str(RECHECK_SECONDS), str(self.patience), str(COLLECT_SECONDS), self.steps,
         ).reply  # fmt: skip
 
@@ -289,21 +266,17 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; the next sweep does it.
         """
-        more, outbox = scripts.call(self._redis, "advance", self._prefix, 1, self.steps).reply
+        more, outbox = self._keyspace.call("advance", 1, self.steps).reply
         self._send(outbox)
         if more:
             self.advance(CHANGE_SECONDS)
 
     def advance(self, seconds: float) -> bool:
-        """Go on with a hand-over for so many seconds; return whether there is more to do.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Go on with a hand-over for so many seconds; return whether there is more to do."""
         ends = time.monotonic() + seconds
         more = 1
         while more and time.monotonic() < ends:
-            more, outbox = scripts.call(self._redis, "advance", self._prefix, 0, self.steps).reply
+            more, outbox = self._keyspace.call("advance", 0, self.steps).reply
             self._send(outbox)
         return bool(more)
 
@@ -313,11 +286,8 @@ class WaitingRoom:
         Returns:
             number and message of each; they come again for somebody else if they are
             not confirmed within ``CLAIM_SECONDS``.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
-        reply = scripts.call(self._redis, "claim", self._prefix, CLAIM_BATCH, CLAIM_SECONDS).reply
+        reply = self._keyspace.call("claim", CLAIM_BATCH, CLAIM_SECONDS).reply
         return [(int(number), message) for number, message in zip(*[iter(reply)] * 2, strict=True)]
 
     def confirm(self, number: int) -> None:
@@ -326,20 +296,15 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; the message may be sent again.
         """
-        scripts.call(self._redis, "confirm", self._prefix, number)
+        self._keyspace.call("confirm", number)
 
     def handing(self, verb: str, *args: str | int | bytes) -> Any:
         """Call a script that hands room over, and go on for a moment if that takes more calls.
 
         Returns:
             the first part of its reply.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
-        answer, more, outbox = scripts.call(
-            self._redis, verb, self._prefix, *args, self.steps
-        ).reply
+        answer, more, outbox = self._keyspace.call(verb, *args, self.steps).reply
         self._send(outbox)
         if more:
             self.advance(RELEASE_SECONDS)

@@ -63,7 +63,7 @@ def _make_limiter(app: Any) -> Limiter:
         connect(settings.redis_url, settings.redis_options),
         settings.key_prefix,
         settings.default_config,
-        deliver=lambda: deliver(reference(), limiter.waiting),
+        deliver=lambda: deliver(reference(), limiter.waiting_room),
         copies_seconds=_copies_seconds(app.conf),
     )
     return limiter

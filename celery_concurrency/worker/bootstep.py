@@ -15,13 +15,12 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.connection import asking
 from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.heartbeat import Heartbeat
-from celery_concurrency.worker.housekeeping import Ticker
-from celery_concurrency.worker.waiting_mode import waiting_of
+from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -41,7 +40,7 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         parent.steps.insert(0, self)
         return True
 
-    def create(self, parent: Any) -> Ticker:
+    def create(self, parent: Any) -> Housekeeping:
         """Make the thread, not yet started; a wrong setting stops the worker here.
 
         Raises:
@@ -65,7 +64,7 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             # In the others, worker_pid is no process or this one.
             processes=issubclass(parent.pool_cls, prefork.TaskPool),
         )
-        return Ticker(limiter, heartbeat, lambda: _greet(parent.app))
+        return Housekeeping(limiter, heartbeat, lambda: _greet(parent.app))
 
 
 def _greet(app: Any) -> None:
@@ -75,7 +74,7 @@ def _greet(app: Any) -> None:
         LimiterUnavailable: Redis can't be asked.
     """
     try:
-        waiting = waiting_of(app)
+        waiting = waiting_mode_of(app)
     except (RedisError, OSError, *app.connection_for_write().connection_errors) as exc:
         logger.warning("how tasks wait that find no room is not known yet: %s", exc)
         return
@@ -111,8 +110,7 @@ def _risks(redis: Redis) -> list[str]:
     def setting(name: str) -> str | None:
         # A managed server may not say.
         try:
-            with asking():
-                found: Any = redis.config_get(name)
+            found: Any = redis.config_get(name)
         except LimiterUnavailable as exc:
             if isinstance(exc.__cause__, ResponseError):
                 return None

@@ -29,7 +29,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.run import (
     MESSAGE,
     TOKEN,
@@ -73,7 +73,7 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):
         request.request_dict[TOKEN] = new_token(request.id)
-        request.request_dict[MESSAGE] = KeptMessage.of(request)
+        request.request_dict[MESSAGE] = TaskMessage.of(request)
 
 
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
@@ -94,7 +94,7 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
                 run.token,
                 run.tags,
                 rank=rank_of(task.app, run.message),
-                place=run.place,
+                ticket=run.ticket,
                 **_facts(task),
             )
             log_decision(logging.WARNING, task, run, "runs", str(exc), reason=str(exc))
@@ -163,7 +163,7 @@ def _ask(task: Any, run: Run) -> None:
         run.tags,
         **_facts(task),
         rank=rank_of(task.app, run.message),
-        place=run.place,
+        ticket=run.ticket,
     )
     run.admitted = run.held = isinstance(answer, Granted)
     match answer:
@@ -215,7 +215,7 @@ def _end(task: Any, run: Run, state: str | None) -> None:
         _release(task, run, done=state not in (None, REJECTED))
 
 
-def _find_place(task: Any, run: Run, message: KeptMessage) -> None:
+def _find_place(task: Any, run: Run, message: TaskMessage) -> None:
     """Find the message a place to wait; while there is none, keep the slot and try on."""
     attempt = 0
     while True:
@@ -233,7 +233,7 @@ def _find_place(task: Any, run: Run, message: KeptMessage) -> None:
             return
 
 
-def _wait(task: Any, run: Run, message: KeptMessage) -> None:
+def _wait(task: Any, run: Run, message: TaskMessage) -> None:
     """Park the message, or send it on for later.
 
     Once it may have been parked, it has to be: sent on as well, there would be two.
@@ -245,7 +245,7 @@ def _wait(task: Any, run: Run, message: KeptMessage) -> None:
         message.publish(task.app, countdown)
         log_decision(logging.DEBUG, task, run, "sent on", f"for {countdown} s", countdown=countdown)
         return
-    outcome = limiter_of(task.app).waiting.park(run.waiter)
+    outcome = limiter_of(task.app).waiting_room.park(run.waiter)
     log_decision(logging.DEBUG, task, run, outcome, limits=list(run.waiter.limits))
 
 

@@ -36,7 +36,7 @@ LOOK: Final = 0.25
 REVOKE_TICKS: Final = 5
 
 
-class Ticker:
+class Housekeeping:
     """Does what has to be done now and then, in a thread of its own.
 
     Args:
@@ -100,8 +100,8 @@ class Ticker:
             self._do(self._limiter.config.sync)
             self._do(self._heartbeat.beat)
             self._do(self._pass_on)
-            self._do(self._limiter.waiting.sweep)
-            self._do(self._limiter.times.tally)
+            self._do(self._limiter.waiting_room.sweep)
+            self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
         except LimiterUnavailable as exc:
             if not self._away:
@@ -133,14 +133,14 @@ class Ticker:
     def _pass_on(self) -> None:
         """Tell the waiting room what became of tasks in this worker."""
         for task_id in self._revokes.look():
-            if self._limiter.waiting.cancel(task_id):
+            if self._limiter.waiting_room.cancel(task_id):
                 logger.info(
                     "task %s was revoked while it waited",
                     task_id,
                     extra=fields("revoked", task_id=task_id),
                 )
         while self._forgone:
-            self._limiter.waiting.forgo(*self._forgone[0])
+            self._limiter.waiting_room.forgo(*self._forgone[0])
             self._forgone.popleft()
 
     def _run(self) -> None:

@@ -38,7 +38,7 @@ _PUBLISH_POLICY: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class KeptMessage:
+class TaskMessage:
     """A message as it was delivered.
 
     Attributes:
@@ -64,7 +64,7 @@ class KeptMessage:
     is_copy: bool = False
 
     @classmethod
-    def of(cls, request: Any) -> KeptMessage:
+    def of(cls, request: Any) -> TaskMessage:
         """Keep the message of a worker's request (``celery.worker.request.Request``)."""
         message = request.message
         headers = message.headers
@@ -107,7 +107,7 @@ class KeptMessage:
             is_copy=is_copy,
         )
 
-    def with_headers(self, headers: dict[str, Any]) -> KeptMessage:
+    def with_headers(self, headers: dict[str, Any]) -> TaskMessage:
         """Return the message with these headers too, or instead of its own."""
         return replace(self, headers={**self.headers, **headers})
 
@@ -119,7 +119,7 @@ class KeptMessage:
         return _to_bytes(fields)
 
     @classmethod
-    def from_json(cls, text: bytes) -> KeptMessage:
+    def from_json(cls, text: bytes) -> TaskMessage:
         """Return the message that ``to_json`` wrote down; headers added since are in it."""
         # kombu's own types stop at this function.
         fields = json.loads(text)  # type: ignore[no-untyped-call]

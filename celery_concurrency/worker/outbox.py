@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -113,7 +113,7 @@ class Sender:
             return True  # somebody deleted it by hand
         producer = self._open(app)
         try:
-            KeptMessage.from_json(message).publish(app, producer=producer)
+            TaskMessage.from_json(message).publish(app, producer=producer)
         except producer.connection.connection_errors:
             raise
         except Exception:

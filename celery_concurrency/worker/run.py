@@ -14,11 +14,11 @@ from celery import current_task
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted
-from celery_concurrency.limiter.waiting_room import Place, Waiter
+from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
+from celery_concurrency.limiter.waiting_room import Waiter
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.message import KeptMessage
-from celery_concurrency.worker.waiting_mode import PARKED, place_of
+from celery_concurrency.worker.message import TaskMessage
+from celery_concurrency.worker.waiting_mode import PARKED, ticket_of
 
 #: What the worker's main process adds to a request, for the process that runs it.
 TOKEN: Final = "concurrency_token"  # noqa: S105 - the name of a field, no secret
@@ -49,8 +49,8 @@ class Run:
     """
 
     token: str
-    message: KeptMessage | None
-    place: Place | None
+    message: TaskMessage | None
+    ticket: Ticket | None
     tags: dict[str, object]
     admitted: bool = False
     held: bool = False
@@ -66,10 +66,10 @@ class Run:
     @property
     def waited(self) -> float:
         """How many seconds its message waited until it was granted, by the server's clock."""
-        if self.place is None or self.granted is None:
+        if self.ticket is None or self.granted is None:
             return 0.0
         # A fencing number is the server's time in microseconds, or a little more.
-        return round(max(0.0, self.granted.fence / 1e6 - self.place.asked), 3)
+        return round(max(0.0, self.granted.fence / 1e6 - self.ticket.asked), 3)
 
 
 def new_token(task_id: str) -> str:
@@ -90,7 +90,7 @@ def begin_run(request: Any) -> Run:
     run = Run(
         token=own[TOKEN] or new_token(request.id),
         message=own[MESSAGE],
-        place=place_of(own[PARKED]) if own[PARKED] else None,
+        ticket=ticket_of(own[PARKED]) if own[PARKED] else None,
         tags={},
         reason=LimiterUnavailable("the limiter was not asked"),
     )
@@ -122,5 +122,5 @@ def current_lease() -> Lease | None:
     limiter = limiter_of(task.app)
     seconds = settings_of(task.app).worker_timeout
     if run.lease is None:
-        run.lease = Lease.of(run.granted, limiter.redis, limiter.prefix, seconds)
+        run.lease = Lease.of(run.granted, limiter.keyspace, seconds)
     return run.lease

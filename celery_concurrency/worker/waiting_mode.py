@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 
 from redis import Redis
 
-from celery_concurrency.limiter.outcomes import Denied
-from celery_concurrency.limiter.waiting_room import Place, Waiter
+from celery_concurrency.limiter.outcomes import Denied, Ticket
+from celery_concurrency.limiter.waiting_room import Waiter
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 
 #: What is added to a message that was parked: where it waited, and that it is to be
 #: discarded (the scripts add that).
@@ -54,7 +54,7 @@ _known: WeakKeyDictionary[Any, tuple[int, float, Waiting]] = WeakKeyDictionary()
 _drivers: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def waiting_of(app: Any) -> Waiting:
+def waiting_mode_of(app: Any) -> Waiting:
     """Return how messages of this app wait now.
 
     Raises:
@@ -97,7 +97,7 @@ def _is_same_server(app: Any, redis: Redis) -> bool:
     return bool(broker["run_id"] == ours["run_id"])
 
 
-def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Waiter | None:
+def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Waiter | None:
     """Return a denied run's message as it is to wait; None where it can't but by countdown.
 
     Args:
@@ -111,7 +111,7 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
         RedisError: the limiter's server can't be asked.
     """
     app, request = task.app, task.request
-    waiting = waiting_of(app)
+    waiting = waiting_mode_of(app)
     if not waiting.by_handoff or message.is_copy:
         # Copies of a message share the task's id: one could not be told from the other.
         return None
@@ -121,13 +121,13 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
         "retries": request.retries or 0,
         "replaced": request.replaced_task_nesting or 0,
         "limits": denied.limits,
-        "score": denied.place.score,
+        "score": denied.ticket.number,
         "hold": settings_of(app).handoff_timeout,
         "expires": _seconds_of(request.expires),
     }
     parked = {
-        "as": denied.place.parked_as or token,
-        "score": denied.place.score,
+        "as": denied.ticket.parked_as or token,
+        "score": denied.ticket.number,
         "limits": list(denied.limits),
     }
     kept = message.with_headers({PARKED: parked, "eta": None})
@@ -149,9 +149,9 @@ def waiter_of(task: Any, token: str, denied: Denied, message: KeptMessage) -> Wa
         )
 
 
-def place_of(parked: dict[str, Any]) -> Place:
+def ticket_of(parked: dict[str, Any]) -> Ticket:
     """Return where a message waited, by what ``waiter_of`` put on it."""
-    return Place(parked["score"], parked["as"], tuple(parked["limits"]))
+    return Ticket(parked["score"], parked["as"], tuple(parked["limits"]))
 
 
 def reservation_of(request: Any) -> tuple[str, list[str]] | None:
@@ -175,7 +175,7 @@ def _expiry_of(app: Any, channel: Any, name: str) -> int | None:
     return arguments.get("x-expires")  # type: ignore[no-any-return]  # kombu
 
 
-def rank_of(app: Any, message: KeptMessage | None) -> int:
+def rank_of(app: Any, message: TaskMessage | None) -> int:
     """Return a message's priority as 0 for the highest: brokers count in two directions."""
     priority = min(max(int((message and message.properties.get("priority")) or 0), 0), 255)
     if app not in _drivers:

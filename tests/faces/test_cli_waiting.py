@@ -178,7 +178,7 @@ def test_drain(cli, here, limiter, redis, held):
 
 def test_drain_ends_though_workers_park_them_again(here, limiter, held, monkeypatch):
     monkeypatch.setattr("celery_concurrency.limiter.waiting_room.DRAIN_BATCH", 1)
-    drain = type(limiter.waiting).drain
+    drain = type(limiter.waiting_room).drain
     numbers = iter(range(100))
 
     def drain_and_park(room):
@@ -186,7 +186,7 @@ def test_drain_ends_though_workers_park_them_again(here, limiter, held, monkeypa
             park(limiter, f"again{next(numbers)}", ACCOUNT_A)
             yield count
 
-    monkeypatch.setattr(type(limiter.waiting), "drain", drain_and_park)
+    monkeypatch.setattr(type(limiter.waiting_room), "drain", drain_and_park)
     done = here("drain")
     assert out(done) == "2 given back to the broker\n"
     assert "2 wait again or are new" in done.stderr

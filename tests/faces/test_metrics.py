@@ -50,7 +50,7 @@ def busy(limiter: Limiter, redis: Redis) -> Floor:
     floor.wait("waits", **TAGS)
     floor.wait("waits too", account="secret")
     limiter.release(floor.hold("ended", platform="bilibili", account="b"))
-    limiter.times.tally()
+    limiter.durations.tally()
     limiter.config.pause("platform:bilibili")
     return floor
 
@@ -108,7 +108,7 @@ def test_the_histograms_are_those_of_all_time(busy: Floor, limiter: Limiter) -> 
 
 def test_how_long_ago_a_sweep_was(limiter: Limiter) -> None:
     assert value(limiter, "sweep_age_seconds") is None
-    limiter.waiting.sweep()
+    limiter.waiting_room.sweep()
     assert value(limiter, "sweep_age_seconds") == pytest.approx(0, abs=2)
     limiter.redis.set("concurrency:sweep:next", limiter.redis.time()[0] - 59)
     assert value(limiter, "sweep_age_seconds") == pytest.approx(60, abs=2)
@@ -177,7 +177,7 @@ def test_a_limit_may_have_any_name(limiter: Limiter) -> None:
 
 
 def test_it_is_well_formed_as_promtool_would_have_it(busy: Floor, limiter: Limiter) -> None:
-    limiter.waiting.sweep()
+    limiter.waiting_room.sweep()
     text = metrics.expose(limiter, accounts=True).decode()
     assert text.endswith("\n")
     for family in families(text).values():

@@ -70,7 +70,7 @@ def app_on(url):
     limiter.try_acquire("t2:b", {})
     limiter.try_acquire("t3:c", tags)
     limiter.release("t3:c")
-    limiter.times.tally()
+    limiter.durations.tally()
     park(limiter, "w1", tags)
     park(limiter, "w2", tags, rank=3)
     return create_app(celery_app)

@@ -39,7 +39,7 @@ def test_limits_are_as_redis_has_them(desk, limiter, redis):
         one.get_attribute("aria-label").partition(": ")[2]: one
         for one in view.get_by_role("button", name="Edit").all()
     }
-    usage = read_usage(limiter.redis, PREFIX, limiter.config.sync())
+    usage = read_usage(limiter.keyspace, limiter.config.sync())
     by_limit = {"global": usage.global_, "tenant:t1": usage.dimensions["tenant"]["t1"]}
     for kind, named in (
         ("platform", usage.platforms),

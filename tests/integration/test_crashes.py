@@ -159,7 +159,7 @@ def test_runs_whose_tokens_were_taken_back_are_told(server, tmp_path):
         wait_for(lambda: len(other.ran()) == len(pools))
 
         def all_taken():
-            other.limiter.waiting.sweep(now=True)
+            other.limiter.waiting_room.sweep(now=True)
             return not other.semaphores()
 
         for worker in workers.values():

@@ -123,7 +123,7 @@ def test_a_task_that_is_cancelled_while_it_waits_never_runs(room):
     with room.held(account="cancelled"):
         result, other = send(room, 2, account="cancelled")
         room.wait_until_parked(result, other)
-        assert room.limiter.waiting.cancel(result.id)
+        assert room.limiter.waiting_room.cancel(result.id)
         wait_for(lambda: discarded(room, result))
         wait_for(lambda: result.state == "REVOKED")  # the log is ahead of it
         assert room.waiting() == {other.id}
@@ -176,7 +176,7 @@ def test_the_chord_of_one_that_never_runs_is_told(room, how):
         if how == "revoked":
             tasks.app.control.revoke(f"header {how}")
         elif how == "cancelled":
-            room.limiter.waiting.cancel(f"header {how}")
+            room.limiter.waiting_room.cancel(f"header {how}")
         with pytest.raises(TaskRevokedError):
             body.get(timeout=30)
         wait_for(lambda: body.state == "FAILURE")

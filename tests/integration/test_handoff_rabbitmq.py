@@ -14,7 +14,7 @@ from redis import Redis
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.outbox import deliver, finish
 from tests.support.floor import Floor
 from tests.support.rabbit import rabbit_site, require_rabbitmq, unique
@@ -26,13 +26,13 @@ KILLED_SENDER = """
 import os, sys
 from celery_concurrency.limiter import waiting_room
 from celery_concurrency.worker.apps import limiter_of
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 from tests.projects.rabbit import app
 
 name, token = sys.argv[1:]
 owner, call = {
     "claim": (waiting_room.WaitingRoom, "claim"),
-    "publish": (KeptMessage, "publish"),
+    "publish": (TaskMessage, "publish"),
     "confirm": (waiting_room.WaitingRoom, "confirm"),
 }[name]
 original = getattr(owner, call)
@@ -167,7 +167,7 @@ def full_queue():
 def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full_queue):
     """Without confirms, a message that a full queue refuses would be taken for sent."""
     channel, name = full_queue
-    message = KeptMessage(
+    message = TaskMessage(
         body="{}", content_type="application/json", content_encoding="utf-8", compression=None,
         headers={}, properties={}, expiration=None, exchange="", routing_key=name,
     )  # fmt: skip
@@ -175,14 +175,14 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     client.flushdb()
     settle(client)
     limiter = Limiter(
-        connect(server.url(5)), deliver=lambda: deliver(room.tasks.app, limiter.waiting)
+        connect(server.url(5)), deliver=lambda: deliver(room.tasks.app, limiter.waiting_room)
     )
     floor = Floor(limiter, client, queue=None)
     limiter.config.sync()
     holder = floor.hold(account="a")
     denied = floor.ask("task", account="a")
     waiter = replace(floor.waiter(denied, {}), message=message.to_json())
-    assert limiter.waiting.park(waiter) == "parked"
+    assert limiter.waiting_room.park(waiter) == "parked"
     limiter.release(holder)
     finish()
     assert client.zcard("concurrency:outbox") == 1

@@ -113,7 +113,7 @@ def test_a_lease_is_renewed_while_its_block_runs(
         wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first, timeout=20)
         started = time.monotonic()
         wait_for(lambda: time.monotonic() - started > 4)
-        limiter.waiting.sweep(now=True)
+        limiter.waiting_room.sweep(now=True)
         assert lease.lost is False
 
 
@@ -122,7 +122,7 @@ def test_a_token_is_renewed_at_once(
 ) -> None:
     """What no beat has seen does not come back after a loss of data."""
     monkeypatch.setattr(blocking_acquire, "BEAT_SECONDS", 60)
-    keeper = blocking_acquire.Keeper(limiter.leases)
+    keeper = blocking_acquire.LeaseKeeper(limiter.leases)
     tokens = {"call:1", "call:2"}
     # By the second one the thread is there, and sleeps.
     for token in sorted(tokens):

@@ -65,9 +65,9 @@ def work(client: Redis, waiting: int, crowd: str) -> dict[str, list[int]]:
     # First, middle and last.
     for account in (holders[0], holders[len(holders) // 2], holders[-1]):
         waiter = one.waiter(account)
-        facts = json.dumps(one.limiter.waiting._facts(waiter))
+        facts = json.dumps(one.limiter.waiting_room._facts(waiter))
         count, (outcome, more, _) = counted(
-            client, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.score,
+            client, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.ticket,
             facts, waiter.message, "", STEPS,
         )  # fmt: skip
         assert (outcome, more) == (b"parked", 0)

@@ -20,6 +20,7 @@ from celery_concurrency.limiter.config.history import LISTED, MAX_CHANGES, Autho
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.keyspace import Keyspace
 
 KEY = "concurrency:config"
 HISTORY = "concurrency:config:history"
@@ -28,7 +29,7 @@ HISTORY = "concurrency:config:history"
 @pytest.fixture
 def store(redis_url):
     client = connect(redis_url)
-    yield ConfigStore(client, "concurrency")
+    yield ConfigStore(Keyspace(client, "concurrency"))
     client.close()
 
 
@@ -164,7 +165,7 @@ def test_of_many_that_saw_the_same_version_one_wins(store, redis_url):
         with connect(redis_url) as client:
             start.wait()
             try:
-                ours = ConfigStore(client, "concurrency")
+                ours = ConfigStore(Keyspace(client, "concurrency"))
                 return ours.update({"global_max": number}, expected={version}).config.global_max
             except ConfigConflict:
                 return None
@@ -262,7 +263,7 @@ def test_many_pause_and_none_is_lost(store, redis_url):
 
     def pause(number):
         with connect(redis_url) as client:
-            ours = ConfigStore(client, "concurrency")
+            ours = ConfigStore(Keyspace(client, "concurrency"))
             start.wait()
             ours.pause(f"platform:p{number}")
             ours.pause(f"account:a{number}")

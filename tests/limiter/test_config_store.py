@@ -15,6 +15,7 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, Config
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import Granted
 
 KEY = "concurrency:config"
@@ -29,7 +30,7 @@ def store(redis_url):
 
     def make(default_changes=None):
         clients.append(connect(redis_url))
-        return ConfigStore(clients[-1], "concurrency", default_changes)
+        return ConfigStore(Keyspace(clients[-1], "concurrency"), default_changes)
 
     yield make
     for client in clients:
@@ -413,4 +414,4 @@ def test_a_configure_does_not_run_over_a_text_written_by_hand(store, redis, redi
 def test_away(verb):
     client = connect("redis://127.0.0.1:1/0")
     with pytest.raises(LimiterUnavailable, match="concurrency_redis_url"):
-        getattr(ConfigStore(client, "concurrency"), verb)()
+        getattr(ConfigStore(Keyspace(client, "concurrency")), verb)()

@@ -57,10 +57,10 @@ def test_they_are_counted_by_limit_and_never_by_account(limiter: Limiter, redis:
     limiter.config.update({"dimensions": {"tenant": {"max": 9, "overrides": {"named": 5}}}})
     run(limiter, "a", waited=2, held=3, **TAGS, tenant="named")
     run(limiter, "b", held=0.02, platform="douyin", tenant="one of a million")
-    assert limiter.times.tally() == 2
-    assert limiter.times.tally() == 0
+    assert limiter.durations.tally() == 2
+    assert limiter.durations.tally() == 0
     assert not redis.exists(ENDED)
-    spans = limiter.times.total()
+    spans = limiter.durations.total()
     assert {limit: one.count for limit, one in spans.wait.items()} == {
         "global": 2,
         "platform:douyin": 2,
@@ -77,7 +77,7 @@ def test_each_five_minutes_have_a_hash_that_goes_after_a_day(
     limiter: Limiter, redis: Redis
 ) -> None:
     run(limiter, "a")
-    limiter.times.tally()
+    limiter.durations.tally()
     [key] = redis.keys(f"{TOTAL}:*")
     start = int(key.rpartition(":")[2])
     now = redis.time()[0]
@@ -85,8 +85,8 @@ def test_each_five_minutes_have_a_hash_that_goes_after_a_day(
     assert start <= now < start + 2 * INTERVAL
     assert redis.expiretime(key) == start + INTERVAL + KEPT_SECONDS
     assert redis.ttl(TOTAL) == -1, "what Prometheus counts with would begin anew"
-    [spans] = limiter.times.series(start, start + INTERVAL, INTERVAL)
-    assert spans == limiter.times.total()
+    [spans] = limiter.durations.series(start, start + INTERVAL, INTERVAL)
+    assert spans == limiter.durations.total()
 
 
 def test_one_call_is_bounded_and_a_second_copy_counts_the_next(
@@ -96,8 +96,8 @@ def test_one_call_is_bounded_and_a_second_copy_counts_the_next(
     monkeypatch.setattr(durations, "CALLS", 2)
     for name in "abcdefg":
         run(limiter, name)
-    assert [limiter.times.tally() for _ in range(3)] == [4, 3, 0]
-    assert limiter.times.total().hold["global"].count == 7
+    assert [limiter.durations.tally() for _ in range(3)] == [4, 3, 0]
+    assert limiter.durations.total().hold["global"].count == 7
 
 
 def test_a_run_that_expired_is_counted_and_a_reservation_is_not(
@@ -108,11 +108,11 @@ def test_a_run_that_expired_is_counted_and_a_reservation_is_not(
     floor.wait("waiter", account="a")
     floor.lapse(holder)
     floor.sweep()  # takes it back, and hands its room over
-    assert limiter.times.tally() == 1
+    assert limiter.durations.tally() == 1
     [reservation] = floor.holders("account:a")
     floor.lapse(reservation)
     floor.sweep()
-    assert limiter.times.tally() == 0
+    assert limiter.durations.tally() == 0
 
 
 def test_waiting_counts_from_asking_first_whatever_the_priority(
@@ -128,8 +128,8 @@ def test_waiting_counts_from_asking_first_whatever_the_priority(
     message["score"] -= 5000
     token = floor.deliver(message).token
     limiter.release(token)
-    limiter.times.tally()
-    wait = limiter.times.total().wait["global"]
+    limiter.durations.tally()
+    wait = limiter.durations.total().wait["global"]
     assert wait.milliseconds == pytest.approx(5000, abs=500)
 
 
@@ -142,8 +142,8 @@ def test_what_somebody_wrote_there_by_hand_stops_nothing(limiter: Limiter, redis
     redis.rpush(ENDED, "nonsense")
     redis.hset(TOTAL, "nonsense", "x")
     run(limiter, "a")
-    assert limiter.times.tally() == 2
-    assert limiter.times.total().hold["global"].count == 1
+    assert limiter.durations.tally() == 2
+    assert limiter.durations.total().hold["global"].count == 1
 
 
 def test_bounds_ascend() -> None:

@@ -34,7 +34,7 @@ def everyone(limiter, count, between=lambda page: None):
     """Return the names on all pages, one after the other."""
     cursor, found = "", []
     while cursor is not None:
-        page = read_tokens(limiter.redis, PREFIX, "", count, cursor)
+        page = read_tokens(limiter.keyspace, "", count, cursor)
         assert len(page.tokens) <= count
         found += names(page)
         cursor = page.next
@@ -43,7 +43,7 @@ def everyone(limiter, count, between=lambda page: None):
 
 
 def test_who_holds_what(limiter, held, redis):
-    page = read_tokens(limiter.redis, PREFIX)
+    page = read_tokens(limiter.keyspace)
     assert (page.total, page.next) == (3, None)
     by_name = {holder.token: holder for holder in page.tokens}
     one, two, three = (by_name[granted.token] for granted in held)
@@ -71,25 +71,25 @@ def test_holders_of_one_limit(limiter, held):
         "tenant:租户": ["x:y:b2"],
         "platform:nobody": [],
     }.items():
-        page = read_tokens(limiter.redis, PREFIX, limit)
+        page = read_tokens(limiter.keyspace, limit)
         assert (sorted(names(page)), page.total) == (tokens, len(tokens))
 
 
 def test_only_living_ones(limiter, held, redis):
     for key in ("leases", "semaphore:global", "semaphore:platform:douyin", "semaphore:account:a:1"):
         redis.zadd(f"{PREFIX}:{key}", {"t1:a1": 1_000_000_000})
-    page = read_tokens(limiter.redis, PREFIX)
+    page = read_tokens(limiter.keyspace)
     assert (sorted(names(page)), page.total) == (["plain", "x:y:b2"], 2)
-    assert names(read_tokens(limiter.redis, PREFIX, "platform:douyin")) == ["x:y:b2"]
-    assert find_token(limiter.redis, PREFIX, "t1:a1") is None
-    assert find_token(limiter.redis, PREFIX, "x:y:b2") in page.tokens
+    assert names(read_tokens(limiter.keyspace, "platform:douyin")) == ["x:y:b2"]
+    assert find_token(limiter.keyspace, "t1:a1") is None
+    assert find_token(limiter.keyspace, "x:y:b2") in page.tokens
 
 
 def test_a_reservation_and_a_lost_record(limiter, redis):
     expiry = redis.time()[0] + 60
     redis.zadd(f"{PREFIX}:leases", {"t1:a1:reserved": expiry, "t2:lost": expiry})
     redis.hset(f"{PREFIX}:token:t1:a1:reserved", mapping={"limits": '["global"]', "reserved": 1})
-    reserved, lost = read_tokens(limiter.redis, PREFIX).tokens
+    reserved, lost = read_tokens(limiter.keyspace).tokens
     assert (reserved.task_id, reserved.reserved, reserved.since) == ("t1", True, None)
     assert (lost.task_id, lost.limits, lost.task, lost.reserved) == ("t2", [], None, False)
 
@@ -98,7 +98,7 @@ def test_room_that_is_kept_is_told_from_a_holder(limiter, redis, client, here):
     limit = "platform:douyin"
     kept = "senior:collecting"
     redis.zadd(f"{PREFIX}:semaphore:{limit}", {kept: redis.time()[0] + 60})
-    [one] = read_tokens(limiter.redis, PREFIX, limit).tokens
+    [one] = read_tokens(limiter.keyspace, limit).tokens
     assert (one.task_id, one.limits, one.kept, one.reserved) == ("senior", [limit], True, False)
     assert (
         out(here("tokens", "--limit", limit))
@@ -145,11 +145,11 @@ def test_renewals_and_releases_between_pages_hide_nobody(limiter, redis, seconds
         redis.zrem(f"{PREFIX}:leases", last)
         gone.add(last)
 
-    page = read_tokens(limiter.redis, PREFIX, "", 5)
+    page = read_tokens(limiter.keyspace, "", 5)
     found = set(names(page))
     for _ in range(6):
         change(page)
-        page = read_tokens(limiter.redis, PREFIX, "", 5, page.next)
+        page = read_tokens(limiter.keyspace, "", 5, page.next)
         found |= set(names(page))
     found |= set(everyone_from(limiter, page))
     assert set(tokens) == found | gone
@@ -158,7 +158,7 @@ def test_renewals_and_releases_between_pages_hide_nobody(limiter, redis, seconds
 def everyone_from(limiter, page):
     found = []
     while page.next is not None:
-        page = read_tokens(limiter.redis, PREFIX, "", 5, page.next)
+        page = read_tokens(limiter.keyspace, "", 5, page.next)
         found += names(page)
     return found
 
@@ -168,7 +168,7 @@ def everyone_from(limiter, page):
 )
 def test_what_is_no_cursor_is_refused(limiter, client, cursor):
     with pytest.raises(ValueError, match="no cursor"):
-        read_tokens(limiter.redis, PREFIX, cursor=cursor)
+        read_tokens(limiter.keyspace, cursor=cursor)
     response = client.get(TOKENS, query_string={"cursor": cursor})
     [detail] = assert_refused(response, 400, "invalid_query")
     assert detail["field"] == "cursor"

@@ -12,7 +12,7 @@ import pytest
 from celery_concurrency import scripts
 from celery_concurrency.errors import RunEnded
 from celery_concurrency.limiter import Denied, Granted, Repeated, waiting_room
-from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.limiter.outcomes import Ticket
 from tests.support.floor import Floor
 from tests.support.workers import wait_for
 
@@ -141,13 +141,13 @@ def test_an_acquire_of_a_copy_that_comes_late_gets_nothing_when_the_first_run_ha
     first = floor.deliver(message)
     call = scripts.call
     monkeypatch.setattr(scripts, "call", lambda *args: call(*args)._replace(lost=True))
-    place = Place(message["score"], message["as"])
+    place = Ticket(message["score"], message["as"])
     late = "task:late", {"account": "a"}
-    assert floor.limiter.try_acquire(*late, place=place) == Repeated(first.token)
+    assert floor.limiter.try_acquire(*late, ticket=place) == Repeated(first.token)
     wait_for(lambda: floor.redis.hexists("concurrency:token:task:late", "ended"))
     floor.limiter.release(first.token)
     with pytest.raises(RunEnded):
-        floor.limiter.try_acquire(*late, place=place)
+        floor.limiter.try_acquire(*late, ticket=place)
 
 
 def test_a_run_that_ends_while_the_data_is_lost_does_not_come_back(floor):
@@ -220,7 +220,7 @@ def test_a_reservation_belongs_to_the_group(floor):
     assert isinstance(run, Granted)
     denied = floor.deliver(second)
     assert isinstance(denied, Denied)
-    assert denied.place == Place(second["score"], second["as"])
+    assert denied.ticket == Ticket(second["score"], second["as"])
     assert floor.room.park(floor.waiter(denied, {"account": "a"}, task="second")) == "parked"
     floor.limiter.release(holders[1])
     assert floor.tasks_back() == ["second"]

@@ -12,12 +12,11 @@ from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
 from celery_concurrency.limiter import Limiter, blocking_acquire
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Granted, Repeated
-from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.limiter.outcomes import Granted, Repeated, Ticket
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker import heartbeat
 from celery_concurrency.worker.heartbeat import Heartbeat
-from celery_concurrency.worker.housekeeping import Ticker
+from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.run import TOKEN
 from tests.support.workers import settle, wait_for
 
@@ -63,7 +62,7 @@ def test_after_some_seconds_without_a_sweep_nothing_is_taken_back(limiter, redis
     seconds, _ = redis.time()
     redis.zadd(LEASES, {"task:1": 1})
     redis.set("concurrency:sweep:next", seconds - 3)
-    assert limiter.waiting.sweep() == 0
+    assert limiter.waiting_room.sweep() == 0
     assert limiter.leases.beat({"task:1"}, 30) == set()
     assert redis.zrange(ACCOUNT, 0, -1) == ["task:1"]
 
@@ -73,12 +72,12 @@ def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redi
     granted(limiter)
     redis.zadd(LEASES, {"task:1": 1})
     assert limiter.usage().accounts["a"].current == 1
-    limiter.waiting.sweep(now=True)
+    limiter.waiting_room.sweep(now=True)
     assert limiter.usage().accounts == {}
 
 
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
-    lease = Lease.of(granted(limiter), limiter.redis, "concurrency", 30)
+    lease = Lease.of(granted(limiter), limiter.keyspace, 30)
     limiter.leases.beat({"task:1"}, 30)
     assert lease.lost is False
     redis.flushall()
@@ -134,10 +133,10 @@ def test_a_run_that_began_without_redis_is_counted_however_long_that_is_away():
 
 def test_a_run_that_began_without_redis_is_counted_at_the_place_where_it_waited(limiter, redis):
     """So that a second copy of its message is known."""
-    place = Place(1, "task:1", ("global", "account:a"))
-    limiter.count_later("task:2", {"account": "a"}, lease=30, place=place)
+    place = Ticket(1, "task:1", ("global", "account:a"))
+    limiter.count_later("task:2", {"account": "a"}, lease=30, ticket=place)
     wait_for(lambda: redis.zrange(ACCOUNT, 0, -1) == ["task:2"])
-    assert limiter.try_acquire("task:3", {"account": "b"}, place=place) == Repeated("task:2")
+    assert limiter.try_acquire("task:3", {"account": "b"}, ticket=place) == Repeated("task:2")
 
 
 def test_what_can_not_be_counted_holds_up_no_other(limiter, redis):
@@ -215,7 +214,7 @@ def test_of_several_runs_that_are_lost_at_once_each_is_told(limiter, redis, monk
     assert told == []
     for key in (LEASES, ACCOUNT, "concurrency:semaphore:global"):
         redis.zadd(key, dict.fromkeys(redis.zrange(key, 0, -1), 1))
-    assert limiter.waiting.sweep(now=True) == 3
+    assert limiter.waiting_room.sweep(now=True) == 3
     beats.beat()
     assert sorted(told) == ["task0", "task1", "task2"]
     assert caplog.text.count("OSError: no way to") == 3
@@ -225,7 +224,7 @@ def test_what_fails_in_a_tick_stops_no_beat(limiter, monkeypatch):
     beats = []
     monkeypatch.setattr(limiter.config, "sync", lambda: (_ for _ in ()).throw(ConfigConflict()))
     one = SimpleNamespace(beat=lambda: beats.append(1))
-    ticker = Ticker(limiter, one, greet=lambda: {}["no such thing"])
+    ticker = Housekeeping(limiter, one, greet=lambda: {}["no such thing"])
     ticker.tick()
     ticker.tick()
     assert beats == [1, 1]

@@ -172,7 +172,7 @@ def test_an_expired_holder_is_in_nobodys_way_from_the_next_sweep_on(
     lapse(redis, "t:1", "global", "account:acc1")
     assert "acc1" not in limiter.usage().accounts
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Denied)
-    assert limiter.waiting.sweep(now=True) == 1
+    assert limiter.waiting_room.sweep(now=True) == 1
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Granted)
     assert limiter.usage().accounts["acc1"].current == 1
     assert redis.zrange("concurrency:semaphore:account:acc1", 0, -1) == ["t:2"]
@@ -184,7 +184,7 @@ def test_what_a_silent_worker_held_is_counted_apart(limiter: Limiter, redis: Red
     """Its own time is not over: only nobody says that it lives."""
     limiter.try_acquire("t:1", ACCOUNT, lease=30)
     lapse(redis, "t:1")
-    assert limiter.waiting.sweep(now=True) == 1
+    assert limiter.waiting_room.sweep(now=True) == 1
     counters = redis.hgetall("concurrency:stats:counters")
     assert (counters.get("reclaimed:total"), counters.get("expired:total")) == ("1", None)
 
@@ -193,7 +193,7 @@ def test_a_token_really_expires_by_the_servers_clock(limiter: Limiter) -> None:
     limiter.config.update({"timeout": 1})
     limiter.try_acquire("t:1", ACCOUNT)
     assert isinstance(limiter.try_acquire("t:2", ACCOUNT), Denied)
-    wait_for(lambda: limiter.waiting.sweep(now=True), timeout=10)
+    wait_for(lambda: limiter.waiting_room.sweep(now=True), timeout=10)
     assert isinstance(limiter.try_acquire("t:3", ACCOUNT), Granted)
 
 
@@ -203,7 +203,7 @@ def test_a_sweep_goes_in_bounded_steps(limiter: Limiter, redis: Redis) -> None:
         limiter.try_acquire(f"t:{number}", ACCOUNT)
         lapse(redis, f"t:{number}", "global", "account:acc1")
     calls = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert limiter.waiting.sweep(now=True) == 150
+    assert limiter.waiting_room.sweep(now=True) == 150
     assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] - calls == 3
     assert redis.zcard("concurrency:semaphore:global") == 0
 
@@ -229,7 +229,7 @@ class TestPromise2:
         acquire_raw(limiter, "t:1")
         lapse(redis, "t:1", "global", "account:acc1")
         assert acquire_raw(limiter, "t:1") == [b"ended"]
-        limiter.waiting.sweep(now=True)
+        limiter.waiting_room.sweep(now=True)
         assert acquire_raw(limiter, "t:1") == [b"ended"]
         assert not redis.exists("concurrency:semaphore:global")
 

@@ -19,8 +19,7 @@ from redis import Redis
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
-from celery_concurrency.limiter.outcomes import Denied, Granted
-from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
 from tests.support.proxies import Proxy
 from tests.support.recording import RunRecord, by, highest_overlap
 from tests.support.waiting import QUEUE, waiter_of
@@ -61,9 +60,9 @@ class Line:
     def run(self, limiter, chance, text):
         headers = json.loads(text)["headers"]
         token = f"{headers['task']}:{chance.getrandbits(64):x}"
-        place = Place(headers["score"], headers["as"]) if "as" in headers else None
+        place = Ticket(headers["score"], headers["as"]) if "as" in headers else None
         tags = {"account": headers["account"]}
-        answer = limiter.try_acquire(token, tags, lease=60, place=place)
+        answer = limiter.try_acquire(token, tags, lease=60, ticket=place)
         if isinstance(answer, Granted):
             start = time.monotonic()
             time.sleep(chance.uniform(0, 0.02))
@@ -81,14 +80,14 @@ class Line:
         """Find the message its place, however long that takes."""
         headers = {
             **headers,
-            "as": denied.place.parked_as or denied.token,
-            "score": denied.place.score,
+            "as": denied.ticket.parked_as or denied.token,
+            "score": denied.ticket.number,
         }
         message = json.dumps({"headers": headers}).encode()
         waiter = waiter_of(denied, headers["task"], message, hold=5)
         while not self.done.is_set():
             with suppress(LimiterUnavailable):
-                limiter.waiting.park(waiter)
+                limiter.waiting_room.park(waiter)
                 return
 
 
@@ -117,14 +116,14 @@ def test_on_a_bad_line_no_token_is_counted_twice_and_none_is_lost(server, limite
             while time.monotonic() < parted + 2.5:
                 for number in islice(numbers, 6):
                     line.send(number)
-                limiter.waiting.sweep(now=True)
+                limiter.waiting_room.sweep(now=True)
                 time.sleep(0.2)
             proxy.join()
         for number in numbers:
             line.send(number)
 
         def all_ran():
-            limiter.waiting.sweep(now=True)
+            limiter.waiting_room.sweep(now=True)
             return {record.task_id for record in line.records} == {f"t{n}" for n in range(TASKS)}
 
         wait_for(all_ran, timeout=90)
@@ -149,7 +148,7 @@ def test_on_a_bad_line_no_token_is_counted_twice_and_none_is_lost(server, limite
 
 def left(redis: Redis, limiter: Limiter) -> list[str]:
     """Return what is left of tokens and of those who wait."""
-    limiter.waiting.sweep(now=True)
+    limiter.waiting_room.sweep(now=True)
     return [
         *redis.keys("concurrency:semaphore:*"),
         *redis.keys("concurrency:group:*"),

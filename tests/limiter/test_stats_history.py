@@ -36,7 +36,7 @@ def keep(redis: Redis, at: float, **counters: int) -> None:
 
 
 def read(limiter: Limiter, resolution: str, window: str = "1h") -> StatsHistory:
-    return read_stats_history(limiter.redis, limiter.prefix, resolution, window)
+    return read_stats_history(limiter.keyspace, resolution, window)
 
 
 @pytest.mark.parametrize(("window", "hours"), [("1h", 1), ("24h", 24)])
@@ -118,7 +118,7 @@ def test_percentiles_are_those_of_each_interval(limiter: Limiter, redis: Redis, 
 def test_what_really_ran_is_in_it(limiter: Limiter, client: FlaskClient) -> None:
     limiter.try_acquire("a", {"platform": "douyin", "account": "secret"})
     limiter.release("a")
-    limiter.times.tally()
+    limiter.durations.tally()
     answer = client.get(URL, query_string={"resolution": "5m", "window": "1h"}).json
     assert answer["success"] is True
     points = answer["data"]["points"]
@@ -149,7 +149,7 @@ def test_the_command_line_shows_it(limiter: Limiter, here: Callable[..., Complet
     since = float(limiter.redis.hget("concurrency:token:a", "since"))
     limiter.redis.hset("concurrency:token:a", "since", f"{since - 1750:.6f}")
     limiter.release("a")
-    limiter.times.tally()
+    limiter.durations.tally()
     done = here("stats", "--history", "--window", "1h", "--resolution", "5m")
     head, *rows = done.stdout.splitlines()
     assert head.split()[:4] == ["from", "acquired", "released", "denied"]

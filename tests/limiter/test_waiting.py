@@ -23,11 +23,11 @@ LIMITS_A = ["global", "platform:douyin", "account:a"]
 
 
 def page_of(limiter, **query):
-    return read_waiting(limiter.redis, PREFIX, limiter.config.sync().config, **query)
+    return read_waiting(limiter.keyspace, limiter.config.sync().config, **query)
 
 
 def why(limiter, task_id):
-    return explain(limiter.redis, PREFIX, limiter.config.sync().config, task_id)
+    return explain(limiter.keyspace, limiter.config.sync().config, task_id)
 
 
 def ids(page):
@@ -153,9 +153,9 @@ def test_while_all_are_admitted_nothing_is_full(limiter):
     park(limiter, "w1", ACCOUNT_A)
     # As it is between such a change and the hand-over that follows it.
     config = limiter.config.sync().config.merged({"enabled": False})
-    [one] = read_waiting(limiter.redis, PREFIX, config).waiting
+    [one] = read_waiting(limiter.keyspace, config).waiting
     assert one.blocked_by.reason == "next"
-    assert not any(limit.full for limit in explain(limiter.redis, PREFIX, config, "w1").limits)
+    assert not any(limit.full for limit in explain(limiter.keyspace, config, "w1").limits)
 
 
 def test_room_that_is_kept_for_a_senior(limiter, redis):
@@ -220,7 +220,7 @@ def test_those_who_leave_between_pages_hide_nobody(limiter, crowd):
         # The first ones of some groups go, which moves these back.
         for one in random.Random(len(found)).sample(crowd, 3):
             gone.add(one)
-            limiter.waiting.cancel(one)
+            limiter.waiting_room.cancel(one)
     assert len(set(found)) == len(found)
     assert found == sorted(found)
     assert set(crowd) <= {*found, *gone}
@@ -232,9 +232,9 @@ def test_a_group_whose_first_leaves_while_a_page_is_read_comes_once(limiter, mon
     hold(limiter, "h2", {"account": "b"})
     for task_id, account in (("w1", "a"), ("w2", "a"), ("w3", "b"), ("w4", "a")):
         park(limiter, task_id, {"account": account})
-    places = waiting._in_order(limiter.redis, PREFIX, -1, "")
+    places = waiting._in_order(limiter.keyspace, -1, "")
     assert next(places).name == "w1"
-    limiter.waiting.cancel("w1")
+    limiter.waiting_room.cancel("w1")
     assert [place.name for place in places] == ["w2", "w3", "w4"]
 
 
@@ -315,7 +315,7 @@ def test_a_retried_task_is_found_by_its_id(limiter):
 @pytest.mark.parametrize("task_id", ["w", "w:1", "w[1]*?\\"])
 def test_one_that_was_handed_over(limiter, redis, task_id):
     token = hold(limiter, "h", ACCOUNT_A)
-    since = park(limiter, task_id, ACCOUNT_A, rank=2).score % 2**43 / 1000
+    since = park(limiter, task_id, ACCOUNT_A, rank=2).number % 2**43 / 1000
     limiter.release(token)
     assert len(put_back(redis)) == 1
     found = why(limiter, task_id)
@@ -367,7 +367,7 @@ def test_counting_sends_a_command_a_group(limiter, redis, monkeypatch):
         for number in range(5):
             park(limiter, f"w-{account}-{number}", {"account": account})
     redis.config_resetstat()
-    waiters = counts.count_waiting(limiter.redis, PREFIX)
+    waiters = counts.count_waiting(limiter.keyspace)
     assert waiters["global"] == 40
     assert {waiters[f"account:{account}"] for account in "abcdefgh"} == {5}
     calls = {name: stat["calls"] for name, stat in redis.info("commandstats").items()}
@@ -457,7 +457,7 @@ def test_cancelling_many_goes_in_steps(limiter, redis, monkeypatch):
     for number in range(10):
         park(limiter, f"w{number}", ACCOUNT_A)
     redis.delete(f"{PREFIX}:waiter:w3")  # somebody did
-    steps = limiter.waiting.cancel_limit("platform:douyin")
+    steps = limiter.waiting_room.cancel_limit("platform:douyin")
     assert next(steps) == 3
     park(limiter, "late", ACCOUNT_A)
     assert list(steps) == [4, 2]

@@ -127,3 +127,12 @@ def test_every_module_says_what_it_is_and_where_the_rest_is(path):
     assert named
     homes = (path.parent, PACKAGE, PACKAGE / "scripts", PACKAGE.parent)
     assert [name for name in named if not any((home / name).exists() for home in homes)] == []
+
+
+def test_no_imports_go_in_circles():
+    """Those for the type checker alone count as well: they tie files together just the same."""
+    left = {name: imports_of(path) & MODULES.keys() for name, path in MODULES.items()}
+    while ready := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in ready:
+            del left[name]
+    assert left == {}

@@ -26,8 +26,8 @@ def exposed(limiter: Limiter) -> dict[str, Any]:
     """All families, each with a sample."""
     limiter.try_acquire("a", {"platform": "douyin"})
     limiter.release("a")
-    limiter.times.tally()
-    limiter.waiting.sweep()
+    limiter.durations.tally()
+    limiter.waiting_room.sweep()
     text = metrics.expose(limiter).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 

@@ -9,7 +9,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from redis import Redis
 
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 from tests.support.recording import recorded
 from tests.support.sites import note
 
@@ -46,14 +46,14 @@ app.conf.task_default_routing_key = name
 
 slow = float(os.environ.get("SLOW", "0"))
 if slow:
-    publish_at_once = KeptMessage.publish
+    publish_at_once = TaskMessage.publish
 
     def publish_slowly(*args, **kwargs) -> None:
         """What the outbox has is on its way to the broker for so many seconds."""
         time.sleep(slow)
         publish_at_once(*args, **kwargs)
 
-    KeptMessage.publish = publish_slowly
+    TaskMessage.publish = publish_slowly
 
 
 @app.task(bind=True)

@@ -12,7 +12,8 @@ from redis import Redis
 
 from celery_concurrency import scripts
 from celery_concurrency.limiter import Denied, Granted, Limiter
-from celery_concurrency.limiter.waiting_room import Place, Waiter
+from celery_concurrency.limiter.outcomes import Ticket
+from celery_concurrency.limiter.waiting_room import Waiter
 from tests.support.waiting import QUEUE, waiter_of, waiters
 
 
@@ -27,15 +28,15 @@ class Floor:
 
     def __init__(self, limiter: Limiter, redis: Redis, queue: str | None = QUEUE) -> None:
         self.limiter = limiter
-        self.room = limiter.waiting
+        self.room = limiter.waiting_room
         self.redis = redis
         self.queue = queue
         self._runs = 0
 
-    def ask(self, task: str, place: Place | None = None, rank: int = 0, **tags: str) -> Any:
+    def ask(self, task: str, place: Ticket | None = None, rank: int = 0, **tags: str) -> Any:
         """A run of a task stands at a slot; return the limiter's answer."""
         self._runs += 1
-        return self.limiter.try_acquire(f"{task}:{self._runs}", tags, rank=rank, place=place)
+        return self.limiter.try_acquire(f"{task}:{self._runs}", tags, rank=rank, ticket=place)
 
     def hold(self, task: str = "holder", **tags: str) -> str:
         """Return the token of a run that was granted its limits."""
@@ -57,8 +58,8 @@ class Floor:
         headers = {
             "task": task,
             "tags": tags,
-            "as": denied.place.parked_as or denied.token,
-            "score": denied.place.score,
+            "as": denied.ticket.parked_as or denied.token,
+            "score": denied.ticket.number,
             "limits": denied.limits,
         }
         message = json.dumps({"headers": headers}, ensure_ascii=False).encode()
@@ -84,7 +85,7 @@ class Floor:
 
     def deliver(self, message: dict[str, Any]) -> Any:
         """A message that was put back stands at a slot; return the limiter's answer."""
-        place = Place(message["score"], message["as"], tuple(message["limits"]))
+        place = Ticket(message["score"], message["as"], tuple(message["limits"]))
         return self.ask(message["task"], place, **message["tags"])
 
     def waiting(self) -> set[str]:

@@ -29,7 +29,7 @@ def waiter_of(denied, task_id, message, **facts):
         run=denied.token,
         task_id=task_id,
         limits=denied.limits,
-        score=denied.place.score,
+        ticket=denied.ticket.number,
         message=message,
         **{**usual, **facts},
     )
@@ -44,8 +44,8 @@ def park(limiter, task_id, tags, *, task="publish", rank=0, retries=0, **headers
     message = json.dumps({"headers": headers, "body": "a secret"}, ensure_ascii=False)
     assert message.startswith(OPENING)
     waiter = waiter_of(denied, task_id, message.encode(), retries=retries)
-    assert limiter.waiting.park(waiter) == "parked"
-    return denied.place
+    assert limiter.waiting_room.park(waiter) == "parked"
+    return denied.ticket
 
 
 def waiters(redis):

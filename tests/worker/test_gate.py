@@ -15,9 +15,9 @@ from kombu import Exchange, Queue
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.run import TOKEN
 from celery_concurrency.worker.waiting_mode import PARKED
 from tests.support.tracing import Message, trace
@@ -131,7 +131,7 @@ def test_a_run_that_begins_without_redis_is_counted_later_as_what_it_is(run, app
     message.properties = {"priority": 3}
     parked = {"as": "task:1", "score": 7, "limits": ["global"]}
     assert run(done, message, **{PARKED: parked}).get() == "done"
-    assert counted["place"] == Place(7, "task:1", ("global",))
+    assert counted["ticket"] == Ticket(7, "task:1", ("global",))
     assert counted["rank"] == 255 - 3
 
 
@@ -194,5 +194,5 @@ def address_of(key, *queues):
         content_encoding="utf-8",
         delivery_info={"exchange": "copies", "routing_key": key},
     )
-    kept = KeptMessage.of(SimpleNamespace(message=message, body=b"", app=app))
+    kept = TaskMessage.of(SimpleNamespace(message=message, body=b"", app=app))
     return kept.exchange, kept.routing_key

@@ -13,12 +13,12 @@ from celery import Celery
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker import gate
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
-from celery_concurrency.worker.housekeeping import Ticker
+from celery_concurrency.worker.housekeeping import Housekeeping
 from tests.support.floor import Floor
 from tests.support.tracing import Message, trace
 
@@ -64,11 +64,11 @@ class Scene:
         limits = ("global", "platform:douyin", "account:a")
         waiter = SimpleNamespace(limits=limits)
         self.monkeypatch.setattr(gate, "waiter_of", lambda *args: waiter)
-        self.monkeypatch.setattr(self.limiter.waiting, "park", lambda waiter: outcome)
+        self.monkeypatch.setattr(self.limiter.waiting_room, "park", lambda waiter: outcome)
         self.run(**TAGS)
 
     def tick(self):
-        Ticker(self.limiter, Heartbeat(self.limiter, 30)).tick()
+        Housekeeping(self.limiter, Heartbeat(self.limiter, 30)).tick()
 
 
 def granted(scene):
@@ -113,7 +113,7 @@ def released_for_it(scene):
 def lost(scene):
     token = scene.floor.hold(**TAGS)
     scene.floor.lapse(token)
-    scene.limiter.waiting.sweep(now=True)
+    scene.limiter.waiting_room.sweep(now=True)
     heartbeat = Heartbeat(scene.limiter, 30)
     request = SimpleNamespace(id="task", name="work")
     scene.monkeypatch.setattr(heartbeat, "_active", lambda: iter([(token, request)]))
@@ -128,15 +128,15 @@ def revoked(scene):
 
 
 def limiter_comes_back(scene):
-    ticker = Ticker(scene.limiter, Heartbeat(scene.limiter, 30))
-    sweep = scene.limiter.waiting.sweep
+    ticker = Housekeeping(scene.limiter, Heartbeat(scene.limiter, 30))
+    sweep = scene.limiter.waiting_room.sweep
 
     def fail():
         raise LimiterUnavailable("away")
 
-    scene.monkeypatch.setattr(scene.limiter.waiting, "sweep", fail)
+    scene.monkeypatch.setattr(scene.limiter.waiting_room, "sweep", fail)
     ticker.tick()
-    scene.monkeypatch.setattr(scene.limiter.waiting, "sweep", sweep)
+    scene.monkeypatch.setattr(scene.limiter.waiting_room, "sweep", sweep)
     ticker.tick()
 
 
@@ -244,7 +244,7 @@ def test_what_was_waited_and_held(scene, caplog):
     released = records(caplog, "released")[-1].concurrency
     assert 0 <= released["held"] < 5
     assert released["expired"] is False
-    assert Place(2**43 * 3 + 1500).asked == 1.5
+    assert Ticket(2**43 * 3 + 1500).asked == 1.5
 
 
 def test_what_a_run_waits_for(scene, caplog):

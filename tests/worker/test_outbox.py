@@ -15,13 +15,13 @@ from redis import Redis
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.worker.heartbeat import Heartbeat
-from celery_concurrency.worker.housekeeping import Ticker
-from celery_concurrency.worker.message import KeptMessage
+from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.outbox import Sender, deliver
 from celery_concurrency.worker.run import TOKEN
 from tests.support.workers import settle, wait_for
 
-KEPT = KeptMessage(
+KEPT = TaskMessage(
     body=b"[]",
     content_type="application/json",
     content_encoding="utf-8",
@@ -166,15 +166,15 @@ def test_a_broker_that_hangs_stops_no_beat(
         sending.set()
         goes_on.wait(30)
 
-    monkeypatch.setattr(KeptMessage, "publish", hangs)
+    monkeypatch.setattr(TaskMessage, "publish", hangs)
     client = connect(redis_url)
     settle(redis)
-    limiter = Limiter(client, deliver=lambda: deliver(app, limiter.waiting))
+    limiter = Limiter(client, deliver=lambda: deliver(app, limiter.waiting_room))
     limiter.try_acquire("task:1", {"account": "a"}, lease=5)
     first_end = redis.zscore("concurrency:leases", "task:1")
     request = Request("task:1")
     worker_state.active_requests.add(request)
-    ticker = Ticker(limiter, Heartbeat(limiter, 5, processes=False))
+    ticker = Housekeeping(limiter, Heartbeat(limiter, 5, processes=False))
     ticker.start()
     try:
         redis.set("concurrency:outbox:1", KEPT.to_json())

@@ -9,11 +9,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from redis import Redis
-
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)
@@ -23,8 +21,6 @@ class Defaults:
     """The defaults of one prefix.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         changes: to the built-in ones. The first process that has any stores its defaults
             for all; one that comes later with others is logged.
 
@@ -32,32 +28,23 @@ class Defaults:
         InvalidConfig: the changes are not valid.
     """
 
-    def __init__(self, redis: Redis, prefix: str, changes: Mapping[str, Any] | None = None) -> None:
-        self._redis = redis
-        self._key = f"{prefix}:config:defaults"
+    def __init__(self, keyspace: Keyspace, changes: Mapping[str, Any] | None = None) -> None:
+        self._redis = keyspace.redis
+        self._key = keyspace.keys.config_defaults
         self._has_changes = bool(changes)
         self._ours = Config().merged(changes or {})
         self._checked = False
 
     def store(self) -> None:
-        """Store those of this process, if it has changes and nobody was there before; once.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Store those of this process, if it has changes and nobody was there before; once."""
         if self._has_changes and not self._checked:
             self.read()
 
     def read(self) -> Config:
-        """Return the defaults, those of this process stored first as by ``store``.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        with asking():
-            if self._has_changes:
-                self._redis.set(self._key, self._ours.to_json(), nx=True)
-            stored: Any = self._redis.get(self._key)
+        """Return the defaults, those of this process stored first as by ``store``."""
+        if self._has_changes:
+            self._redis.set(self._key, self._ours.to_json(), nx=True)
+        stored: Any = self._redis.get(self._key)
         problem = None
         try:
             defaults = self._ours if stored is None else Config.parse(stored)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
-from redis import Redis
 
 from celery_concurrency.errors import UnknownVersion
 from celery_concurrency.limiter.config.schema import Config, parse_json
+from celery_concurrency.limiter.keyspace import Keyspace
 
 #: Versions that are listed; one more is kept, to say what the last of them changed.
 LISTED: Final = 100
@@ -74,17 +74,9 @@ class Version(BaseModel):
     changed_total: int | None
 
 
-def read_history(redis: Redis, prefix: str) -> list[Version]:
-    """Return the last ``LISTED`` versions that are kept, the newest first.
-
-    Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
-
-    Raises:
-        RedisError: Redis can't be asked.
-    """
-    entries: Any = redis.xrevrange(_key(prefix), count=LISTED + 1)
+def read_history(keyspace: Keyspace) -> list[Version]:
+    """Return the last ``LISTED`` versions that are kept, the newest first."""
+    entries: Any = keyspace.redis.xrevrange(keyspace.keys.config_history, count=LISTED + 1)
     configs = [parse_json(fields[b"json"]) for _, fields in entries]
     return [
         _version(entry, config, before)
@@ -92,16 +84,15 @@ def read_history(redis: Redis, prefix: str) -> list[Version]:
     ][:LISTED]
 
 
-def configuration_of(redis: Redis, prefix: str, version: int) -> Config:
+def configuration_of(keyspace: Keyspace, version: int) -> Config:
     """Return the configuration of a version.
 
     Raises:
         UnknownVersion: it is not kept.
         InvalidConfig: another version of this package wrote it, and it is not valid here.
-        RedisError: Redis can't be asked.
     """
     entry_id = f"{version}-0"
-    entries: Any = redis.xrange(_key(prefix), entry_id, entry_id)
+    entries: Any = keyspace.redis.xrange(keyspace.keys.config_history, entry_id, entry_id)
     if not entries:
         raise UnknownVersion(
             f"there is no version {version} of the configuration any more, or there never was; "
@@ -109,10 +100,6 @@ def configuration_of(redis: Redis, prefix: str, version: int) -> Config:
         )
     # Merged with nothing: what is too long for a change is too long to come back.
     return Config.of(parse_json(entries[0][1][b"json"])).merged({})
-
-
-def _key(prefix: str) -> str:
-    return f"{prefix}:config:history"
 
 
 def _version(entry: Any, config: dict[str, Any], before: dict[str, Any] | None) -> Version:

@@ -18,10 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis import Redis
 from redis.exceptions import ResponseError
 
-from celery_concurrency import scripts
 from celery_concurrency.errors import (
     ConfigConflict,
     InvalidConfig,
@@ -36,7 +34,7 @@ from celery_concurrency.limiter.config.history import (
     read_history,
 )
 from celery_concurrency.limiter.config.schema import Config, parse_json
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.log import LIMITER_LOG, fields
 
 logger = logging.getLogger(LIMITER_LOG)
@@ -109,31 +107,23 @@ class ConfigStore:
     """Reads and changes the configuration of one prefix.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         default_changes: changes to the built-in defaults (``Defaults``).
         changed: is called when another configuration came in force.
     """
 
     def __init__(
         self,
-        redis: Redis,
-        prefix: str,
+        keyspace: Keyspace,
         default_changes: Mapping[str, Any] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._redis = redis
-        self._prefix = prefix
-        self._defaults = Defaults(redis, prefix, default_changes)
+        self._keyspace = keyspace
+        self._defaults = Defaults(keyspace, default_changes)
         self._changed = changed
         self._told: str | None = None
 
     def sync(self) -> Stored:
-        """Return what is in force, after taking over what was written by hand.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Return what is in force, after taking over what was written by hand."""
         self._defaults.store()
         stored = self._settle()[1]
         self._tell(stored.problem)
@@ -155,7 +145,6 @@ class ConfigStore:
             InvalidConfig: the result is not valid; nothing is changed.
             VersionMismatch: another version is in force; nothing is changed.
             ConfigConflict: others changed it at the same time, ``TRIES`` times.
-            LimiterUnavailable: Redis can't be asked.
         """
         return self._change(lambda config: config.merged(change), by, expected)
 
@@ -173,8 +162,7 @@ class ConfigStore:
         Raises:
             UnknownVersion: it is not in the history, or not any more.
         """
-        with asking():
-            config = configuration_of(self._redis, self._prefix, version)
+        config = configuration_of(self._keyspace, version)
         return self._change(lambda _: config, by, expected)
 
     def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
@@ -200,14 +188,9 @@ class ConfigStore:
         return self._change(without, by, None)
 
     def history(self) -> list[Version]:
-        """Return the last versions, the newest first.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Return the last versions, the newest first."""
         self.sync()  # what was written by hand belongs to it
-        with asking():
-            return read_history(self._redis, self._prefix)
+        return read_history(self._keyspace)
 
     def _change(
         self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
@@ -238,16 +221,15 @@ class ConfigStore:
         raise ConfigConflict()
 
     def _find(self) -> _Found:
-        with asking():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.get(f"{self._prefix}:config")
-            pipe.get(f"{self._prefix}:config:version")
-            pipe.hmget(f"{self._prefix}:config:flat", "source", "json", "problem")
-            raw, version, flat = pipe.execute(raise_on_error=False)
-            foreign = isinstance(raw, ResponseError) and str(raw).startswith("WRONGTYPE")
-            for reply in (version, flat, None if foreign else raw):
-                if isinstance(reply, Exception):
-                    raise reply
+        pipe = self._keyspace.redis.pipeline(transaction=True)
+        pipe.get(self._keyspace.keys.config)
+        pipe.get(self._keyspace.keys.config_version)
+        pipe.hmget(self._keyspace.keys.config_flat, "source", "json", "problem")
+        raw, version, flat = pipe.execute(raise_on_error=False)
+        foreign = isinstance(raw, ResponseError) and str(raw).startswith("WRONGTYPE")
+        for reply in (version, flat, None if foreign else raw):
+            if isinstance(reply, Exception):
+                raise reply
         followed, in_force, problem = flat
         return _Found(
             raw=None if foreign else raw,
@@ -261,7 +243,7 @@ class ConfigStore:
     def _in_force(self, found: _Found) -> tuple[Config, str | None]:
         """Return the configuration that counts, and what is wrong with the JSON found."""
         if found.foreign:
-            problem = f"the key {self._prefix}:config holds no string"
+            problem = f"the key {self._keyspace.keys.config} holds no string"
             return found.last or self._defaults.read(), problem
         if found.raw is None:
             return self._defaults.read(), None
@@ -276,9 +258,9 @@ class ConfigStore:
         """Log what is wrong with the stored configuration when that begins."""
         if problem and problem != self._told:
             logger.error(
-                "the configuration at %s:config is not valid (%s); the last valid one stays "
+                "the configuration at %s is not valid (%s); the last valid one stays "
                 "in force. Correct it, or send it to the API, which says more",
-                self._prefix,
+                self._keyspace.keys.config,
                 problem,
                 extra=fields("configuration invalid", reason=problem),
             )
@@ -291,10 +273,8 @@ class ConfigStore:
         flat = {**config.flat(), "json": config.to_json()}
         if problem:
             flat["problem"] = problem
-        version: int = scripts.call(
-            self._redis,
+        version: int = self._keyspace.call(
             "configure",
-            self._prefix,
             *(found.version, found.digest, raw, uuid.uuid4().hex, by.source, by.operator or ""),
             *(text for pair in flat.items() for text in pair),
         ).reply

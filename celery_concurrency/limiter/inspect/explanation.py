@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic import BaseModel
-from redis import Redis
 
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.limiter.connection import asking
-from celery_concurrency.limiter.inspect.counts import BATCH
 from celery_concurrency.limiter.inspect.holders import Holder, find_token, read_tokens
 from celery_concurrency.limiter.inspect.limit_state import Blocked, LimitState, read_states
-from celery_concurrency.limiter.inspect.waiter_records import asked_of, rank_of, read_records
+from celery_concurrency.limiter.inspect.waiter_records import read_records
+from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+from celery_concurrency.limiter.outcomes import asked_at, rank_of
 
 #: Of the holders of a full limit, how many are named.
 HOLDERS: Final = 20
@@ -66,55 +65,45 @@ class Explanation(BaseModel):
         return self.model_dump(exclude=None if self.rank else {"rank"})
 
 
-def explain(redis: Redis, prefix: str, config: Config, task_id: str) -> Explanation | None:
+def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
     """Return why a task waits; None where it does not.
 
     Of a task of which several messages wait, that which comes first. For one that is
     not in the waiting room all tokens are looked at, in batches.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         config: the configuration in force.
         task_id: the task's id.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
     """
-    with asking():
-        found = _explain_waiting(redis, prefix, config, task_id)
-        return found or _explain_handed_over(redis, prefix, config, task_id)
+    found = _explain_waiting(keyspace, config, task_id)
+    return found or _explain_handed_over(keyspace, config, task_id)
 
 
-def find_runs(redis: Redis, prefix: str, task_id: str) -> Iterator[Holder]:
+def find_runs(keyspace: Keyspace, task_id: str) -> Iterator[Holder]:
     """Return what tokens a task holds: of its runs, or reserved for it.
 
     All tokens are looked at, in batches.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
     """
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", task_id) + ":*"
-    with asking():
-        tokens: Any = redis.zscan_iter(f"{prefix}:leases", match=pattern, count=BATCH)
-        for token, _ in tokens:
-            holder = find_token(redis, prefix, token.decode())
-            if holder and holder.task_id == task_id:
-                yield holder
+    tokens: Any = keyspace.redis.zscan_iter(keyspace.keys.leases, match=pattern, count=BATCH)
+    for token, _ in tokens:
+        holder = find_token(keyspace, token.decode())
+        if holder and holder.task_id == task_id:
+            yield holder
 
 
-def _explain_waiting(redis: Redis, prefix: str, config: Config, task_id: str) -> Explanation | None:
-    retried: Any = redis.srandmember(f"{prefix}:retried:{task_id}", WAITERS)
+def _explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
+    retried: Any = keyspace.redis.srandmember(keyspace.keys.retried(task_id), WAITERS)
     names = [task_id, *(name.decode() for name in retried)]
-    records = read_records(redis, prefix, names)
+    records = read_records(keyspace, names)
     if not records:
         return None
-    first = min(records, key=lambda one: one.place)
-    states = read_states(redis, prefix, config, first.limits)
+    first = min(records, key=lambda one: one.ticket)
+    states = read_states(keyspace, config, first.limits)
     return Explanation(
         task_id=first.task_id,
         task=first.task,
-        limits=[_with_holders(redis, prefix, states.by_limit[limit]) for limit in first.limits],
+        limits=[_with_holders(keyspace, states.by_limit[limit]) for limit in first.limits],
         blocked_by=states.blocked(first.group, first.limits, first.position),
         position=first.position,
         since=first.since,
@@ -124,22 +113,20 @@ def _explain_waiting(redis: Redis, prefix: str, config: Config, task_id: str) ->
     )
 
 
-def _with_holders(redis: Redis, prefix: str, state: LimitState) -> LimitOfWaiter:
+def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
     holders = []
     if state.full:
-        page = read_tokens(redis, prefix, state.limit, HOLDERS)
+        page = read_tokens(keyspace, state.limit, HOLDERS)
         # What keeps room is no holder, and says so by ``kept``.
         holders = [one for one in page.tokens if not one.kept]
     return LimitOfWaiter(**state.model_dump(), holders=holders)
 
 
-def _explain_handed_over(
-    redis: Redis, prefix: str, config: Config, task_id: str
-) -> Explanation | None:
-    for holder in find_runs(redis, prefix, task_id):
-        asked = redis.hget(f"{prefix}:token:{holder.token}", "asked")
+def _explain_handed_over(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
+    for holder in find_runs(keyspace, task_id):
+        asked = keyspace.redis.hget(keyspace.keys.token(holder.token), "asked")
         if holder.reserved and asked is not None:
-            states = read_states(redis, prefix, config, holder.limits)
+            states = read_states(keyspace, config, holder.limits)
             return Explanation(
                 task_id=task_id,
                 task=None,
@@ -149,7 +136,7 @@ def _explain_handed_over(
                 ],
                 blocked_by=None,
                 position=None,
-                since=asked_of(int(asked)),
+                since=asked_at(int(asked)),
                 rank=rank_of(int(asked)),
                 handed_over=True,
                 reserved_until=holder.expires,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 
 from pydantic import BaseModel
-from redis import Redis
 
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.waiting_room import SWEEP_PERIOD
 
 
@@ -26,32 +25,26 @@ class Health(BaseModel):
     ping_ms: float
 
 
-def read_health(redis: Redis, prefix: str) -> Health:
+def read_health(keyspace: Keyspace) -> Health:
     """Ask Redis, and change nothing.
 
     Raises:
         LimiterUnavailable: it does not answer, or can't answer now.
     """
-    with asking():
-        redis.ping()  # a connection may have to be made first
-        begun = time.perf_counter()
-        redis.ping()
-        seconds = time.perf_counter() - begun
-        version = redis.get(f"{prefix}:config:version")
+    keyspace.redis.ping()  # a connection may have to be made first
+    begun = time.perf_counter()
+    keyspace.redis.ping()
+    seconds = time.perf_counter() - begun
+    version = keyspace.redis.get(keyspace.keys.config_version)
     return Health(config_version=int(version or 0), ping_ms=round(seconds * 1000, 3))
 
 
-def read_sweep_age(redis: Redis, prefix: str) -> float | None:
-    """Return how many seconds ago a worker swept last; None where none ever did.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
-    """
-    with asking():
-        pipe = redis.pipeline(transaction=False)
-        pipe.get(f"{prefix}:sweep:next")
-        pipe.time()
-        due, (seconds, micros) = pipe.execute()
+def read_sweep_age(keyspace: Keyspace) -> float | None:
+    """Return how many seconds ago a worker swept last; None where none ever did."""
+    pipe = keyspace.redis.pipeline(transaction=False)
+    pipe.get(keyspace.keys.sweep_next)
+    pipe.time()
+    due, (seconds, micros) = pipe.execute()
     if due is None:
         return None
     return float(max(0.0, seconds + micros / 1e6 - (float(due) - SWEEP_PERIOD)))

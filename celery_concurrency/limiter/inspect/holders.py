@@ -10,10 +10,8 @@ import re
 from typing import Any, Final
 
 from pydantic import BaseModel
-from redis import Redis
 
-from celery_concurrency import scripts
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 
 #: Holders on a page, where nobody says how many, and at most.
 DEFAULT_COUNT: Final = 100
@@ -69,22 +67,19 @@ class Page(BaseModel):
 
 
 def read_tokens(
-    redis: Redis, prefix: str, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
+    keyspace: Keyspace, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
 ) -> Page:
     """Return a page of those who hold living tokens.
 
     A token that is renewed between two pages comes again; none is left out.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         limit: list the holders of this limit only; "" is all.
         count: holders on a page.
         cursor: the ``next`` of the page before; "" is the first page.
 
     Raises:
         ValueError: the cursor is that of no page.
-        LimiterUnavailable: Redis can't be asked.
     """
     expiry, token = "", ""
     if cursor:
@@ -92,7 +87,7 @@ def read_tokens(
         if not found:
             raise ValueError("this is no cursor: take that of the page before")
         expiry, token = found.groups()
-    total, *rows = scripts.call(redis, "tokens", prefix, limit, count, expiry, token).reply
+    total, *rows = keyspace.call("tokens", limit, count, expiry, token).reply
     last = None if len(rows) < count else b":".join((rows[-1][1], rows[-1][0])).decode()
     tokens = [_holder(*row) for row in rows]
     for one in tokens:
@@ -101,18 +96,13 @@ def read_tokens(
     return Page(tokens=tokens, total=total, next=last)
 
 
-def find_token(redis: Redis, prefix: str, token: str) -> Holder | None:
-    """Return who holds a token; None where it is not held, or its time is over.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
-    """
-    with asking():
-        pipe = redis.pipeline(transaction=True)
-        pipe.time()
-        pipe.zscore(f"{prefix}:leases", token)
-        pipe.hmget(f"{prefix}:token:{token}", "limits", "task", "worker", "since", "reserved")
-        (seconds, micros), expiry, record = pipe.execute()
+def find_token(keyspace: Keyspace, token: str) -> Holder | None:
+    """Return who holds a token; None where it is not held, or its time is over."""
+    pipe = keyspace.redis.pipeline(transaction=True)
+    pipe.time()
+    pipe.zscore(keyspace.keys.leases, token)
+    pipe.hmget(keyspace.keys.token(token), "limits", "task", "worker", "since", "reserved")
+    (seconds, micros), expiry, record = pipe.execute()
     if expiry is None or expiry <= seconds + micros / 1e6:
         return None
     return _holder(token.encode(), expiry, *record)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
-from redis import Redis
 
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.limiter.inspect.counts import batches, count_living
+from celery_concurrency.limiter.inspect.counts import count_living
+from celery_concurrency.limiter.keyspace import Keyspace
 
 
 class LimitState(BaseModel):
@@ -87,41 +87,32 @@ def _reason(state: LimitState) -> Literal["full", "paused", "kept"]:
     return "kept" if state.kept and state.current == state.max else "full"
 
 
-def read_states(redis: Redis, prefix: str, config: Config, limits: Iterable[str]) -> States:
+def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> States:
     """Return the state of these limits.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
+        keyspace: where they are.
         config: the configuration in force.
-        limits: which.
-
-    Raises:
-        RedisError: Redis can't be asked.
+        limits: their names.
     """
-    counts = count_living(redis, prefix, dict.fromkeys(limits))
-    collecting: Any = redis.hmget(f"{prefix}:collecting", "group", "token")
+    counts = count_living(keyspace, dict.fromkeys(limits))
+    collecting: Any = keyspace.redis.hmget(keyspace.keys.collecting, "group", "token")
     group, token = collecting
-    kept = _with_token(redis, prefix, token, counts) if token else set()
+    scores = keyspace.for_each(
+        counts if token else (),
+        lambda pipe, limit: pipe.zscore(keyspace.keys.semaphore(limit), token),
+    )
+    collected = {limit for limit, score in scores if score}
 
     def state(limit: str, current: int) -> LimitState:
         most, paused = config.max_of(limit), limit in config.paused
         full = config.enabled and (paused or 0 < most <= current)
         return LimitState(
-            limit=limit, current=current, max=most, paused=paused, full=full, kept=limit in kept
-        )
+            limit=limit, current=current, max=most, paused=paused, full=full,
+            kept=limit in collected,
+        )  # fmt: skip
 
     return States(
         {limit: state(limit, current) for limit, current in counts.items()},
         group.decode() if group else None,
     )
-
-
-def _with_token(redis: Redis, prefix: str, token: bytes, limits: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for some in batches(limits):
-        pipe = redis.pipeline(transaction=False)
-        for limit in some:
-            pipe.zscore(f"{prefix}:semaphore:{limit}", token)
-        found.update(limit for limit, score in zip(some, pipe.execute(), strict=True) if score)
-    return found

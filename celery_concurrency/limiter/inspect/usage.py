@@ -10,18 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
-from redis import Redis
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.connection import asking
 from celery_concurrency.limiter.inspect.counts import (
     MAX_GROUPS,
-    batches,
     count_living,
     count_more_groups,
     count_waiting,
 )
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
 
 
@@ -79,7 +77,7 @@ class Usage(BaseModel):
                 yield f"{dimension}:{name}", limit
 
 
-def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
+def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     """Count the living tokens and the waiters of limits.
 
     It costs a command for each living token, and one for each group of waiters with
@@ -87,25 +85,19 @@ def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
     serves others: 10,000 groups take about a tenth of a second.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         stored: the configuration in force.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
     """
     config = stored.config
     # In the order of the configuration, which is the user's own; then what else is in use.
     configured = dict.fromkeys(_configured(config))
-    with asking():
-        # All of them: one that nobody renews counts until it is taken back.
-        tokens: Any = redis.zrange(f"{prefix}:leases", 0, -1)
-        waiting = count_waiting(redis, prefix, MAX_GROUPS)
-        uncounted = count_more_groups(redis, prefix)
-        others = _limits_held(redis, prefix, tokens) | {
-            limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
-        }
-        counts = count_living(redis, prefix, [*configured, *sorted(others - configured.keys())])
+    # All of them: one that nobody renews counts until it is taken back.
+    tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, -1)
+    waiting = count_waiting(keyspace, MAX_GROUPS)
+    uncounted = count_more_groups(keyspace)
+    others = _limits_held(keyspace, tokens) | {
+        limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
+    }
+    counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
 
     paused = set(config.paused)
     shown = {
@@ -141,12 +133,10 @@ def _configured(config: Config) -> Iterator[str]:
     yield from config.paused
 
 
-def _limits_held(redis: Redis, prefix: str, tokens: list[bytes]) -> set[str]:
+def _limits_held(keyspace: Keyspace, tokens: list[bytes]) -> set[str]:
     limits: set[str] = set()
-    for some in batches(tokens):
-        pipe = redis.pipeline(transaction=False)
-        for token in some:
-            pipe.hget(f"{prefix}:token:{token.decode()}", "limits")
-        for held in pipe.execute():
-            limits.update(json.loads(held or b"[]"))
+    for _, held in keyspace.for_each(
+        tokens, lambda pipe, token: pipe.hget(keyspace.keys.token(token.decode()), "limits")
+    ):
+        limits.update(json.loads(held or b"[]"))
     return limits

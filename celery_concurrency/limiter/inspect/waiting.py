@@ -14,15 +14,15 @@ from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
-from redis import Redis
 
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.limiter.connection import asking
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT
 from celery_concurrency.limiter.inspect.limit_state import Blocked, read_states
-from celery_concurrency.limiter.inspect.waiter_records import groups_in_order, read_records
+from celery_concurrency.limiter.inspect.waiter_records import read_records
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL
+from celery_concurrency.limiter.waiting_room import groups_in_order
 
 #: The place of the last waiter of a page.
 CURSOR: Final = "[0-9]{1,17}"
@@ -80,8 +80,7 @@ class WaitingPage(BaseModel):
 
 
 def read_waiting(
-    redis: Redis,
-    prefix: str,
+    keyspace: Keyspace,
     config: Config,
     limit: str = "",
     count: int = DEFAULT_COUNT,
@@ -94,8 +93,6 @@ def read_waiting(
     back to a place before the cursor meanwhile is on none of the later pages.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         config: the configuration in force.
         limit: list those only that count in this limit; "" is all.
         count: waiters on a page.
@@ -103,15 +100,13 @@ def read_waiting(
 
     Raises:
         ValueError: the cursor is that of no page.
-        LimiterUnavailable: Redis can't be asked.
     """
     if cursor and not re.fullmatch(CURSOR, cursor):
         raise ValueError("this is no cursor: take that of the page before")
-    with asking():
-        total = None if cursor else count_waiting(redis, prefix)[limit or GLOBAL]
-        places = list(islice(_in_order(redis, prefix, int(cursor or -1), limit), count))
-        records = read_records(redis, prefix, [one.name for one in places])
-        states = read_states(redis, prefix, config, chain(*(one.limits for one in records)))
+    total = None if cursor else count_waiting(keyspace)[limit or GLOBAL]
+    entries = list(islice(_in_order(keyspace, int(cursor or -1), limit), count))
+    records = read_records(keyspace, [one.name for one in entries])
+    states = read_states(keyspace, config, chain(*(one.limits for one in records)))
     waiting = [
         Waiting(
             task_id=one.task_id,
@@ -124,42 +119,42 @@ def read_waiting(
         )
         for one in records
     ]
-    last = str(places[-1].place) if len(places) == count else None
+    last = str(entries[-1].ticket) if len(entries) == count else None
     return WaitingPage(waiting=waiting, total=total, next=last)
 
 
-class _Place(NamedTuple):
-    """Somebody's place in the order; ``is_last``: there may be more of the group to read."""
+class _Entry(NamedTuple):
+    """A waiter in the order; ``is_last``: there may be more of its group to read."""
 
-    place: int
+    ticket: int
     name: str
     group: str
     is_last: bool
 
 
-def _in_order(redis: Redis, prefix: str, after: int, limit: str) -> Iterator[_Place]:
-    """Return who waits behind a place: the groups' orders merged. No two places are equal."""
-    heap: list[_Place] = []
-    seen: set[str] = set()  # a group whose first one leaves meanwhile comes again
-    for groups, until in groups_in_order(redis, prefix):
+def _in_order(keyspace: Keyspace, after: int, limit: str) -> Iterator[_Entry]:
+    """Merge the groups' orders, behind a ticket. No two tickets are equal."""
+    heap: list[_Entry] = []
+    seen: set[str] = set()  # a group whose first waiter leaves meanwhile comes again
+    for groups, until in groups_in_order(keyspace):
         new = [one for one in groups if one not in seen and limit in ("", *json.loads(one))]
         seen.update(new)
-        _push(heap, redis, prefix, new, after)
-        while heap and heap[0].place <= until:
+        _push(heap, keyspace, new, after)
+        while heap and heap[0].ticket <= until:
             first = heapq.heappop(heap)
             yield first
             if first.is_last:
-                _push(heap, redis, prefix, [first.group], first.place)
+                _push(heap, keyspace, [first.group], first.ticket)
 
 
-def _push(heap: list[_Place], redis: Redis, prefix: str, groups: list[str], after: int) -> None:
-    """Read the next ones of these groups, behind a place."""
-    pipe = redis.pipeline(transaction=False)
-    for group in groups:
-        pipe.zrange(
-            f"{prefix}:group:{group}", f"({after}", "+inf",
+def _push(heap: list[_Entry], keyspace: Keyspace, groups: list[str], after: int) -> None:
+    """Read the next waiters of these groups, behind a ticket."""
+    for group, found in keyspace.for_each(
+        groups,
+        lambda pipe, group: pipe.zrange(
+            keyspace.keys.group(group), f"({after}", "+inf",
             byscore=True, offset=0, num=CHUNK, withscores=True,
-        )  # fmt: skip
-    for group, found in zip(groups, pipe.execute(), strict=True):
+        ),
+    ):  # fmt: skip
         for number, (name, score) in enumerate(found, 1):
-            heapq.heappush(heap, _Place(int(score), name.decode(), group, number == CHUNK))
+            heapq.heappush(heap, _Entry(int(score), name.decode(), group, number == CHUNK))

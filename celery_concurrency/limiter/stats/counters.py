@@ -13,10 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from redis import Redis
-
-from celery_concurrency import scripts
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 
 #: Windows by name, in seconds; None is everything since the beginning.
 WINDOWS: Final[dict[str, int | None]] = {"1h": 3600, "24h": 86_400, "total": None}
@@ -28,16 +25,10 @@ SNAPSHOTS_KEPT: Final = 1500
 
 
 class Stats:
-    """Reads the statistics of one prefix.
+    """Reads the statistics of one prefix."""
 
-    Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
-    """
-
-    def __init__(self, redis: Redis, prefix: str) -> None:
-        self._redis = redis
-        self._prefix = prefix
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace = keyspace
 
     def window(self, name: str = DEFAULT_WINDOW) -> dict[str, int]:
         """Return the counters of a window.
@@ -49,33 +40,23 @@ class Stats:
         Returns:
             ``{"acquired:total": 1523, "released:total": 1520,
             "acquired:platform:douyin": 856, ...}``, the two totals always there.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         seconds = WINDOWS[name]
-        with asking():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hgetall(f"{self._prefix}:stats:counters")
-            pipe.time()
-            counted, (now, _) = pipe.execute()
-            before = {} if seconds is None else self._at(now - seconds)
+        pipe = self._keyspace.redis.pipeline(transaction=True)
+        pipe.hgetall(self._keyspace.keys.counters)
+        pipe.time()
+        counted, (now, _) = pipe.execute()
+        before = {} if seconds is None else self._at(now - seconds)
         return difference({field.decode(): int(count) for field, count in counted.items()}, before)
 
     def snapshot(self) -> bool:
-        """Keep a copy of the counters, the first who asks in each minute; true if so.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        answer = scripts.call(
-            self._redis, "snapshot", self._prefix, SNAPSHOT_SECONDS, SNAPSHOTS_KEPT
-        )
+        """Keep a copy of the counters, the first who asks in each minute; true if so."""
+        answer = self._keyspace.call("snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT)
         return bool(answer.reply)
 
     def _at(self, second: int) -> dict[str, int]:
-        copies: Any = self._redis.xrevrange(
-            f"{self._prefix}:stats:history", max=f"{second * 1000}-0", count=1
+        copies: Any = self._keyspace.redis.xrevrange(
+            self._keyspace.keys.counters_history, max=f"{second * 1000}-0", count=1
         )
         if not copies:
             return {}

@@ -1,4 +1,4 @@
-"""Times: how long runs waited and held, per limit, in histograms.
+"""Durations: how long runs waited and held, per limit, in histograms.
 
 ``release.lua`` and ``sweep.lua`` leave one record of each run that ended; the
 worker's thread has ``tally.lua`` count them: since the beginning, and in hashes of
@@ -14,10 +14,8 @@ from itertools import accumulate, islice
 from typing import Any, Final
 
 from pydantic import BaseModel
-from redis import Redis
 
-from celery_concurrency import scripts
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 
 #: Upper bounds of the buckets in milliseconds; what is above the last is in one more.
 #: The first is for those who did not wait. In Redis a bucket is named by its bound, so
@@ -148,30 +146,21 @@ class Spans:
                 histogram.counts[bound] = histogram.counts.get(bound, 0) + int(amount)
 
 
-class Times:
-    """Counts and reads the histograms of one prefix.
+class Durations:
+    """Counts and reads the histograms of one prefix."""
 
-    Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
-    """
-
-    def __init__(self, redis: Redis, prefix: str) -> None:
-        self._redis = redis
-        self._prefix = prefix
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace = keyspace
 
     def tally(self) -> int:
         """Count what ended since the last time, in bounded steps; return how many runs.
 
         Any number of workers may do so at once: each record is counted once.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         total = 0
         for _ in range(CALLS):
-            counted: int = scripts.call(
-                self._redis, "tally", self._prefix, BATCH, INTERVAL, KEPT_SECONDS, *BOUNDS
+            counted: int = self._keyspace.call(
+                "tally", BATCH, INTERVAL, KEPT_SECONDS, *BOUNDS
             ).reply
             total += counted
             if counted < BATCH:
@@ -179,12 +168,8 @@ class Times:
         return total
 
     def total(self) -> Spans:
-        """Return the histograms since the beginning.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        return Spans.of(*self._read([f"{self._prefix}:stats:times"]))
+        """Return the histograms since the beginning."""
+        return Spans.of(*self._read([self._keyspace.keys.durations]))
 
     def series(self, start: int, end: int, step: int) -> Iterator[Spans]:
         """Yield the histograms of each step of a time.
@@ -192,20 +177,16 @@ class Times:
         Args:
             start, end: Unix seconds; multiples of ``step``.
             step: seconds; a multiple of ``INTERVAL``.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
         """
         starts = range(start, end, INTERVAL)
-        hashes = self._read([f"{self._prefix}:stats:times:{one}" for one in starts])
+        hashes = self._read([self._keyspace.keys.durations_from(one) for one in starts])
         for _ in range(start, end, step):
             yield Spans.of(*islice(hashes, step // INTERVAL))
 
     def _read(self, keys: Sequence[str]) -> Iterator[dict[bytes, bytes]]:
         for first in range(0, len(keys), TRIP):
-            with asking():
-                pipe = self._redis.pipeline(transaction=False)
-                for key in keys[first : first + TRIP]:
-                    pipe.hgetall(key)
-                found: list[Any] = pipe.execute()
+            pipe = self._keyspace.redis.pipeline(transaction=False)
+            for key in keys[first : first + TRIP]:
+                pipe.hgetall(key)
+            found: list[Any] = pipe.execute()
             yield from found

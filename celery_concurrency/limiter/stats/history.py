@@ -13,9 +13,8 @@ from itertools import pairwise, repeat
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
-from redis import Redis
 
-from celery_concurrency.limiter.connection import asking
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.stats.counters import (
     DEFAULT_WINDOW,
     SNAPSHOT_SECONDS,
@@ -24,10 +23,10 @@ from celery_concurrency.limiter.stats.counters import (
 )
 from celery_concurrency.limiter.stats.durations import (
     INTERVAL,
+    Durations,
     Histogram,
     Percentiles,
     Spans,
-    Times,
 )
 
 #: Resolutions by name, in seconds.
@@ -68,32 +67,28 @@ class StatsHistory(BaseModel):
 
 
 def read_stats_history(
-    redis: Redis, prefix: str, resolution: str = DEFAULT_RESOLUTION, window: str = DEFAULT_WINDOW
+    keyspace: Keyspace, resolution: str = DEFAULT_RESOLUTION, window: str = DEFAULT_WINDOW
 ) -> StatsHistory:
     """Return the statistics of a window, interval by interval.
 
     Args:
-        redis: see ``connection.connect``.
-        prefix: that of all keys.
         resolution: one of ``RESOLUTIONS``.
         window: one of ``stats.WINDOWS`` that has an end: "1h" or "24h". The first interval
             is the one that it begins in.
 
     Raises:
         KeyError, ValueError: there is no such resolution or window.
-        LimiterUnavailable: Redis can't be asked.
     """
     step, length = RESOLUTIONS[resolution], WINDOWS[window]
     if length is None:
         raise ValueError("a history needs a window that has a beginning")
-    with asking():
-        seconds: Any = redis.time()
+    seconds: Any = keyspace.redis.time()
     now = seconds[0]
     starts = range((now - length) // step * step, now + 1, step)
-    counters = _counters_at(redis, prefix, starts)
+    counters = _counters_at(keyspace, starts)
     series: Iterable[Spans] = repeat(Spans())
     if step >= INTERVAL:
-        series = Times(redis, prefix).series(starts[0], starts[-1] + step, step)
+        series = Durations(keyspace).series(starts[0], starts[-1] + step, step)
     points = [
         Point(
             at=start,
@@ -114,36 +109,34 @@ def _percentiles(histograms: dict[str, Histogram]) -> dict[str, Percentiles]:
     }
 
 
-def _counters_at(redis: Redis, prefix: str, moments: Sequence[int]) -> list[dict[str, int]]:
+def _counters_at(keyspace: Keyspace, moments: Sequence[int]) -> list[dict[str, int]]:
     """Return the counters at each of these moments, which ascend, and those of now.
 
     The copy of a full minute is made a moment after it begins. Where there is none,
     nobody was there to make it, and the one before says what was counted by then.
     """
-    copies = _copies(redis, prefix, moments[0])
+    copies = _copies(keyspace, moments[0])
     found: list[dict[str, int]] = []
     known: dict[str, int] = {}
     for moment in moments:
         while copies and copies[0][0] < moment + SNAPSHOT_SECONDS:
             known = copies.pop(0)[1]
         found.append(known)
-    with asking():
-        counters: Any = redis.hgetall(f"{prefix}:stats:counters")
+    counters: Any = keyspace.redis.hgetall(keyspace.keys.counters)
     return [*found, {name.decode(): int(count) for name, count in counters.items()}]
 
 
-def _copies(redis: Redis, prefix: str, since: int) -> list[tuple[float, dict[str, int]]]:
+def _copies(keyspace: Keyspace, since: int) -> list[tuple[float, dict[str, int]]]:
     """Return when the copies since a moment were made and what they say, and the one before."""
-    key = f"{prefix}:stats:history"
-    with asking():
-        entries: Any = redis.xrevrange(key, max=f"({since * 1000}-0", count=1)
-        first = f"{since * 1000}-0"
-        while True:
-            some: Any = redis.xrange(key, min=first, count=TRIP)
-            entries += some
-            if len(some) < TRIP:
-                break
-            first = f"({some[-1][0].decode()}"
+    key = keyspace.keys.counters_history
+    entries: Any = keyspace.redis.xrevrange(key, max=f"({since * 1000}-0", count=1)
+    first = f"{since * 1000}-0"
+    while True:
+        some: Any = keyspace.redis.xrange(key, min=first, count=TRIP)
+        entries += some
+        if len(some) < TRIP:
+            break
+        first = f"({some[-1][0].decode()}"
     return [
         (
             int(entry.partition(b"-")[0]) / 1000,

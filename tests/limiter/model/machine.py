@@ -29,9 +29,9 @@ from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.stats.durations import Spans
-from celery_concurrency.limiter.waiting_room import OPENING, Place, group_of
+from celery_concurrency.limiter.waiting_room import OPENING, group_of
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 
@@ -141,8 +141,8 @@ class Machine(RuleBasedStateMachine):
         self.model = Model()
         self.line = Line(self.redis, self.execute)
         self.limiter = Limiter(self.line, deliver=self.deliver)  # type: ignore[arg-type]  # as good
-        self.limiter.waiting.steps = self.steps
-        self.limiter.waiting.patience = self.patience
+        self.limiter.waiting_room.steps = self.steps
+        self.limiter.waiting_room.patience = self.patience
         self.later = Later()
         self.limiter._later = self.later  # type: ignore[assignment]  # no thread
         self.outbox = outbox
@@ -371,7 +371,7 @@ class Machine(RuleBasedStateMachine):
         return self.ask(f"task{task}.{self.number}", tags, fates, rank, None)
 
     def ask(
-        self, task: str, tags: dict[str, str], fates: list[str], rank: int, place: Place | None
+        self, task: str, tags: dict[str, str], fates: list[str], rank: int, place: Ticket | None
     ) -> Any:
         """A run stands at a worker's slot."""
         self.number += 1
@@ -379,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         self.line.fates = list(fates)
         try:
             answer = self.limiter.try_acquire(
-                run, tags, task="publish", worker="w@h", rank=rank, place=place
+                run, tags, task="publish", worker="w@h", rank=rank, ticket=place
             )
         except LimiterUnavailable:
             assert run in self.later
@@ -460,14 +460,14 @@ class Machine(RuleBasedStateMachine):
     def park(self, data: st.DataObject, fates: list[str], expires: float | None) -> None:
         run = data.draw(st.sampled_from(sorted(self.denied)))
         answer, task = self.denied[run]
-        place = answer.place
+        place = answer.ticket
         parked_as = place.parked_as or run
-        message = self.message(task, parked_as, place.score, answer.limits)
+        message = self.message(task, parked_as, place.number, answer.limits)
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(answer, task, message, hold=3600, expires=expires, queue=queue)
         self.line.fates = fates
         try:
-            self.limiter.waiting.park(waiter)
+            self.limiter.waiting_room.park(waiter)
         except LimiterUnavailable:
             return  # its worker keeps the slot and tries on
         finally:
@@ -498,7 +498,7 @@ class Machine(RuleBasedStateMachine):
             for dimension, _, name in (limit.partition(":") for limit in limits)
             if name
         }
-        place = Place(message["score"], message["parked_as"], tuple(limits))
+        place = Ticket(message["score"], message["parked_as"], tuple(limits))
         return self.ask(message["waiter"], tags, fates, 0, place)
 
     @precondition(lambda self: self.messages)
@@ -508,7 +508,7 @@ class Machine(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.messages) - 1))
         message = self.messages.pop(index)
         if not message.get("concurrency_discard"):
-            self.limiter.waiting.forgo(message["parked_as"], message["limits"])
+            self.limiter.waiting_room.forgo(message["parked_as"], message["limits"])
             self.finish()
 
     @precondition(lambda self: self.model.waiting)
@@ -517,8 +517,8 @@ class Machine(RuleBasedStateMachine):
         waiter = data.draw(st.sampled_from(sorted(self.model.waiting)))
         self.leaving = {waiter}
         self.model.counters["cancelled:total"] += 1
-        assert self.limiter.waiting.cancel(waiter) is True
-        assert self.limiter.waiting.cancel(waiter) is False
+        assert self.limiter.waiting_room.cancel(waiter) is True
+        assert self.limiter.waiting_room.cancel(waiter) is False
         assert waiter not in self.model.waiting
         self.leaving = set()
 
@@ -537,7 +537,7 @@ class Machine(RuleBasedStateMachine):
         if often:
             return  # rarely: nobody would be left to wait
         self.leaving = set(self.model.waiting)
-        count = sum(self.limiter.waiting.drain())
+        count = sum(self.limiter.waiting_room.drain())
         assert count == len(self.leaving)
         assert not self.model.waiting
         self.leaving = set()
@@ -546,13 +546,13 @@ class Machine(RuleBasedStateMachine):
     @rule(killed=st.booleans())
     def the_outbox_is_sent(self, killed: bool) -> None:
         """A sender that is killed before it could confirm sends all of it twice."""
-        for number, text in self.limiter.waiting.claim():
+        for number, text in self.limiter.waiting_room.claim():
             assert text.startswith(OPENING.encode())
             if killed:
                 self.copies.append(json.loads(text)["headers"])
                 self.redis.zadd(f"{PREFIX}:outbox", {str(number): 0})
             else:
-                self.limiter.waiting.confirm(number)
+                self.limiter.waiting_room.confirm(number)
 
     # -- operators, and time
 
@@ -607,7 +607,7 @@ class Machine(RuleBasedStateMachine):
         for key in ("blocked:shared", "blocked:own"):
             for limit in self.redis.zrange(f"{PREFIX}:{key}", 0, -1):
                 self.redis.zadd(f"{PREFIX}:{key}", {limit: 0})
-        assert self.limiter.waiting.sweep(now=True) == due
+        assert self.limiter.waiting_room.sweep(now=True) == due
         self.model.unnoticed = set()
         self.finish()
         if self.patience > 1e6:
@@ -617,7 +617,7 @@ class Machine(RuleBasedStateMachine):
     def a_worker_counts_who_ended(self, fates: list[str]) -> None:
         self.line.fates = fates
         try:
-            self.limiter.times.tally()
+            self.limiter.durations.tally()
         except LimiterUnavailable:
             return  # with the next tick
         finally:
@@ -686,6 +686,6 @@ class Machine(RuleBasedStateMachine):
     def finish(self) -> None:
         """Go on with a hand-over that took more than one call, to its end."""
         for _ in range(1000):
-            if not self.limiter.waiting.advance(1):
+            if not self.limiter.waiting_room.advance(1):
                 return
         raise AssertionError("a hand-over without end")

@@ -1,0 +1,58 @@
+"""The names of all our keys in Redis; ``docs/redis-keys.md`` says what each holds.
+
+The scripts have the same names in ``scripts/common.lua``; a test holds both equal.
+"""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The keys under one prefix.
+
+    Args:
+        prefix: with a hash tag, as ``{concurrency}``, all keys share one cluster slot.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.config = f"{prefix}:config"
+        self.config_flat = f"{prefix}:config:flat"
+        self.config_version = f"{prefix}:config:version"
+        self.config_history = f"{prefix}:config:history"
+        self.config_defaults = f"{prefix}:config:defaults"
+        self.leases = f"{prefix}:leases"
+        self.epoch = f"{prefix}:epoch"
+        self.sweep_next = f"{prefix}:sweep:next"
+        self.groups = f"{prefix}:groups"
+        self.collecting = f"{prefix}:collecting"
+        self.counters = f"{prefix}:stats:counters"
+        self.counters_history = f"{prefix}:stats:history"
+        self.durations = f"{prefix}:stats:times"
+
+    def semaphore(self, limit: str) -> str:
+        """The tokens that hold a limit."""
+        return f"{self.prefix}:semaphore:{limit}"
+
+    def token(self, token: str) -> str:
+        """The record of a token."""
+        return f"{self.prefix}:token:{token}"
+
+    def group(self, group: str) -> str:
+        """The waiters of a group."""
+        return f"{self.prefix}:group:{group}"
+
+    def waiter(self, name: str) -> str:
+        """The record of a waiter."""
+        return f"{self.prefix}:waiter:{name}"
+
+    def retried(self, task_id: str) -> str:
+        """The waiters of a task that have another name than its id."""
+        return f"{self.prefix}:retried:{task_id}"
+
+    def call(self, caller_id: str) -> str:
+        """The list in which a caller outside of tasks is told that it has room."""
+        return f"{self.prefix}:call:{caller_id}"
+
+    def durations_from(self, start: int) -> str:
+        """The histograms of the interval that begins at these Unix seconds."""
+        return f"{self.durations}:{start}"

@@ -1,0 +1,78 @@
+"""A keyspace: one prefix on one Redis server. All that the limiter does goes through one.
+
+Whatever asks Redis raises ``LimiterUnavailable`` when it can't be asked. That is said here,
+and not again at each function.
+
+How Redis is reached is in ``connection.py``, the names of the keys in ``keys.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from redis import Redis
+from redis.client import Pipeline
+
+from celery_concurrency import scripts
+from celery_concurrency.limiter.keys import Keys
+
+T = TypeVar("T")
+
+#: Commands sent in one trip; Redis serves others between two.
+BATCH: Final = 500
+
+
+class Keyspace:
+    """Where the limiter's keys are.
+
+    Args:
+        redis: a client made by ``connection.connect``.
+        prefix: begins the name of every key.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self.redis = redis
+        self.prefix = prefix
+        self.keys = Keys(prefix)
+
+    def call(self, verb: str, *args: str | int | bytes) -> scripts.Answer:
+        """Call a script (``scripts.call``)."""
+        return scripts.call(self.redis, verb, self.prefix, *args)
+
+    def pipeline(self) -> Pipeline:
+        """Return commands to be sent in one trip; others may come in between."""
+        return self.redis.pipeline(transaction=False)
+
+    def for_each(
+        self, items: Iterable[T], command: Callable[[Pipeline, T], object]
+    ) -> Iterator[tuple[T, Any]]:
+        """Send one command an item, in batches, and yield each item with its reply.
+
+        Args:
+            items: any number; read a batch at a time.
+            command: adds the command of an item to a pipeline.
+        """
+        for some in batches(items):
+            pipe = self.pipeline()
+            for item in some:
+                command(pipe, item)
+            yield from zip(some, pipe.execute(), strict=True)
+
+    def now(self) -> float:
+        """Return the server's time, in Unix seconds."""
+        time: Any = self.redis.time()
+        return unix_seconds(time)
+
+
+def unix_seconds(time: tuple[int, int]) -> float:
+    """Return what ``TIME`` answered, seconds and microseconds, as one number of seconds."""
+    return time[0] + time[1] / 1e6
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Return the items in lists of ``BATCH``."""
+    left = iter(items)
+    while batch := list(islice(left, BATCH)):
+        yield batch
