@@ -14,7 +14,7 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.acquire import arguments
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.limiter.waiting_room import Waiter, group_of
+from celery_concurrency.limiter.waiters import Waiter, group_of
 
 PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 QUEUE = "bench-queue"

@@ -10,7 +10,8 @@ from redis import Redis
 
 from benchmarks.crowd import Crowd
 from celery_concurrency import scripts
-from celery_concurrency.limiter.waiting_room import STEPS, group_of
+from celery_concurrency.limiter.waiters import group_of
+from celery_concurrency.limiter.waiting_room import STEPS
 
 FEW = 1_000
 BATCH = 10

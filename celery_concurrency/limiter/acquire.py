@@ -1,6 +1,6 @@
-"""What ``acquire.lua`` is told of a run, as texts that many runs share and that are made once.
+"""The arguments of ``acquire.lua``: texts that many runs share, and that are made once.
 
-A call's time in the client grows with its arguments; so there are few, and JSON in them.
+The client's time grows with the number of arguments; so there are few, and JSON in them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 from celery_concurrency.limiter.config.schema import dimensions_key
 from celery_concurrency.limiter.limits import split_limit, wildcard_of
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.limiter.waiting_room import group_of
+from celery_concurrency.limiter.waiters import group_of
 
 #: The dimensions that the statistics count by, beside the total.
 COUNTED = ("platform", "task_type")
@@ -32,25 +32,20 @@ def arguments(
     """Return the script's arguments after the token.
 
     Args:
-        limits: that the run counts in.
-        ticket: where its message waited before; None if it did not.
-        dimensions: the user's own, as they are known here.
-        task, worker: names, for those who look.
-        rank: 0 for the highest priority, 1 more for each lower one, 255 at most.
-        copies_seconds: for how long it is known on which message it began.
-        lease: seconds after which the token is taken back if nobody renews it; None for
-            the configured ``timeout``.
-        begun: it runs already, and is counted whether there is room or not.
+        limits: those the run counts in.
+        dimensions: the user's own, as known here.
+        copies_seconds: how long Redis remembers on which message the run began.
+        ticket, task, worker, rank, lease, begun: as of ``Limiter.try_acquire``.
     """
-    wildcards, counted = _kind_of(limits)
+    wildcards, counted = _wildcards_and_counted(limits)
     facts = _facts_of(
         wildcards, counted, dimensions, task, worker, rank, copies_seconds, lease, begun
     )
-    return group_of(limits), facts, _waited(ticket, limits) if ticket else ""
+    return group_of(limits), facts, _ticket(ticket, limits) if ticket else ""
 
 
 @lru_cache(maxsize=4096)
-def _kind_of(limits: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _wildcards_and_counted(limits: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the wildcards of limits, and those of them that have counters."""
     counted = tuple(limit for limit in limits if split_limit(limit)[0] in COUNTED)
     return tuple(wildcard_of(limit) for limit in limits), counted
@@ -84,7 +79,7 @@ def _facts_of(
     return json.dumps(facts, ensure_ascii=False)
 
 
-def _waited(ticket: Ticket, limits: tuple[str, ...]) -> str:
+def _ticket(ticket: Ticket, limits: tuple[str, ...]) -> str:
     facts = {"place": str(ticket.number), "parked_as": ticket.parked_as}
     if ticket.limits not in ((), limits):
         facts["group"] = group_of(ticket.limits)

@@ -25,7 +25,8 @@ from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import BEAT_SECONDS, Lease, Leases
 from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
-from celery_concurrency.limiter.waiting_room import Waiter, WaitingRoom
+from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)

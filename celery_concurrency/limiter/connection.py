@@ -51,7 +51,7 @@ class Client(Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command; see the class for what it raises."""
-        with _our_errors():
+        with our_errors():
             # redis-py has no types here.
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
@@ -106,12 +106,12 @@ class _Pipeline(Pipeline):
     """A pipeline of ``Client``: its errors are ours."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with _our_errors():
+        with our_errors():
             return super().execute(raise_on_error)
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
     """Raise ``LimiterUnavailable`` for any of redis-py's errors."""
     try:
         yield

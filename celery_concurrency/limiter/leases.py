@@ -1,10 +1,9 @@
-"""Leases: tokens stay with a run while the process that it lives in says so.
+"""Leases: a run keeps its tokens while its process renews them.
 
-A beat names the runs that live in a process. What it learns of them it gives back
-when the server has lost its data, so that they hold again what they held.
+A beat names the runs that live in a process, and learns what each holds. When the server
+has lost its data, the next beat tells it, and the runs hold again what they held.
 
-Whose runs live is for others to say: ``worker/heartbeat.py`` for workers,
-``blocking_acquire.py`` for callers.
+``worker/heartbeat.py`` beats for workers, ``blocking_acquire.py`` for callers.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.outcomes import Granted
 
 #: Seconds between two beats, and tokens named in one call.
@@ -38,11 +37,11 @@ class Leases:
         """Renew the tokens of the runs that live here.
 
         Args:
-            tokens: of all of them; those of a run that holds nothing yet, too.
-            seconds: after which they are taken back if nobody renews them.
+            tokens: of all of them, also of runs that hold nothing yet.
+            seconds: after which tokens are taken back if nobody renews them.
 
         Returns:
-            those that were taken back all the same, each once.
+            tokens that were taken back all the same, each once.
         """
         lost: set[str] = set()
         epoch = self._epoch
@@ -57,7 +56,7 @@ class Leases:
                 *arguments,
             ).reply
             if not reply:
-                break  # the next beat comes after the configuration
+                break  # there is no configuration yet; the next beat finds one
             epoch = reply[0].decode()
             lost.update(self._note(some, reply[1:]))
         self._epoch = epoch
@@ -66,7 +65,7 @@ class Leases:
         return lost
 
     def _note(self, tokens: Collection[str], verdicts: list[bytes]) -> set[str]:
-        """Take note of what was said of tokens; return those that were lost by now."""
+        """Remember what a beat learned of tokens; return those lost since the last one."""
         lost = set()
         for token, verdict in zip(tokens, verdicts, strict=True):
             if verdict.startswith(b"{"):
@@ -79,26 +78,26 @@ class Leases:
         return lost
 
     def closed_for(self) -> float:
-        """Return for how many seconds nobody is admitted yet, after a loss of data; 0 else."""
+        """Return for how many seconds more nobody is admitted, after a loss of data; 0 else."""
         opens: Any = self._keyspace.redis.hget(self._keyspace.keys.config_flat, "opens")
-        now: Any = self._keyspace.redis.time()
-        return float(max(0.0, float(opens or 0) - now[0]))
+        # Whole seconds: never too early.
+        return max(0.0, float(opens or 0) - int(self._keyspace.now()))
 
     def knows(self, token: str) -> bool:
-        """Return whether this token would be held again after a loss of data."""
+        """Return whether this run would hold its tokens again after a loss of data."""
         return token in self._facts
 
 
 @dataclass(slots=True)
 class Lease:
-    """What a run holds, for the run itself to look at.
+    """What a run holds, shown to the run itself.
 
     Attributes:
         token: the run.
-        limits: those that it holds a token in.
-        fence: a number that is higher than that of each acquisition before, on any
-            worker: give it to what you write to, and let that refuse lower ones (Martin
-            Kleppmann, "How to do distributed locking", 2016).
+        limits: those it holds a token in.
+        fence: a number higher than that of each acquisition before, on any worker: give it
+            to what you write to, and let that refuse lower ones (Martin Kleppmann, "How to
+            do distributed locking", 2016).
     """
 
     token: str
@@ -115,7 +114,7 @@ class Lease:
         Args:
             granted: the limiter's answer.
             keyspace: where the tokens are.
-            seconds: for which they last without being renewed.
+            seconds: how long they last without being renewed.
         """
         return cls(granted.token, granted.limits, granted.fence, keyspace, seconds)
 
@@ -123,23 +122,23 @@ class Lease:
     def lost(self) -> bool:
         """Whether the tokens were taken back, as nobody could renew them for too long.
 
-        Asks Redis. Where that can't be asked, or has lost its data and waits for those who
-        live to bring it back, it is True once the tokens may have been taken back: after
-        the seconds for which they last without being renewed.
+        Asks Redis. Where that is away, or has lost its data and waits for the next beats,
+        it is True once the tokens may have been taken back: when they would have run out
+        without being renewed.
         """
         try:
-            pipe = self._keyspace.redis.pipeline(transaction=False)
+            pipe = self._keyspace.pipeline()
             pipe.zscore(self._keyspace.keys.leases, self.token)
             pipe.hget(self._keyspace.keys.config_flat, "opens")
             pipe.time()
-            held, opens, (seconds, micros) = pipe.execute()
+            held, opens, time_ = pipe.execute()
         except LimiterUnavailable:
             return self._is_overdue()
         if held is not None:
             self._seen = time.monotonic()
             return False
-        is_open = opens is not None and seconds + micros / 1e6 >= float(opens)
-        return is_open or self._is_overdue()
+        admits = opens is not None and unix_seconds(time_) >= float(opens)
+        return admits or self._is_overdue()
 
     def _is_overdue(self) -> bool:
         return time.monotonic() - self._seen > self._seconds

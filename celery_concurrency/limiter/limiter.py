@@ -241,7 +241,7 @@ class Limiter:
     def _release(self, token: str, done: bool = False) -> bool:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
-        held = self.waiting_room.handing("release", token, mark, copies_seconds)
+        held = self.waiting_room.call("release", token, mark, copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
 

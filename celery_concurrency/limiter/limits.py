@@ -1,9 +1,7 @@
-"""Tags and limits: which limits a piece of work counts in, by its tags.
+"""Tags and limits: which limits a run counts in, by its tags.
 
-A *tag* is what the user says of the work (``account=acc123``); a *limit* is a
-name that Redis counts under (``account:acc123``). Nothing here talks to Redis.
-
-How many each allows is in ``limiter/config/schema.py``.
+A *tag* is what the user says of a task (``account=acc123``); a *limit* is a name that Redis
+counts under (``account:acc123``). ``limiter/config/schema.py`` says how many each allows.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ BUILTIN_DIMENSIONS = frozenset(BUILTIN_TAGS.values())
 
 
 def tag_value(tag: str, value: object) -> str:
-    """Return ``value`` as the text that limits are named by.
+    """Return a tag's value as the text that names its limit.
 
     Args:
         tag: the tag's name, for the error.
@@ -65,10 +63,10 @@ def name_problem(name: object) -> str | None:
 
 
 def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the limits that work with these tags counts in.
+    """Return the limits that a run with these tags counts in.
 
     Args:
-        tags: tag name to value; names that are no dimension are passed over.
+        tags: tag name to value; names that are no dimension are ignored.
         dimensions: the user's own dimensions, each read from the tag of its name.
 
     Returns:

@@ -1,128 +1,51 @@
 """The waiting room: messages of denied runs wait in Redis, and go on when there is room.
 
-Each script that frees room hands it over: it reserves the tokens for the waiter
-that comes first and puts the message of that back. What a message is, and how
-one is sent to a broker that is not this Redis, is the Celery floor's matter.
-
-Who waits is shown by ``limiter/inspect/waiting.py``; the index over them is in
-``scripts/index.lua``.
+Each script that frees room hands it over: it reserves the tokens for the first waiter and
+puts its message back. ``worker/message.py`` says what a message is, ``worker/outbox.py`` how
+it gets to a broker that is not this Redis, ``limiter/inspect/waiting.py`` who waits.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
-from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.waiters import Waiter, group_of, groups_in_order
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
 STEPS: Final = 32
-#: How long a caller goes on with a hand-over that takes more calls; workers do the rest.
+#: How long a caller goes on with a hand-over that takes several calls; workers do the rest.
 RELEASE_SECONDS: Final = 0.05
 SWEEP_SECONDS: Final = 0.5
 CHANGE_SECONDS: Final = 2.0
-#: Seconds between two sweeps, of all workers together, and what one call looks at.
+#: Seconds between two sweeps of all workers together, and how much one of them does.
 SWEEP_PERIOD: Final = 1.0
 SWEEP_BATCH: Final = 64
 SWEEP_CALLS: Final = 16
-#: A limit that something waits for is looked at again after so many seconds.
+#: Seconds after which a sweep looks again at a limit that has waiters.
 RECHECK_SECONDS: Final = 1.0
-#: A waiter that needs several scarce limits, and waits for longer than this while
-#: juniors get them, is collected for; for so many seconds, one at a time.
+#: A sweep collects for a waiter that needs several scarce limits and has waited for so
+#: long while later ones got them; for so many seconds at most, one waiter at a time.
 PATIENCE_SECONDS: Final = 10.0
 COLLECT_SECONDS: Final = 60.0
-#: How many waiters are given back to the broker, or cancelled, in one call.
+#: Waiters that one call gives back to the broker, or cancels.
 DRAIN_BATCH: Final = 64
 CANCEL_BATCH: Final = 64
-#: Messages of the outbox that one sender takes at a time, and for how many seconds.
+#: Messages of the outbox that a sender takes at a time, and for how many seconds.
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
-
-#: With this every message begins that is kept: the scripts put a mark in behind it.
-OPENING: Final = '{"headers": {'
-
-
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A message that is to wait.
-
-    Attributes:
-        run: the token of the denied run.
-        task_id: its task's id.
-        retries: how often that was retried; 0 for the first time.
-        replaced: how often it was replaced.
-        limits: those that it was denied in.
-        ticket: where it stands in the order (``outcomes.Ticket.number``).
-        message: complete and ready to be put back; begins with ``OPENING``.
-        hold: seconds for which tokens stay reserved for it.
-        expires: Unix seconds after which it may not run; None for never.
-        queue: the broker's key of its queue, where the broker is this Redis server;
-            None where the message goes through the outbox.
-        queue_expires: milliseconds after which that queue goes, if nobody uses it.
-        db: the broker's database, where it is another one than ours.
-    """
-
-    run: str
-    task_id: str
-    retries: int
-    replaced: int
-    limits: tuple[str, ...]
-    ticket: int
-    message: bytes
-    hold: float
-    expires: float | None = None
-    queue: str | None = None
-    queue_expires: int | None = None
-    db: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What it is kept under: the copies of a message share it, retries don't."""
-        name = self.task_id
-        if self.retries or self.replaced:
-            name += f" retry {self.retries}"
-        return f"{name} replaced {self.replaced}" if self.replaced else name
-
-
-@lru_cache(maxsize=4096)
-def group_of(limits: tuple[str, ...]) -> str:
-    """Return the name of the group of all waiters with these limits."""
-    return json.dumps(limits, ensure_ascii=False)
-
-
-def groups_in_order(keyspace: Keyspace) -> Iterator[tuple[list[str], float]]:
-    """Yield the groups in the order of their first waiters, in batches.
-
-    A group whose first waiter leaves meanwhile may come again.
-
-    Yields:
-        groups, and the ticket up to which these and those before are all.
-    """
-    after = -1
-    while True:
-        found: Any = keyspace.redis.zrange(
-            keyspace.keys.groups, f"({after}", "+inf",
-            byscore=True, offset=0, num=BATCH, withscores=True,
-        )  # fmt: skip
-        groups = [group.decode() for group, _ in found]
-        if len(found) < BATCH:
-            yield groups, math.inf
-            return
-        after = int(found[-1][1])
-        yield groups, after
 
 
 class WaitingRoom:
     """Parks messages and hands room over.
 
     Args:
-        deliver: is called when the outbox has messages to send; None where nobody
-            here can send them.
+        keyspace: where they wait.
+        deliver: called when the outbox has messages to send; None where nobody here can
+            send them.
         copies_seconds: how long after its end a second copy of a message is known.
     """
 
@@ -143,13 +66,12 @@ class WaitingRoom:
 
         Returns:
             "parked"; "handed over"; "merged" if another copy of it waits already; or
-            "again" if it found its place before.
+            "again" if this run's message was parked before.
 
         Raises:
-            LimiterUnavailable: Redis can't be asked; it may be parked all the same,
-                and may be parked again.
+            LimiterUnavailable: Redis can't be asked; park it again, that is safe.
         """
-        reply = self.handing(
+        reply = self.call(
             "park",
             waiter.run,
             waiter.name,
@@ -162,7 +84,7 @@ class WaitingRoom:
         return str(reply.decode())
 
     def _facts(self, waiter: Waiter) -> dict[str, Any]:
-        """Return what the scripts have to know of a waiter; little, as millions may wait."""
+        """Return what the scripts need of a waiter; little, as millions may wait."""
         facts: dict[str, Any] = {
             "group": group_of(waiter.limits),
             "run": waiter.run,
@@ -183,28 +105,24 @@ class WaitingRoom:
         """Give up the reservation for a message that was put back and will not run.
 
         Args:
-            parked_as: the name under which it was parked.
-            limits: those that it waited with.
+            parked_as: the run by which it was parked first.
+            limits: those it waited with.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
         """
-        return bool(self.handing("forgo", parked_as, group_of(tuple(limits)), self._copies_seconds))
+        return bool(self.call("forgo", parked_as, group_of(tuple(limits)), self._copies_seconds))
 
     def cancel(self, task_id: str) -> bool:
-        """Take a task out; a worker then discards it as revoked, and tells its canvas.
+        """Take a task out of the room; return whether it waited.
 
-        Returns:
-            whether it waited.
+        Its message goes back to its queue; a worker discards it as revoked and tells its
+        canvas.
         """
-        return bool(self.handing("cancel", task_id))
+        return bool(self.call("cancel", task_id))
 
     def cancel_limit(self, limit: str) -> Iterator[int]:
-        """Take all waiters of a limit out that wait by now, in steps; as ``cancel`` does.
-
-        Yields:
-            how many each step took out.
-        """
+        """Cancel all present waiters of a limit, in steps; yield how many each step took."""
         groups = [
             group
             for some, _ in groups_in_order(self._keyspace)
@@ -222,10 +140,10 @@ class WaitingRoom:
         ticket = int(last[0][1]) if last else 0
         for done in range(0, waiters, CANCEL_BATCH):
             most = min(waiters - done, CANCEL_BATCH)
-            yield self.handing("cancel_first", group, ticket, most)
+            yield self.call("cancel_first", group, ticket, most)
 
     def drain(self) -> Iterator[int]:
-        """Give all who wait back to the broker, in steps; yields how many each step gave."""
+        """Give all waiters back to the broker, in steps; yield how many each step gave."""
         more = 1
         while more:
             count, more, outbox = self._keyspace.call("drain", DRAIN_BATCH).reply
@@ -233,7 +151,7 @@ class WaitingRoom:
             yield count
 
     def sweep(self, *, now: bool = False) -> int:
-        """See to what no task's own call does, if it is time; in bounded steps.
+        """Do what no task's own call does (``sweep.lua``), if it is time; in bounded steps.
 
         Args:
             now: don't wait for the time.
@@ -251,7 +169,7 @@ class WaitingRoom:
                 break
             period = 0.0
         else:
-            # Looking again may go on for ever; who has room may not wait for it.
+            # Looking at limits again may never end; the hand-over must not wait for it.
             self.advance(ends - time.monotonic())
         return total
 
@@ -261,7 +179,7 @@ class WaitingRoom:
         ).reply  # fmt: skip
 
     def recheck(self) -> None:
-        """After a change of the configuration: hand over what it gave room for.
+        """Hand over the room that a change of the configuration made.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; the next sweep does it.
@@ -298,7 +216,7 @@ class WaitingRoom:
         """
         self._keyspace.call("confirm", number)
 
-    def handing(self, verb: str, *args: str | int | bytes) -> Any:
+    def call(self, verb: str, *args: str | int | bytes) -> Any:
         """Call a script that hands room over, and go on for a moment if that takes more calls.
 
         Returns:

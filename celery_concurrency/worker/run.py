@@ -15,7 +15,7 @@ from celery import current_task
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.limiter.leases import Lease
 from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
-from celery_concurrency.limiter.waiting_room import Waiter
+from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.waiting_mode import PARKED, ticket_of

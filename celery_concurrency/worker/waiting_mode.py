@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from redis import Redis
 
 from celery_concurrency.limiter.outcomes import Denied, Ticket
-from celery_concurrency.limiter.waiting_room import Waiter
+from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
 

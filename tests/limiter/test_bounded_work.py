@@ -11,7 +11,8 @@ from redis import Redis
 from benchmarks.crowd import Crowd, tags_of
 from celery_concurrency import scripts
 from celery_concurrency.limiter.connection import connect
-from celery_concurrency.limiter.waiting_room import STEPS, SWEEP_BATCH, group_of
+from celery_concurrency.limiter.waiters import group_of
+from celery_concurrency.limiter.waiting_room import STEPS, SWEEP_BATCH
 from tests.support.floor import Floor
 
 FEW, MANY = 1_000, 50_000

@@ -495,12 +495,12 @@ def test_a_second_copy_of_a_cancel_takes_nobody_who_came_after_it(floor, monkeyp
     floor.hold(account="a")
     for task in ("meant", "meant too"):
         floor.wait(task, account="a")
-    handing, calls = floor.room.handing, []
-    monkeypatch.setattr(floor.room, "handing", lambda *args: calls.append(args) or handing(*args))
+    call, calls = floor.room.call, []
+    monkeypatch.setattr(floor.room, "call", lambda *args: calls.append(args) or call(*args))
     assert sum(floor.room.cancel_limit("account:a")) == 2
     floor.wait("newcomer", account="a")
-    for call in calls:
-        handing(*call)
+    for args in calls:
+        call(*args)
     assert floor.waiting() == {"newcomer"}
 
 

@@ -13,7 +13,7 @@ from redis import Redis
 from celery_concurrency import scripts
 from celery_concurrency.limiter import Denied, Granted, Limiter
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.limiter.waiting_room import Waiter
+from celery_concurrency.limiter.waiters import Waiter
 from tests.support.waiting import QUEUE, waiter_of, waiters
 
 

@@ -9,7 +9,7 @@ import json
 import secrets
 
 from celery_concurrency.limiter import Denied
-from celery_concurrency.limiter.waiting_room import OPENING, Waiter
+from celery_concurrency.limiter.waiters import OPENING, Waiter
 
 QUEUE = "tests-queue"
 

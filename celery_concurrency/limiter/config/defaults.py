@@ -1,4 +1,4 @@
-"""The default configuration: the built-in one, with the changes that a first process stored.
+"""The default configuration: the built-in one, with the changes of the first process.
 
 It is in force where there is no other (``store.py``), and after a reset.
 """
@@ -18,11 +18,12 @@ logger = logging.getLogger(LIMITER_LOG)
 
 
 class Defaults:
-    """The defaults of one prefix.
+    """The defaults.
 
     Args:
-        changes: to the built-in ones. The first process that has any stores its defaults
-            for all; one that comes later with others is logged.
+        keyspace: where they are stored.
+        changes: to the built-in ones. The first process with changes stores its defaults for
+            all; a later one with others logs that.
 
     Raises:
         InvalidConfig: the changes are not valid.
@@ -36,12 +37,12 @@ class Defaults:
         self._checked = False
 
     def store(self) -> None:
-        """Store those of this process, if it has changes and nobody was there before; once."""
+        """Store this process's defaults, once, if it has changes and none are stored."""
         if self._has_changes and not self._checked:
             self.read()
 
     def read(self) -> Config:
-        """Return the defaults, those of this process stored first as by ``store``."""
+        """Return the stored defaults; store this process's first, as ``store`` does."""
         if self._has_changes:
             self._redis.set(self._key, self._ours.to_json(), nx=True)
         stored: Any = self._redis.get(self._key)

@@ -1,7 +1,7 @@
 """The configuration's history: who changed what, when, and what came of it.
 
-``configure.lua`` writes an entry with each change, in the same step; here they
-are read. The history is a stream whose entries are numbered by the version.
+``configure.lua`` writes an entry with each change, in the same step; here they are read. The
+history is a stream whose entries are numbered by version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Author:
     """Who changes the configuration.
 
     Attributes:
-        source: by which way: ``api``, ``cli``, ``library``, ``reset``, ``rollback``;
+        source: how: ``api``, ``cli``, ``library``, ``reset``, ``rollback``;
             ``default``, ``hand-written`` and ``recovered`` where it was taken over.
         operator: a person's name, as far as somebody said one.
     """
@@ -75,7 +75,7 @@ class Version(BaseModel):
 
 
 def read_history(keyspace: Keyspace) -> list[Version]:
-    """Return the last ``LISTED`` versions that are kept, the newest first."""
+    """Return the last ``LISTED`` versions, the newest first."""
     entries: Any = keyspace.redis.xrevrange(keyspace.keys.config_history, count=LISTED + 1)
     configs = [parse_json(fields[b"json"]) for _, fields in entries]
     return [

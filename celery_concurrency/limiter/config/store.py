@@ -1,9 +1,8 @@
-"""Where the configuration is kept: the JSON, the flat copy, and who changes them.
+"""The stored configuration: the JSON and its flat copy, and how they change.
 
-``<prefix>:config`` is the user's JSON and ``<prefix>:config:flat`` what the
-scripts read. A JSON that somebody wrote by hand is taken over by ``sync``; one
-that is not valid leaves the last valid one in force and says so. What is in force
-where there is no JSON says ``defaults.py``, and what was, ``history.py``.
+``<prefix>:config`` is the user's JSON, ``<prefix>:config:flat`` the copy that scripts read.
+``sync`` takes over a JSON written by hand; while that is not valid, the last valid one stays
+in force. ``defaults.py`` says what is in force without JSON, ``history.py`` what was before.
 """
 
 from __future__ import annotations
@@ -34,28 +33,29 @@ from celery_concurrency.limiter.config.history import (
     read_history,
 )
 from celery_concurrency.limiter.config.schema import Config, parse_json
+from celery_concurrency.limiter.connection import our_errors
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.log import LIMITER_LOG, fields
 
 logger = logging.getLogger(LIMITER_LOG)
 
-#: How often a change is tried while others change the configuration too, and for
-#: how long at most one pauses in between: many at once would not get anywhere.
+#: How often a change is tried while others change the configuration too, and the longest
+#: pause in between, in seconds: many at once would not get anywhere.
 TRIES: Final = 20
-PAUSE: Final = 0.05  # seconds
+PAUSE: Final = 0.05
 
 _NOBODY: Final = Author()
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A configuration as it is stored.
+    """A stored configuration.
 
     Attributes:
         config: what is in force.
         version: a number that grows with every change.
-        problem: what is wrong with a JSON written by hand, which is not in
-            force therefore; None where nothing is.
+        problem: what is wrong with a JSON written by hand, which is therefore not in force;
+            None where nothing is.
     """
 
     config: Config
@@ -68,12 +68,12 @@ class _Found:
     """What is in Redis.
 
     Attributes:
-        raw: the JSON; None where there is no key, or something else than a string.
-        foreign: there is something else than a string.
+        raw: the JSON; None where there is no key, or one that is no string.
+        foreign: the key is no string.
         version: as in ``Stored``; "0" before the first.
         followed: SHA-1 of the JSON that the flat copy follows.
-        last: the last valid configuration, if the flat copy has one that this
-            version understands.
+        last: the last valid configuration, where the flat copy has one that this version
+            of the package understands.
         problem: as in ``Stored``.
     """
 
@@ -90,25 +90,26 @@ class _Found:
 
     @property
     def judged(self) -> bool:
-        """The flat copy has followed what is there, or says what is wrong with it."""
+        """Whether the flat copy follows the JSON, or says what is wrong with it."""
         up_to_date = self.raw is not None and self.followed == self.digest
         return self.last is not None and (up_to_date or self.foreign)
 
     @property
     def source(self) -> str:
-        """Where that comes from which the flat copy has not followed yet."""
+        """Where a JSON comes from that the flat copy does not follow yet."""
         if self.raw is None and not self.foreign:
             return "default"
-        # Without a flat copy, or with one of another version of this package, it can't be told.
+        # Without a flat copy of this version of the package, nobody can tell.
         return "hand-written" if self.last or self.version == "0" else "recovered"
 
 
 class ConfigStore:
-    """Reads and changes the configuration of one prefix.
+    """Reads and changes the configuration.
 
     Args:
+        keyspace: where it is.
         default_changes: changes to the built-in defaults (``Defaults``).
-        changed: is called when another configuration came in force.
+        changed: called when another configuration came in force.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ConfigStore:
             InvalidConfig: the result is not valid; nothing is changed.
             VersionMismatch: another version is in force; nothing is changed.
             ConfigConflict: others changed it at the same time, ``TRIES`` times.
+            LimiterUnavailable: Redis can't be asked.
         """
         return self._change(lambda config: config.merged(change), by, expected)
 
@@ -195,7 +197,7 @@ class ConfigStore:
     def _change(
         self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
     ) -> Stored:
-        """Put in force what ``wanted`` makes of what is, in one step with seeing that."""
+        """Put in force what ``wanted`` makes of the present configuration: compare and set."""
         for _ in _tries():
             # What was written by hand becomes a version of its own first.
             found, stored = self._settle()
@@ -229,7 +231,8 @@ class ConfigStore:
         foreign = isinstance(raw, ResponseError) and str(raw).startswith("WRONGTYPE")
         for reply in (version, flat, None if foreign else raw):
             if isinstance(reply, Exception):
-                raise reply
+                with our_errors():
+                    raise reply
         followed, in_force, problem = flat
         return _Found(
             raw=None if foreign else raw,
@@ -241,7 +244,7 @@ class ConfigStore:
         )
 
     def _in_force(self, found: _Found) -> tuple[Config, str | None]:
-        """Return the configuration that counts, and what is wrong with the JSON found."""
+        """Return the configuration in force, and what is wrong with the JSON found."""
         if found.foreign:
             problem = f"the key {self._keyspace.keys.config} holds no string"
             return found.last or self._defaults.read(), problem
@@ -255,7 +258,7 @@ class ConfigStore:
             return found.last or self._defaults.read(), str(exc)
 
     def _tell(self, problem: str | None) -> None:
-        """Log what is wrong with the stored configuration when that begins."""
+        """Log what is wrong with the stored configuration, once."""
         if problem and problem != self._told:
             logger.error(
                 "the configuration at %s is not valid (%s); the last valid one stays "
@@ -287,7 +290,7 @@ class ConfigStore:
                 by.operator or "unknown",
                 extra=fields("configured", version=version, source=by.source, operator=by.operator),
             )
-            # Whether that can be done now or not: this change is in force.
+            # The change is in force, whether that succeeds now or not.
             with suppress(LimiterUnavailable):
                 self._changed()
         return version
@@ -305,7 +308,7 @@ def _last(in_force: bytes | None) -> Config | None:
     if in_force is None:
         return None
     try:
-        # Not Config.parse: it was short enough as it was written by hand.
+        # Not Config.parse: the JSON written by hand was short enough, this may be longer.
         return Config.of(parse_json(in_force))
     except InvalidConfig:
         return None  # another version of this package wrote it

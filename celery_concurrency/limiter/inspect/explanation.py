@@ -1,6 +1,6 @@
 """Why one task waits: all of its limits, and who holds those that are full.
 
-The list of all who wait is in ``waiting.py``.
+The list of all waiters is in ``waiting.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from celery_concurrency.limiter.inspect.waiter_records import read_records
 from celery_concurrency.limiter.keyspace import BATCH, Keyspace
 from celery_concurrency.limiter.outcomes import asked_at, rank_of
 
-#: Of the holders of a full limit, how many are named.
+#: Holders of a full limit that are named.
 HOLDERS: Final = 20
-#: Of the waiters of one task, how many are looked at: cancel looks at as many.
+#: Waiters of one task that are read: cancel takes as many.
 WAITERS: Final = 16
 
 
@@ -40,14 +40,14 @@ class Explanation(BaseModel):
     Attributes:
         task_id: its id.
         task: its name; None where it is not known.
-        limits: those that it counts in.
+        limits: those it counts in.
         blocked_by: why it does not go on now; None where it was handed over.
-        position: its place among those with the same limits, from 1; None likewise.
+        position: where it stands among those with the same limits, from 1; None likewise.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.
         handed_over: it was given room, and its message is back in its queue: it begins
             as soon as a worker takes it.
-        reserved_until: how long that room stays reserved; None where it was not given any.
+        reserved_until: how long that room stays reserved; None where it was given none.
     """
 
     task_id: str
@@ -68,10 +68,11 @@ class Explanation(BaseModel):
 def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
     """Return why a task waits; None where it does not.
 
-    Of a task of which several messages wait, that which comes first. For one that is
-    not in the waiting room all tokens are looked at, in batches.
+    Where several messages of a task wait, the first of them counts. Where none does, all
+    tokens are read, in batches.
 
     Args:
+        keyspace: where it waits.
         config: the configuration in force.
         task_id: the task's id.
     """
@@ -80,9 +81,9 @@ def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | N
 
 
 def find_runs(keyspace: Keyspace, task_id: str) -> Iterator[Holder]:
-    """Return what tokens a task holds: of its runs, or reserved for it.
+    """Return the tokens of a task's runs, and those reserved for it.
 
-    All tokens are looked at, in batches.
+    All tokens are read, in batches.
     """
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", task_id) + ":*"
     tokens: Any = keyspace.redis.zscan_iter(keyspace.keys.leases, match=pattern, count=BATCH)
@@ -117,7 +118,7 @@ def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
     holders = []
     if state.full:
         page = read_tokens(keyspace, state.limit, HOLDERS)
-        # What keeps room is no holder, and says so by ``kept``.
+        # Collected room is kept, not held.
         holders = [one for one in page.tokens if not one.kept]
     return LimitOfWaiter(**state.model_dump(), holders=holders)
 

@@ -1,6 +1,6 @@
-"""Health: whether Redis answers, how fast, by which configuration, and when a worker swept last.
+"""Health: how fast Redis answers, by which configuration, and when a worker swept last.
 
-Which limits are full is in ``usage.py``.
+``usage.py`` shows which limits are full.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 
 from pydantic import BaseModel
 
-from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiting_room import SWEEP_PERIOD
 
 
@@ -17,7 +17,7 @@ class Health(BaseModel):
     """What is there while all is well.
 
     Attributes:
-        config_version: that of the configuration; 0 before there is any.
+        config_version: of the configuration; 0 before there is any.
         ping_ms: how long Redis took to answer, in milliseconds.
     """
 
@@ -41,10 +41,8 @@ def read_health(keyspace: Keyspace) -> Health:
 
 def read_sweep_age(keyspace: Keyspace) -> float | None:
     """Return how many seconds ago a worker swept last; None where none ever did."""
-    pipe = keyspace.redis.pipeline(transaction=False)
+    pipe = keyspace.pipeline()
     pipe.get(keyspace.keys.sweep_next)
     pipe.time()
-    due, (seconds, micros) = pipe.execute()
-    if due is None:
-        return None
-    return float(max(0.0, seconds + micros / 1e6 - (float(due) - SWEEP_PERIOD)))
+    due, now = pipe.execute()
+    return None if due is None else max(0.0, unix_seconds(now) - float(due) + SWEEP_PERIOD)

@@ -1,6 +1,6 @@
-"""Tokens, to look at: who holds which limits, since when, on which worker.
+"""Holders: who holds tokens, in which limits, since when, on which worker.
 
-They are given and taken back in ``limiter/limiter.py``, and renewed in ``limiter/leases.py``.
+``limiter/limiter.py`` gives tokens and takes them back, ``limiter/leases.py`` renews them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 
 #: Holders on a page, where nobody says how many, and at most.
 DEFAULT_COUNT: Final = 100
@@ -20,9 +20,9 @@ MAX_COUNT: Final = 1000
 #: The last expiry of a page, and the token that had it.
 CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
 
-#: How the name of a token ends that was handed over and that no run has begun on yet.
+#: How the name of a reservation's token ends.
 _RESERVED: Final = ":reserved"
-#: And of one that keeps room for a waiter (see handover.lua), which nobody holds.
+#: And of one by which room is collected for a waiter: nobody holds it.
 _KEPT: Final = ":collecting"
 
 
@@ -32,13 +32,13 @@ class Holder(BaseModel):
     Attributes:
         token: the run, or what room is reserved or kept for.
         task_id: its task.
-        task, worker: their names; None where nothing is kept of them.
-        limits: those that it holds a token in.
-        since: when it was given them, in Unix seconds of the Redis server.
+        task, worker: their names; None where they are not known.
+        limits: those it holds a token in.
+        since: when it got them, in Unix seconds of the Redis server.
         expires: when they expire if nobody renews them.
         reserved: they were handed over, and no run has begun on them yet.
         kept: nobody holds it: room is kept for this task, which was passed over for long.
-            It is among those of a limit only, as that is where it counts.
+            Listed with a limit only, as that is where it counts.
     """
 
     token: str
@@ -53,7 +53,7 @@ class Holder(BaseModel):
 
 
 class Page(BaseModel):
-    """Some of those who hold tokens, the soonest to expire first.
+    """A page of holders, the soonest to expire first.
 
     Attributes:
         tokens: the holders.
@@ -69,7 +69,7 @@ class Page(BaseModel):
 def read_tokens(
     keyspace: Keyspace, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
 ) -> Page:
-    """Return a page of those who hold living tokens.
+    """Return a page of the holders of living tokens.
 
     A token that is renewed between two pages comes again; none is left out.
 
@@ -102,8 +102,8 @@ def find_token(keyspace: Keyspace, token: str) -> Holder | None:
     pipe.time()
     pipe.zscore(keyspace.keys.leases, token)
     pipe.hmget(keyspace.keys.token(token), "limits", "task", "worker", "since", "reserved")
-    (seconds, micros), expiry, record = pipe.execute()
-    if expiry is None or expiry <= seconds + micros / 1e6:
+    now, expiry, record = pipe.execute()
+    if expiry is None or expiry <= unix_seconds(now):
         return None
     return _holder(token.encode(), expiry, *record)
 

@@ -1,6 +1,6 @@
-"""What keeps those who wait from going on: the state of their limits, and which is full.
+"""The state of limits, and which of them blocks a waiter.
 
-For those who look (``waiting.py``, ``explanation.py``); the scripts see for themselves.
+Shown in listings (``waiting.py``, ``explanation.py``); the scripts decide by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LimitState(BaseModel):
 
     Attributes:
         limit: its name.
-        current: living tokens, with the room that is kept.
+        current: living tokens, those by which room is kept included.
         max: how many it allows, 0 for unlimited.
         paused: it admits nobody for now.
         full: it admits nobody now, for whatever reason.
@@ -39,10 +39,10 @@ class Blocked(BaseModel):
     """Why a waiter does not go on now.
 
     Attributes:
-        reason: ``full``, ``paused`` or ``kept`` (for a waiter that was passed over for
-            long): the limit is; ``behind``: its limits have room, and others with the
-            same limits came before; ``next``: they have room, and it comes next.
-        limit: the first of its limits that has no room for it; None where all have.
+        reason: ``full``, ``paused``, or ``kept`` (for a waiter that was passed over for
+            long) say what the limit is; ``behind``: all limits have room, and others with
+            the same limits came before; ``next``: all have room, and it comes next.
+        limit: the first of its limits without room for it; None where all have room.
         current, max: living tokens in that limit, and how many it allows.
     """
 
@@ -68,9 +68,9 @@ class States:
         """Return why a waiter does not go on.
 
         Args:
-            group: that of its limits.
+            group: the group of its limits.
             limits: its limits.
-            position: its place among those with the same limits, from 1.
+            position: where it stands in the group, from 1.
         """
         for limit in limits:
             state = self.by_limit[limit]

@@ -1,6 +1,6 @@
-"""Usage: how many living tokens each limit holds and how many wait for it, beside what it allows.
+"""Usage: of each limit the living tokens, the waiters, and how many it allows.
 
-Whose tokens these are is in ``holders.py``, who waits in ``waiting.py``.
+``holders.py`` says whose tokens these are, ``waiting.py`` who waits.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class LimitUsage(BaseModel):
 
 
 class Usage(BaseModel):
-    """All limits that are configured or in use, and platforms and task types that are waited for.
+    """All limits that are configured or in use, and platforms and task types with waiters.
 
-    Accounts only while in use: a million may have somebody waiting.
+    Accounts are there only while in use: a million of them may have waiters.
 
     Attributes:
-        config_problem: what is wrong with a configuration written by hand,
-            which is not in force therefore; None where nothing is.
-        uncounted_groups: groups of waiters with the same limits beyond
-            ``counting.MAX_GROUPS``, who are not in ``waiting``.
+        config_problem: what is wrong with a configuration written by hand, which is
+            therefore not in force; None where nothing is.
+        uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
+            leaves out.
     """
 
     global_: LimitUsage
@@ -60,7 +60,7 @@ class Usage(BaseModel):
     uncounted_groups: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as the JSON object of the API; what is as ever is left out."""
+        """Return it as the API's JSON object, without what has its default value."""
         data = self.model_dump(exclude_defaults=True)
         return {"global": data.pop("global_"), **data}
 
@@ -80,17 +80,17 @@ class Usage(BaseModel):
 def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     """Count the living tokens and the waiters of limits.
 
-    It costs a command for each living token, and one for each group of waiters with
-    the same limits (``counting.count_waiting``), in batches between which Redis
-    serves others: 10,000 groups take about a tenth of a second.
+    It costs a command for each living token and for each group of waiters, in batches
+    between which Redis serves others: 10,000 groups take about a tenth of a second.
 
     Args:
+        keyspace: where they are.
         stored: the configuration in force.
     """
     config = stored.config
-    # In the order of the configuration, which is the user's own; then what else is in use.
+    # First in the order of the configuration, then what else is in use.
     configured = dict.fromkeys(_configured(config))
-    # All of them: one that nobody renews counts until it is taken back.
+    # Expired ones as well: a token counts until it is taken back.
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, -1)
     waiting = count_waiting(keyspace, MAX_GROUPS)
     uncounted = count_more_groups(keyspace)

@@ -1,7 +1,6 @@
-"""Waiters: the list of who waits, a page at a time: in which order, and for what.
+"""The list of all waiters, a page at a time: in which order, and for what.
 
-All about one of them is in ``explanation.py``; who puts them there and takes them out, in
-``limiter/waiting_room.py``.
+``explanation.py`` tells all about one of them; ``limiter/waiting_room.py`` parks them.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from celery_concurrency.limiter.inspect.limit_state import Blocked, read_states
 from celery_concurrency.limiter.inspect.waiter_records import read_records
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL
-from celery_concurrency.limiter.waiting_room import groups_in_order
+from celery_concurrency.limiter.waiters import groups_in_order
 
-#: The place of the last waiter of a page.
+#: The ticket of the last waiter of a page.
 CURSOR: Final = "[0-9]{1,17}"
 
-#: How many of a group are read at a time.
+#: Waiters of a group that are read at a time.
 CHUNK: Final = 20
 
 
@@ -39,7 +38,7 @@ class Waiting(BaseModel):
         task: its name; None where the message does not say.
         limits: those that it counts in.
         blocked_by: why it does not go on now.
-        position: its place among those with the same limits, from 1.
+        position: where it stands among those with the same limits, from 1.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.
     """
@@ -58,7 +57,7 @@ class Waiting(BaseModel):
 
 
 class WaitingPage(BaseModel):
-    """Some of those who wait, in their order.
+    """A page of waiters, in their order.
 
     Attributes:
         waiting: the waiters.
@@ -86,15 +85,16 @@ def read_waiting(
     count: int = DEFAULT_COUNT,
     cursor: str = "",
 ) -> WaitingPage:
-    """Return a page of those who wait: by priority, then who asked first.
+    """Return a page of waiters: by priority, then by when they asked.
 
-    It looks at each group of waiters with the same limits that has one before the
-    page's end, and the first page counts all (``counting.count_waiting``). Who goes
-    back to a place before the cursor meanwhile is on none of the later pages.
+    It reads each group that has a waiter before the page's end, and the first page counts
+    all groups (``counts.count_waiting``). A waiter that goes back to a ticket before the
+    cursor meanwhile is on none of the later pages.
 
     Args:
+        keyspace: where they wait.
         config: the configuration in force.
-        limit: list those only that count in this limit; "" is all.
+        limit: list only those that count in this limit; "" is all.
         count: waiters on a page.
         cursor: the ``next`` of the page before; "" is the first page.
 

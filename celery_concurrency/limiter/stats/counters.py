@@ -1,10 +1,9 @@
-"""Statistics: the counters since the beginning, and what of them fell in a window.
+"""Counters: totals since the beginning, and what fell in a window.
 
-The scripts count; once a minute somebody keeps a copy of the counters, and a
-window is the difference between now and the copy at its start. Nothing is
-counted twice for it, and the scripts know nothing of windows.
+The scripts count. Once a minute a worker stores a copy of the counters; a window is the
+difference between now and the copy at its start.
 
-How long runs waited and held is in ``durations.py``, the course of both in ``history.py``.
+``durations.py`` has how long runs waited and held, ``history.py`` the course of both.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SNAPSHOTS_KEPT: Final = 1500
 
 
 class Stats:
-    """Reads the statistics of one prefix."""
+    """Reads the counters, and stores copies of them."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
@@ -34,8 +33,8 @@ class Stats:
         """Return the counters of a window.
 
         Args:
-            name: one of ``WINDOWS``. A window begins at the last copy that is no
-                younger than its length, so it is up to a minute longer.
+            name: one of ``WINDOWS``. A window begins at a copy, so it is up to a minute
+                longer than its name says.
 
         Returns:
             ``{"acquired:total": 1523, "released:total": 1520,
@@ -50,7 +49,7 @@ class Stats:
         return difference({field.decode(): int(count) for field, count in counted.items()}, before)
 
     def snapshot(self) -> bool:
-        """Keep a copy of the counters, the first who asks in each minute; true if so."""
+        """Store a copy of the counters, if this minute has none; return whether it did."""
         answer = self._keyspace.call("snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT)
         return bool(answer.reply)
 
@@ -67,7 +66,7 @@ class Stats:
 def difference(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     """Return what was counted since: all that is not 0, the two totals always.
 
-    Counters that an operator deleted began anew since: no less than nothing.
+    Where a counter is lower than before, an operator deleted it, and it began anew.
     """
     since = {
         field: total - before.get(field, 0) if total >= before.get(field, 0) else total

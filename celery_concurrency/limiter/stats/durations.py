@@ -1,8 +1,8 @@
 """Durations: how long runs waited and held, per limit, in histograms.
 
-``release.lua`` and ``sweep.lua`` leave one record of each run that ended; the
-worker's thread has ``tally.lua`` count them: since the beginning, and in hashes of
-five minutes each, which go after a day. Between two ticks a record waits in a list.
+``release.lua`` and ``sweep.lua`` append a record of each run that ends to a list. The
+worker's housekeeping has ``tally.lua`` count them: since the beginning, and in hashes of
+five minutes each, which expire after a day.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.keyspace import Keyspace
 
-#: Upper bounds of the buckets in milliseconds; what is above the last is in one more.
-#: The first is for those who did not wait. In Redis a bucket is named by its bound, so
-#: that changing these leaves what was counted before as it is.
+#: Upper bounds of the buckets in milliseconds; one more bucket has what is above. The first
+#: is for runs that did not wait. Redis names a bucket by its bound, so that a change of
+#: these leaves former counts as they are.
 BOUNDS: Final = (
     *(0, 10, 25, 50, 100, 250, 500),
     *(1_000, 2_500, 5_000, 10_000, 30_000),
     *(60_000, 120_000, 300_000, 600_000, 1_800_000),
     *(3_600_000, 7_200_000, 21_600_000, 86_400_000),
 )
-#: Seconds of an interval that has a histogram of its own, and for which that is kept:
-#: a day, and an hour more so that a day's start is always among them.
+#: Seconds of an interval with a histogram of its own, and how long that is stored: a day,
+#: and an hour more so that a day's start is always there.
 INTERVAL: Final = 300
 KEPT_SECONDS: Final = 25 * 3600
 
@@ -39,12 +39,12 @@ TRIP: Final = 24
 
 
 class Percentiles(BaseModel):
-    """How long it took, of those that ended in an interval.
+    """How long it took, of the runs that ended in an interval.
 
     Attributes:
-        count: how many.
-        p50, p95, p99: within how many seconds so many percent of them were done,
-            interpolated within a bucket; nothing is longer than the last bucket's bound.
+        count: how many there were.
+        p50, p95, p99: seconds within which so many percent of them were done, interpolated
+            within a bucket and no more than the last bucket's bound.
     """
 
     count: int
@@ -58,9 +58,9 @@ class Histogram:
     """How many took how long.
 
     Attributes:
-        counts: bucket to how many are in it alone; named by its upper bound in
-            milliseconds, None for that above all.
-        milliseconds: of all of them together.
+        counts: bucket to how many are in it alone. A bucket is named by its upper bound in
+            milliseconds, the one above all by None.
+        milliseconds: the sum of all.
     """
 
     counts: dict[int | None, int] = field(default_factory=dict)
@@ -75,8 +75,7 @@ class Histogram:
         """Return the buckets as Prometheus has them, all of ``BOUNDS`` among them.
 
         Returns:
-            of each its upper bound in seconds, None for the last, and how many are in
-            it or below.
+            upper bound in seconds, None for the last, and how many are in it or below.
         """
         bounds = sorted({*BOUNDS, *(bound for bound in self.counts if bound is not None)})
         sums = accumulate(self.counts.get(bound, 0) for bound in bounds)
@@ -86,7 +85,7 @@ class Histogram:
         ]
 
     def percentiles(self) -> Percentiles:
-        """Return what is shown of it."""
+        """Return the percentiles that are shown."""
         return Percentiles(
             count=self.count,
             p50=self.quantile(0.5),
@@ -95,7 +94,7 @@ class Histogram:
         )
 
     def quantile(self, share: float) -> float:
-        """Return within how many seconds this share was done; 0 where there is nothing.
+        """Return the seconds within which this share was done; 0 where nothing was.
 
         As in Prometheus: linear within a bucket, the last bound for what is above it.
         """
@@ -116,8 +115,8 @@ class Spans:
     """The histograms of all limits, of one interval or of all time.
 
     Attributes:
-        wait: by limit: from asking first to being granted.
-        hold: by limit: from being granted to giving back, or to being taken back.
+        wait: by limit, the time from asking first to the grant.
+        hold: by limit, the time from the grant until the tokens came back.
     """
 
     wait: dict[str, Histogram] = field(default_factory=dict)
@@ -132,7 +131,7 @@ class Spans:
         return spans
 
     def _add(self, hash_: Mapping[bytes, bytes]) -> None:
-        """Add what a hash of ``tally.lua`` holds; what nobody can read is passed over."""
+        """Add a hash of ``tally.lua``; fields that it did not write are ignored."""
         for name, amount in hash_.items():
             found = re.fullmatch(r"(wait|hold) (\d+|inf|sum) (.+)", name.decode(), re.DOTALL)
             if not found:
@@ -147,15 +146,15 @@ class Spans:
 
 
 class Durations:
-    """Counts and reads the histograms of one prefix."""
+    """Counts and reads the histograms."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
 
     def tally(self) -> int:
-        """Count what ended since the last time, in bounded steps; return how many runs.
+        """Count the runs that ended since the last call, in bounded steps; return how many.
 
-        Any number of workers may do so at once: each record is counted once.
+        Many workers may do so at once: each record is counted once.
         """
         total = 0
         for _ in range(CALLS):
@@ -172,7 +171,7 @@ class Durations:
         return Spans.of(*self._read([self._keyspace.keys.durations]))
 
     def series(self, start: int, end: int, step: int) -> Iterator[Spans]:
-        """Yield the histograms of each step of a time.
+        """Yield the histograms of a time, step by step.
 
         Args:
             start, end: Unix seconds; multiples of ``step``.
@@ -185,7 +184,7 @@ class Durations:
 
     def _read(self, keys: Sequence[str]) -> Iterator[dict[bytes, bytes]]:
         for first in range(0, len(keys), TRIP):
-            pipe = self._keyspace.redis.pipeline(transaction=False)
+            pipe = self._keyspace.pipeline()
             for key in keys[first : first + TRIP]:
                 pipe.hgetall(key)
             found: list[Any] = pipe.execute()

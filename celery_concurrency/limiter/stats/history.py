@@ -1,8 +1,7 @@
 """The statistics of the last hours, interval by interval: what the page plots.
 
-Counters are differences between the copies that are kept at each full minute
-(``counters.py``); how long runs waited and held comes from histograms of five minutes
-(``durations.py``).
+Counters are differences between the copies of each full minute (``counters.py``); how long
+runs waited and held comes from histograms of five minutes (``durations.py``).
 """
 
 from __future__ import annotations
@@ -72,9 +71,9 @@ def read_stats_history(
     """Return the statistics of a window, interval by interval.
 
     Args:
+        keyspace: where they are.
         resolution: one of ``RESOLUTIONS``.
-        window: one of ``stats.WINDOWS`` that has an end: "1h" or "24h". The first interval
-            is the one that it begins in.
+        window: "1h" or "24h". The first interval is the one that it begins in.
 
     Raises:
         KeyError, ValueError: there is no such resolution or window.
@@ -82,8 +81,7 @@ def read_stats_history(
     step, length = RESOLUTIONS[resolution], WINDOWS[window]
     if length is None:
         raise ValueError("a history needs a window that has a beginning")
-    seconds: Any = keyspace.redis.time()
-    now = seconds[0]
+    now = int(keyspace.now())
     starts = range((now - length) // step * step, now + 1, step)
     counters = _counters_at(keyspace, starts)
     series: Iterable[Spans] = repeat(Spans())
@@ -112,8 +110,8 @@ def _percentiles(histograms: dict[str, Histogram]) -> dict[str, Percentiles]:
 def _counters_at(keyspace: Keyspace, moments: Sequence[int]) -> list[dict[str, int]]:
     """Return the counters at each of these moments, which ascend, and those of now.
 
-    The copy of a full minute is made a moment after it begins. Where there is none,
-    nobody was there to make it, and the one before says what was counted by then.
+    The copy of a full minute is made a moment after it begins. Where it is missing, no
+    worker ran, and the copy before says what was counted by then.
     """
     copies = _copies(keyspace, moments[0])
     found: list[dict[str, int]] = []
@@ -127,7 +125,7 @@ def _counters_at(keyspace: Keyspace, moments: Sequence[int]) -> list[dict[str, i
 
 
 def _copies(keyspace: Keyspace, since: int) -> list[tuple[float, dict[str, int]]]:
-    """Return when the copies since a moment were made and what they say, and the one before."""
+    """Return the copies since a moment and the one before: when they were made, their counters."""
     key = keyspace.keys.counters_history
     entries: Any = keyspace.redis.xrevrange(key, max=f"({since * 1000}-0", count=1)
     first = f"{since * 1000}-0"

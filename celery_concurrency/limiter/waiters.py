@@ -1,0 +1,87 @@
+"""Waiters: parked messages, and the groups that they wait in.
+
+``waiting_room.py`` parks them; how Redis keeps them is in ``scripts/index.lua``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+
+#: Every parked message begins with this: the scripts insert a header behind it.
+OPENING: Final = '{"headers": {'
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A message to be parked.
+
+    Attributes:
+        run: the token of the denied run.
+        task_id: its task's id.
+        retries, replaced: how often the task was retried, and replaced.
+        limits: those it asked for.
+        ticket: where it stands in the order (``outcomes.Ticket.number``).
+        message: complete and ready to be put back; begins with ``OPENING``.
+        hold: seconds for which tokens stay reserved for it.
+        expires: Unix seconds after which it may not run; None for never.
+        queue: the broker's key of its queue, where the broker is this Redis server;
+            None where the message goes through the outbox.
+        queue_expires: milliseconds after which an unused queue goes.
+        db: the broker's database, where it is not ours.
+    """
+
+    run: str
+    task_id: str
+    retries: int
+    replaced: int
+    limits: tuple[str, ...]
+    ticket: int
+    message: bytes
+    hold: float
+    expires: float | None = None
+    queue: str | None = None
+    queue_expires: int | None = None
+    db: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Names it in Redis: copies of a message share a name, retries don't."""
+        name = self.task_id
+        if self.retries or self.replaced:
+            name += f" retry {self.retries}"
+        return f"{name} replaced {self.replaced}" if self.replaced else name
+
+
+@lru_cache(maxsize=4096)
+def group_of(limits: tuple[str, ...]) -> str:
+    """Return the name of the group of all waiters with these limits."""
+    return json.dumps(limits, ensure_ascii=False)
+
+
+def groups_in_order(keyspace: Keyspace) -> Iterator[tuple[list[str], float]]:
+    """Yield the groups in the order of their first waiters, in batches.
+
+    A group whose first waiter leaves meanwhile may come again.
+
+    Yields:
+        groups, and the ticket up to which these and those before are all.
+    """
+    after = -1
+    while True:
+        found: Any = keyspace.redis.zrange(
+            keyspace.keys.groups, f"({after}", "+inf",
+            byscore=True, offset=0, num=BATCH, withscores=True,
+        )  # fmt: skip
+        groups = [group.decode() for group, _ in found]
+        if len(found) < BATCH:
+            yield groups, math.inf
+            return
+        after = int(found[-1][1])
+        yield groups, after
