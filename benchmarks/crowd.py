@@ -11,7 +11,7 @@ from redis import Redis
 
 from celery_concurrency import scripts
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.acquire import arguments
+from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import Waiter, group_of

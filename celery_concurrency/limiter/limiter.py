@@ -18,7 +18,7 @@ from typing import Any, Final
 from redis import Redis
 
 from celery_concurrency.errors import ConfigConflict, LimiterUnavailable, RunEnded
-from celery_concurrency.limiter.acquire import arguments
+from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError
 from celery_concurrency import scripts
 from celery_concurrency.errors import InvalidTag, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.acquire import arguments
+from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted
 from celery_concurrency.testing.server import Server
