@@ -1,9 +1,7 @@
-"""Every error that celery-concurrency raises on purpose; all floors use them.
+"""Every error that celery-concurrency raises on purpose.
 
-One root, so that a user can catch all of them; each docstring's first line is
-the default message, and a message names a remedy where there is one.
-
-How they are answered over HTTP is in ``api/errors.py``.
+They have one root, so that a user can catch them all. A docstring's first line is the
+default message; a message names the remedy. ``api/errors.py`` answers them over HTTP.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-#: The limiter, without Celery: the configuration, and what is done later.
+#: The limiter, without Celery: configuration, and calls repeated in the background.
 LIMITER_LOG: Final = "celery_concurrency.limiter"
-#: In Celery: what becomes of each run, and the worker's own thread.
+#: In Celery: what becomes of each run, and the worker's housekeeping.
 WORKER_LOG: Final = "celery_concurrency.worker"
-#: The faces: who changed something over HTTP, and what went wrong there.
+#: HTTP: who changed something, and what went wrong.
 API_LOG: Final = "celery_concurrency.api"
 
 

@@ -1,7 +1,7 @@
-"""What a configuration is: its fields, their bounds, how a change is merged in.
+"""The fields of a configuration, their bounds, and how a change is merged in.
 
-The JSON is the user's own format; ``flat`` is the copy that the scripts read.
-Where a configuration is kept is ``store.py``'s matter.
+The JSON is the user's own format; ``Config.flat`` is the copy that the scripts read.
+``store.py`` stores both.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
 MAX_JSON_BYTES = 1_048_576
 
-#: Of many mistakes, and of long names in them, no more than this is said.
+#: Mistakes that one error names, and characters of a name in them.
 MAX_DETAILS: Final = 20
 MAX_QUOTED: Final = 200  # characters
 
-#: In the flat copy, the limit of what is paused: no count is below it.
+#: The maximum of a paused limit in the flat copy: no count is below it.
 PAUSED = -1
 
-#: Names that a message header can't carry to us: Celery reads them itself
-#: (attributes of ``celery.app.task.Context`` and the message's own headers),
-#: or they mean one of our four limits. A test compares this with Celery's.
+#: Names that can't be headers of ours: Celery reads them itself (attributes of
+#: ``celery.app.task.Context`` and the message's own headers), or they mean one of the four
+#: built-in limits. A test compares this with Celery's.
 # fmt: off
 RESERVED_DIMENSIONS: Final = {
     "args", "argsrepr", "as_execution_options", "called_directly", "callbacks", "chain",
@@ -107,13 +107,13 @@ class Dimension(_Strict):
 
 
 class Config(_Strict):
-    """The run-time configuration; the defaults are the user's own.
+    """The run-time configuration; the defaults are those of the original description.
 
     Every count is of tasks at once, over all workers; 0 is unlimited.
 
     Attributes:
         global_max: limit of all tasks together.
-        platform_max: platform to limit; ``"*"`` is that of a platform not listed.
+        platform_max: platform to limit; ``"*"`` is the limit of a platform not listed.
         account_max: limit of each account.
         task_type_max: task type to limit; ``"*"`` as above.
         enabled: False admits everybody and goes on counting.
@@ -154,10 +154,10 @@ class Config(_Strict):
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Config:
-        """Return the configuration that a JSON text says, of at most ``MAX_JSON_BYTES``.
+        """Return the configuration in a JSON text of at most ``MAX_JSON_BYTES``.
 
         Raises:
-            InvalidConfig: it is too long or no JSON, or says something that is not allowed.
+            InvalidConfig: it is too long, no JSON, or has something that is not allowed.
         """
         if len(raw) > MAX_JSON_BYTES:
             raise InvalidConfig(_TOO_LONG)
@@ -165,7 +165,7 @@ class Config(_Strict):
 
     @classmethod
     def of(cls, value: object) -> Config:
-        """Return the configuration that a parsed JSON value says.
+        """Return the configuration in a parsed JSON value.
 
         Raises:
             InvalidConfig: as for ``parse``.
@@ -182,8 +182,8 @@ class Config(_Strict):
         """Return this configuration with a change merged in.
 
         Args:
-            change: a parsed JSON object with just what is to change. Maps merge
-                by key, null takes an entry out of a map, a list replaces a list.
+            change: a parsed JSON object with just what is to change. Maps merge by key,
+                null takes an entry out of a map, a list replaces a list.
 
         Raises:
             InvalidConfig: the change is no object, or its result is not valid or
@@ -200,13 +200,13 @@ class Config(_Strict):
             result = Config.of(_merge(self.model_dump(), change))
         except RecursionError:
             raise InvalidConfig("the change is nested too deeply") from None
-        # Many small changes may add up to what could not be read again.
+        # Many small changes may add up to more than ``parse`` takes.
         if len(result.to_json().encode()) > MAX_JSON_BYTES:
             raise InvalidConfig(_TOO_LONG)
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object: the seed's six fields, and those of the others in use."""
+        """Return the JSON object: six fields always, the others only while they say something."""
         data = self.model_dump()
         return {name: value for name, value in data.items() if name in ALWAYS_SHOWN or value}
 
@@ -258,7 +258,7 @@ class Config(_Strict):
         return by_name.get(name, by_name.get(WILDCARD, 0)) if by_name is not None else 0
 
 
-#: Fields that the JSON always has; the others only while they say something.
+#: Fields that the JSON always has.
 ALWAYS_SHOWN: Final = {
     "global_max", "platform_max", "account_max", "task_type_max", "enabled", "timeout",
 }  # fmt: skip
@@ -285,7 +285,7 @@ _TOO_LONG: Final = f"the configuration is longer than {MAX_JSON_BYTES} bytes of 
 
 
 def details_of(exc: ValidationError) -> list[dict[str, str]]:
-    """Return what is wrong, field by field, in the user's terms."""
+    """Return what is wrong, field by field, for the user."""
     return [
         {
             "field": _quoted(".".join(str(part) for part in error["loc"] if part != "[key]")),
