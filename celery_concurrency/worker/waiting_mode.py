@@ -121,7 +121,7 @@ def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Wa
         "retries": request.retries or 0,
         "replaced": request.replaced_task_nesting or 0,
         "limits": denied.limits,
-        "score": denied.ticket.number,
+        "ticket": denied.ticket.number,
         "hold": settings_of(app).handoff_timeout,
         "expires": _seconds_of(request.expires),
     }
