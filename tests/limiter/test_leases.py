@@ -143,7 +143,7 @@ def test_what_can_not_be_counted_holds_up_no_other(limiter, redis):
     limiter.count_later("task:1", {"account": ""})
     limiter.count_later("task:2", {"account": "a"}, lease=30)
     wait_for(lambda: redis.zrange(ACCOUNT, 0, -1) == ["task:2"])
-    wait_for(lambda: not limiter._later._running, what="nothing left to do")
+    wait_for(lambda: not limiter._later._tokens, what="nothing left to do")
 
 
 class Beats:
