@@ -10,8 +10,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
-from celery_concurrency.limiter import connection as module
-from celery_concurrency.limiter.connection import Client, connect
+from celery_concurrency.limiter import client as client_module
+from celery_concurrency.limiter.client import Client
+from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from tests.support.proxies import Proxy
 from tests.support.workers import wait_for
@@ -70,7 +71,7 @@ def test_a_connection_that_the_server_closed_loses_no_call(
     client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server's own time-out, or a proxy's: seen before anything is sent on it."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client_module, "IDLE_SECONDS", 0)
     sha = redis.script_load(ECHO)
     client.evalsha(sha, 0, "a")
     (one,) = connections(redis)
