@@ -1,7 +1,9 @@
 """The Redis client: its errors are ours, and scripts have connections of their own.
 
-``connection.py`` makes one for a URL; ``scripts/__init__.py`` says how a script is called,
-and called again.
+Raw connections are no documented part of redis-py. What is used of them here was seen in
+redis-py 5.2 to 8.1, and a test names whatever a version lacks.
+
+``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls scripts, and again.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
+from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import client as client_module
 from celery_concurrency.limiter.client import Client
 from celery_concurrency.limiter.connection import connect
@@ -168,3 +169,27 @@ def test_a_client_that_is_closed_leaves_no_connection(url: str, redis: Redis) ->
     client.ping()
     client.close()
     wait_for(lambda: not connections(redis))
+
+
+@pytest.mark.parametrize(
+    "name", ["can_read", "connect", "disconnect", "read_response", "send_command"]
+)
+def test_what_the_client_uses_of_a_raw_connection_is_there(redis_url: str, name: str) -> None:
+    client = connect(redis_url)
+    assert callable(getattr(client_module.new_connection(client), name))
+
+
+@pytest.mark.parametrize("name", ["connection_class", "connection_kwargs"])
+def test_what_the_client_uses_of_a_pool_is_there(redis_url: str, name: str) -> None:
+    assert hasattr(connect(redis_url).connection_pool, name)
+
+
+def test_errors_of_commands_and_pipelines_are_ours(redis_url: str) -> None:
+    client = connect(redis_url)
+    client.set("text", "a")
+    pipe = client.pipeline(transaction=False)
+    pipe.zcard("text")
+    for ask in (lambda: client.zcard("text"), pipe.execute):
+        with pytest.raises(LimiterUnavailable, match="WRONGTYPE") as caught:
+            ask()
+        assert isinstance(caught.value.__cause__, ResponseError)
