@@ -19,6 +19,7 @@ from redis import Redis
 from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.connection import asking
+from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 if TYPE_CHECKING:
     from celery_concurrency.limiter.outcomes import Granted
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
 BATCH: Final = 64
-#: A lease lasts for no fewer beats than this, however short the configured times are.
-MIN_BEATS: Final = 5
 
 
 class Leases:
@@ -69,7 +68,7 @@ class Leases:
                 "renew",
                 self._prefix,
                 self._epoch,
-                str(max(seconds, MIN_BEATS * BEAT_SECONDS)),
+                str(max(seconds, SHORTEST_LEASE)),
                 *arguments,
             ).reply
             if not reply:

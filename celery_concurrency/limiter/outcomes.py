@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_concurrency.limiter.config.schema import PAUSED
 from celery_concurrency.limiter.waiting_room import Place
+from celery_concurrency.scripts.constants import PAUSED
 
 
 @dataclass(frozen=True, slots=True)

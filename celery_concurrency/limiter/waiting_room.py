@@ -5,7 +5,7 @@ that comes first and puts the message of that back. What a message is, and how
 one is sent to a broker that is not this Redis, is the Celery floor's matter.
 
 Who waits is shown by ``limiter/inspect/waiting.py``; the index over them is in
-``scripts/index.lua``.
+``scripts/lib/index.lua``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,6 @@ CANCEL_BATCH: Final = 64
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
 
-#: With this every message begins that is kept: the scripts put a mark in behind it.
-OPENING: Final = '{"headers": {'
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -82,7 +79,7 @@ class Waiter:
         replaced: how often it was replaced.
         limits: those that it was denied in.
         score: its place (``Place.score``).
-        message: complete and ready to be put back; begins with ``OPENING``.
+        message: complete and ready to be put back; begins with ``constants.OPENING``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
         queue: the broker's key of its queue, where the broker is this Redis server;

@@ -9,7 +9,8 @@ import json
 import secrets
 
 from celery_concurrency.limiter import Denied
-from celery_concurrency.limiter.waiting_room import OPENING, Waiter
+from celery_concurrency.limiter.waiting_room import Waiter
+from celery_concurrency.scripts.constants import OPENING
 
 QUEUE = "tests-queue"
 

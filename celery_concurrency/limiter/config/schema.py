@@ -23,6 +23,7 @@ from celery_concurrency.limiter.limits import (
     name_problem,
     split_limit,
 )
+from celery_concurrency.scripts.constants import PAUSED
 
 MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
@@ -31,9 +32,6 @@ MAX_JSON_BYTES = 1_048_576
 #: Of many mistakes, and of long names in them, no more than this is said.
 MAX_DETAILS: Final = 20
 MAX_QUOTED: Final = 200  # characters
-
-#: In the flat copy, the limit of what is paused: no count is below it.
-PAUSED = -1
 
 #: Names that a message header can't carry to us: Celery reads them itself
 #: (attributes of ``celery.app.task.Context`` and the message's own headers),

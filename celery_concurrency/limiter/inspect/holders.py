@@ -14,6 +14,7 @@ from redis import Redis
 
 from celery_concurrency import scripts
 from celery_concurrency.limiter.connection import asking
+from celery_concurrency.scripts.constants import COLLECTING_SUFFIX, RESERVED_SUFFIX
 
 #: Holders on a page, where nobody says how many, and at most.
 DEFAULT_COUNT: Final = 100
@@ -21,11 +22,6 @@ MAX_COUNT: Final = 1000
 
 #: The last expiry of a page, and the token that had it.
 CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
-
-#: How the name of a token ends that was handed over and that no run has begun on yet.
-_RESERVED: Final = ":reserved"
-#: And of one that keeps room for a waiter (see handover.lua), which nobody holds.
-_KEPT: Final = ":collecting"
 
 
 class Holder(BaseModel):
@@ -130,12 +126,12 @@ def _holder(
     token = name.decode()
     return Holder(
         token=token,
-        task_id=token.removesuffix(_RESERVED).rpartition(":")[0] or token,
+        task_id=token.removesuffix(RESERVED_SUFFIX).rpartition(":")[0] or token,
         task=(task or b"").decode() or None,
         limits=json.loads(limits or b"[]"),
         worker=(worker or b"").decode() or None,
         since=None if since is None else float(since),
         expires=float(expiry),
         reserved=reserved is not None,
-        kept=token.endswith(_KEPT),
+        kept=token.endswith(COLLECTING_SUFFIX),
     )

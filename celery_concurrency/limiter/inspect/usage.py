@@ -23,6 +23,7 @@ from celery_concurrency.limiter.inspect.counts import (
     count_waiting,
 )
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
+from celery_concurrency.scripts.constants import SHARED
 
 
 class LimitUsage(BaseModel):
@@ -103,7 +104,7 @@ def read_usage(redis: Redis, prefix: str, stored: Stored) -> Usage:
         waiting = count_waiting(redis, prefix, MAX_GROUPS)
         uncounted = count_more_groups(redis, prefix)
         others = _limits_held(redis, prefix, tokens) | {
-            limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
+            limit for limit in waiting if split_limit(limit)[0] in SHARED
         }
         counts = count_living(redis, prefix, [*configured, *sorted(others - configured.keys())])
 

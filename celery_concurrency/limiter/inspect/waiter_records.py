@@ -1,6 +1,6 @@
 """What is kept of those who wait: their groups, and of each its place, its facts, its task.
 
-It is only read here: ``park.lua`` and ``handover.lua`` write it.
+It is only read here: ``park.lua`` and ``lib/handover.lua`` write it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any, Final
 from redis import Redis
 
 from celery_concurrency.limiter.inspect.counts import BATCH, batches
+from celery_concurrency.scripts.constants import RANK
 
-#: A place is a rank times this, and the milliseconds at which one asked (``common.lua``).
-RANK: Final = 2**43
 #: Bytes of a waiter that are read: its facts and its message's headers, nearly always.
 HEAD: Final = 16_384
 
