@@ -16,12 +16,11 @@ from typing import Any, Final
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.outcomes import Granted
+from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
 BATCH: Final = 64
-#: A lease lasts for no fewer beats than this, however short the configured times are.
-MIN_BEATS: Final = 5
 
 
 class Leases:
@@ -52,7 +51,7 @@ class Leases:
             reply = self._keyspace.call(
                 "renew",
                 self._epoch,
-                str(max(seconds, MIN_BEATS * BEAT_SECONDS)),
+                str(max(seconds, SHORTEST_LEASE)),
                 *arguments,
             ).reply
             if not reply:

@@ -24,13 +24,14 @@ from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.inspect.usage import Usage, read_usage
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.leases import BEAT_SECONDS, MIN_BEATS, Lease, Leases
+from celery_concurrency.limiter.leases import Lease, Leases
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
+from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 logger = logging.getLogger(LIMITER_LOG)
 
@@ -152,7 +153,7 @@ class Limiter:
         parked_as = ticket.parked_as if ticket else ""
         copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
         if lease is not None:
-            lease = max(lease, MIN_BEATS * BEAT_SECONDS)
+            lease = max(lease, SHORTEST_LEASE)
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
             args = arguments(

@@ -28,6 +28,7 @@ from celery_concurrency.errors import (
 )
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.run import (
@@ -41,7 +42,7 @@ from celery_concurrency.worker.run import (
 )
 from celery_concurrency.worker.run_log import log_decision, log_wait
 from celery_concurrency.worker.tags import tags_of
-from celery_concurrency.worker.waiting_mode import DISCARD, rank_of, waiter_of
+from celery_concurrency.worker.waiting_mode import rank_of, waiter_of
 
 #: Seconds between two tries to find a message a place while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)

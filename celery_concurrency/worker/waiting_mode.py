@@ -19,13 +19,12 @@ from redis import Redis
 
 from celery_concurrency.limiter.outcomes import Denied, Ticket
 from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
 
-#: What is added to a message that was parked: where it waited, and that it is to be
-#: discarded (the scripts add that).
+#: The header of a message that was parked: where it waited.
 PARKED: Final = "concurrency_parked"
-DISCARD: Final = "concurrency_discard"
 
 #: For how long it is taken for granted that broker and limiter are one server, or not:
 #: either may fail over to another one.

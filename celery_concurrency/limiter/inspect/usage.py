@@ -21,6 +21,7 @@ from celery_concurrency.limiter.inspect.counts import (
 )
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
+from celery_concurrency.scripts.constants import SHARED
 
 
 class LimitUsage(BaseModel):
@@ -95,7 +96,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     waiting = count_waiting(keyspace, MAX_GROUPS)
     uncounted = count_more_groups(keyspace)
     others = _limits_held(keyspace, tokens) | {
-        limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
+        limit for limit in waiting if split_limit(limit)[0] in SHARED
     }
     counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
 
