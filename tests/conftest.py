@@ -38,6 +38,19 @@ testing_server.free_port = free_port
 #: The files that take longest start first; at the end, one of them would keep one process busy.
 LONGEST = (
     "limiter/model/test_promises.py",
+    "project/test_docs.py",
+    "integration/test_crashes_shutdown.py",
+    "integration/test_redis_lost.py",
+    "limiter/test_bounded_work.py",
+    "integration/test_crashes.py",
+    "integration/test_handoff_fleet.py",
+    "faces/test_pytest_plugin.py",
+    "faces/test_demo.py",
+    "integration/test_gated_tasks.py",
+    "integration/test_canvas.py",
+    "integration/test_handoff.py",
+    "integration/test_load.py",
+    "integration/test_endings.py",
 )
 
 
