@@ -25,12 +25,40 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing import server as testing_server
 from celery_concurrency.testing.server import Server
 from tests.support.browsing import Desk, chromium
+from tests.support.ports import free_port
 from tests.support.serving import Serving
 from tests.support.workers import Worker, import_project, settle, stop_all
 
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
     testing_server.find_server = lambda: os.environ["TEST_SERVER"]
+# A server that a test kills finds its port free when it starts again.
+testing_server.free_port = free_port
+
+#: The files that take longest start first; at the end, one of them would keep one process busy.
+LONGEST = (
+    "limiter/model/test_promises.py",
+    "project/test_docs.py",
+    "integration/test_crashes_shutdown.py",
+    "integration/test_redis_lost.py",
+    "limiter/test_bounded_work.py",
+    "integration/test_crashes.py",
+    "integration/test_handoff_fleet.py",
+    "faces/test_pytest_plugin.py",
+    "faces/test_demo.py",
+    "integration/test_gated_tasks.py",
+    "integration/test_canvas.py",
+    "integration/test_handoff.py",
+    "integration/test_load.py",
+    "integration/test_endings.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    tests = Path(__file__).parent
+    rank = {tests / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,7 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
         sentinel_kwargs={
             "socket_timeout": common["socket_timeout"],
             "socket_connect_timeout": common["socket_connect_timeout"],
+            "retry": common["retry"],
             **(options.get("sentinel_kwargs") or {}),
         },
         db=int(path),

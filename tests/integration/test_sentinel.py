@@ -103,12 +103,19 @@ def test_a_worker_goes_on_after_a_failover(server, tmp_path):
         with site(server, tmp_path, "crashes", db=6, LIMITER_URL=trio.url, **env) as one:
             for _ in range(2):
                 one.start(concurrency=1)
-            running = one.tasks.work.apply_async((15,), headers=HEADERS)
+            running = one.tasks.stay.apply_async(headers=HEADERS)
             wait_for(one.ran)
             trio.wait_until_replicated()
             trio.master.kill()
             waiting = one.tasks.work.apply_async(headers=HEADERS)
-            assert running.get(timeout=60) == waiting.get(timeout=60) == "done"
+            with Redis(port=trio.replica.port) as direct:
+                [(token, ends)] = direct.zrange("concurrency:leases", 0, -1, withscores=True)
+                wait_for(lambda: direct.time()[0] > ends, what="the lease of before is over")
+                wait_for(lambda: direct.zscore("concurrency:leases", token) > ends)
+            one.wait_until_waiting(waiting)
+            one.redis.rpush("go on", "1")
+            assert running.get(timeout=60) is False
+            assert waiting.get(timeout=60) == "done"
             ids = {running.id, waiting.id}
             runs = [run for run in read_records(one.url) if run.task_id in ids]
             assert len(runs) == 2

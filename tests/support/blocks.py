@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from celery_concurrency.testing.server import free_port
+from tests.support.ports import free_port
 from tests.support.workers import wait_for
 
 #: How such a block begins, and why it is not run wherever it stands.
