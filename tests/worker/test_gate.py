@@ -18,8 +18,6 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.message import TaskMessage
-from celery_concurrency.worker.run import TOKEN
-from celery_concurrency.worker.waiting_mode import PARKED
 from tests.support.tracing import Message, trace
 from tests.support.workers import settle, wait_for
 
@@ -110,10 +108,9 @@ def test_a_run_that_has_ended_waits_even_where_tasks_run_without_redis(run, app,
     """Redis is there and says no: that is no reason to run ungated."""
     app.conf.concurrency_redis_unavailable = "run"
     message = Message()
-    ended = {TOKEN: "ended:1", "account": "a"}
     limiter.try_acquire("ended:1", {"account": "a"})
     redis.zadd("concurrency:leases", {"ended:1": 1})
-    assert run(forbidden, message, **ended).state == "RETRY"
+    assert run(forbidden, message, token="ended:1", account="a").state == "RETRY"
     assert message.sent == [30]
 
 
@@ -130,7 +127,7 @@ def test_a_run_that_begins_without_redis_is_counted_later_as_what_it_is(run, app
     message = Message()
     message.properties = {"priority": 3}
     parked = {"as": "task:1", "score": 7, "limits": ["global"]}
-    assert run(done, message, **{PARKED: parked}).get() == "done"
+    assert run(done, message, parked=parked).get() == "done"
     assert counted["ticket"] == Ticket(7, "task:1", ("global",))
     assert counted["rank"] == 255 - 3
 
