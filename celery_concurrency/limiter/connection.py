@@ -62,6 +62,9 @@ class Client(Redis):
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         """Call a script; another thread's call takes another connection.
 
+        ``Connection.send_command``, ``read_response``, ``connect`` and ``disconnect``, which
+        redis-py does not document: 5.2 to 8.1. Without them no script can be called.
+
         Raises:
             RedisError: as of ``Redis.evalsha``.
         """
@@ -123,13 +126,21 @@ def _our_errors() -> Iterator[None]:
 
 
 def _new_connection(client: Redis) -> Any:
-    """Return a connection like those of the client's pool, outside of it."""
+    """Return a connection like those of the client's pool, outside of it.
+
+    ``connection_class`` and ``connection_kwargs`` of the pool, which redis-py does not document:
+    5.2 to 8.1. Without them no client can be made.
+    """
     pool = client.connection_pool
     return pool.connection_class(**pool.connection_kwargs)
 
 
 def _drop_if_closed(connection: Any) -> None:
-    """Close a connection that the server has closed: what is sent on it would be lost."""
+    """Close a connection that the server has closed: what is sent on it would be lost.
+
+    ``Connection.can_read``, which redis-py does not document: 5.2 to 8.1. Without it no script
+    can be called.
+    """
     try:
         stale = connection.can_read(timeout=0)
     except (RedisError, OSError):

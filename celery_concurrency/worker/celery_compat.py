@@ -22,7 +22,7 @@ def real_app(app: Any) -> Any:
     return app._get_current_object() if hasattr(app, "_get_current_object") else app
 
 
-def on_each_app(call: Callable[[Celery], None]) -> None:
+def on_each_app(call: Callable[[Celery], object]) -> None:
     """Call a function with each app of this process that is complete, now or later.
 
     ``celery._state.connect_on_app_finalize`` and ``_get_active_apps``: Celery 5.5 to 5.7.
@@ -34,12 +34,28 @@ def on_each_app(call: Callable[[Celery], None]) -> None:
             call(app)
 
 
-class OnBound:
-    """An entry of ``app.annotations``: calls ``call`` with each task class bound from now on.
+def watch_tasks(app: Celery, call: Callable[[type[Any]], None]) -> bool:
+    """Call a function with each task class that is bound to an app from now on.
 
-    ``app.annotations`` and ``Task.on_bound``: Celery 5.5 to 5.7. Without them tasks that are
-    made after the app is complete are not gated.
+    ``app.annotations``: Celery 5.5 to 5.7. Without it no task is gated, and the worker doesn't
+    start.
+
+    Returns:
+        False where an earlier call has seen to it.
     """
+    if any(isinstance(entry, _OnBound) for entry in app.annotations):
+        return False
+    app.annotations = [_OnBound(call), *app.annotations]
+    return True
+
+
+def unwatch_tasks(app: Celery) -> None:
+    """Undo ``watch_tasks`` for classes that are bound from now on."""
+    app.annotations = [entry for entry in app.annotations if not isinstance(entry, _OnBound)]
+
+
+class _OnBound:
+    """An entry of ``app.annotations``."""
 
     def __init__(self, call: Callable[[type[Any]], None]) -> None:
         self._call = call
@@ -58,17 +74,16 @@ class OnBound:
         cls.on_bound = classmethod(on_bound)
 
 
-def header_of(request: Any, name: str) -> Any:
-    """Return a header of a worker's request; None without it.
+def headers_of(request: Any) -> dict[str, Any]:
+    """Return the headers of a worker's request, and what Celery has put beside them.
 
-    ``Request.request_dict``, here and below: Celery 5.5 to 5.7. Without it no task is received.
+    What is taken out of it, Celery copies into no other message, and the child doesn't get it.
+
+    ``Request.request_dict``: Celery 5.5 to 5.7. Without it gated tasks fail that have to wait,
+    as they have no message.
     """
-    return request.request_dict.get(name)
-
-
-def take_header(request: Any, name: str) -> Any:
-    """Take a header off a worker's request, so that Celery copies it into no other message."""
-    return request.request_dict.pop(name, None)
+    headers: dict[str, Any] = request.request_dict
+    return headers
 
 
 class _Properties(dict[str, Any]):
@@ -91,13 +106,13 @@ def send_along(request: Any, ours: object) -> None:
     copy it into the next message that it makes of the request, be it in the child (``retry``)
     or in the main process (``task_retry_on_worker_lost``). Properties it copies into none.
     """
-    fields = request.request_dict
-    fields["properties"] = _with_ours(fields.get("properties"), ours)
+    headers = headers_of(request)
+    headers["properties"] = _with_ours(headers.get("properties"), ours)
 
 
 def sent_along(request: Any) -> Any:
     """Return what was sent along with a worker's request; None if nothing was."""
-    return getattr(request.request_dict.get("properties"), "ours", None)
+    return getattr(headers_of(request).get("properties"), "ours", None)
 
 
 def ours_on(context: Any) -> Any:

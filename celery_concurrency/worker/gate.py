@@ -27,7 +27,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.celery_compat import header_of
+from celery_concurrency.worker.celery_compat import headers_of
 from celery_concurrency.worker.message import message_rank
 from celery_concurrency.worker.parking import DISCARD, waiter_of
 from celery_concurrency.worker.run import (
@@ -71,7 +71,7 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
     """``task_received``, in the main process: name the run, and send its message along."""
     if request is None:
         return
-    if header_of(request, DISCARD):
+    if headers_of(request).get(DISCARD):
         # Cancelled or expired while it waited: it ends as revoked, and its canvas is told.
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):

@@ -14,7 +14,7 @@ from celery import Celery, Task, signals
 
 from celery_concurrency.worker import gate, outbox
 from celery_concurrency.worker.bootstep import ConcurrencyStep
-from celery_concurrency.worker.celery_compat import OnBound, on_each_app
+from celery_concurrency.worker.celery_compat import on_each_app, unwatch_tasks, watch_tasks
 
 
 def gate_class(cls: type[Any]) -> None:
@@ -55,15 +55,13 @@ def gate_all_tasks() -> None:
 @contextmanager
 def gated(app: Celery) -> Iterator[None]:
     """Gate an app's tasks while the block runs; those that were gated before stay gated."""
-    annotations = app.annotations
-    before = _is_gated(app)
     connect_hooks()
-    _gate_app(app)
+    is_new = _gate_app(app)
     try:
         yield
     finally:
-        if not (before or _all_are_gated):
-            app.annotations = annotations
+        if is_new and not _all_are_gated:
+            unwatch_tasks(app)
             tasks = list(app.tasks.values())
             if not any(isinstance(task, ConcurrencyTask) for task in tasks):
                 app.steps["worker"].discard(ConcurrencyStep)
@@ -72,16 +70,13 @@ def gated(app: Celery) -> Iterator[None]:
                     _ungate_class(type(task))
 
 
-def _is_gated(app: Celery) -> bool:
-    return any(isinstance(entry, OnBound) for entry in app.annotations)
-
-
-def _gate_app(app: Celery) -> None:
-    if not _is_gated(app):
-        app.annotations = [OnBound(gate_class), *app.annotations]
+def _gate_app(app: Celery) -> bool:
+    """Gate an app's tasks; return False where they were gated already."""
+    is_new = watch_tasks(app, gate_class)
     for task in list(app.tasks.values()):
         gate_class(type(task))
     app.steps["worker"].add(ConcurrencyStep)
+    return is_new
 
 
 def connect_hooks() -> None:

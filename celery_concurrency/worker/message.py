@@ -18,6 +18,7 @@ from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils import json
 
+from celery_concurrency.worker.celery_compat import headers_of
 from celery_concurrency.worker.per_process import per_process
 
 #: Properties that a message gets anew when it is published.
@@ -74,7 +75,7 @@ class TaskMessage:
             # Task protocol 1 has all in the body; Celery has made it protocol 2 by now.
             headers = {
                 name: value
-                for name, value in request.request_dict.items()
+                for name, value in headers_of(request).items()
                 if name not in ("args", "kwargs", "properties", "delivery_info", "hostname")
             }
             serializer = registry.type_to_name[content_type]

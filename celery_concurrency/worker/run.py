@@ -18,11 +18,11 @@ from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticke
 from celery_concurrency.limiter.waiting_room import Waiter
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import (
+    headers_of,
     ours_on,
     put_ours_on,
     send_along,
     sent_along,
-    take_header,
 )
 from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.parking import DISCARD, PARKED, ticket_of
@@ -141,8 +141,9 @@ class Received:
 
 def receive(request: Any) -> None:
     """Name the run of a worker's request, and send along what the child needs of it."""
-    token, message = _new_token(request.id), TaskMessage.of(request)
-    send_along(request, Received(token, message, take_header(request, PARKED)))
+    message = TaskMessage.of(request)
+    parked = headers_of(request).pop(PARKED, None)
+    send_along(request, Received(_new_token(request.id), message, parked))
 
 
 def begin_run(context: Any) -> Run:

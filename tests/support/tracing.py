@@ -36,14 +36,26 @@ class Message:
         self.sent.append(countdown)
 
 
-def trace(app, body, message=None, name="work", *, token=None, parked=None, **headers):
+def trace(
+    app,
+    body,
+    message=None,
+    name="work",
+    *,
+    token=None,
+    parked=None,
+    base=None,
+    bind=False,
+    **headers,
+):
     """Run a body as a task of an app that was received with this message; return its result.
 
     Args:
         token: of the run.
         parked: the header of a message that was parked.
+        base, bind: as of ``app.task``.
     """
-    task = app.task(body, name=name, shared=False)
+    task = app.task(body, name=name, shared=False, base=base, bind=bind)
     id = uuid()
     request = {"id": id, "delivery_info": {}, **headers}
     sent = Received(token or f"{id}:1", message, parked)

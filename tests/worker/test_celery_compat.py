@@ -75,25 +75,31 @@ def on_each_app(app, request_):
     assert later in seen
 
 
-@uses("app.annotations", "Task.on_bound")
-def OnBound(app, request_):
+@uses("app.annotations")
+def watch_tasks(app, request_):
     seen = []
-    app.annotations = [celery_compat.OnBound(seen.append), *app.annotations]
+    assert celery_compat.watch_tasks(app, seen.append)
+    assert not celery_compat.watch_tasks(app, seen.append)
     task = app.task(work, name="later", shared=False)
     assert type(app.tasks[task.name]) in seen
 
 
-@uses("Request.request_dict")
-def header_of(app, request_):
-    assert celery_compat.header_of(request_, "account") == "a"
-    assert celery_compat.header_of(request_, "none") is None
+@uses("app.annotations")
+def unwatch_tasks(app, request_):
+    seen = []
+    assert celery_compat.watch_tasks(app, seen.append)
+    celery_compat.unwatch_tasks(app)
+    task = app.task(work, name="later", shared=False)
+    assert type(app.tasks[task.name]) not in seen
 
 
 @uses("Request.request_dict")
-def take_header(app, request_):
-    assert celery_compat.take_header(request_, "ours") == 1
-    assert celery_compat.take_header(request_, "ours") is None
-    assert request_.message.headers["ours"] == 1
+def headers_of(app, request_):
+    """The message's own headers stay as they are."""
+    headers = celery_compat.headers_of(request_)
+    assert headers["account"] == "a"
+    assert headers.pop("ours") == request_.message.headers["ours"] == 1
+    assert Context(request_.request_dict).headers == {"account": "a"}
 
 
 @uses("Request.request_dict")

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 
+from celery_concurrency import current_lease
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
@@ -67,6 +68,21 @@ def test_what_fails_while_sending_on_is_tried_again(run, held):
     message = Message(OSError("away"), SoftTimeLimitExceeded())
     assert run(forbidden, message, account=held).state == "RETRY"
     assert message.sent == [30]
+
+
+def test_a_task_that_calls_itself_sees_no_header_of_ours(run, app):
+    """Celery copies its request then, and would send on as a header what it doesn't know."""
+    seen = []
+
+    class Calls(app.Task):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    def look(self):
+        seen.append((self.request.headers, self.request.properties, current_lease().limits))
+
+    run(look, Message(), base=Calls, bind=True)
+    assert seen == [(None, {}, ("global",))]
 
 
 def test_a_denied_task_without_a_message_fails_instead_of_being_lost(run, held):
