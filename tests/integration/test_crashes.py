@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
+from celery import Task
 
 from tests.support.recording import highest_overlap, read_records
 from tests.support.sites import site
@@ -88,6 +90,23 @@ def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
     assert now() - died < 2
     # Celery itself takes up to five seconds to see that the child is gone.
     assert result.get(timeout=30) == "again"
+
+
+@pytest.mark.skipif(
+    not hasattr(Task, "retry_on_worker_lost"), reason="this Celery has no task_retry_on_worker_lost"
+)
+@pytest.mark.parametrize("how", ["at once", "after it waited"])
+@pytest.mark.parametrize("name", ["retried", "retried.late"])
+def test_celery_retries_a_task_that_lost_its_child(crashes, name, how):
+    """Once, as without us; its next message has the task's own headers alone."""
+    crashes.redis.delete("ran")
+    with crashes.held(**ACCOUNT) if how == "after it waited" else nullcontext():
+        result = crashes.tasks.app.send_task(name, headers=ACCOUNT)
+        if how == "after it waited":
+            crashes.wait_until_parked(result)
+    assert result.get(timeout=60) == [1, ACCOUNT]
+    assert crashes.ran() == ["killed", "begins again"]
+    assert f"Failed to retry task {name}" not in crashes.output()
 
 
 @pytest.mark.alone

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from celery.app.trace import build_tracer
 from kombu.utils.uuid import uuid
 
-from celery_concurrency.worker.run import MESSAGE, TOKEN
+from celery_concurrency.worker.celery_compat import send_along
+from celery_concurrency.worker.run import Received
 
 
 class Message:
-    """A kept message; what is told of it is for how long it was sent on.
+    """A task's message; it notes with which countdown it was sent on.
 
     Args:
-        failures: what its first tries to be sent on end with.
+        failures: errors of the first tries to send it on.
         broadcast: every worker got a copy of it.
     """
 
@@ -33,10 +36,43 @@ class Message:
         self.sent.append(countdown)
 
 
-def trace(app, body, message=None, name="work", **headers):
-    """Run a body as a task of an app that was received with this message; return its result."""
-    task = app.task(body, name=name, shared=False)
+def trace(
+    app,
+    body,
+    message=None,
+    name="work",
+    *,
+    token=None,
+    parked=None,
+    base=None,
+    bind=False,
+    **headers,
+):
+    """Run a body as a task of an app that was received with this message; return its result.
+
+    Args:
+        token: of the run.
+        parked: the header of a message that was parked.
+        base, bind: as of ``app.task``.
+    """
+    task = app.task(body, name=name, shared=False, base=base, bind=bind)
     id = uuid()
-    request = {"id": id, TOKEN: f"{id}:1", MESSAGE: message, "delivery_info": {}, **headers}
+    request = {"id": id, "delivery_info": {}, **headers}
+    sent = Received(token or f"{id}:1", message, parked)
+    send_along(SimpleNamespace(request_dict=request), sent)
     build_tracer(name, task, app=app)(id, (), {}, request)
     return app.AsyncResult(id)
+
+
+def request_of(token, pid=None):
+    """Return the request of a run, as a worker's main process knows it."""
+    id = token.partition(":")[0]
+    request = Request(id=id, name="work", worker_pid=pid, time_start=pid and 1.0, request_dict={})
+    send_along(request, Received(token, Message(), None))
+    return request
+
+
+class Request(SimpleNamespace):
+    """What a worker's main process knows of a task; a set can hold it."""
+
+    __hash__ = object.__hash__
