@@ -23,8 +23,8 @@ from celery_concurrency.api import (
     usage_routes,
     waiting_routes,
 )
-from celery_concurrency.api.caller import Authorize, admit
-from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
+from celery_concurrency.api.access import refuse_cross_site, refuse_foreign_host
+from celery_concurrency.api.author import Authorize, admit
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.page import create_page
@@ -75,7 +75,7 @@ def create_app(
 
     Args:
         celery_app: whose limits.
-        authorize: as for ``create_blueprint``; ``doors.bearer`` makes one.
+        authorize: as for ``create_blueprint``; ``access.bearer`` makes one.
         loopback: it is served on loopback, and answers to the names of that only.
 
     Raises:

@@ -1,6 +1,6 @@
 """The route that tells callers who they are here: a page shows them what they may do.
 
-How that is found out is in ``caller.py``.
+How that is found out is in ``author.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 from flask import Response
 
-from celery_concurrency.api.caller import known_operator, may_change
+from celery_concurrency.api.author import known_operator, may_change
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import Caller
 from celery_concurrency.api.routes import Routes

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response
 
-from celery_concurrency.api.caller import author, expected_versions
+from celery_concurrency.api.author import author, expected_versions
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated

@@ -14,7 +14,7 @@ from typing import Any, Final
 from flask import Response, request
 from pydantic import TypeAdapter
 
-from celery_concurrency.api.doors import SAFE_METHODS
+from celery_concurrency.api.access import SAFE_METHODS
 from celery_concurrency.api.envelope import json_response
 from celery_concurrency.api.models import Failure, Success
 from celery_concurrency.api.routes import Route

@@ -9,7 +9,7 @@ import logging
 
 from flask import Response
 
-from celery_concurrency.api.caller import author
+from celery_concurrency.api.author import author
 from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import TokensQuery
 from celery_concurrency.api.routes import Routes

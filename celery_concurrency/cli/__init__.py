@@ -12,7 +12,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, looking, monitor, pausing, serve, tokens, waiting
+from celery_concurrency.cli import config, monitor, pause, serve, tokens, usage, waiting
 
 
 @click.group(name="concurrency")
@@ -23,11 +23,11 @@ def concurrency() -> None:
 
 
 for command in (
-    looking.usage,
-    looking.stats,
+    usage.usage,
+    usage.stats,
     config.config,
-    pausing.pause,
-    pausing.resume,
+    pause.pause,
+    pause.resume,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

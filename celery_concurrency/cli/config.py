@@ -1,6 +1,6 @@
 """The commands of ``config``: show the configuration, and change it.
 
-Pausing has commands of its own, in ``pausing.py``.
+Pausing has commands of its own, in ``pause.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command that shows what goes on, again and again, until Ctrl-C.
 
-What it looks at is in ``moment.py``; what it draws in a terminal in ``picture.py``, and what it
-prints elsewhere in ``lines.py``.
+What it looks at is in ``snapshot.py``; what it draws in a terminal in ``live_view.py``, and what it
+prints elsewhere in ``line_views.py``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.lines import JsonView, LineView
-from celery_concurrency.cli.moment import Moment
+from celery_concurrency.cli.line_views import JsonView, LineView
+from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.worker.apps import limiter_of
 
@@ -25,7 +25,7 @@ from celery_concurrency.worker.apps import limiter_of
 class View(Protocol):
     """Something that shows moments."""
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Snapshot) -> None:
         """Show a moment."""
 
     def fail(self, problem: str) -> None:
@@ -45,14 +45,14 @@ def monitor(app: Celery, interval: int, as_json: bool) -> None:
     """
     limiter = limiter_of(app)
     # Where the first look fails there is nothing to go on with.
-    moment = Moment.of(limiter)
+    moment = Snapshot.of(limiter)
     try:
         with _open_view(as_json) as view:
             view.show(moment)
             while True:
                 time.sleep(interval)
                 try:
-                    view.show(Moment.of(limiter))
+                    view.show(Snapshot.of(limiter))
                 except LimiterUnavailable as exc:
                     view.fail(str(exc))
                 sys.stdout.flush()
@@ -65,6 +65,6 @@ def _open_view(as_json: bool) -> AbstractContextManager[View]:
         return nullcontext(JsonView())
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return nullcontext(LineView())
-    from celery_concurrency.cli.picture import open_picture  # noqa: PLC0415 - rich is slow to load
+    from celery_concurrency.cli.live_view import open_live_view  # noqa: PLC0415 - rich is slow to load
 
-    return open_picture()
+    return open_live_view()

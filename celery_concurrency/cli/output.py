@@ -1,6 +1,6 @@
 """How commands print: tables for people, JSON for programs.
 
-The live picture is in ``picture.py``.
+The live picture is in ``live_view.py``.
 """
 
 from __future__ import annotations

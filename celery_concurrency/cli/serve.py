@@ -52,7 +52,7 @@ def serve(
     from waitress.utilities import queue_logger  # noqa: PLC0415 - nor its logger
 
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
-    from celery_concurrency.api.doors import bearer, is_loopback  # noqa: PLC0415 - nor this
+    from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - nor this
 
     token = _token(token_file, TOKEN_VARIABLE)
     read_token = _token(read_token_file, READ_TOKEN_VARIABLE)

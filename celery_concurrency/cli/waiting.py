@@ -1,6 +1,6 @@
 """Commands for the waiting room: who waits and why, cancelling, and emptying it.
 
-Why one task waits is put in words in ``why.py``.
+Why one task waits is put in words in ``explain.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
+from celery_concurrency.cli.explain import reason_of, show_explanation
 from celery_concurrency.cli.output import local_time, print_json, print_table, printable
-from celery_concurrency.cli.why import in_words, show_why
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
@@ -35,7 +35,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
         raise click.UsageError("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
     if task_id:
-        show_why(limiter, task_id, as_json)
+        show_explanation(limiter, task_id, as_json)
         return
     problem = limit_problem(limit) if limit else None
     if problem:
@@ -52,7 +52,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
                 one.task or "-",
                 local_time(one.since),
                 one.position,
-                in_words(one.blocked_by),
+                reason_of(one.blocked_by),
                 " ".join(one.limits),
             )
             for one in waiters

@@ -14,7 +14,7 @@ from redis import Redis
 
 from celery_concurrency import metrics
 from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
-from celery_concurrency.api.doors import bearer
+from celery_concurrency.api.access import bearer
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect import counts, usage
 from celery_concurrency.limiter.stats.durations import BOUNDS

@@ -12,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from celery_concurrency.api import create_app, create_blueprint, create_page
-from celery_concurrency.api.doors import bearer
+from celery_concurrency.api.access import bearer
 from celery_concurrency.api.page.texts import TEXTS
 from celery_concurrency.errors import ImproperlyConfigured
 from tests.support.answers import assert_refused

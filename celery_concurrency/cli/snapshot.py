@@ -1,6 +1,6 @@
 """What there is to see at a moment: what ``monitor.py`` looks at, again and again.
 
-How it is shown is in ``lines.py`` and ``picture.py``.
+How it is shown is in ``line_views.py`` and ``live_view.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """What there is to see at a moment.
 
     Attributes:
@@ -38,7 +38,7 @@ class Moment:
     waiting: list[Waiting]
 
     @classmethod
-    def of(cls, limiter: Limiter) -> Moment:
+    def of(cls, limiter: Limiter) -> Snapshot:
         """Look at a limiter.
 
         Raises:

@@ -1,6 +1,6 @@
 """Who gets in: bearer tokens, and no other site's page through somebody's browser.
 
-Whom the user's own ``authorize`` lets in is asked in ``caller.py``.
+Whom the user's own ``authorize`` lets in is asked in ``author.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from flask import Request, request
 
-from celery_concurrency.api.caller import Authorize
+from celery_concurrency.api.author import Authorize
 from celery_concurrency.api.errors import Refusal
 
 #: What reads only.

@@ -1,6 +1,6 @@
 """The picture that ``monitor`` draws in a terminal, in its place.
 
-When it is drawn says ``monitor.py``; the lines that a pipe gets instead are in ``lines.py``.
+When it is drawn says ``monitor.py``; the lines that a pipe gets instead are in ``line_views.py``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from celery_concurrency.cli.moment import Moment, busiest
+from celery_concurrency.cli.explain import reason_of
 from celery_concurrency.cli.output import allowed, duration, printable
+from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.cli.tokens import held_as
-from celery_concurrency.cli.why import in_words
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 from celery_concurrency.limiter.limits import GLOBAL
 
@@ -28,7 +28,7 @@ FRAME: Final = 13
 LEAST: Final = 3
 
 
-class Picture:
+class LiveView:
     """Three tables: limits, who holds, who waits.
 
     Args:
@@ -37,10 +37,10 @@ class Picture:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._last: Moment | None = None
+        self._last: Snapshot | None = None
         self._characters = ("#", ".") if live.console.options.ascii_only else ("█", "░")
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Snapshot) -> None:
         """Draw a moment."""
         self._last = moment
         self._draw(moment, moment.usage.config_problem)
@@ -50,7 +50,7 @@ class Picture:
         if self._last:
             self._draw(self._last, problem)
 
-    def _draw(self, moment: Moment, problem: str | None) -> None:
+    def _draw(self, moment: Snapshot, problem: str | None) -> None:
         rows = max(4 * LEAST, self._live.console.height - FRAME)
         waiting = moment.usage.global_.waiting
         parts: list[RenderableType] = [
@@ -65,7 +65,7 @@ class Picture:
             parts.append(Text(printable(problem), style="red"))
         self._live.update(Group(*parts), refresh=True)
 
-    def _limits(self, moment: Moment, rows: int) -> Table:
+    def _limits(self, moment: Snapshot, rows: int) -> Table:
         table = _table("limit", "in use", "current", "max", "waiting")
         for name, limit in busiest(list(moment.usage.limits()), rows):
             _add(
@@ -76,10 +76,10 @@ class Picture:
 
 
 @contextmanager
-def open_picture() -> Iterator[Picture]:
+def open_live_view() -> Iterator[LiveView]:
     """Return a picture on standard output; the last one stays."""
     with Live(console=Console(), auto_refresh=False) as live:
-        yield Picture(live)
+        yield LiveView(live)
 
 
 def _title(text: str, total: int, rows: int) -> Text:
@@ -87,7 +87,7 @@ def _title(text: str, total: int, rows: int) -> Text:
     return Text(f"\n{text}{more}", style="bold")
 
 
-def _holders(moment: Moment, rows: int) -> Table:
+def _holders(moment: Snapshot, rows: int) -> Table:
     table = _table("task id", "task", "worker", "holds", "limits")
     for one in moment.holders[:rows]:
         # All count in global, and there is no room to say so.
@@ -97,11 +97,11 @@ def _holders(moment: Moment, rows: int) -> Table:
     return table
 
 
-def _waiters(moment: Moment, rows: int) -> Table:
+def _waiters(moment: Snapshot, rows: int) -> Table:
     table = _table("task id", "task", "waits", "as")
     for one in moment.waiting[:rows]:
         waits = duration(time.time() - one.since)
-        _add(table, one.task_id, one.task or "-", waits, in_words(one.blocked_by))
+        _add(table, one.task_id, one.task or "-", waits, reason_of(one.blocked_by))
     return table
 
 

@@ -1,6 +1,6 @@
 """What a request says of its caller: may they, who are they, and which version they saw.
 
-Where a token opens the door, or another site is kept out, that is ``doors.py``'s matter.
+Where a token opens the door, or another site is kept out, that is ``access.py``'s matter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How ``waiting ID`` says why a task waits, in plain words.
 
-It is found out by the limiter's ``why.py``.
+It is found out by the limiter's ``explain.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from celery_concurrency.limiter.inspect.explanation import (
 from celery_concurrency.limiter.inspect.limit_state import Blocked
 
 
-def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
+def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
     """Print why a task waits.
 
     Raises:
@@ -77,7 +77,7 @@ def _sentence(found: Explanation) -> str:
         )
     return (
         f"{name} waits since {local_time(found.since)} "
-        f"({duration(time.time() - found.since)}): {in_words(found.blocked_by)}; "
+        f"({duration(time.time() - found.since)}): {reason_of(found.blocked_by)}; "
         f"it is number {found.position} of those with the same limits"
     )
 
@@ -97,7 +97,7 @@ def _why_not(limiter: Limiter, task_id: str) -> str:
     )
 
 
-def in_words(blocked: Blocked) -> str:
+def reason_of(blocked: Blocked) -> str:
     """Return why somebody waits."""
     counts = f"{blocked.current} of {blocked.max}"
     return {

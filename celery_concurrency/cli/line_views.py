@@ -1,4 +1,4 @@
-"""The lines that ``monitor.py`` prints into a pipe or a log; in a terminal ``picture.py`` draws."""
+"""The lines that ``monitor.py`` prints into a pipe; in a terminal ``live_view.py`` draws."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import click
 
-from celery_concurrency.cli.moment import Moment, busiest
+from celery_concurrency.cli.explain import reason_of
 from celery_concurrency.cli.output import print_json, print_problem, printable
-from celery_concurrency.cli.why import in_words
+from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.limiter.inspect.holders import Holder
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 
@@ -21,7 +21,7 @@ LIMITS_NAMED: Final = 12
 class LineView:
     """A line a moment, for a pipe or a log."""
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Snapshot) -> None:
         """Print a line."""
         busy = [limit for limit in moment.usage.limits() if _is_busy(*limit)]
         limits = [_amount(*limit) for limit in busiest(busy, LIMITS_NAMED)]
@@ -32,7 +32,7 @@ class LineView:
         waiting = moment.usage.global_.waiting
         if moment.waiting:
             waiters = [
-                f"{one.task_id} as {in_words(one.blocked_by)}" for one in moment.waiting[:NAMED]
+                f"{one.task_id} as {reason_of(one.blocked_by)}" for one in moment.waiting[:NAMED]
             ]
             parts.append(f"{waiting} wait: {_some(waiters, waiting)}")
         click.echo(printable(f"{moment.at:%H:%M:%S}  {' | '.join(parts)}"))
@@ -46,7 +46,7 @@ class LineView:
 class JsonView(LineView):
     """A JSON object a line, for programs."""
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: Snapshot) -> None:
         """Print a line."""
         data: dict[str, Any] = {
             "at": moment.at.timestamp(),
