@@ -1,58 +1,59 @@
-"""The lines that ``monitor.py`` prints into a pipe; in a terminal ``live_view.py`` draws."""
+"""The lines that ``monitor`` prints into a pipe or a log: text, or JSON.
+
+In a terminal, ``live_view.py`` draws instead.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import click
-
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import print_json, print_problem, printable
+from celery_concurrency.cli.output import echo, print_json, print_problem
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.limiter.inspect.holders import Holder
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 
-#: How many of those who hold and of those who wait a line names, and how many limits: of
-#: accounts in use there may be thousands.
+#: How many holders, waiters and limits a line names: thousands of accounts may be in use.
 NAMED: Final = 3
 LIMITS_NAMED: Final = 12
 
 
 class LineView:
-    """A line a moment, for a pipe or a log."""
+    """Prints a line of text for each snapshot."""
 
-    def show(self, moment: Snapshot) -> None:
-        """Print a line."""
-        busy = [limit for limit in moment.usage.limits() if _is_busy(*limit)]
+    def show(self, snapshot: Snapshot, title: str = "") -> None:
+        """Print the line; a title stands in place of the time."""
+        busy = [limit for limit in snapshot.usage.limits() if _is_busy(*limit)]
         limits = [_amount(*limit) for limit in busiest(busy, LIMITS_NAMED)]
         parts = [_some(limits, len(busy))]
-        if moment.held:
-            holders = [_holder(one) for one in moment.holders[:NAMED]]
-            parts.append(f"{moment.held} hold: {_some(holders, moment.held)}")
-        waiting = moment.usage.global_.waiting
-        if moment.waiting:
+        if snapshot.held:
+            holders = [_holder(one) for one in snapshot.holders[:NAMED]]
+            parts.append(f"{snapshot.held} hold: {_some(holders, snapshot.held)}")
+        waiting = snapshot.usage.global_.waiting
+        if snapshot.waiting:
             waiters = [
-                f"{one.task_id} as {reason_of(one.blocked_by)}" for one in moment.waiting[:NAMED]
+                f"{one.task_id} as {reason_of(one.blocked_by)}" for one in snapshot.waiting[:NAMED]
             ]
             parts.append(f"{waiting} wait: {_some(waiters, waiting)}")
-        click.echo(printable(f"{moment.at:%H:%M:%S}  {' | '.join(parts)}"))
-        print_problem(moment.usage.config_problem)
+        start = f"{title} | " if title else f"{snapshot.at:%H:%M:%S}  "
+        echo(start + " | ".join(parts))
+        print_problem(snapshot.usage.config_problem)
 
     def fail(self, problem: str) -> None:
-        """Print it, among the errors."""
-        click.echo(printable(problem), err=True)
+        """Print a problem on stderr."""
+        echo(problem, err=True)
 
 
 class JsonView(LineView):
-    """A JSON object a line, for programs."""
+    """Prints a JSON object for each snapshot."""
 
-    def show(self, moment: Snapshot) -> None:
-        """Print a line."""
+    def show(self, snapshot: Snapshot, title: str = "") -> None:
+        """Print the object in one line."""
         data: dict[str, Any] = {
-            "at": moment.at.timestamp(),
-            "usage": moment.usage.to_dict(),
-            "tokens": [one.model_dump() for one in moment.holders],
-            "waiting": [one.to_dict() for one in moment.waiting],
+            "at": snapshot.at.timestamp(),
+            "usage": snapshot.usage.to_dict(),
+            "tokens": [one.model_dump() for one in snapshot.holders],
+            "waiting": [one.to_dict() for one in snapshot.waiting],
         }
         print_json(data)
 

@@ -1,7 +1,7 @@
-"""The command that shows what goes on, again and again, until Ctrl-C.
+"""The command that shows usage, holders and waiters again and again, until Ctrl-C.
 
-What it looks at is in ``snapshot.py``; what it draws in a terminal in ``live_view.py``, and what it
-prints elsewhere in ``line_views.py``.
+It reads a ``snapshot.py`` and shows it by ``live_view.py`` in a terminal, else by
+``line_views.py``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from celery_concurrency.worker.apps import limiter_of
 
 
 class View(Protocol):
-    """Something that shows moments."""
+    """Shows snapshots."""
 
-    def show(self, moment: Snapshot) -> None:
-        """Show a moment."""
+    def show(self, snapshot: Snapshot, title: str = "") -> None:
+        """Show a snapshot; a title stands in place of its time."""
 
     def fail(self, problem: str) -> None:
-        """Show why there is nothing new."""
+        """Show why there is no new snapshot."""
 
 
 @command()
@@ -44,11 +44,11 @@ def monitor(app: Celery, interval: int, as_json: bool) -> None:
     Into a pipe it prints a line each time.
     """
     limiter = limiter_of(app)
-    # Where the first look fails there is nothing to go on with.
-    moment = Snapshot.of(limiter)
+    # If the first read fails, the command ends.
+    snapshot = Snapshot.of(limiter)
     try:
-        with _open_view(as_json) as view:
-            view.show(moment)
+        with open_view(as_json) as view:
+            view.show(snapshot)
             while True:
                 time.sleep(interval)
                 try:
@@ -60,11 +60,12 @@ def monitor(app: Celery, interval: int, as_json: bool) -> None:
         pass
 
 
-def _open_view(as_json: bool) -> AbstractContextManager[View]:
+def open_view(as_json: bool = False) -> AbstractContextManager[View]:
+    """Return the view that suits standard output."""
     if as_json:
         return nullcontext(JsonView())
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return nullcontext(LineView())
-    from celery_concurrency.cli.live_view import open_live_view  # noqa: PLC0415 - rich is slow to load
+    from celery_concurrency.cli.live_view import open_live_view  # noqa: PLC0415 - rich loads slowly
 
     return open_live_view()
