@@ -206,7 +206,7 @@ def test_prometheus_finds_them_at_both_paths(client: FlaskClient, path: str) -> 
 
 
 @pytest.mark.parametrize("path", [URL, "/metrics"])
-def test_they_are_behind_the_same_doors(celery_app: Celery, path: str) -> None:
+def test_they_are_behind_the_same_checks(celery_app: Celery, path: str) -> None:
     """The token that only reads is enough."""
     closed = create_app(celery_app, bearer("all", "read")).test_client()
     assert closed.get(path).status_code == 401
