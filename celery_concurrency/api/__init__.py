@@ -1,6 +1,6 @@
 """The HTTP API and its page: blueprints for the user's Flask app, and an app of its own.
 
-Who may do what is in ``doors.py`` and ``caller.py``; serving it is ``cli/serve.py``'s matter.
+``access.py`` decides who may call, and ``cli/serve.py`` serves it.
 """
 
 from celery_concurrency.api.blueprint import URL_PREFIX, create_app, create_blueprint

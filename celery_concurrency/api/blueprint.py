@@ -1,6 +1,6 @@
-"""The API as a blueprint that stays small in the user's Flask app, and as an app.
+"""The API as a blueprint for the user's Flask app, and as an app of its own.
 
-How a route is declared is in ``routes.py``; the routes are in files of their subjects.
+How a route is declared is in ``routes.py``; the routes are in one file a subject.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from celery_concurrency.api import (
     usage_routes,
     waiting_routes,
 )
-from celery_concurrency.api.caller import Authorize, admit
-from celery_concurrency.api.doors import refuse_cross_site, refuse_foreign_host
+from celery_concurrency.api.access import (
+    Authorize,
+    admit,
+    refuse_cross_site,
+    refuse_foreign_host,
+)
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.page import create_page
@@ -33,7 +37,7 @@ from celery_concurrency.worker.apps import limiter_of
 
 URL_PREFIX: Final = "/api/v1/concurrency"
 
-#: Every route there is, in the order in which they are documented.
+#: All routes, in the order in which they are documented.
 ROUTES: Final = [
     *config_routes.routes,
     *usage_routes.routes,
@@ -59,10 +63,10 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
     """
-    limiter_of(celery_app)  # a wrong setting is told now, not with the first request
+    limiter_of(celery_app)  # so that a wrong setting fails here, not with the first request
     blueprint = _blueprint("concurrency", ROUTES, celery_app, authorize)
     blueprint.url_prefix = URL_PREFIX
-    _answer_the_rest(blueprint)
+    _answer_other_requests(blueprint)
     return blueprint
 
 
@@ -75,8 +79,8 @@ def create_app(
 
     Args:
         celery_app: whose limits.
-        authorize: as for ``create_blueprint``; ``doors.bearer`` makes one.
-        loopback: it is served on loopback, and answers to the names of that only.
+        authorize: as for ``create_blueprint``; ``access.bearer`` makes one.
+        loopback: it is served on loopback, and answers only to loopback's own names.
 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
@@ -85,7 +89,7 @@ def create_app(
     if loopback:
         app.before_request(refuse_foreign_host)
     app.register_blueprint(create_blueprint(celery_app, authorize))
-    # Where Prometheus looks for them if nobody tells it another path.
+    # Prometheus' default path.
     at_root = _blueprint("concurrency_metrics", metrics_routes.routes, celery_app, authorize)
     app.register_blueprint(at_root)
     app.register_blueprint(create_page(), url_prefix="/")
@@ -96,7 +100,7 @@ def create_app(
 def _blueprint(
     name: str, routes: Sequence[Route], celery_app: Celery, authorize: Authorize | None
 ) -> Blueprint:
-    """Return these routes behind the doors that all of ours are behind."""
+    """Return these routes as a blueprint that checks who calls."""
     blueprint = Blueprint(name, __name__)
 
     @blueprint.before_request
@@ -119,14 +123,14 @@ def _blueprint(
 def _view(route: Route, celery_app: Celery) -> Callable[..., Response]:
     @wraps(route.view)
     def view(**in_path: Any) -> Response:
-        # The limiter is asked for each time: the server may fork after this.
+        # Looked up in each request: the server may fork after this.
         return route.view(limiter_of(celery_app), **in_path, **route.arguments())
 
     return view
 
 
-def _answer_the_rest(blueprint: Blueprint) -> None:
-    """Answer what no route takes: in the user's app its own handlers would, in HTML."""
+def _answer_other_requests(blueprint: Blueprint) -> None:
+    """Answer 404 and 405 below the prefix; the user's app would answer them in HTML."""
     taken: dict[str, set[str]] = {}
     for route in ROUTES:
         taken.setdefault(route.path, {"OPTIONS"}).add(route.method)
@@ -140,7 +144,7 @@ def _answer_the_rest(blueprint: Blueprint) -> None:
 
         blueprint.add_url_rule(
             path,
-            endpoint=f"other methods of {path.replace('.', ' ')}",  # it takes no dot
+            endpoint=f"other methods of {path.replace('.', ' ')}",  # no dot is allowed
             view_func=wrong_method,
             methods=METHODS - methods,
         )

@@ -1,6 +1,6 @@
-"""The route that tells callers who they are here: a page shows them what they may do.
+"""The route that tells callers who they are and what they may do; the page asks it.
 
-How that is found out is in ``caller.py``.
+Both are found out in ``author.py`` and ``access.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Final
 
 from flask import Response
 
-from celery_concurrency.api.caller import known_operator, may_change
+from celery_concurrency.api.access import may_change
+from celery_concurrency.api.author import known_operator
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import Caller
 from celery_concurrency.api.routes import Routes

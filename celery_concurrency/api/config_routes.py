@@ -1,16 +1,17 @@
 """The routes of the configuration and its history.
 
-What a configuration may be is in ``limiter/config/schema.py``, how it is kept in
+What a configuration may be is in ``limiter/config/schema.py``, how it is stored in
 ``limiter/config/store.py``.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
-from celery_concurrency.api.caller import author, expected_versions
+from celery_concurrency.api.author import author
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
@@ -32,13 +33,13 @@ def put_config(limiter: Limiter, body: Any) -> Response:
 
     Maps merge by key, and null takes an entry out of a map.
     """
-    return _answer(limiter.config.update(body, author(), expected_versions()), "updated")
+    return _answer(limiter.config.update(body, author(), _expected_versions()), "updated")
 
 
 @routes.add("POST", "/reset", data=ConfigData, versioned=True)
 def reset_config(limiter: Limiter) -> Response:
     """Put the default configuration in force."""
-    return _answer(limiter.config.reset(author("reset"), expected_versions()), "reset")
+    return _answer(limiter.config.reset(author("reset"), _expected_versions()), "reset")
 
 
 @routes.add("GET", "/config/history", data=History)
@@ -53,8 +54,16 @@ def get_history(limiter: Limiter) -> Response:
 def rollback_config(limiter: Limiter, body: Any) -> Response:
     """Put an earlier version's configuration in force again, as a new version."""
     version = validated(Rollback, body, "invalid_body").version
-    stored = limiter.config.rollback(version, author("rollback"), expected_versions())
+    stored = limiter.config.rollback(version, author("rollback"), _expected_versions())
     return _answer(stored, "rolled_back")
+
+
+def _expected_versions() -> frozenset[int] | None:
+    """Return the versions of which ``If-Match`` expects one to be in force; None for any."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    tags = request.if_match.as_set()
+    return frozenset(int(tag) for tag in tags if re.fullmatch(r"[0-9]{1,19}", tag or ""))
 
 
 def _answer(stored: Stored, message: str | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""The one form of every answer, and its messages in Chinese and English.
+"""The envelope of every answer, and its messages in Chinese and English.
 
 Which error gets which answer is in ``errors.py``.
 """
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flask import Response, request
 
-#: The seed's users read Chinese; who prefers English gets English.
+#: The first is the default.
 LANGUAGES: Final = ("zh", "en")
 
 MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
@@ -96,7 +96,7 @@ def success(data: Any, message: str | None = None) -> Response:
 
     Args:
         data: what was asked for.
-        message: a key of ``MESSAGES``; without, the answer has none.
+        message: a key of ``MESSAGES``; None for no message.
     """
     body: dict[str, Any] = {"success": True, "data": data}
     if message:
@@ -111,7 +111,7 @@ def failure(
 
     Args:
         status: the HTTP status.
-        code: a key of ``MESSAGES``, which programs may rely on.
+        code: a key of ``MESSAGES``; stable, for programs.
         details: what exactly is wrong, in English.
         headers: more headers of the answer.
     """
@@ -133,8 +133,8 @@ def text(key: str) -> str:
 
 
 def preferred_language() -> str:
-    """Return which of ``LANGUAGES`` the request prefers; the first where it does not say."""
-    # best_match() looks for whole tags first: of "zh-TW, en;q=0.5" it would take English.
+    """Return which of ``LANGUAGES`` the request prefers."""
+    # Not best_match(): it takes English for "zh-TW, en;q=0.5", as it looks for whole tags first.
     for tag, quality in request.accept_languages:
         language = tag.lower().partition("-")[0]
         if quality > 0 and language in LANGUAGES:
@@ -143,8 +143,7 @@ def preferred_language() -> str:
 
 
 def json_response(body: Mapping[str, Any]) -> Response:
-    """Return an answer of just this JSON object."""
-    # Readable in a terminal: fields in their order, Chinese as it is.
+    """Return an answer of this JSON object, with its fields in their order and Chinese as it is."""
     response = Response(json.dumps(body, ensure_ascii=False) + "\n", mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept-Language"

@@ -1,7 +1,4 @@
-"""How errors are answered: whatever goes wrong, in the envelope.
-
-What an answer looks like is in ``envelope.py``.
-"""
+"""How errors are answered. What an answer looks like is in ``envelope.py``."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from celery_concurrency.log import API_LOG
 
 logger = logging.getLogger(API_LOG)
 
-#: What an HTTP error is called in the envelope.
+#: The code of an HTTP error in the envelope.
 _CODES: Final = {
     401: "unauthorized",
     403: "forbidden",
@@ -36,7 +33,7 @@ _CODES: Final = {
 
 
 class Refusal(HTTPException):
-    """A request is refused, with a code of ours.
+    """A request is refused with one of our codes.
 
     Args:
         status: the HTTP status.
@@ -56,7 +53,7 @@ class InvalidJson(InvalidConfig):
 
 
 def answer_errors(blueprint: Blueprint) -> None:
-    """Answer what the blueprint's views raise in the envelope."""
+    """Answer in the envelope whatever the blueprint's views raise."""
 
     @blueprint.errorhandler(InvalidConfig)
     def on_invalid(exc: InvalidConfig) -> Response:
@@ -95,6 +92,6 @@ def on_http_error(exc: HTTPException) -> Response:
         return failure(exc.code or 500, exc.key, exc.details, **exc.headers)
     status = exc.code or 500
     code = _CODES.get(status, "bad_request" if status < 500 else "internal")
-    # Allow, WWW-Authenticate, Retry-After: the body alone is ours.
+    # Its other headers stay: Allow, WWW-Authenticate, Retry-After.
     headers = {name: value for name, value in exc.get_headers() if name != "Content-Type"}
     return failure(status, code, **headers)

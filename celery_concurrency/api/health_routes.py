@@ -1,7 +1,4 @@
-"""The route for those who watch whether all is well.
-
-What is looked at is in ``limiter/inspect/health.py``.
-"""
+"""The route for health checks. What it checks is in ``limiter/inspect/health.py``."""
 
 from __future__ import annotations
 

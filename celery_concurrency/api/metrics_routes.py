@@ -1,7 +1,4 @@
-"""The route that Prometheus scrapes.
-
-The metrics are made in ``metrics.py``.
-"""
+"""The route that Prometheus scrapes. The metrics are made in ``metrics.py``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the API takes and gives, as far as no model of the limiter says it already.
+"""The API's models of queries, bodies and answers, besides those of the limiter.
 
-These others are in ``limiter/config/schema.py``, ``limiter/inspect/usage.py``,
-``limiter/inspect/holders.py``, ``limiter/inspect/waiting.py`` and
-``limiter/inspect/explanation.py``.
+The limiter's are in ``limiter/config/schema.py``, and in ``limiter/inspect/usage.py`` and its
+neighbours.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from celery_concurrency.limiter.config.schema import (
 )
 from celery_concurrency.limiter.inspect.holders import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
-from celery_concurrency.limiter.inspect.waiting import CURSOR as PLACE
+from celery_concurrency.limiter.inspect.waiting import CURSOR as TICKET
 from celery_concurrency.limiter.limits import limit_problem
 from celery_concurrency.limiter.stats.counters import DEFAULT_WINDOW
 from celery_concurrency.limiter.stats.history import DEFAULT_RESOLUTION
@@ -33,7 +32,7 @@ T = TypeVar("T")
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    # Nothing, said as an empty text: no value that one would send.
+    # The empty text stands for none: it is no value to send.
     del schema["default"]
 
 
@@ -100,7 +99,7 @@ class Rollback(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # A stream's ids end there.
+    # The version is the id of a stream's entry.
     version: Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -169,7 +168,7 @@ class TokensQuery(PageQuery):
 class WaitingQuery(PageQuery):
     """Whose waiters."""
 
-    cursor: str = Field(default="", pattern=f"^{PLACE}$", json_schema_extra=_without_default)
+    cursor: str = Field(default="", pattern=f"^{TICKET}$", json_schema_extra=_without_default)
     """The next of the page before."""
 
 

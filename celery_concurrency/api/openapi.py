@@ -1,7 +1,4 @@
-"""The API's description in OpenAPI 3.1, made from the routes and their models.
-
-What a route says of itself is in ``routes.py``.
-"""
+"""The API's description in OpenAPI 3.1, made from the routes (``routes.py``) and their models."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any, Final
 from flask import Response, request
 from pydantic import TypeAdapter
 
-from celery_concurrency.api.doors import SAFE_METHODS
+from celery_concurrency.api.access import SAFE_METHODS
 from celery_concurrency.api.envelope import json_response
 from celery_concurrency.api.models import Failure, Success
 from celery_concurrency.api.routes import Route
@@ -28,11 +25,11 @@ _TEXT: Final = {"type": "string"}
 
 
 def route_of(routes: Sequence[Route]) -> Route:
-    """Return the route of the description of all routes, itself too."""
+    """Return the route that answers the description of these routes and of itself."""
 
     def get_openapi(limiter: Limiter) -> Response:
         """Return this description."""
-        # Where the blueprint is mounted shows in the address that this was asked at.
+        # The address of this request tells where the blueprint is mounted.
         server = request.script_root + request.path.removesuffix(PATH)
         return json_response(describe([*routes, route], server))
 
@@ -56,7 +53,7 @@ def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "celery-concurrency", "version": version("celery-concurrency")},
         "servers": [{"url": server}],
-        # Where no token is asked for, none is needed.
+        # A token, if the server asks for one.
         "security": [{}, {"bearer": []}],
         "paths": paths,
         "components": {
@@ -73,13 +70,13 @@ def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
 
 
 def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """Return the schemas by type, and what they refer to by name."""
+    """Return the schemas by type, and those that they refer to by name."""
     types: dict[str, Any] = {str(Failure): Failure}
     for route in routes:
         for one in (_answer(route), route.body):
             if one is not None:
                 types[str(one)] = one
-    # As they are taken in: what may be left out is not required.
+    # For validation: a field with a default is then not required.
     by_key, definitions = TypeAdapter.json_schemas(
         [(key, "validation", TypeAdapter(one)) for key, one in types.items()], ref_template=_REF
     )
@@ -87,7 +84,7 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
 
 
 def _answer(route: Route) -> Any:
-    envelope: Any = Success  # of a type that is known only now
+    envelope: Any = Success  # for mypy, which knows no type argument of run time
     return envelope[route.data] if route.enveloped else route.data
 
 

@@ -1,7 +1,6 @@
-"""How a route is declared: in one place, with its view and all that is said about it.
+"""How a route is declared: its view, and what the API's description says of it, in one place.
 
-A file a subject makes a ``Routes`` and declares views in it; ``blueprint.py``
-lists these files.
+Each file of routes makes a ``Routes`` and declares its views in it; ``blueprint.py`` lists them.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ class Route:
     Attributes:
         method: ``"GET"``, ``"PUT"``, ...
         path: below the API's prefix, in Flask's notation: ``"/tokens/<path:token>"``.
-        view: is given the limiter, what the path names, and ``query`` and
-            ``body`` where the route has them. Its docstring describes the route.
+        view: is given the limiter, the path's variables, and ``query`` and ``body`` if
+            the route has them. Its docstring describes the route.
         data: the type of ``data`` in the envelope.
-        query: the model of the query's parameters; the view is given one.
-        body: the type of the JSON body; the view is given the parsed value, to check.
-        versioned: it answers with an ETag, and where it changes something minds If-Match.
-        refusals: statuses of its errors, beside those that follow from the above.
-        enveloped: its answer is in the envelope; else ``data`` is the whole of it.
-        media_type: of its answer, where that is no JSON.
+        query: the model of the query's parameters; the view is given an instance.
+        body: the type of the JSON body; the view is given the parsed value, unchecked.
+        versioned: it answers with an ETag, and minds If-Match if it changes something.
+        refusals: statuses of its errors, besides those that follow from the above.
+        enveloped: its answer is in the envelope; if not, ``data`` is all of it.
+        media_type: of its answer.
     """
 
     method: str
@@ -52,7 +51,7 @@ class Route:
     media_type: str = "application/json"
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the view is given of this request, checked as far as can be here.
+        """Return the query and the body of this request, as the view is given them.
 
         Raises:
             Refusal: 400, the query is not valid.
@@ -71,7 +70,7 @@ class Routes(list[Route]):
     """The routes of one subject."""
 
     def add(self, method: str, path: str, **about: Any) -> Callable[[View], View]:
-        """Declare the function below as the view of a route; see ``Route``."""
+        """Declare the decorated function as the view of a ``Route``."""
 
         def declare(view: View) -> View:
             self.append(Route(method, path, view, **about))

@@ -1,24 +1,19 @@
 """The routes of the tokens: who holds them, and taking one back.
 
-What is shown of them is read in ``limiter/inspect/holders.py``.
+They are read in ``limiter/inspect/holders.py``.
 """
 
 from __future__ import annotations
 
-import logging
-
 from flask import Response
 
-from celery_concurrency.api.caller import author
+from celery_concurrency.api.author import author, log_action
 from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import TokensQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.explanation import find_runs
 from celery_concurrency.limiter.inspect.holders import Holder, Page, find_token, read_tokens
-from celery_concurrency.log import API_LOG, fields
-
-logger = logging.getLogger(API_LOG)
 
 routes = Routes()
 
@@ -42,21 +37,12 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
 def delete_token(limiter: Limiter, token: str) -> Response:
     """Release a token for its holder, who goes on running without it."""
     by = author()
-    # Asked first, so that Redis being away is said before anything is under way.
+    # Read first: if Redis is away, that is answered before anything is begun.
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         return failure(404, "not_held")
-    logger.warning(
-        "token %s of %s released by %s",
-        token,
-        holder.task,
-        by.operator or "unknown",
-        extra=fields(
-            "released by operator",
-            task_id=holder.task_id,
-            task_name=holder.task,
-            token=token,
-            operator=by.operator,
-        ),
-    )
+    log_action(
+        by, "released by operator", "token %s of %s released", token, holder.task,
+        task_id=holder.task_id, task_name=holder.task, token=token,
+    )  # fmt: skip
     return success(holder.model_dump(), "released")

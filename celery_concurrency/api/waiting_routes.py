@@ -5,20 +5,15 @@ What they show is read in ``limiter/inspect/waiting.py`` and ``limiter/inspect/e
 
 from __future__ import annotations
 
-import logging
-
 from flask import Response
 
-from celery_concurrency.api.caller import author
+from celery_concurrency.api.author import author, log_action
 from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import Cancelled, CancelQuery, WaitingQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.explanation import Explanation, explain
 from celery_concurrency.limiter.inspect.waiting import WaitingPage, read_waiting
-from celery_concurrency.log import API_LOG, fields
-
-logger = logging.getLogger(API_LOG)
 
 routes = Routes()
 
@@ -34,8 +29,7 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
 @routes.add("GET", "/waiting/<path:task_id>", data=Explanation)
 def get_why(limiter: Limiter, task_id: str) -> Response:
     """Return why a task waits: all of its limits, and who holds those that are full."""
-    config = limiter.config.sync().config
-    found = explain(limiter.keyspace, config, task_id)
+    found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
     return success(found.to_dict()) if found else failure(404, "not_waiting")
 
 
@@ -48,12 +42,8 @@ def cancel_waiting(limiter: Limiter, task_id: str) -> Response:
     by = author()
     if not limiter.waiting_room.cancel(task_id):
         return failure(404, "not_waiting")
-    logger.warning(
-        "waiting task %s cancelled by %s",
-        task_id,
-        by.operator or "unknown",
-        extra=fields("cancelled by operator", task_id=task_id, operator=by.operator),
-    )
+    message = "waiting task %s cancelled"
+    log_action(by, "cancelled by operator", message, task_id, task_id=task_id)
     return success({"cancelled": 1}, "cancelled")
 
 
@@ -63,18 +53,8 @@ def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
 
     A failure on the way leaves those cancelled that were.
     """
-    by = author()
-    cancelled = sum(limiter.waiting_room.cancel_limit(query.limit))
-    logger.warning(
-        "%d waiting tasks of %s cancelled by %s",
-        cancelled,
-        query.limit,
-        by.operator or "unknown",
-        extra=fields(
-            "limit cancelled by operator",
-            limit=query.limit,
-            count=cancelled,
-            operator=by.operator,
-        ),
-    )
-    return success({"cancelled": cancelled}, "cancelled")
+    by, limit = author(), query.limit
+    count = sum(limiter.waiting_room.cancel_limit(limit))
+    message = "%d waiting tasks of %s cancelled"
+    log_action(by, "limit cancelled by operator", message, count, limit, limit=limit, count=count)
+    return success({"cancelled": count}, "cancelled")

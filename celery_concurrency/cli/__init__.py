@@ -1,9 +1,6 @@
-"""The command line: ``celery -A proj concurrency …``.
+"""The command line: ``celery -A proj concurrency …``. ``command.py`` has what commands share.
 
-Exit status 0; 1 for a refusal, said in one line; 2 for a mistake in the call.
-A file a subject; its commands are added to the group here, all in one place.
-
-What a command shows is read on the limiter's floor, as in ``limiter/inspect/usage.py``.
+Exit status 0; 1 for a refusal, in one line on stderr; 2 for a mistake in the call.
 """
 
 from __future__ import annotations
@@ -12,22 +9,22 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, looking, monitor, pausing, serve, tokens, waiting
+from celery_concurrency.cli import config, monitor, pause, serve, tokens, usage, waiting
 
 
 @click.group(name="concurrency")
 def concurrency() -> None:
     """Look at the limits on concurrent tasks, and change them at run time."""
-    # What a command has to say it says itself; where logging is set up, it logs too.
+    # Commands print their own messages. Without a handler, logging would print them too.
     logging.getLogger("celery_concurrency").addHandler(logging.NullHandler())
 
 
 for command in (
-    looking.usage,
-    looking.stats,
+    usage.usage,
+    usage.stats,
     config.config,
-    pausing.pause,
-    pausing.resume,
+    pause.pause,
+    pause.resume,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

@@ -1,4 +1,4 @@
-"""What all commands share: they are given the app, and refuse in one line.
+"""What all commands share: they are given the Celery app, and end with one line on an error.
 
 How they print is in ``output.py``.
 """
@@ -14,8 +14,9 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
-from celery_concurrency.cli.output import printable
+from celery_concurrency.cli.output import refusal
 from celery_concurrency.errors import ConcurrencyError, InvalidConfig
+from celery_concurrency.limiter.limits import limit_problem
 
 F = Callable[..., Any]
 
@@ -36,13 +37,25 @@ operator_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+def limit_option(text: str) -> Callable[[F], F]:
+    """Return the option ``--limit``, the name of a limit or "", with this help text."""
+    return click.option("--limit", default="", callback=_check_limit, help=text)
+
+
+def _check_limit(ctx: click.Context, parameter: click.Parameter, limit: str) -> str:
+    problem = limit_problem(limit) if limit else None
+    if problem:
+        raise refusal(problem)
+    return limit
+
+
 def command(name: str | None = None) -> Callable[[F], click.Command]:
     """Make a function a command: it is given the Celery app first, then its options.
 
     One of our own errors ends it with a line on stderr and exit status 1.
 
     Args:
-        name: what it is called; the function's name without.
+        name: the command's name; the function's by default.
     """
 
     def make(function: F) -> click.Command:
@@ -52,10 +65,10 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
             try:
                 return function(ctx.obj.app, *args, **kwargs)
             except ConcurrencyError as exc:
-                raise click.ClickException(_line_of(exc)) from exc
-            except BrokenPipeError:  # who reads has had enough: click ends quietly
+                raise _refusal_of(exc) from exc
+            except BrokenPipeError:  # the reader closed the pipe: click ends quietly
                 raise
-            except OSError as exc:  # as a full disk below the output
+            except OSError as exc:  # such as a full disk
                 raise click.ClickException(exc.strerror or str(exc)) from exc
 
         celery_command: type[click.Command] = CeleryCommand
@@ -64,8 +77,8 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
     return make
 
 
-def _line_of(exc: ConcurrencyError) -> str:
+def _refusal_of(exc: ConcurrencyError) -> click.ClickException:
     details = exc.details if isinstance(exc, InvalidConfig) else []
     problems = [f"{d['field']}: {d['problem']}".lstrip(": ") for d in details]
-    # A name may have a line break in it.
-    return printable(" ".join(("; ".join(problems) or str(exc)).split()))
+    # In one line, even if a name has a line break in it.
+    return refusal(" ".join(("; ".join(problems) or str(exc)).split()))

@@ -1,6 +1,6 @@
 """The commands of ``config``: show the configuration, and change it.
 
-Pausing has commands of its own, in ``pausing.py``.
+``pause`` and ``resume`` are in ``pause.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.worker.apps import limiter_of
 
-#: Of a version's changes, how many a table shows, and how many characters of each.
+#: How many of a version's changes the history's table shows, and how many characters of each.
 SHOWN_CHANGES: Final = 3
 MAX_SHOWN: Final = 80
 
@@ -57,7 +57,7 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
     change = _change_of(values, store.sync().config)
-    print_changed(store.update(change, Author("cli", operator)), as_json)
+    _print_changed(store.update(change, Author("cli", operator)), as_json)
 
 
 @command("reset")
@@ -65,7 +65,7 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
 @json_option
 def reset_config(app: Celery, operator: str, as_json: bool) -> None:
     """Put the default configuration in force."""
-    print_changed(limiter_of(app).config.reset(Author("reset", operator)), as_json)
+    _print_changed(limiter_of(app).config.reset(Author("reset", operator)), as_json)
 
 
 @command("history")
@@ -92,7 +92,7 @@ def show_history(app: Celery, as_json: bool) -> None:
 def roll_back(app: Celery, version: int, operator: str, as_json: bool) -> None:
     """Put an earlier VERSION (see history) in force again."""
     store = limiter_of(app).config
-    print_changed(store.rollback(version, Author("rollback", operator)), as_json)
+    _print_changed(store.rollback(version, Author("rollback", operator)), as_json)
 
 
 for one in (get_config, set_config, reset_config, show_history, roll_back):
@@ -100,13 +100,13 @@ for one in (get_config, set_config, reset_config, show_history, roll_back):
 
 
 def _path(field: str, config: Config) -> list[str]:
-    """Return the keys that a dotted field names; a name may have dots of its own."""
+    """Return the keys that a dotted field names; names may have dots too."""
     head, dot, rest = field.partition(".")
     if not dot:
         return [head]
     if head != "dimensions":
         return [head, rest]
-    # An own dimension may have dots in its name too, and its overrides as well.
+    # So may a dimension's name, and the names in its overrides.
     known = [name for name in config.dimensions if rest == name or rest.startswith(f"{name}.")]
     name = max(known, key=len, default=rest.partition(".")[0])
     inner = rest[len(name) + 1 :]
@@ -114,7 +114,7 @@ def _path(field: str, config: Config) -> list[str]:
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """Return the field and the value of a FIELD=VALUE; a name in FIELD may have a "="."""
+    """Return the field and the value of a FIELD=VALUE; names in FIELD may have a "="."""
     parts = text.split("=")
     for end in range(1, len(parts)):
         field, value = "=".join(parts[:end]), "=".join(parts[end:])
@@ -130,21 +130,21 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, Any]:
-    """Return the change that these fields and values say together."""
+    """Return these fields and values as one change."""
     change: dict[str, Any] = {}
     for field, value in values:
         *path, last = _path(field, config)
-        place: Any = change
+        inner: Any = change
         for key in path:
-            place = place.setdefault(key, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last in place:
+            inner = inner.setdefault(key, {}) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last in inner:
             raise click.UsageError(f"{field} is given twice")
-        place[last] = value
+        inner[last] = value
     return change
 
 
 def _changed(version: Version) -> str:
-    """Return what a version changed, in a line; the first few of it."""
+    """Return the first changes of a version, in a line."""
     if version.problem:
         return f"not in force: {version.problem[:MAX_SHOWN]}"
     changes = version.changed or []
@@ -157,12 +157,12 @@ def _changed(version: Version) -> str:
     return ", ".join([*shown, f"and {more} more"] if more else shown)
 
 
-def print_changed(stored: Stored, as_json: bool) -> None:
+def _print_changed(stored: Stored, as_json: bool) -> None:
     """Print a configuration that was just put in force."""
     _print_config(stored.config.to_dict(), as_json)
     click.echo("in force now", err=True)
 
 
 def _print_config(value: Any, as_json: bool) -> None:
-    # The configuration is JSON for people too: what is shown can be sent back.
+    # JSON in either form: what is shown can be sent back.
     click.echo(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))

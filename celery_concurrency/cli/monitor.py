@@ -1,7 +1,7 @@
-"""The command that shows what goes on, again and again, until Ctrl-C.
+"""The command that shows usage, holders and waiters again and again, until Ctrl-C.
 
-What it looks at is in ``moment.py``; what it draws in a terminal in ``picture.py``, and what it
-prints elsewhere in ``lines.py``.
+It reads a ``snapshot.py`` and shows it by ``live_view.py`` in a terminal, else by
+``line_views.py``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.lines import JsonView, LineView
-from celery_concurrency.cli.moment import Moment
+from celery_concurrency.cli.line_views import JsonView, LineView
+from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.worker.apps import limiter_of
 
 
 class View(Protocol):
-    """Something that shows moments."""
+    """Shows snapshots."""
 
-    def show(self, moment: Moment) -> None:
-        """Show a moment."""
+    def show(self, snapshot: Snapshot, title: str = "") -> None:
+        """Show a snapshot; a title stands in place of its time."""
 
     def fail(self, problem: str) -> None:
-        """Show why there is nothing new."""
+        """Show why there is no new snapshot."""
 
 
 @command()
@@ -44,15 +44,15 @@ def monitor(app: Celery, interval: int, as_json: bool) -> None:
     Into a pipe it prints a line each time.
     """
     limiter = limiter_of(app)
-    # Where the first look fails there is nothing to go on with.
-    moment = Moment.of(limiter)
+    # If the first read fails, the command ends.
+    snapshot = Snapshot.of(limiter)
     try:
-        with _open_view(as_json) as view:
-            view.show(moment)
+        with open_view(as_json) as view:
+            view.show(snapshot)
             while True:
                 time.sleep(interval)
                 try:
-                    view.show(Moment.of(limiter))
+                    view.show(Snapshot.of(limiter))
                 except LimiterUnavailable as exc:
                     view.fail(str(exc))
                 sys.stdout.flush()
@@ -60,11 +60,12 @@ def monitor(app: Celery, interval: int, as_json: bool) -> None:
         pass
 
 
-def _open_view(as_json: bool) -> AbstractContextManager[View]:
+def open_view(as_json: bool = False) -> AbstractContextManager[View]:
+    """Return the view that suits standard output."""
     if as_json:
         return nullcontext(JsonView())
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return nullcontext(LineView())
-    from celery_concurrency.cli.picture import open_picture  # noqa: PLC0415 - rich is slow to load
+    from celery_concurrency.cli.live_view import open_live_view  # noqa: PLC0415 - rich loads slowly
 
-    return open_picture()
+    return open_live_view()

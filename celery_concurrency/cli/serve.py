@@ -1,6 +1,6 @@
-"""The command that serves the HTTP API and its page.
+"""The command ``serve``: the HTTP API and its page, by waitress.
 
-What is served is made in ``api/blueprint.py``.
+The app is made in ``api/blueprint.py``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from celery import Celery
 from celery_concurrency.cli.command import command
 
 DEFAULT_PORT: Final = 7000
-#: Bytes of a body that is read at all, before anybody is asked for a token. What is longer
-#: than the API takes, and no longer than this, is refused by the API in its own form.
+#: Bytes of the longest body that is read; this is before a token is asked for. The API itself
+#: takes less, and refuses what is longer in its own form.
 MAX_BODY: Final = 16 * 2**20
 
 TOKEN_VARIABLE: Final = "CONCURRENCY_TOKEN"  # noqa: S105 - the name of a variable
@@ -48,11 +48,11 @@ def serve(
 
     On loopback it asks for a token if it is given one; elsewhere it needs one.
     """
-    from waitress import create_server  # noqa: PLC0415 - the other commands need no server
+    from waitress import create_server  # noqa: PLC0415 - other commands need no server
     from waitress.utilities import queue_logger  # noqa: PLC0415 - nor its logger
 
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
-    from celery_concurrency.api.doors import bearer, is_loopback  # noqa: PLC0415 - nor this
+    from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - nor this
 
     token = _token(token_file, TOKEN_VARIABLE)
     read_token = _token(read_token_file, READ_TOKEN_VARIABLE)
@@ -68,7 +68,7 @@ def serve(
     wsgi_app = create_app(
         app, bearer(token, read_token) if asks else None, loopback=is_loopback(host)
     )
-    # An OSError is a port that is taken, a ValueError a host that is none.
+    # OSError: the port is taken. ValueError: there is no such host.
     try:
         server = create_server(
             wsgi_app, host=host, port=port, ident=None, max_request_body_size=MAX_BODY
@@ -79,7 +79,7 @@ def serve(
             f"can't listen on {host}:{port} ({problem}); choose another with --host and --port"
         ) from exc
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # It would tell of each request that waits a moment for a thread, as a page's first ones do.
+    # Waitress warns of each request that waits for a thread, as the first ones of a page do.
     queue_logger.setLevel(logging.ERROR)
     for address in _addresses(server):
         click.echo(
@@ -91,7 +91,7 @@ def serve(
 
 
 def _token(file: Path | None, variable: str) -> str | None:
-    """Return the token in a file, else in an environment variable; None where neither is."""
+    """Return the token in the file, else in the environment variable; None if neither is given."""
     if file is None:
         source, token = variable, os.environ.get(variable, "").strip()
         if not token:
@@ -103,7 +103,7 @@ def _token(file: Path | None, variable: str) -> str | None:
         except (OSError, UnicodeDecodeError) as exc:
             problem = exc.strerror if isinstance(exc, OSError) else "it is no text"
             raise click.ClickException(f"can't read the token in {file} ({problem})") from exc
-    # What a header can carry as it is (RFC 6750).
+    # The characters of a bearer token (RFC 6750).
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
         raise click.ClickException(
             f"{source} has no token: it takes letters, digits and ._~+/- in one line, "
@@ -113,7 +113,7 @@ def _token(file: Path | None, variable: str) -> str | None:
 
 
 def _addresses(server: Any) -> list[str]:
-    """Return where a waitress server listens: a name may stand for several addresses."""
+    """Return where a waitress server listens; a host's name may have several addresses."""
     several = getattr(server, "effective_listen", None)
     return [
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,6 @@
-"""Commands for the tokens: who holds them, and taking one back.
+"""The commands ``tokens``, who holds them, and ``release``, which takes one back.
 
-What is shown of them is read by the limiter's ``tokens.py``.
+They are read in ``limiter/inspect/holders.py``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,18 @@ from collections.abc import Iterator
 import click
 from celery import Celery
 
-from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import local_time, print_json, print_table, printable
+from celery_concurrency.cli.command import command, json_option, limit_option
+from celery_concurrency.cli.output import echo, local_time, print_json, print_table, refusal
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.holders import MAX_COUNT, Holder, find_token, read_tokens
-from celery_concurrency.limiter.limits import limit_problem
 from celery_concurrency.worker.apps import limiter_of
 
 
 @command()
-@click.option("--limit", default="", help="Only the holders of this limit: platform:douyin.")
+@limit_option("Only the holders of this limit: platform:douyin.")
 @json_option
 def tokens(app: Celery, limit: str, as_json: bool) -> None:
     """Show who holds tokens, the soonest to expire first."""
-    problem = limit_problem(limit) if limit else None
-    if problem:
-        raise click.ClickException(printable(problem))
     holders = list(_all_holders(limiter_of(app), limit))
     if as_json:
         print_json([holder.model_dump() for holder in holders])
@@ -38,7 +34,7 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
                 held_as(one),
                 " ".join(one.limits),
                 one.worker or "-",
-                local_time(one.since) if one.since else "-",
+                local_time(one.since),
                 local_time(one.expires),
             )
             for one in holders
@@ -53,14 +49,12 @@ def release(app: Celery, token: str) -> None:
     limiter = limiter_of(app)
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
-        raise click.ClickException(
-            printable(f"nobody holds {token}, or not any more; tokens lists those that are held")
-        )
-    click.echo(printable(f"released {token}: {' '.join(holder.limits)}"))
+        raise refusal(f"nobody holds {token}, or not any more; tokens lists those that are held")
+    echo(f"released {token}: {' '.join(holder.limits)}")
 
 
 def held_as(one: Holder) -> str:
-    """Return what a token is held for: a run of a task, or a promise to its task."""
+    """Return the task that a token's holder runs, or else what the token is for."""
     if one.task:
         return one.task
     if one.kept:
@@ -75,7 +69,7 @@ def _all_holders(limiter: Limiter, limit: str) -> Iterator[Holder]:
     listed: set[str] = set()
     while cursor is not None:
         page = read_tokens(limiter.keyspace, limit, MAX_COUNT, cursor)
-        # Who was renewed meanwhile comes again.
+        # A token that was renewed meanwhile comes again.
         new = [holder for holder in page.tokens if holder.token not in listed]
         listed.update(holder.token for holder in new)
         yield from new

@@ -1,6 +1,6 @@
-"""Commands for the waiting room: who waits and why, cancelling, and emptying it.
+"""The commands for the waiting room: ``waiting``, ``cancel``, ``drain``.
 
-Why one task waits is put in words in ``why.py``.
+``explain.py`` says why one task waits.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import sys
 import click
 from celery import Celery
 
-from celery_concurrency.cli.command import command, json_option
-from celery_concurrency.cli.output import local_time, print_json, print_table, printable
-from celery_concurrency.cli.why import in_words, show_why
+from celery_concurrency.cli.command import command, json_option, limit_option
+from celery_concurrency.cli.explain import reason_of, show_explanation
+from celery_concurrency.cli.output import echo, local_time, print_json, print_table, refusal
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
-from celery_concurrency.limiter.limits import GLOBAL, limit_problem
+from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.worker.apps import limiter_of, settings_of
 
 
 @command()
 @click.argument("task_id", metavar="[ID]", default="")
-@click.option("--limit", default="", help="Only those that count in this limit: platform:douyin.")
+@limit_option("Only those that count in this limit: platform:douyin.")
 @click.option(
     "--count", type=click.IntRange(1), default=DEFAULT_COUNT, show_default=True,
     help="How many are shown.",
@@ -35,12 +35,9 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
         raise click.UsageError("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
     if task_id:
-        show_why(limiter, task_id, as_json)
+        show_explanation(limiter, task_id, as_json)
         return
-    problem = limit_problem(limit) if limit else None
-    if problem:
-        raise click.ClickException(printable(problem))
-    total, waiters = _read(limiter, limit, count)
+    total, waiters = _first(limiter, limit, count)
     if as_json:
         print_json({"waiting": [one.to_dict() for one in waiters], "total": total})
         return
@@ -52,7 +49,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
                 one.task or "-",
                 local_time(one.since),
                 one.position,
-                in_words(one.blocked_by),
+                reason_of(one.blocked_by),
                 " ".join(one.limits),
             )
             for one in waiters
@@ -70,13 +67,11 @@ def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
     missing = []
     for task_id in task_ids:
         if room.cancel(task_id):
-            click.echo(printable(f"cancelled {task_id}"))
+            echo(f"cancelled {task_id}")
         else:
             missing.append(task_id)
     if missing:
-        raise click.ClickException(
-            printable(f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does")
-        )
+        raise refusal(f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does")
 
 
 @command()
@@ -99,7 +94,7 @@ def drain(app: Celery) -> None:
         for count in limiter.waiting_room.drain():
             given += count
             bar.update(count)
-            if given >= total:  # of those who are parked again there is no end
+            if given >= total:  # tasks that are parked again would never end
                 break
     click.echo(f"{given} given back to the broker")
     left = _total(limiter)
@@ -111,8 +106,8 @@ def _total(limiter: Limiter) -> int:
     return count_waiting(limiter.keyspace)[GLOBAL]
 
 
-def _read(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]:
-    """Return how many wait in all, and the first of them."""
+def _first(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]:
+    """Return how many wait in all, and the first ``count`` of them."""
     config = limiter.config.sync().config
     cursor: str | None = ""
     total: int = 0

@@ -19,7 +19,6 @@ import click
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, Processes
 from celery_concurrency.demo.session import Session
-from celery_concurrency.demo.view import open_view
 from celery_concurrency.errors import ConcurrencyError
 from celery_concurrency.testing.server import Server
 
@@ -54,31 +53,25 @@ def main(seconds: int) -> None:
 
 
 def play(seconds: int, interrupts: Callable[[], int]) -> int:
-    """Start all, run a session, print its report; return the exit status.
-
-    Raises:
-        ConcurrencyError: something does not start.
-    """
+    """Start all, run a session, print its report; return the exit status."""
     with Server() as server:
-        # A broker named in our own environment would win over that of the project.
+        # A broker named in our own environment would win over the project's.
         for name in [name for name in os.environ if name.startswith("CELERY_")]:
             del os.environ[name]
         os.environ["DEMO_REDIS_URL"] = server.url()
         with Processes(interrupted=lambda: bool(interrupts())) as processes:
             click.echo("starting a server, two workers and the admin API ...")
             processes.start()
-            remark = f" (port {DEFAULT_PORT} is taken)" if processes.port_taken else ""
+            taken = f":{DEFAULT_PORT}/" not in processes.api
             welcome = WELCOME.format(
-                redis=server.url(), workers=WORKERS, slots=SLOTS, api=processes.api, remark=remark,
+                redis=server.url(), workers=WORKERS, slots=SLOTS, api=processes.api,
+                remark=f" (port {DEFAULT_PORT} is taken)" if taken else "",
                 page=urljoin(processes.api, "/"),
                 celery=os.path.relpath(Path(sys.executable).with_name("celery")), project=PROJECT,
             )  # fmt: skip
             click.echo(welcome)
             project = importlib.import_module(PROJECT)  # reads the environment
-            session = Session(project, seconds, interrupts, processes.check)
-            with open_view(processes.api) as view:
-                session.run(view)
-            report = session.report()
+            report = Session(project, processes, seconds, interrupts).run()
             click.echo("\n" + "\n".join(report.lines()))
             if report.status:
                 processes.keep_logs = True
@@ -87,7 +80,7 @@ def play(seconds: int, interrupts: Callable[[], int]) -> int:
 
 
 def count_interrupts() -> Callable[[], int]:
-    """Take over SIGINT and SIGTERM; return a function that says how often they came."""
+    """Catch SIGINT and SIGTERM; return a function that says how many came."""
     count = 0
 
     def on_signal(*_: Any) -> None:

@@ -1,16 +1,14 @@
-"""What the demo sends: publish tasks over five platforms and a few dozen accounts.
+"""What the demo sends: publish tasks over five platforms and thirty accounts.
 
-How it is sent and waited for is in ``session.py``.
+``session.py`` says for how long.
 """
 
 from __future__ import annotations
 
 import random
 import uuid
-from collections import deque
+from collections import Counter
 from typing import Any, Final
-
-from celery_concurrency.demo.records import Run, Sent, now
 
 PLATFORMS: Final = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 ACCOUNTS: Final = 6  # of each platform
@@ -23,14 +21,8 @@ LIMITS: Final = {
     "account_max": 1,
 }
 
-#: Tasks of a platform that are sent and not done: more than run, few enough to be done soon.
-OPEN: Final = 5
-#: How long the first tasks are reckoned to take, in seconds, before any is done.
-FIRST_GUESS: Final = 2.0
-#: How many of the last tasks the next ones are reckoned by, and which share of
-#: them in reckoning: the slowest were held up by tasks that will not be sent any more.
-REMEMBERED: Final = 50
-SHARE: Final = 0.8
+#: A platform's tasks that are sent and not done: more than can run, and soon done.
+MOST_UNFINISHED: Final = 5
 
 
 class Load:
@@ -38,54 +30,33 @@ class Load:
 
     Args:
         publish: the task.
-
-    Attributes:
-        sent: all that were sent, by their ids.
-        done: how many of these have run to their end.
     """
 
     def __init__(self, publish: Any) -> None:
         self._publish = publish
-        self._open: dict[str, set[str]] = {platform: set() for platform in PLATFORMS}
-        self._took: deque[float] = deque(maxlen=REMEMBERED)
-        self.sent: dict[str, Sent] = {}
-        self.done = 0
+        self.sent: dict[str, dict[str, str]] = {}  # the tags of each task, by its id
+        self.unfinished: dict[str, str] = {}  # the platform of each that is not done
 
     def send(self) -> None:
-        """Send a task of one of the platforms that have few open ones, if there are any."""
-        free = [platform for platform, tasks in self._open.items() if len(tasks) < OPEN]
+        """Send a task of a platform that has few unfinished ones, if there is any."""
+        counts = Counter(self.unfinished.values())
+        free = [platform for platform in PLATFORMS if counts[platform] < MOST_UNFINISHED]
         if not free:
             return
-        # Nothing here has to be hard to guess.
-        platform = random.choice(free)  # noqa: S311
+        platform = random.choice(free)  # noqa: S311 - nothing here is secret
         account = f"{platform}-{random.randint(1, ACCOUNTS)}"  # noqa: S311
         seconds = random.uniform(*TASK_SECONDS)  # noqa: S311
-        task = Sent(
-            task_id=str(uuid.uuid4()),
-            tags={"platform": platform, "account": account, "type": "publish"},
-            at=now(),
-        )
-        self._publish.apply_async((seconds,), task_id=task.task_id, headers=dict(task.tags))
-        self.sent[task.task_id] = task
-        self._open[platform].add(task.task_id)
+        task_id = str(uuid.uuid4())
+        tags = {"platform": platform, "account": account, "type": "publish"}
+        self._publish.apply_async((seconds,), task_id=task_id, headers=dict(tags))
+        self.sent[task_id] = tags
+        self.unfinished[task_id] = platform
 
-    def note(self, run: Run) -> None:
-        """Take note of a run that ended."""
-        task = self.sent.get(run.task_id)
-        open_tasks = self._open[task.tags["platform"]] if task else set()
-        if task and run.end and run.task_id in open_tasks:
-            open_tasks.remove(run.task_id)
-            self._took.append(run.end - task.at)
-            self.done += 1
+    def note_end(self, task_id: str) -> None:
+        """Take note that a task ran to its end."""
+        self.unfinished.pop(task_id, None)
 
     @property
-    def open(self) -> int:
-        """How many were sent and are not done."""
-        return len(self.sent) - self.done
-
-    @property
-    def time_needed(self) -> float:
-        """Seconds in which a task that is sent now will be done, as the last ones took."""
-        if not self._took:
-            return FIRST_GUESS
-        return sorted(self._took)[int(SHARE * len(self._took))]
+    def done(self) -> int:
+        """How many ran to their end."""
+        return len(self.sent) - len(self.unfinished)

@@ -1,18 +1,22 @@
-"""The demo's Celery project, as a user would write it, but that its task records its runs.
+"""The demo's Celery project: as a user would write it, and below, what only a demo needs.
 
-What a demo alone needs is in ``worker.py``.
+``processes.py`` starts its workers.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_process_init, worker_ready
 from redis import Redis
 
+from celery_concurrency.demo.processes import READY
 from celery_concurrency.demo.records import recorded
+from celery_concurrency.testing.lifeline import die_with_parent
 
 url = os.environ["DEMO_REDIS_URL"]
 
@@ -29,3 +33,15 @@ def publish(self: Any, seconds: float) -> None:
     """Publish something, which takes some seconds."""
     with recorded(redis, self.request.id, self.request.headers):
         time.sleep(seconds)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def say_ready(**_: Any) -> None:
+    """Tell the demo, which reads the log."""
+    print(READY, flush=True)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def end_with_worker(**_: Any) -> None:
+    """End the pool's processes with their worker, even while they wait for Redis."""
+    die_with_parent(signal.SIGKILL, parent=os.getppid())()

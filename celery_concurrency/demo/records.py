@@ -1,6 +1,6 @@
-"""What was sent and what ran, recorded by those who sent and ran it, not by the limiter.
+"""What ran: recorded by the tasks themselves, not by the limiter.
 
-What they amount to is said in ``report.py``.
+``report.py`` judges by it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis import Redis
 
@@ -20,74 +19,37 @@ KEY: Final = "demo:runs"
 BATCH: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A task that was sent.
-
-    Attributes:
-        task_id: Celery's.
-        tags: those of its headers that say what limits it counts in.
-        at: when, in seconds of ``now``.
-    """
-
-    task_id: str
-    tags: Mapping[str, str]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """An execution of a task's body.
-
-    Attributes:
-        id: the run's own; a task that runs twice has two runs.
-        task_id: Celery's.
-        tags: those of the headers that it came with.
-        start: when it began, in seconds of ``now``.
-        end: when it ended; None while it has not.
-    """
+class Run(NamedTuple):
+    """An execution of a task's body; a task that runs twice has two."""
 
     id: str
     task_id: str
-    tags: Mapping[str, str]
-    start: float
-    end: float | None
-
-
-def now() -> float:
-    """Return seconds of a clock that all processes of a machine share."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+    tags: Mapping[str, str]  # and other headers
+    start: float  # by time.monotonic, which is one clock for all processes of a machine
+    end: float | None  # None while it runs
 
 
 @contextmanager
 def recorded(redis: Redis, task_id: str, tags: Mapping[str, str]) -> Iterator[None]:
-    """Record from when to when the block runs; its start already when it starts."""
-    run, start = uuid.uuid4().hex, now()
-    redis.rpush(KEY, json.dumps([run, task_id, tags, start, None]))
+    """Record a run: when the block starts, and again, with its end, when it ends."""
+    run = [uuid.uuid4().hex, task_id, tags, time.monotonic()]
+    redis.rpush(KEY, json.dumps([*run, None]))
     try:
         yield
     finally:
-        redis.rpush(KEY, json.dumps([run, task_id, tags, start, now()]))
+        redis.rpush(KEY, json.dumps([*run, time.monotonic()]))
 
 
 class Records:
-    """Reads what ``recorded`` wrote, and takes it from the server, which is not to fill up.
-
-    Args:
-        redis: a client of the server that was written to.
-
-    Attributes:
-        runs: what was read so far, by the id of the run.
-        running: the ids of those that have not ended.
-    """
+    """Reads what ``recorded`` wrote, and removes it from the server."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self.runs: dict[str, Run] = {}
-        self.running: set[str] = set()
+        self.runs: dict[str, Run] = {}  # by id
+        self.running: set[str] = set()  # the ids of those without an end
 
     def read(self) -> list[Run]:
-        """Read what came since the last time; return the runs that ended."""
+        """Read what is new; return the runs that ended."""
         texts = self._redis.lpop(KEY, BATCH) or []
         assert isinstance(texts, list)
         runs = [Run(*json.loads(text)) for text in texts]

@@ -1,100 +1,47 @@
-"""The report: what was sent and ran, how much of it at once, and whether all was right.
+"""The report: whether all tasks ran, once each, and how many at once in each limit.
 
-It is made of what was recorded and of the configurations seen, never of what
-the limiter counted.
-
-What was recorded is in ``records.py``.
+It judges by what ``records.py`` read and by the configurations seen, never by what the limiter
+counted.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
 
-from celery_concurrency.demo.records import Run, Sent
-from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.demo.records import Run
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.limits import GLOBAL, limits_of
 
-T = TypeVar("T", Sent, Run)
-
-#: How many of the same kind are named where something went wrong.
+#: How many tasks a problem names.
 NAMED: Final = 3
 
 
-class LimitsSeen:
-    """The configurations that were in force, as somebody saw who looked often.
-
-    Attributes:
-        configs: each that was seen, in their order.
-        missed: some were in force between two looks and were not seen.
-    """
-
-    def __init__(self) -> None:
-        self.configs: list[Config] = []
-        self.missed = False
-        self._version: int | None = None
-
-    def look(self, stored: Stored) -> None:
-        """Take note of what is in force now."""
-        if stored.version == self._version:
-            return
-        if self._version is not None and stored.version != self._version + 1:
-            self.missed = True
-        self._version = stored.version
-        self.configs.append(stored.config)
-
-    def highest(self, limit: str) -> int:
-        """Return the highest maximum that was in force; 0 is unlimited.
-
-        A limit that was lowered never touched what ran, so no run is to be
-        judged by a lower one.
-        """
-        allowed = [config.max_of(limit) if config.enabled else 0 for config in self.configs]
-        return 0 if 0 in allowed else max(allowed)
-
-    def changed(self, limit: str) -> bool:
-        """Return whether it had more than one maximum."""
-        return len({config.max_of(limit) if config.enabled else 0 for config in self.configs}) > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was counted in one limit.
-
-    Attributes:
-        limit: its name.
-        sent: tasks sent.
-        run: of these, how many ran to their end.
-        overlap: how many ran at once at most.
-        max: the highest maximum that was in force; 0 is unlimited.
-        changed: it had others too.
-    """
+class Row(NamedTuple):
+    """What was counted in one limit."""
 
     limit: str
-    sent: int
-    run: int
-    overlap: int
-    max: int
-    changed: bool
+    sent: int  # tasks
+    run: int  # of these, how many ran to their end
+    overlap: int  # the most runs at once
+    max: int  # the highest that was in force: a lowered one stops no run; 0 is unlimited
+    changed: bool  # other maxima were in force too
 
     @property
     def exceeded(self) -> bool:
-        """More ran at once than it allowed."""
+        """More ran at once than the limit allowed."""
         return self.overlap > self.max > 0
 
+    def cells(self) -> list[str]:
+        """Return it as texts."""
+        allowed = f"{self.max or 'unlimited'}{'*' if self.changed else ''}"
+        return [self.limit, *map(str, (self.sent, self.run, self.overlap)), allowed]
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was counted, and what was wrong with it.
 
-    Attributes:
-        rows: one a limit, all accounts among them.
-        problems: what went wrong; empty if all sent tasks ran, once each, and no
-            limit was exceeded.
-    """
+class Report(NamedTuple):
+    """What was counted in each limit, accounts included, and what went wrong."""
 
     rows: list[Row]
     problems: list[str]
@@ -105,20 +52,20 @@ class Report:
         return 1 if self.problems else 0
 
     def lines(self) -> Iterator[str]:
-        """Return the report as text."""
-        shown = [row for row in self.rows if not row.limit.startswith("account:")]
+        """Return the report as text; of the accounts it shows the busiest."""
         accounts = [row for row in self.rows if row.limit.startswith("account:")]
-        cells = [("limit", "sent", "run", "highest overlap", "allowed"), *map(_cells, shown)]
+        cells = [["limit", "sent", "run", "highest overlap", "allowed"]]
+        cells += [row.cells() for row in self.rows if not row.limit.startswith("account:")]
         if accounts:
             worst = max(accounts, key=lambda row: (row.exceeded, row.overlap, row.sent))
-            name, *numbers = _cells(worst)
-            cells.append((f"{name} (the busiest of {len(accounts)})", *numbers))
+            cells.append(worst.cells())
+            cells[-1][0] += f" (the busiest of {len(accounts)})"
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for name, *numbers in cells:
             padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
             yield "  ".join((name.ljust(widths[0]), *padded))
         yield ""
-        if any(row.changed for row in (*shown, *accounts)):
+        if any(row.changed for row in self.rows):
             yield "* changed while tasks ran: this is the highest that was in force"
         yield from (f"FAILED: {problem}" for problem in self.problems)
         if not self.problems:
@@ -126,103 +73,72 @@ class Report:
 
 
 def make_report(
-    sent: Collection[Sent], runs: Collection[Run], seen: LimitsSeen, problems: Sequence[str] = ()
+    sent: Mapping[str, Mapping[str, str]],
+    runs: Collection[Run],
+    configs: Sequence[Stored],
+    problems: Sequence[str] = (),
 ) -> Report:
     """Count, and judge.
 
     Args:
-        sent: the tasks that were sent.
-        runs: the runs that were recorded.
-        seen: the configurations that were in force meanwhile.
-        problems: what went wrong otherwise.
+        sent: the tags of the tasks that were sent, by id.
+        runs: what was recorded of them.
+        configs: the configurations seen in force meanwhile, in their order.
+        problems: what went wrong besides.
     """
-    # Whether one that never ended still held anything is not known: it is told instead.
+    sent_in: dict[str, set[str]] = defaultdict(set)
+    for task_id, tags in sent.items():
+        for limit in limits_of(tags):
+            sent_in[limit].add(task_id)
+    runs_in: dict[str, list[Run]] = defaultdict(list)
+    # A run without an end is reported, and counts in no overlap: its process may have died.
     ended = [run for run in runs if run.end is not None]
+    for run in ended:
+        for limit in limits_of(run.tags):
+            runs_in[limit].append(run)
     ran = {run.task_id for run in ended}
-    sent_by, runs_by = _by_limit(sent), _by_limit(ended)
-    rows = [
-        Row(
-            limit=limit,
-            sent=len(sent_by.get(limit, ())),
-            run=len({task.task_id for task in sent_by.get(limit, ())} & ran),
-            overlap=highest_overlap(runs_by.get(limit, ())),
-            max=seen.highest(limit),
-            changed=seen.changed(limit),
-        )
-        for limit in sorted({*sent_by, *runs_by}, key=_order)
-    ]
-    return Report(
-        rows=rows,
-        problems=[
-            *problems,
-            *_task_problems(sent, runs, seen),
-            *(
-                ["the configuration changed faster than it was looked at: can't judge by it"]
-                if seen.missed
-                else _limit_problems(rows)
-            ),
-        ],
-    )
+    rows = []
+    for limit in sorted({*sent_in, *runs_in}, key=lambda limit: (limit != GLOBAL, limit)):
+        maxima = {one.config.max_of(limit) if one.config.enabled else 0 for one in configs}
+        highest = 0 if 0 in maxima else max(maxima)
+        ids = sent_in[limit]
+        overlap = _highest_overlap(runs_in[limit])
+        rows.append(Row(limit, len(ids), len(ids & ran), overlap, highest, len(maxima) > 1))
+    if any(after.version != before.version + 1 for before, after in pairwise(configs)):
+        exceeded = ["the configuration changed faster than it was looked at: can't judge by it"]
+    else:
+        exceeded = [
+            f"{row.limit} had {row.overlap} at once and allowed {row.max}"
+            for row in rows
+            if row.exceeded
+        ]
+    paused = configs[-1].config.paused if configs else []
+    return Report(rows, [*problems, *_task_problems([*sent], runs, paused), *exceeded])
 
 
-def highest_overlap(runs: Iterable[Run]) -> int:
-    """Return how many of these ran at once at most; those that ended."""
-    steps = sorted(
-        (moment, step)
-        for run in runs
-        if run.end is not None
-        # Of the same moment, ends come before starts: (t, -1) < (t, 1).
-        for moment, step in ((run.start, 1), (run.end, -1))
-    )
+def _highest_overlap(runs: Iterable[Run]) -> int:
+    """Return how many of these runs, which have ended, ran at once at most."""
+    # In the same moment, an end comes before a start: (t, -1) < (t, 1).
+    steps = [step for run in runs for step in ((run.start, 1), (run.end or 0, -1))]
     running = highest = 0
-    for _, step in steps:
+    for _, step in sorted(steps):
         running += step
         highest = max(highest, running)
     return highest
 
 
-def _by_limit(records: Iterable[T]) -> dict[str, list[T]]:
-    groups: dict[str, list[T]] = {}
-    for record in records:
-        for limit in limits_of(record.tags):
-            groups.setdefault(limit, []).append(record)
-    return groups
-
-
-def _order(limit: str) -> tuple[bool, str]:
-    return limit != GLOBAL, limit
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    allowed = f"{row.max or 'unlimited'}{'*' if row.changed else ''}"
-    return row.limit, str(row.sent), str(row.run), str(row.overlap), allowed
-
-
-def _task_problems(
-    sent: Collection[Sent], runs: Collection[Run], seen: LimitsSeen
-) -> Iterator[str]:
-    if not sent:
+def _task_problems(ids: list[str], runs: Collection[Run], paused: list[str]) -> Iterator[str]:
+    if not ids:
         yield "no task was sent"
     began = Counter(run.task_id for run in runs)
-    ids = [task.task_id for task in sent]
-    open_ids = {run.task_id for run in runs if run.end is None}
-    paused = seen.configs[-1].paused
+    not_ended = {run.task_id for run in runs if run.end is None}
     for what, tasks in (
         ("did not run", [task for task in ids if not began[task]]),
-        ("began and did not end", [task for task in ids if task in open_ids]),
+        ("began and did not end", [task for task in ids if task in not_ended]),
         ("ran more than once", [task for task in ids if began[task] > 1]),
     ):
         if tasks:
-            yield f"{len(tasks)} of {len(ids)} tasks {what}: {_named(tasks)}"
+            more = ", ..." if len(tasks) > NAMED else ""
+            yield f"{len(tasks)} of {len(ids)} tasks {what}: {', '.join(tasks[:NAMED])}{more}"
     if paused and not set(ids) <= set(began):
         yield f"paused at the end: {', '.join(paused)}"
-
-
-def _limit_problems(rows: Iterable[Row]) -> Iterator[str]:
-    for row in rows:
-        if row.exceeded:
-            yield f"{row.limit} had {row.overlap} at once and allowed {row.max}"
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

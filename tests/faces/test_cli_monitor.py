@@ -19,9 +19,9 @@ from redis import Redis
 from rich.console import Console
 from rich.live import Live
 
-from celery_concurrency.cli.lines import LIMITS_NAMED, JsonView, LineView
-from celery_concurrency.cli.moment import Moment
-from celery_concurrency.cli.picture import Picture
+from celery_concurrency.cli.line_views import LIMITS_NAMED, JsonView, LineView
+from celery_concurrency.cli.live_view import LiveView
+from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.testing.server import Server
 from tests.support.answers import mistake, out
 from tests.support.waiting import hold, park
@@ -160,7 +160,7 @@ def picture(moment, height=40, problem=None, width=110):
     """Return the text of a picture."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
     live = Live(console=console, auto_refresh=False)
-    view = Picture(live)
+    view = LiveView(live)
     view.show(moment)
     if problem:
         view.fail(problem)
@@ -174,7 +174,7 @@ def row(text, name):
 
 
 def test_what_the_picture_shows(limiter, busy):
-    text = picture(Moment.of(limiter))
+    text = picture(Snapshot.of(limiter))
     assert row(text, "global") == ["global", "1", "unlimited", "2"]
     assert row(text, "platform:douyin")[1:] == ["████░░░░░░░░░░░░░░░░", "1", "5", "2"]
     assert row(text, "platform:kuaishou")[1:] == ["0", "unlimited", "(paused)"]
@@ -189,7 +189,7 @@ def test_a_small_terminal_shows_the_busiest(limiter):
         hold(limiter, f"h-{account}", {"account": account})
     for number in range(9):
         park(limiter, f"w{number}", {"account": "p"})
-    text = picture(Moment.of(limiter), height=24)
+    text = picture(Snapshot.of(limiter), height=24)
     assert row(text, "account:p")[-1] == "9"
     assert "16 hold, 3 of them shown" in text
     assert "9 wait, 3 of them shown" in text
@@ -201,7 +201,7 @@ def test_the_last_column_gives_way(limiter, width):
     task_id = "0d9c0b3e-6c0f-4d55-8d2e-1f6c1d0b7a11"
     hold(limiter, task_id, {"platform": "xiaohongshu", "account": "an-account-" + 60 * "x"})
     hold(limiter, "small", {})
-    text = picture(Moment.of(limiter), width=width)
+    text = picture(Snapshot.of(limiter), width=width)
     assert row(text, task_id)[:3] == [task_id, "publish", "w1@h"]
     assert row(text, task_id)[-1].endswith("…")
     assert row(text, "small")[-1] == "global"
@@ -213,7 +213,7 @@ def test_a_line_names_the_busiest_limits(limiter, capsys):
     for number in accounts:
         hold(limiter, f"h{number}", {"account": f"acc{number}"})
     park(limiter, "w", {"account": f"acc{accounts[-1]}"})
-    LineView().show(Moment.of(limiter))
+    LineView().show(Snapshot.of(limiter))
     limits = capsys.readouterr().out.partition(" | ")[0].split(", ")
     assert len(limits) == LIMITS_NAMED + 1
     assert limits[0].endswith("global 17/unlimited +1 waiting")
@@ -225,14 +225,14 @@ def test_names_steer_no_terminal(limiter, capsys):
     account = {"account": "[red]\x1b[2J\n"}
     hold(limiter, "h1", account)
     park(limiter, "w1", account)
-    moment = Moment.of(limiter)
+    moment = Snapshot.of(limiter)
     assert "account:[red]?[2J?" in picture(moment)
     LineView().show(moment)
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_a_problem_is_shown_with_the_last_picture(limiter, busy, capsys):
-    moment = Moment.of(limiter)
+    moment = Snapshot.of(limiter)
     text = picture(moment, problem="Redis can't be asked")
     assert "Redis can't be asked" in text
     assert "w2" in text
@@ -242,7 +242,7 @@ def test_a_problem_is_shown_with_the_last_picture(limiter, busy, capsys):
 
 def test_a_configuration_that_is_not_in_force_is_said(limiter, redis, capsys):
     redis.set("concurrency:config", '{"globel_max": 1}')
-    moment = Moment.of(limiter)
+    moment = Snapshot.of(limiter)
     assert "globel_max" in picture(moment)
     LineView().show(moment)
     assert "not in force: globel_max" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from redis import Redis
 from rich.console import Console
 from rich.live import Live
 
-from celery_concurrency.demo.load import OPEN, PLATFORMS, Load
-from celery_concurrency.demo.records import Records, Run, Sent, recorded
-from celery_concurrency.demo.report import LimitsSeen, make_report
-from celery_concurrency.demo.view import LiveView, Moment
+from celery_concurrency.cli.live_view import LiveView
+from celery_concurrency.cli.snapshot import Snapshot
+from celery_concurrency.demo.load import MOST_UNFINISHED, PLATFORMS, Load
+from celery_concurrency.demo.records import Records, Run, recorded
+from celery_concurrency.demo.report import Report, make_report
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
@@ -36,26 +38,34 @@ DEMO = [sys.executable, "-m", "celery_concurrency.demo"]
 # The verdict
 
 
-def seen(*changes: dict[str, Any], versions: tuple[int, ...] = ()) -> LimitsSeen:
+def seen(*changes: dict[str, Any], versions: tuple[int, ...] = ()) -> list[Stored]:
     """The configurations that these changes lead to, one after the other."""
-    limits, config = LimitsSeen(), Config()
+    configs, config = [], Config()
     for number, change in enumerate(changes or ({},)):
         config = config.merged(change)
-        limits.look(Stored(config, versions[number] if versions else number + 1))
-    return limits
+        configs.append(Stored(config, versions[number] if versions else number + 1))
+    return configs
 
 
-def task(name: str, account: str = "a") -> Sent:
-    return Sent(name, {"platform": "douyin", "account": account, "type": "publish"}, 0.0)
+Task = tuple[str, dict[str, str]]
 
 
-def run(sent: Sent, start: float, end: float | None) -> Run:
-    return Run(f"{sent.task_id}-{start}", sent.task_id, sent.tags, start, end)
+def task(name: str, account: str = "a") -> Task:
+    return name, {"platform": "douyin", "account": account, "type": "publish"}
+
+
+def run(sent: Task, start: float, end: float | None) -> Run:
+    task_id, tags = sent
+    return Run(f"{task_id}-{start}", task_id, tags, start, end)
+
+
+def report_of(tasks: list[Task], runs: list[Run], *more: Any) -> Report:
+    return make_report(dict(tasks), runs, *more)
 
 
 def test_all_ran_one_after_the_other_is_all_right():
     tasks = [task("t1"), task("t2")]
-    report = make_report(tasks, [run(tasks[0], 1, 2), run(tasks[1], 2, 3)], seen())
+    report = report_of(tasks, [run(tasks[0], 1, 2), run(tasks[1], 2, 3)], seen())
     assert (report.status, report.problems) == (0, [])
     assert [(row.limit, row.sent, row.run, row.overlap, row.max) for row in report.rows] == [
         ("global", 2, 2, 1, 0),
@@ -78,7 +88,7 @@ def test_all_ran_one_after_the_other_is_all_right():
 )
 def test_two_at_once_where_one_was_allowed_fails_and_is_named(change, limit):
     tasks = [task("t1"), task("t2")]
-    report = make_report(tasks, [run(tasks[0], 1, 2), run(tasks[1], 1.9, 3)], seen(change))
+    report = report_of(tasks, [run(tasks[0], 1, 2), run(tasks[1], 1.9, 3)], seen(change))
     assert report.status == 1
     assert report.problems == [f"{limit} had 2 at once and allowed 1"]
     assert f"FAILED: {limit} had 2 at once and allowed 1" in list(report.lines())
@@ -90,7 +100,7 @@ def test_the_account_shown_is_one_that_exceeded_its_limit():
     runs = [run(quiet, 1, 2), *(run(one, 1, 2) for one in loud)]
     runs += [run(one, 1, 2) for one in many]
     limits = seen({"account_overrides": {"many": 9}})
-    lines = list(make_report([quiet, *loud, *many], runs, limits).lines())
+    lines = list(report_of([quiet, *loud, *many], runs, limits).lines())
     assert any(line.startswith("account:loud (the busiest of 3)") for line in lines)
 
 
@@ -105,17 +115,17 @@ def test_the_account_shown_is_one_that_exceeded_its_limit():
 )
 def test_a_task_that_did_not_run_exactly_once_fails(runs, problem):
     one = task("t1")
-    report = make_report([one], [run(one, *times) for times in runs], seen({"account_max": 0}))
+    report = report_of([one], [run(one, *times) for times in runs], seen({"account_max": 0}))
     assert (report.status, report.problems) == (1, [problem])
 
 
 def test_nothing_sent_proves_nothing():
-    assert make_report([], [], seen()).problems == ["no task was sent"]
+    assert report_of([], [], seen()).problems == ["no task was sent"]
 
 
 def test_a_problem_from_elsewhere_fails_too():
     one = task("t1")
-    report = make_report([one], [run(one, 1, 2)], seen(), ["a worker died"])
+    report = report_of([one], [run(one, 1, 2)], seen(), ["a worker died"])
     assert (report.status, report.problems) == (1, ["a worker died"])
 
 
@@ -131,7 +141,7 @@ def test_a_problem_from_elsewhere_fails_too():
 )
 def test_a_limit_that_was_changed_is_judged_by_the_highest_in_force(changes, allowed, status):
     tasks = [task("t1"), task("t2")]
-    report = make_report(tasks, [run(one, 1, 2) for one in tasks], seen(*changes))
+    report = report_of(tasks, [run(one, 1, 2) for one in tasks], seen(*changes))
     assert report.status == status
     account = next(line for line in report.lines() if line.startswith("account:a"))
     assert account.split()[-1] == allowed
@@ -140,7 +150,7 @@ def test_a_limit_that_was_changed_is_judged_by_the_highest_in_force(changes, all
 def test_a_configuration_that_nobody_saw_can_not_be_judged_by():
     tasks = [task("t1"), task("t2")]
     limits = seen({}, {"global_max": 1}, versions=(1, 3))
-    report = make_report(tasks, [run(one, 1, 2) for one in tasks], limits)
+    report = report_of(tasks, [run(one, 1, 2) for one in tasks], limits)
     assert report.status == 1
     assert report.problems == [
         "the configuration changed faster than it was looked at: can't judge by it"
@@ -180,19 +190,18 @@ def test_no_more_is_sent_than_is_done():
     load = Load(publish)
     for _ in range(1000):
         load.send()
-    assert len(publish.sent) == len(load.sent) == load.open == OPEN * len(PLATFORMS)
+    most = MOST_UNFINISHED * len(PLATFORMS)
+    assert len(publish.sent) == len(load.sent) == len(load.unfinished) == most
     assert {one["headers"]["platform"] for one in publish.sent} == set(PLATFORMS)
 
-    first = next(iter(load.sent.values()))
-    ended = Run("r1", first.task_id, first.tags, first.at + 1, first.at + 7)
-    load.note(ended)
-    load.note(ended)  # a second run of it is no second task
-    assert (load.done, load.open) == (1, OPEN * len(PLATFORMS) - 1)
-    assert load.time_needed == pytest.approx(7)
+    first, tags = next(iter(load.sent.items()))
+    load.note_end(first)
+    load.note_end(first)  # a second run of it is no second task
+    assert (load.done, len(load.unfinished)) == (1, most - 1)
     load.send()
     load.send()
-    assert publish.sent[-1]["headers"]["platform"] == first.tags["platform"]
-    assert load.open == OPEN * len(PLATFORMS)
+    assert publish.sent[-1]["headers"]["platform"] == tags["platform"]
+    assert len(load.unfinished) == most
 
 
 def test_the_table_shows_how_full_each_limit_is():
@@ -209,21 +218,24 @@ def test_the_table_shows_how_full_each_limit_is():
     )
     console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100)
     with Live(console=console, auto_refresh=False, screen=False) as live:
-        LiveView(live, "http://api").show(
-            Moment(3.0, "sending", sent=20, running=6, done=10, usage=usage, account_max=1, slots=8)
+        LiveView(live).show(
+            Snapshot(datetime.now(), usage, holders=[], held=0, waiting=[]),
+            "3.0 s  sending: sent 20, running 6, waiting 4, done 10\nAPI  http://api",
         )
     text = console.file.getvalue()
     rows = {
-        row[1]: row for row in re.finditer(r"^(\S+)[^█░\n]*(?=[█░])(█*)(░*) +(.+?) *$", text, re.M)
+        row[1]: row
+        for row in re.finditer(r"^(\S+) +(█*)(░*) +(\d+) +(\S+(?: \(paused\))?) *$", text, re.M)
     }
-    assert {name: (len(row[2]), len(row[3]), row[4]) for name, row in rows.items()} == {
-        "global": (24, 0, "6/6"),
-        "douyin": (12, 12, "1/2"),
-        "kuaishou": (6, 18, "2/unlimited"),
-        "channels": (24, 0, "3/1 paused"),
-        "each": (24, 0, "1/1"),
+    assert {name: (len(row[2]), len(row[3]), row[4], row[5]) for name, row in rows.items()} == {
+        "global": (20, 0, "6", "6"),
+        "platform:douyin": (10, 10, "1", "2"),
+        "platform:kuaishou": (0, 0, "2", "unlimited"),
+        "platform:channels": (20, 0, "3", "1 (paused)"),
+        "task_type:publish": (0, 0, "0", "unlimited"),
+        "account:a": (20, 0, "1", "1"),
     }
-    assert re.search(r"sent 20 +running 6 +waiting 4 +done 10", text)
+    assert re.search(r"sent 20, +running 6, +waiting 4, +done 10", text)
     assert "http://api" in text
 
 

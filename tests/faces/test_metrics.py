@@ -14,7 +14,7 @@ from redis import Redis
 
 from celery_concurrency import metrics
 from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
-from celery_concurrency.api.doors import bearer
+from celery_concurrency.api.access import bearer
 from celery_concurrency.limiter import Limiter, keyspace
 from celery_concurrency.limiter.inspect import counts, usage
 from celery_concurrency.limiter.stats.durations import BOUNDS
@@ -207,7 +207,7 @@ def test_prometheus_finds_them_at_both_paths(client: FlaskClient, path: str) -> 
 
 
 @pytest.mark.parametrize("path", [URL, "/metrics"])
-def test_they_are_behind_the_same_doors(celery_app: Celery, path: str) -> None:
+def test_they_are_behind_the_same_checks(celery_app: Celery, path: str) -> None:
     """The token that only reads is enough."""
     closed = create_app(celery_app, bearer("all", "read")).test_client()
     assert closed.get(path).status_code == 401

@@ -1,4 +1,4 @@
-"""The page without a browser: its headers, languages, mounting and doors."""
+"""The page without a browser: its headers, languages, mounting and access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from celery_concurrency.api import create_app, create_blueprint, create_page
-from celery_concurrency.api.doors import bearer
+from celery_concurrency.api.access import bearer
 from celery_concurrency.api.page.texts import TEXTS
 from celery_concurrency.errors import ImproperlyConfigured
 from tests.support.answers import assert_refused
@@ -167,7 +167,7 @@ def test_without_the_api_it_says_what_is_missing():
         app.test_client().get("/concurrency/")
 
 
-# -- its doors
+# -- its access
 
 
 def test_it_is_a_shell_that_needs_no_token_and_has_no_data(redis_url, limiter):

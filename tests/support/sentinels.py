@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 from redis import Redis
 
-from celery_concurrency.testing.lifeline import die_with_parent
+from celery_concurrency.testing.lifeline import Child
 from celery_concurrency.testing.server import Server
 from tests.support.ports import free_port
 from tests.support.workers import wait_for
@@ -34,13 +33,9 @@ class Sentinel(Server):
         )
         super().__init__(port=port)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [self._program, str(self._conf), "--sentinel", "--port", str(self.port)],
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - does next to nothing
-        )
+    def _launch(self) -> Child:
+        command = [self._program, str(self._conf), "--sentinel", "--port", str(self.port)]
+        return Child(command, self._dir / "log", signal.SIGTERM)
 
 
 class Trio:

@@ -1,8 +1,7 @@
-"""The page of the operator's desk: a blueprint beside that of the API.
+"""The page for operators: a blueprint beside the API's.
 
-It has no data of its own: it is a shell in the reader's language, whose scripts ask
-the API for everything. So it needs no limiter and asks for no token, and the API's
-doors are the only ones.
+It is a frame in the reader's language; its scripts ask the API for all data. So it needs no
+limiter and asks for no token: access is checked by the API alone.
 
 Its texts are in ``texts.py``, the API's routes in ``api/blueprint.py``.
 """
@@ -19,10 +18,10 @@ from celery_concurrency.api.envelope import LANGUAGES, preferred_language
 from celery_concurrency.api.page.texts import texts_in
 from celery_concurrency.errors import ImproperlyConfigured
 
-#: Where it is in an app that does not say where.
+#: Where it is in an app that names no other place.
 URL_PREFIX: Final = "/concurrency"
 
-#: Nothing but our own files, nothing inline, in nobody's frame.
+#: Only our own files, nothing inline, in no frame.
 HEADERS: Final = {
     "Content-Security-Policy": "; ".join(
         (
@@ -37,9 +36,9 @@ HEADERS: Final = {
         )
     ),
     "X-Content-Type-Options": "nosniff",
-    # Task ids and limits are after the '#' and go nowhere; the rest is nobody's concern either.
+    # Other sites need not know this page's address.
     "Referrer-Policy": "no-referrer",
-    # Asked again each time, and answered with 304: an upgrade shows with the next load.
+    # Revalidated each time, with a 304: an upgrade shows with the next load.
     "Cache-Control": "no-cache",
 }
 
@@ -82,7 +81,7 @@ def _language() -> str:
 
 
 def _address_of_api() -> str:
-    """Return the API's address as seen from the page: it holds behind any proxy."""
+    """Return the API's address relative to the page, which is right behind any proxy too."""
     try:
         api = url_for("concurrency.get_config").removesuffix("/config")
     except BuildError:

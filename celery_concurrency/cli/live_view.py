@@ -1,6 +1,6 @@
-"""The picture that ``monitor`` draws in a terminal, in its place.
+"""The view that ``monitor`` draws in a terminal, each time in the same place.
 
-When it is drawn says ``monitor.py``; the lines that a pipe gets instead are in ``lines.py``.
+``monitor.py`` decides when; into a pipe, ``line_views.py`` prints lines instead.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from celery_concurrency.cli.moment import Moment, busiest
+from celery_concurrency.cli.explain import reason_of
 from celery_concurrency.cli.output import allowed, duration, printable
+from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.cli.tokens import held_as
-from celery_concurrency.cli.why import in_words
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 from celery_concurrency.limiter.limits import GLOBAL
 
@@ -28,46 +28,47 @@ FRAME: Final = 13
 LEAST: Final = 3
 
 
-class Picture:
-    """Three tables: limits, who holds, who waits.
+class LiveView:
+    """Draws three tables: limits, holders, waiters.
 
     Args:
-        live: where they are drawn.
+        live: where.
     """
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._last: Moment | None = None
+        self._last: tuple[Snapshot, str] | None = None
         self._characters = ("#", ".") if live.console.options.ascii_only else ("█", "░")
 
-    def show(self, moment: Moment) -> None:
-        """Draw a moment."""
-        self._last = moment
-        self._draw(moment, moment.usage.config_problem)
+    def show(self, snapshot: Snapshot, title: str = "") -> None:
+        """Draw a snapshot; a title stands in place of its time."""
+        self._last = snapshot, title
+        self._draw(snapshot, title, snapshot.usage.config_problem)
 
     def fail(self, problem: str) -> None:
-        """Draw the last moment again, and why it is not newer."""
+        """Draw the last snapshot again, with the reason why there is no newer one."""
         if self._last:
-            self._draw(self._last, problem)
+            self._draw(*self._last, problem)
 
-    def _draw(self, moment: Moment, problem: str | None) -> None:
+    def _draw(self, snapshot: Snapshot, title: str, problem: str | None) -> None:
         rows = max(4 * LEAST, self._live.console.height - FRAME)
-        waiting = moment.usage.global_.waiting
+        waiting = snapshot.usage.global_.waiting
+        title = title or f"{snapshot.at:%Y-%m-%d %H:%M:%S}   end with Ctrl-C"
         parts: list[RenderableType] = [
-            Text(f"{moment.at:%Y-%m-%d %H:%M:%S}   end with Ctrl-C\n", style="dim"),
-            self._limits(moment, rows // 2),
-            _title(f"{moment.held} hold", moment.held, rows // 4),
-            _holders(moment, rows // 4),
-            _title(f"{waiting} wait", waiting, rows // 4),
-            _waiters(moment, rows // 4),
+            Text(f"{title}\n", style="dim"),
+            self._limits(snapshot, rows // 2),
+            _heading(f"{snapshot.held} hold", snapshot.held, rows // 4),
+            _holders(snapshot, rows // 4),
+            _heading(f"{waiting} wait", waiting, rows // 4),
+            _waiters(snapshot, rows // 4),
         ]
         if problem:
             parts.append(Text(printable(problem), style="red"))
         self._live.update(Group(*parts), refresh=True)
 
-    def _limits(self, moment: Moment, rows: int) -> Table:
+    def _limits(self, snapshot: Snapshot, rows: int) -> Table:
         table = _table("limit", "in use", "current", "max", "waiting")
-        for name, limit in busiest(list(moment.usage.limits()), rows):
+        for name, limit in busiest(list(snapshot.usage.limits()), rows):
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
                 allowed(limit.max, limit.paused), limit.waiting or "",
@@ -76,46 +77,46 @@ class Picture:
 
 
 @contextmanager
-def open_picture() -> Iterator[Picture]:
-    """Return a picture on standard output; the last one stays."""
+def open_live_view() -> Iterator[LiveView]:
+    """Draw on standard output; what was drawn last stays."""
     with Live(console=Console(), auto_refresh=False) as live:
-        yield Picture(live)
+        yield LiveView(live)
 
 
-def _title(text: str, total: int, rows: int) -> Text:
+def _heading(text: str, total: int, rows: int) -> Text:
     more = f", {rows} of them shown" if total > rows else ""
     return Text(f"\n{text}{more}", style="bold")
 
 
-def _holders(moment: Moment, rows: int) -> Table:
+def _holders(snapshot: Snapshot, rows: int) -> Table:
     table = _table("task id", "task", "worker", "holds", "limits")
-    for one in moment.holders[:rows]:
-        # All count in global, and there is no room to say so.
+    for one in snapshot.holders[:rows]:
+        # Every run counts in global: it is named only where it is the only limit.
         limits = [limit for limit in one.limits if limit != GLOBAL] or [GLOBAL]
         held = duration(time.time() - one.since) if one.since else "-"
         _add(table, one.task_id, held_as(one), one.worker or "-", held, " ".join(limits))
     return table
 
 
-def _waiters(moment: Moment, rows: int) -> Table:
+def _waiters(snapshot: Snapshot, rows: int) -> Table:
     table = _table("task id", "task", "waits", "as")
-    for one in moment.waiting[:rows]:
+    for one in snapshot.waiting[:rows]:
         waits = duration(time.time() - one.since)
-        _add(table, one.task_id, one.task or "-", waits, in_words(one.blocked_by))
+        _add(table, one.task_id, one.task or "-", waits, reason_of(one.blocked_by))
     return table
 
 
 def _table(*heads: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for head in heads:
-        # Where there is no room for all, it is the last column that gives way.
+        # In a narrow terminal the last column is the one that is cut.
         last = 1 if head == heads[-1] else None
         table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=last)
     return table
 
 
 def _add(table: Table, *cells: object) -> None:
-    # Texts of ours or anyone's, without rich's markup.
+    # As Text, so that rich reads no markup in a name.
     table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
 
 

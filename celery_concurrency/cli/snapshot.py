@@ -1,6 +1,6 @@
-"""What there is to see at a moment: what ``monitor.py`` looks at, again and again.
+"""What ``monitor.py`` shows, read once: usage, who holds tokens, who waits.
 
-How it is shown is in ``lines.py`` and ``picture.py``.
+It is shown by ``live_view.py`` or ``line_views.py``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from celery_concurrency.limiter.inspect.holders import Holder, read_tokens
 from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
 from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
 
-#: Of those who hold and of those who wait, how many are read.
+#: How many holders and how many waiters are read.
 SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What there is to see at a moment.
+class Snapshot:
+    """What a limiter did at a moment.
 
     Attributes:
-        at: when, by the clock here.
-        usage: of the limits.
-        holders: some of those who hold tokens, the soonest to expire first.
-        held: how many hold any.
-        waiting: the first of those who wait.
+        at: when, by the local clock.
+        usage: of all limits.
+        holders: the first holders, the soonest to expire first.
+        held: how many holders there are.
+        waiting: the first waiters.
     """
 
     at: datetime
@@ -38,21 +38,17 @@ class Moment:
     waiting: list[Waiting]
 
     @classmethod
-    def of(cls, limiter: Limiter) -> Moment:
-        """Look at a limiter.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+    def of(cls, limiter: Limiter) -> Snapshot:
+        """Read it from Redis."""
         usage = limiter.usage()
         tokens = read_tokens(limiter.keyspace, count=SHOWN)
-        # Behind place 0 are all, and they are counted already.
+        # All tickets come after 0; a first page, without cursor, would count all waiters again.
         page = read_waiting(limiter.keyspace, limiter.config.sync().config, count=SHOWN, cursor="0")
         return cls(datetime.now(), usage, tokens.tokens, tokens.total, page.waiting)
 
 
 def busiest(limits: list[tuple[str, LimitUsage]], count: int) -> list[tuple[str, LimitUsage]]:
-    """Return those that most wait for and run in, this many, in the order they come in."""
-    places = range(len(limits))
-    most = nlargest(count, places, lambda one: (limits[one][1].waiting, limits[one][1].current))
+    """Return the limits with most waiters and then most tokens, in the order given."""
+    indexes = range(len(limits))
+    most = nlargest(count, indexes, lambda one: (limits[one][1].waiting, limits[one][1].current))
     return [limits[one] for one in sorted(most)]

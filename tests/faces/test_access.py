@@ -11,7 +11,7 @@ from celery import Celery
 from flask import Flask
 
 from celery_concurrency.api import create_app, create_blueprint
-from celery_concurrency.api.doors import bearer, is_loopback
+from celery_concurrency.api.access import bearer, is_loopback
 from tests.support.answers import all_keys, assert_refused, refusal
 from tests.support.serving import Serving
 

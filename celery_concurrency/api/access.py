@@ -1,39 +1,75 @@
-"""Who gets in: bearer tokens, and no other site's page through somebody's browser.
+"""Who may call: the user's ``authorize``, bearer tokens, other sites and names of hosts.
 
-Whom the user's own ``authorize`` lets in is asked in ``caller.py``.
+Who the caller is, is in ``author.py``.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
-from flask import Request, request
+from flask import Request, current_app, g, request
+from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api.caller import Authorize
 from celery_concurrency.api.errors import Refusal
 
-#: What reads only.
+Authorize = Callable[[Request], object]
+
+#: The methods that only read.
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def admit(authorize: Authorize) -> None:
+    """Ask ``authorize`` about this request; if it answers a text, that is the operator's name.
+
+    Raises:
+        Refusal: 403, it answered something false.
+    """
+    g.concurrency_authorize = authorize
+    answer = authorize(request)
+    if not answer:
+        raise Refusal(403, "forbidden")
+    if isinstance(answer, str):
+        g.concurrency_operator = answer
+
+
+def may_change(path: str) -> bool:
+    """Return whether this request's caller may change the configuration.
+
+    ``authorize`` is asked about an imagined request: a PUT of ``/config`` by the same caller.
+
+    Args:
+        path: that of this request, below the API's prefix.
+    """
+    authorize: Authorize | None = g.get("concurrency_authorize")
+    if authorize is None:
+        return True
+    address = request.environ["PATH_INFO"].removesuffix(path) + "/config"
+    environ = {**request.environ, "REQUEST_METHOD": "PUT", "PATH_INFO": address}
+    try:
+        return bool(authorize(current_app.request_class(environ, populate_request=False)))
+    except HTTPException:
+        return False
 
 
 def bearer(token: str | None, read_token: str | None) -> Authorize:
     """Return an ``authorize`` that asks for a bearer token.
 
     Args:
-        token: opens everything; None: nothing does.
-        read_token: opens what only reads; None: nothing more does.
+        token: may do everything; None: there is no such token.
+        read_token: may only read; None: there is no such token.
 
     Returns:
-        a callable that lets a request in, or raises a ``Refusal``: 401, or 403 for
-        a change with ``read_token``.
+        a callable that returns true, or raises a ``Refusal``: 401, or 403 for a change
+        with ``read_token``.
     """
 
     def authorize(request: Request) -> bool:
         given = request.authorization
         shown = (given.token or "") if given and given.type == "bearer" else ""
-        # Both are compared always: the time taken says nothing about either.
+        # Always compare with both: the time this takes tells nothing.
         may_all, may_read = _same(shown, token), _same(shown, read_token)
         if may_all or (may_read and request.method in SAFE_METHODS):
             return True
@@ -45,10 +81,10 @@ def bearer(token: str | None, read_token: str | None) -> Authorize:
 
 
 def refuse_cross_site() -> None:
-    """Let no page of another site change anything through the browser of one of ours.
+    """Refuse changes by another site's page, made through the browser of one of our users.
 
-    Browsers say where a request comes from, in ``Sec-Fetch-Site`` or, if older, in
-    ``Origin``; programs send neither, and are no concern here.
+    Browsers tell where a request comes from, in ``Sec-Fetch-Site`` or, older ones, in
+    ``Origin``. Programs send neither, and are let through.
 
     Raises:
         Refusal: 403.
@@ -65,10 +101,10 @@ def refuse_cross_site() -> None:
 
 
 def refuse_foreign_host() -> None:
-    """Answer on loopback to its own names only.
+    """Refuse requests for another host's name; for an app that is served on loopback.
 
-    Another site's name can be made to lead here (DNS rebinding), and its pages
-    would then read and change everything as if they were ours.
+    Another site may point its own name at 127.0.0.1 (DNS rebinding). To a browser, its pages
+    and ours would then be of the same origin.
 
     Raises:
         Refusal: 403.
@@ -95,5 +131,5 @@ def _name_of(host: str) -> str:
 
 
 def _same(shown: str, token: str | None) -> bool:
-    # Nobody gets in by an empty one.
+    # An empty token is no token.
     return bool(token) and hmac.compare_digest(shown.encode(), (token or "").encode())

@@ -1,4 +1,4 @@
-"""Commands that pause a limit and resume it.
+"""The commands ``pause`` and ``resume``.
 
 All else that changes the configuration is in ``config.py``.
 """
@@ -9,7 +9,7 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
-from celery_concurrency.cli.output import print_json, printable
+from celery_concurrency.cli.output import echo, print_json
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.worker.apps import limiter_of
@@ -38,5 +38,4 @@ def _print_paused(stored: Stored, as_json: bool) -> None:
     if as_json:
         print_json(paused)
     else:
-        shown = printable(", ".join(paused))
-        click.echo(f"paused now: {shown}" if paused else "nothing is paused now")
+        echo(f"paused now: {', '.join(paused)}" if paused else "nothing is paused now")

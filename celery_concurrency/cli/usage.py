@@ -1,11 +1,10 @@
-"""Commands that show what goes on: ``usage``, ``stats``.
+"""The commands ``usage`` and ``stats``.
 
-The same again and again is ``monitor.py``'s matter; who holds what is in ``tokens.py``.
+``monitor.py`` shows usage again and again; ``tokens.py`` and ``waiting.py`` list single tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import click
@@ -19,7 +18,6 @@ from celery_concurrency.cli.output import (
     print_problem,
     print_table,
 )
-from celery_concurrency.limiter.inspect.usage import Usage
 from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.limiter.stats.counters import DEFAULT_WINDOW, WINDOWS
 from celery_concurrency.limiter.stats.history import (
@@ -39,7 +37,13 @@ def usage(app: Celery, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(("limit", "current", "max", "waiting"), _usage_rows(found))
+        print_table(
+            ("limit", "current", "max", "waiting"),
+            (
+                (name, limit.current, allowed(limit.max, limit.paused), limit.waiting)
+                for name, limit in found.limits()
+            ),
+        )
     print_problem(found.config_problem)
 
 
@@ -86,24 +90,15 @@ _HISTORY_HEAD: Final = (
 
 
 def _history_row(point: Point) -> tuple[str, ...]:
-    """Return what one line says: of all runs, whatever their limits."""
-    counted = (point.counters.get(f"{what}:total", 0) for what in _HISTORY_HEAD[1:4])
-    times = (by_limit.get(GLOBAL) for by_limit in (point.wait, point.hold))
-    return (
-        local_time(point.at),
-        *map(str, counted),
-        *(
-            _seconds(seconds) if one else "-"
-            for one in times
-            for seconds in ((one.p50, one.p95, one.p99) if one else (0, 0, 0))
-        ),
-    )
+    """Return the cells of an interval, counted over all runs."""
+    cells = [local_time(point.at)]
+    cells += [str(point.counters.get(f"{what}:total", 0)) for what in _HISTORY_HEAD[1:4]]
+    for by_limit in (point.wait, point.hold):
+        times = by_limit.get(GLOBAL)
+        cells += map(_seconds, (times.p50, times.p95, times.p99)) if times else 3 * ["-"]
+    return tuple(cells)
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"  # and never 1.64e+03
-
-
-def _usage_rows(found: Usage) -> Iterable[tuple[str, int, str, int]]:
-    for name, limit in found.limits():
-        yield name, limit.current, allowed(limit.max, limit.paused), limit.waiting
+    # The second form for 1640 s, where the first would say 1.64e+03.
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"

@@ -1,6 +1,6 @@
 """How ``waiting ID`` says why a task waits, in plain words.
 
-It is found out by the limiter's ``why.py``.
+It is found out by ``limiter/inspect/explanation.py``.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import click
-
 from celery_concurrency.cli.output import (
     allowed,
     duration,
+    echo,
     local_time,
     print_json,
     print_table,
-    printable,
+    refusal,
 )
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter import Limiter
@@ -26,24 +25,23 @@ from celery_concurrency.limiter.inspect.explanation import (
     explain,
     find_runs,
 )
+from celery_concurrency.limiter.inspect.holders import Holder
 from celery_concurrency.limiter.inspect.limit_state import Blocked
 
 
-def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
+def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
     """Print why a task waits.
 
     Raises:
-        ClickException: it does not; says what it does.
-        LimiterUnavailable: Redis can't be asked.
+        ClickException: it does not wait; says what it does instead.
     """
-    config = limiter.config.sync().config
-    found = explain(limiter.keyspace, config, task_id)
+    found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
     if found is None:
-        raise click.ClickException(printable(_why_not(limiter, task_id)))
+        raise refusal(_why_not(limiter, task_id))
     if as_json:
         print_json(found.to_dict())
         return
-    click.echo(printable(_sentence(found)))
+    echo(_sentence(found))
     print_table(
         ("limit", "current", "max", ""),
         (
@@ -53,14 +51,25 @@ def show_why(limiter: Limiter, task_id: str, as_json: bool) -> None:
     )
     for limit in found.limits:
         for line in _holders(limit):
-            click.echo(printable(f"{limit.limit} is held by {line}"))
+            echo(f"{limit.limit} is held by {line}")
+
+
+def reason_of(blocked: Blocked) -> str:
+    """Return why a task waits, in words."""
+    counts = f"{blocked.current} of {blocked.max}"
+    return {
+        "full": f"{blocked.limit} is full ({counts})",
+        "paused": f"{blocked.limit} is paused",
+        "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
+        "behind": "others with the same limits come first",
+        "next": "it comes next",
+    }[blocked.reason]
 
 
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
-    """Return who holds a limit that is full, each in words."""
+    """Return who holds a full limit, a line each."""
     for one in limit.holders:
-        since = f" since {local_time(one.since)}" if one.since else ""
-        yield f"{one.token}: {held_as(one)}{_place(one.worker)}{since}"
+        yield f"{one.token}: {held_as(one)}{_where_and_since(one)}"
     more = limit.current - limit.kept - len(limit.holders)
     if limit.full and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
@@ -73,37 +82,25 @@ def _sentence(found: Explanation) -> str:
     if found.blocked_by is None:
         return (
             f"{name} was handed room and is back in its queue: it begins when a worker takes it, "
-            f"by {local_time(found.reserved_until or 0)}"
+            f"by {local_time(found.reserved_until)}"
         )
     return (
         f"{name} waits since {local_time(found.since)} "
-        f"({duration(time.time() - found.since)}): {in_words(found.blocked_by)}; "
+        f"({duration(time.time() - found.since)}): {reason_of(found.blocked_by)}; "
         f"it is number {found.position} of those with the same limits"
     )
 
 
-def _place(worker: str | None) -> str:
-    return f" on {worker}" if worker else ""
-
-
 def _why_not(limiter: Limiter, task_id: str) -> str:
-    """Return what there is to say of a task that does not wait."""
+    """Return what a task does that does not wait."""
     for run in find_runs(limiter.keyspace, task_id):
-        since = f" since {local_time(run.since)}" if run.since else ""
-        return f"{task_id} does not wait: it runs{_place(run.worker)}{since}, as {run.token}"
+        return f"{task_id} does not wait: it runs{_where_and_since(run)}, as {run.token}"
     return (
         f"{task_id} does not wait here: it is done, or in its queue, or asks again by countdown "
         "(concurrency_waiting retry)"
     )
 
 
-def in_words(blocked: Blocked) -> str:
-    """Return why somebody waits."""
-    counts = f"{blocked.current} of {blocked.max}"
-    return {
-        "full": f"{blocked.limit} is full ({counts})",
-        "paused": f"{blocked.limit} is paused",
-        "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
-        "behind": "others with the same limits come first",
-        "next": "it comes next",
-    }[blocked.reason]
+def _where_and_since(one: Holder) -> str:
+    on = f" on {one.worker}" if one.worker else ""
+    return f"{on} since {local_time(one.since)}" if one.since else on

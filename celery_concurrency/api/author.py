@@ -1,0 +1,64 @@
+"""Who makes a request: their name, for the history and the log of changes.
+
+Whether they may make it is decided in ``access.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from flask import g, request
+
+from celery_concurrency.api.errors import Refusal
+from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.limits import name_problem
+from celery_concurrency.log import API_LOG, fields
+
+logger = logging.getLogger(API_LOG)
+
+OPERATOR_HEADER: Final = "X-Operator"
+
+
+def known_operator() -> str | None:
+    """Return the operator whom ``authorize`` named; None if it named nobody."""
+    name: str | None = g.get("concurrency_operator")
+    return name
+
+
+def author(source: str = "api") -> Author:
+    """Return who makes this request: whom ``authorize`` named, else whom ``X-Operator`` names.
+
+    Raises:
+        Refusal: 400, the header has no valid name.
+    """
+    known = known_operator()
+    claimed = request.headers.get(OPERATOR_HEADER)
+    if known or not claimed:
+        return Author(source, known)
+    # WSGI decodes headers as Latin-1, and curl sends a name in UTF-8.
+    name = claimed.encode("latin-1").decode("utf-8", "replace")
+    problem = name_problem(name)
+    if not problem and not name.isprintable():  # it is logged, and shown in terminals
+        problem = "has characters that can't be printed"
+    if problem:
+        raise Refusal(
+            400, "invalid_operator", [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
+        )
+    return Author(source, name)
+
+
+def log_action(by: Author, decision: str, message: str, *args: object, **more: Any) -> None:
+    """Log what an operator did to others' tokens or tasks.
+
+    Args:
+        by: the operator.
+        decision, more: see ``log.fields``.
+        message, args: as for ``logging``; the operator's name is added.
+    """
+    logger.warning(
+        f"{message} by %s",
+        *args,
+        by.operator or "unknown",
+        extra=fields(decision, **more, operator=by.operator),
+    )
