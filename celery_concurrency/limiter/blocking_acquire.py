@@ -47,7 +47,6 @@ class BlockingAcquire:
     """Acquires for callers who wait, and keeps what they hold alive.
 
     Args:
-        keyspace: where the tokens are.
         room: where callers wait.
         try_acquire, release: the limiter's.
     """

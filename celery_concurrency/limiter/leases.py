@@ -112,7 +112,6 @@ class Lease:
 
         Args:
             granted: the limiter's answer.
-            keyspace: where the tokens are.
             seconds: how long they last without being renewed.
         """
         return cls(granted.token, granted.limits, granted.fence, keyspace, seconds)

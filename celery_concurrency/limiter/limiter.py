@@ -59,7 +59,6 @@ class Limiter:
         waiting_room: where denied messages wait.
         leases: renews the tokens of living runs.
         stats, durations: what was counted, and how long it took.
-        keyspace: where all of that is, for the readers in ``inspect/``.
     """
 
     def __init__(

@@ -107,7 +107,6 @@ class ConfigStore:
     """Reads and changes the configuration.
 
     Args:
-        keyspace: where it is.
         default_changes: changes to the built-in defaults (``Defaults``).
         changed: called when another configuration came in force.
     """

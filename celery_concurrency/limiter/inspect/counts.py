@@ -35,7 +35,6 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
     A group that comes and goes meanwhile may be missed.
 
     Args:
-        keyspace: where they wait.
         groups: count no more than so many, those first that wait the longest: where each
             account has its own, there may be a million. None counts all.
     """

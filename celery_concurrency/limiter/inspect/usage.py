@@ -85,7 +85,6 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     between which Redis serves others: 10,000 groups take about a tenth of a second.
 
     Args:
-        keyspace: where they are.
         stored: the configuration in force.
     """
     config = stored.config
