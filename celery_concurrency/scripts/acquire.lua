@@ -46,14 +46,14 @@
 local token, group = ARGV[1], ARGV[2]
 local run = cjson.decode(ARGV[3])
 local limits, wildcards = cjson.decode(group), run.wildcards
-local record = key(TOKEN, token)
+local record = key('token', token)
 
 local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens'}, {}
 for i = 1, #limits do
   fields[3 + 2 * i], fields[4 + 2 * i] = limits[i], wildcards[i]
-  semaphores[i] = key(SEMAPHORE, limits[i])
+  semaphores[i] = key('semaphore', limits[i])
 end
-local config = redis.call('HMGET', key(FLAT), unpack(fields))
+local config = redis.call('HMGET', key('config:flat'), unpack(fields))
 if not config[3] then
   return {'unconfigured'}
 elseif config[3] ~= run.dimensions then
@@ -61,10 +61,10 @@ elseif config[3] ~= run.dimensions then
 end
 
 -- One look for both: most of the time this call is no copy, and nobody waits.
-local others = redis.call('EXISTS', record, key(GROUPS)) > 0
+local others = redis.call('EXISTS', record, key('groups')) > 0
 if others and redis.call('EXISTS', record) == 1 then
   -- Held, or ended. One whose time is over has ended too, swept or not.
-  local expiry = tonumber(redis.call('ZSCORE', key(LEASES), token) or 0)
+  local expiry = tonumber(redis.call('ZSCORE', key('leases'), token) or 0)
   if expiry > time then
     return {'granted', math.ceil(expiry), tonumber(redis.call('HGET', record, 'fence'))}
   end
@@ -79,10 +79,10 @@ local waited = ARGV[4] ~= '' and cjson.decode(ARGV[4])
 local parked = waited and waited.parked_as ~= ''
 local reserved = false
 if parked then
-  local begun = redis.call('GET', key(BEGUN, waited.parked_as))
+  local begun = redis.call('GET', key('begun', waited.parked_as))
   if begun == 'ended' then
     return {'done'}
-  elseif begun and tonumber(redis.call('ZSCORE', key(LEASES), begun) or 0) > time then
+  elseif begun and tonumber(redis.call('ZSCORE', key('leases'), begun) or 0) > time then
     return {'running', begun}
   end
   if waited.group then
@@ -117,7 +117,7 @@ end
 
 -- Return the limit in which waiters come before this run, nil if there is none.
 local function limit_of_seniors()
-  if redis.call('EXISTS', key(OPEN)) == 1 then
+  if redis.call('EXISTS', key('open')) == 1 then
     -- A hand-over is under way: the room of limits that many groups share is the waiters'.
     for i = 1, #limits do
       if max_of(i) ~= 0 and (limits[i] == 'global' or is_shared(limits[i])) then
@@ -126,11 +126,11 @@ local function limit_of_seniors()
     end
   end
   for i = 1, #limits do
-    if redis.call('SISMEMBER', key(FREED), limits[i]) == 1 then
+    if redis.call('SISMEMBER', key('freed'), limits[i]) == 1 then
       return limits[i]
     end
   end
-  return redis.call('EXISTS', key(GROUP, group)) == 1 and limits[#limits] or nil
+  return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
 end
 
 -- Return why the run has to wait, nil if it need not.
@@ -151,15 +151,15 @@ local function take_ticket()
   if waited then
     return waited.place
   end
-  local last = tonumber(redis.call('GET', key(TICKET)) or 0)
+  local last = tonumber(redis.call('GET', key('ticket')) or 0)
   local number = math.max(last + 1, math.floor(time * 1000))
-  redis.call('SET', key(TICKET), number)
+  redis.call('SET', key('ticket'), number)
   return run.rank * RANK + number
 end
 
 -- Count what became of this call: in all, by platform and by task type; never by account.
 local function count(what)
-  local counters = key(COUNTERS)
+  local counters = key('stats:counters')
   redis.call('HINCRBY', counters, what .. 'total', 1)
   for i = 1, #run.counted do
     redis.call('HINCRBY', counters, what .. run.counted[i], 1)
@@ -178,15 +178,15 @@ if not reserved then
   end
 end
 count('acquired:')
-redis.call('ZADD', key(LEASES), run.lease and math.min(expiry, time + run.lease) or expiry, token)
+redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)
 
 -- A number that no acquisition had before: the server's microseconds, or one more than the
 -- last where its clock went back. Lost data can't make it smaller.
 local fence = math.floor(time * 1000000 + 0.5)
-local last = redis.call('SET', key(FENCE), fence, 'GET')
+local last = redis.call('SET', key('fence'), fence, 'GET')
 if last and tonumber(last) >= fence then
   fence = tonumber(last) + 1
-  redis.call('SET', key(FENCE), fence)
+  redis.call('SET', key('fence'), fence)
 end
 
 local asked = waited and waited.place or run.rank * RANK + math.floor(time * 1000)
@@ -194,6 +194,6 @@ redis.call('HSET', record, 'limits', group, 'task', run.task, 'worker', run.work
   'since', exact(time), 'asked', asked, 'fence', fence)
 if parked then
   redis.call('HSET', record, 'parked_as', waited.parked_as)
-  redis.call('SET', key(BEGUN, waited.parked_as), token, 'EX', run.copies)
+  redis.call('SET', key('begun', waited.parked_as), token, 'EX', run.copies)
 end
 return {'granted', expiry, fence}

@@ -13,6 +13,6 @@
 -- include handover
 
 if ARGV[1] == '1' then
-  redis.call('SET', key(RECHECK), exact(time))
+  redis.call('SET', key('recheck'), exact(time))
 end
 return {hand_over(tonumber(ARGV[2]))}

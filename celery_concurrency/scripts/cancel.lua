@@ -8,10 +8,10 @@
 -- Again  a second copy finds nothing that waits.
 
 -- include keys
--- include waiters
+-- include taking_out
 -- include handover
 
-local waiters = redis.call('SRANDMEMBER', key(RETRIED, ARGV[1]), 16)
+local waiters = redis.call('SRANDMEMBER', key('retried', ARGV[1]), 16)
 waiters[#waiters + 1] = ARGV[1]
 local messages = {}
 for _, waiter in ipairs(waiters) do

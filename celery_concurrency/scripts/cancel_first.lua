@@ -8,12 +8,12 @@
 -- Again  a second copy takes the next ones out, none beyond the last that is meant.
 
 -- include keys
--- include waiters
+-- include taking_out
 -- include handover
 
 local group = ARGV[1]
 local messages = {}
-for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', key(GROUP, group), '-inf', ARGV[2],
+for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', key('group', group), '-inf', ARGV[2],
   'LIMIT', 0, ARGV[3])) do
   messages[#messages + 1] = take_out_of(group, waiter)
 end

@@ -11,10 +11,10 @@
 -- include time
 
 local claimed = {}
-for _, number in ipairs(redis.call('ZRANGEBYSCORE', key(OUTBOX), '-inf', time,
+for _, number in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', time,
   'LIMIT', 0, tonumber(ARGV[1]))) do
-  redis.call('ZADD', key(OUTBOX), exact(time + tonumber(ARGV[2])), number)
+  redis.call('ZADD', key('outbox'), exact(time + tonumber(ARGV[2])), number)
   claimed[#claimed + 1] = number
-  claimed[#claimed + 1] = redis.call('GET', key(OUTBOX_MESSAGE, number)) or ''
+  claimed[#claimed + 1] = redis.call('GET', key('outbox', number)) or ''
 end
 return claimed

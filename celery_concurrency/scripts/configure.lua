@@ -27,7 +27,7 @@ local SETTLE_SECONDS = 3
 
 -- Return the SHA-1 of the stored JSON; '' where there is none, or no string.
 local function digest()
-  local text = redis.pcall('GET', key(CONFIG))
+  local text = redis.pcall('GET', key('config'))
   return type(text) == 'string' and redis.sha1hex(text) or ''
 end
 
@@ -44,44 +44,44 @@ local function fields_of(entry)
 end
 
 local seen = tonumber(ARGV[1])
-if tonumber(redis.call('GET', key(CONFIG_VERSION)) or 0) ~= seen or digest() ~= ARGV[2] then
+if tonumber(redis.call('GET', key('config:version')) or 0) ~= seen or digest() ~= ARGV[2] then
   local next_id = string.format('%.0f-0', seen + 1)
-  local first_copy = fields_of(redis.call('XRANGE', key(CONFIG_HISTORY), next_id, next_id)[1])
+  local first_copy = fields_of(redis.call('XRANGE', key('config:history'), next_id, next_id)[1])
   return first_copy and first_copy.id == ARGV[4] and first_copy.version or 0
 end
 
-local last = fields_of(redis.call('XREVRANGE', key(CONFIG_HISTORY), '+', '-', 'COUNT', 1)[1])
+local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 'COUNT', 1)[1])
 
 if ARGV[3] ~= '' then
-  redis.call('SET', key(CONFIG), ARGV[3])
+  redis.call('SET', key('config'), ARGV[3])
 end
-redis.call('DEL', key(FLAT))
+redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
-  redis.call('HSET', key(FLAT), ARGV[i], ARGV[i + 1])
+  redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
 end
 -- Without an epoch the data is new, or all of it was lost.
-redis.call('SET', key(EPOCH), exact(time), 'NX')
-redis.call('HSET', key(FLAT), 'source', digest(),
-  'opens', redis.call('GET', key(EPOCH)) + SETTLE_SECONDS)
+redis.call('SET', key('epoch'), exact(time), 'NX')
+redis.call('HSET', key('config:flat'), 'source', digest(),
+  'opens', redis.call('GET', key('epoch')) + SETTLE_SECONDS)
 
 -- No version comes twice, even if an operator deleted the key that counts them.
 local version = math.max(seen, last and last.version or 0) + 1
-redis.call('SET', key(CONFIG_VERSION), string.format('%.0f', version))
+redis.call('SET', key('config:version'), string.format('%.0f', version))
 
 -- 'sum' is the bytes of all JSON up to an entry: a difference says how much is stored.
-local json = redis.call('HGET', key(FLAT), 'json')
+local json = redis.call('HGET', key('config:flat'), 'json')
 local sum = (last and tonumber(last.sum) or 0) + #json
-redis.call('XADD', key(CONFIG_HISTORY), string.format('%.0f-0', version),
+redis.call('XADD', key('config:history'), string.format('%.0f-0', version),
   'at', exact(time), 'id', ARGV[4], 'source', ARGV[5], 'operator', ARGV[6],
-  'problem', redis.call('HGET', key(FLAT), 'problem') or '', 'sum', string.format('%.0f', sum),
+  'problem', redis.call('HGET', key('config:flat'), 'problem') or '', 'sum', string.format('%.0f', sum),
   'json', json)
 while true do
-  local entry = redis.call('XRANGE', key(CONFIG_HISTORY), '-', '+', 'COUNT', 1)[1]
+  local entry = redis.call('XRANGE', key('config:history'), '-', '+', 'COUNT', 1)[1]
   local oldest = fields_of(entry)
   local bytes = sum - tonumber(oldest.sum) + #oldest.json
-  if redis.call('XLEN', key(CONFIG_HISTORY)) <= ENTRIES_MOST and bytes <= BYTES_MOST then
+  if redis.call('XLEN', key('config:history')) <= ENTRIES_MOST and bytes <= BYTES_MOST then
     break
   end
-  redis.call('XDEL', key(CONFIG_HISTORY), entry[1])
+  redis.call('XDEL', key('config:history'), entry[1])
 end
 return version

@@ -9,6 +9,6 @@
 -- include keys
 
 for _, number in ipairs(ARGV) do
-  redis.call('DEL', key(OUTBOX_MESSAGE, number))
+  redis.call('DEL', key('outbox', number))
 end
-return redis.call('ZREM', key(OUTBOX), unpack(ARGV))
+return redis.call('ZREM', key('outbox'), unpack(ARGV))

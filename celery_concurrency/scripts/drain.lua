@@ -7,15 +7,17 @@
 -- Again  a second copy gives the next ones back.
 
 -- include keys
--- include waiters
+-- include index
+-- include messages
+-- include taking_out
 
 local count, most, messages = 0, tonumber(ARGV[1]), {}
 while count < most do
-  local group = first(key(GROUPS))
+  local group = first(key('groups'))
   if not group then
     break
   end
-  local waiter = first(key(GROUP, group))
+  local waiter = first(key('group', group))
   if waiter then
     messages[#messages + 1] = take_out_of(group, waiter)
   else
@@ -25,4 +27,4 @@ while count < most do
   count = count + 1
 end
 put_behind(messages)
-return {count, redis.call('EXISTS', key(GROUPS)), redis.call('EXISTS', key(OUTBOX))}
+return {count, redis.call('EXISTS', key('groups')), redis.call('EXISTS', key('outbox'))}

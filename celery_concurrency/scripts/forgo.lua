@@ -12,6 +12,6 @@
 -- include reservations
 -- include handover
 
-local is_new = redis.call('SET', key(BEGUN, ARGV[1]), 'ended', 'EX', ARGV[3], 'NX')
+local is_new = redis.call('SET', key('begun', ARGV[1]), 'ended', 'EX', ARGV[3], 'NX')
 local given_up = is_new and give_up_reservation(ARGV[2])
 return {given_up and 1 or 0, hand_over(tonumber(ARGV[4]))}

@@ -29,17 +29,17 @@
 local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]
 
 local function file_waiter()
-  redis.call('SET', key(WAITER, waiter), ARGV[5] .. '\n' .. ARGV[6])
-  redis.call('ZADD', key(GROUP, group), ARGV[4], waiter)
+  redis.call('SET', key('waiter', waiter), ARGV[5] .. '\n' .. ARGV[6])
+  redis.call('ZADD', key('group', group), ARGV[4], waiter)
   if ARGV[7] ~= '' then
-    redis.call('ZADD', key(EXPIRING), ARGV[7], waiter)
+    redis.call('ZADD', key('expiring'), ARGV[7], waiter)
   end
   local task = cjson.decode(ARGV[5]).task
   if task then
-    redis.call('SADD', key(RETRIED, task), waiter)
+    redis.call('SADD', key('retried', task), waiter)
   end
-  redis.call('HINCRBY', key(COUNTERS), 'parked:total', 1)
-  if first(key(GROUP, group)) == waiter then
+  redis.call('HINCRBY', key('stats:counters'), 'parked:total', 1)
+  if first(key('group', group)) == waiter then
     file_group(group)
   end
 end
@@ -47,7 +47,7 @@ end
 local answer
 local message = read_waiter(waiter)
 if message and message.facts.run == token
-  or redis.call('HEXISTS', key(TOKEN, token), 'parked') == 1 then
+  or redis.call('HEXISTS', key('token', token), 'parked') == 1 then
   answer = 'again'
 elseif message then
   answer = 'merged'
@@ -57,6 +57,6 @@ else
 end
 local more, outbox = hand_over(tonumber(ARGV[8]))
 if not answer then
-  answer = redis.call('EXISTS', key(WAITER, waiter)) == 1 and 'parked' or 'handed over'
+  answer = redis.call('EXISTS', key('waiter', waiter)) == 1 and 'parked' or 'handed over'
 end
 return {answer, more, outbox}

@@ -25,9 +25,9 @@ local record = drop_token(token)
 local held = record and 1 or 0
 -- A reservation that an operator gives back was no run.
 if record and not record.reserved then
-  redis.call('HINCRBY', key(COUNTERS), 'released:total', 1)
+  redis.call('HINCRBY', key('stats:counters'), 'released:total', 1)
   note_end(record)
-  local begun = record.parked_as and key(BEGUN, record.parked_as)
+  local begun = record.parked_as and key('begun', record.parked_as)
   if begun and ARGV[3] ~= '' then
     redis.call('SET', begun, 'ended', 'EX', ARGV[3])
   elseif begun and redis.call('GET', begun) == token then
@@ -40,7 +40,7 @@ if ARGV[2] == '1' or not record then
   mark(token, 'ended')
 end
 -- A hand-over costs as much as all of this, and most of the time nobody waits.
-if redis.call('EXISTS', key(GROUPS), key(COLLECTING), key(OUTBOX)) == 0 then
+if redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) == 0 then
   return {held, 0, 0}
 end
 

@@ -16,8 +16,8 @@
 -- include time
 -- constants SHORTEST_LEASE
 
-local epoch = redis.call('GET', key(EPOCH))
-local timeout = tonumber(redis.call('HGET', key(FLAT), 'timeout'))
+local epoch = redis.call('GET', key('epoch'))
+local timeout = tonumber(redis.call('HGET', key('config:flat'), 'timeout'))
 if not epoch or not timeout then
   return {}
 end
@@ -26,14 +26,14 @@ local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
 local function extend_lease(token)
-  redis.call('ZADD', key(LEASES), exact(time + lease), token)
+  redis.call('ZADD', key('leases'), exact(time + lease), token)
 end
 
 -- Note in a token's limits when it expires now. What an operator's DEL freed stays free.
 local function extend(token, limits)
   extend_lease(token)
   for _, limit in ipairs(limits) do
-    redis.call('ZADD', key(SEMAPHORE, limit), 'XX', math.ceil(time + timeout), token)
+    redis.call('ZADD', key('semaphore', limit), 'XX', math.ceil(time + timeout), token)
   end
 end
 
@@ -41,16 +41,16 @@ end
 local function restore(token, json)
   local facts = cjson.decode(json)
   for field, value in pairs(facts) do
-    redis.call('HSET', key(TOKEN, token), field, value)
+    redis.call('HSET', key('token', token), field, value)
   end
   extend_lease(token)
   for _, limit in ipairs(cjson.decode(facts.limits)) do
-    redis.call('ZADD', key(SEMAPHORE, limit), math.ceil(time + timeout), token)
+    redis.call('ZADD', key('semaphore', limit), math.ceil(time + timeout), token)
   end
 end
 
 local function facts_of(token)
-  local facts, values = {}, redis.call('HMGET', key(TOKEN, token), unpack(FACTS))
+  local facts, values = {}, redis.call('HMGET', key('token', token), unpack(FACTS))
   for i, field in ipairs(FACTS) do
     facts[field] = values[i] or nil
   end
@@ -58,17 +58,17 @@ local function facts_of(token)
 end
 
 local function renew(token, known)
-  local limits, taken, ended = unpack(redis.call('HMGET', key(TOKEN, token), 'limits', 'taken',
+  local limits, taken, ended = unpack(redis.call('HMGET', key('token', token), 'limits', 'taken',
     'ended'))
   if limits then
-    local left = tonumber(redis.call('ZSCORE', key(LEASES), token) or 0) - time
+    local left = tonumber(redis.call('ZSCORE', key('leases'), token) or 0) - time
     if left < math.max(lease * 2 / 3, SHORTEST_LEASE) then
       extend(token, cjson.decode(limits))
     end
     return known ~= '' and 'held' or facts_of(token)
   elseif taken then
-    if redis.call('HSETNX', key(TOKEN, token), 'told', 1) == 1 then
-      redis.call('HINCRBY', key(COUNTERS), 'lost:total', 1)
+    if redis.call('HSETNX', key('token', token), 'told', 1) == 1 then
+      redis.call('HINCRBY', key('stats:counters'), 'lost:total', 1)
     end
     return 'lost'
   elseif known ~= '' and not ended and ARGV[1] ~= '' and ARGV[1] ~= epoch then

@@ -15,15 +15,15 @@ local function period_of(seconds)
   return math.floor(seconds / tonumber(ARGV[1]))
 end
 
-local last = redis.call('XREVRANGE', key(STATS_HISTORY), '+', '-', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', key('stats:history'), '+', '-', 'COUNT', 1)[1]
 if last and period_of(tonumber(string.match(last[1], '^%d+')) / 1000) >= period_of(time) then
   return 0
 end
 local counters = {}
-local pairs_read = redis.call('HGETALL', key(COUNTERS))
+local pairs_read = redis.call('HGETALL', key('stats:counters'))
 for i = 1, #pairs_read, 2 do
   counters[pairs_read[i]] = pairs_read[i + 1]
 end
-redis.call('XADD', key(STATS_HISTORY), 'MAXLEN', '~', ARGV[2], '*',
+redis.call('XADD', key('stats:history'), 'MAXLEN', '~', ARGV[2], '*',
   'counters', cjson.encode(counters))
 return 1

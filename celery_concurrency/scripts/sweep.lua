@@ -20,7 +20,7 @@
 -- include tokens
 -- include room
 -- include index
--- include waiters
+-- include taking_out
 -- include handover
 -- constants RANK, COLLECTING_SUFFIX
 
@@ -32,13 +32,13 @@ local HOLDERS = 8
 
 local batch = tonumber(ARGV[2])
 if tonumber(ARGV[1]) > 0 then
-  local due = tonumber(redis.call('GET', key(SWEEP_NEXT)) or time)
+  local due = tonumber(redis.call('GET', key('sweep:next')) or time)
   if time < due then
     return {0, 0, 0, 0}
   elseif time - due > GAP then
-    redis.call('SET', key(SWEEP_GRACE), 1, 'EX', GRACE_SECONDS)
+    redis.call('SET', key('sweep:grace'), 1, 'EX', GRACE_SECONDS)
   end
-  redis.call('SET', key(SWEEP_NEXT), exact(time + tonumber(ARGV[1])))
+  redis.call('SET', key('sweep:next'), exact(time + tonumber(ARGV[1])))
 end
 
 local function due_of(set)
@@ -46,14 +46,14 @@ local function due_of(set)
 end
 
 local function take_back(token)
-  local expiry = tonumber(redis.call('ZSCORE', key(SEMAPHORE, 'global'), token) or 0)
+  local expiry = tonumber(redis.call('ZSCORE', key('semaphore', 'global'), token) or 0)
   local record = drop_token(token) or { limits = {} }
   if record.reserved then
-    redis.call('HINCRBY', key(COUNTERS), 'lapsed:total', 1)
+    redis.call('HINCRBY', key('stats:counters'), 'lapsed:total', 1)
   else
     mark(token, 'taken')
     -- Reclaimed where its own time is not over: its worker has been silent for too long.
-    redis.call('HINCRBY', key(COUNTERS), expiry > time and 'reclaimed:total' or 'expired:total', 1)
+    redis.call('HINCRBY', key('stats:counters'), expiry > time and 'reclaimed:total' or 'expired:total', 1)
     note_end(record)
   end
   note_freed(record.limits)
@@ -61,10 +61,10 @@ end
 
 -- Take back the tokens that are due; return how many.
 local function take_back_tokens()
-  if redis.call('EXISTS', key(SWEEP_GRACE)) == 1 then
+  if redis.call('EXISTS', key('sweep:grace')) == 1 then
     return 0
   end
-  local tokens = due_of(key(LEASES))
+  local tokens = due_of(key('leases'))
   for _, token in ipairs(tokens) do
     take_back(token)
   end
@@ -73,12 +73,12 @@ end
 
 -- Put back the waiters that have expired; return how many were looked at.
 local function put_back_expired()
-  local waiters, messages = due_of(key(EXPIRING)), {}
+  local waiters, messages = due_of(key('expiring')), {}
   for _, waiter in ipairs(waiters) do
     local message = take_out(waiter)
     messages[#messages + 1] = message
     if not message then
-      redis.call('ZREM', key(EXPIRING), waiter)
+      redis.call('ZREM', key('expiring'), waiter)
     end
   end
   put_back_discarded(messages)
@@ -87,8 +87,8 @@ end
 
 -- Return whether a run with a later ticket holds a token of the limit.
 local function has_junior(limit, ticket)
-  for _, token in ipairs(redis.call('ZREVRANGE', key(SEMAPHORE, limit), 0, HOLDERS - 1)) do
-    local asked = redis.call('HGET', key(TOKEN, token), 'asked')
+  for _, token in ipairs(redis.call('ZREVRANGE', key('semaphore', limit), 0, HOLDERS - 1)) do
+    local asked = redis.call('HGET', key('token', token), 'asked')
     if asked and tonumber(asked) > ticket then
       return true
     end
@@ -118,38 +118,38 @@ end
 
 -- Choose whom to collect for: look at the next groups in the order of their tickets.
 local function choose()
-  if redis.call('EXISTS', key(COLLECTING)) == 1 then
+  if redis.call('EXISTS', key('collecting')) == 1 then
     return
   end
-  local from = redis.call('GET', key(COLLECTING_CURSOR))
-  local groups = redis.call('ZRANGEBYSCORE', key(GROUPS), from and '(' .. from or '-inf', '+inf',
+  local from = redis.call('GET', key('collecting:cursor'))
+  local groups = redis.call('ZRANGEBYSCORE', key('groups'), from and '(' .. from or '-inf', '+inf',
     'WITHSCORES', 'LIMIT', 0, batch)
-  redis.call('DEL', key(COLLECTING_CURSOR))
+  redis.call('DEL', key('collecting:cursor'))
   for i = 1, #groups, 2 do
     local group, ticket = groups[i], tonumber(groups[i + 1])
     local asked = ticket % RANK / 1000
     local is_old = asked + tonumber(ARGV[4]) < time
-    local waiter = is_old and first(key(GROUP, group))
+    local waiter = is_old and first(key('group', group))
     if is_old and not waiter then
       -- Somebody deleted its key by hand.
       file_group(group)
     elseif is_old and is_passed_over(group, ticket) then
-      redis.call('HSET', key(COLLECTING), 'group', group, 'token', waiter .. COLLECTING_SUFFIX,
+      redis.call('HSET', key('collecting'), 'group', group, 'token', waiter .. COLLECTING_SUFFIX,
         'until', math.ceil(time + tonumber(ARGV[5])))
-      redis.call('SET', key(COLLECTING_CURSOR), groups[i + 1])
+      redis.call('SET', key('collecting:cursor'), groups[i + 1])
       return
     end
   end
   if #groups == 2 * batch then
-    redis.call('SET', key(COLLECTING_CURSOR), groups[#groups])
+    redis.call('SET', key('collecting:cursor'), groups[#groups])
   end
 end
 
 local taken = take_back_tokens()
 local expired = put_back_expired()
 local before = time - tonumber(ARGV[3])
-local left = math.min(recheck(key(BLOCKED_SHARED), before, batch),
-  recheck(key(BLOCKED_OWN), before, 4 * batch))
+local left = math.min(recheck(key('blocked:shared'), before, batch),
+  recheck(key('blocked:own'), before, 4 * batch))
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
 if taken == batch or expired == batch or left == 0 then

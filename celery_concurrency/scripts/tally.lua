@@ -36,7 +36,7 @@ end
 local function is_counted(limit)
   local dimension = string.match(limit, '^[^:]*')
   return limit == 'global' or is_shared(limit)
-    or (dimension ~= 'account' and redis.call('HEXISTS', key(FLAT), limit) == 1)
+    or (dimension ~= 'account' and redis.call('HEXISTS', key('config:flat'), limit) == 1)
 end
 
 local known = {}
@@ -73,7 +73,7 @@ local function count(asked, since, ended, group)
   end
 end
 
-local records = redis.call('LPOP', key(ENDED), ARGV[1]) or {}
+local records = redis.call('LPOP', key('stats:ended'), ARGV[1]) or {}
 for _, record in ipairs(records) do
   local asked, since, ended, group = string.match(record, '^(%S+) (%S+) (%S+) (.*)$')
   if asked then
@@ -86,10 +86,10 @@ end
 
 local seconds = tonumber(ARGV[2])
 local start = math.floor(time / seconds) * seconds
-local interval = key(DURATIONS_FROM, string.format('%.0f', start))
+local interval = key('stats:times', string.format('%.0f', start))
 for field, sum in pairs(sums) do
   local amount = string.format('%.0f', sum)
-  redis.call('HINCRBY', key(DURATIONS), field, amount)
+  redis.call('HINCRBY', key('stats:times'), field, amount)
   redis.call('HINCRBY', interval, field, amount)
 end
 redis.call('EXPIREAT', interval, string.format('%.0f', start + seconds + tonumber(ARGV[3])))

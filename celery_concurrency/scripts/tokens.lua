@@ -14,7 +14,7 @@
 -- include keys
 -- include time
 
-local holders = key(ARGV[1] == '' and LEASES or SEMAPHORE, ARGV[1])
+local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
 local dead = redis.call('ZCOUNT', holders, '-inf', time)
 local start = dead
 if ARGV[3] ~= '' then
@@ -30,7 +30,7 @@ end
 local reply = {redis.call('ZCARD', holders) - dead}
 local page = redis.call('ZRANGE', holders, start, start + ARGV[2] - 1, 'WITHSCORES')
 for i = 1, #page, 2 do
-  local record = redis.call('HMGET', key(TOKEN, page[i]),
+  local record = redis.call('HMGET', key('token', page[i]),
     'limits', 'task', 'worker', 'since', 'reserved')
   reply[#reply + 1] = {page[i], page[i + 1], unpack(record)}
 end

@@ -18,8 +18,16 @@ FILES = [*VERBS, *sorted((HOME / "lib").glob("*.lua"))]
 LOADED = re.compile(r"^\s*-- (?:include|constants)\b.*$", re.MULTILINE)
 
 
+KEYS = (HOME / "lib" / "keys.lua").read_text("utf-8")
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(HOME))
+
+
+def code_of(path: Path) -> str:
+    """Return a file without its comments."""
+    return re.sub(r"^ *--.*$", "", path.read_text("utf-8"), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -44,22 +52,21 @@ def test_a_library_is_put_in_once():
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_names_of_keys_are_in_one_file(path):
-    if path.name != "keys.lua":
-        assert re.findall(r"\bprefix \.\.|'[a-z_]*:[a-z_:]*'", without_fields(path)) == []
+def test_each_key_that_is_used_is_listed_once():
+    listed = re.findall(r"^--   ([a-z:]+)(<.*>)?  *\S", KEYS, re.MULTILINE)
+    used = set()
+    for path in FILES:
+        for name, comma in re.findall(r"\bkey\((?:[^']*? and )?'([a-z:]+)'(,?)", code_of(path)):
+            used.add(name + ":" * bool(comma))
+        used.update(re.findall(r"\bkey\([^']*' or '([a-z:]+)'\)", code_of(path)))
+    assert len(listed) == len(set(listed))
+    assert used == {name for name, _ in listed}
 
 
-def without_fields(path: Path) -> str:
-    """Return a script without the names of counters, which are fields of a hash, and wildcards."""
-    return re.sub(r"'(\w+:total|denied:|acquired:)'|':(\*)?'", "''", path.read_text("utf-8"))
-
-
-def test_each_key_has_one_name():
-    text = (HOME / "lib" / "keys.lua").read_text("utf-8")
-    keys = re.findall(r"^local ([A-Z_]+) = '(:[a-z:]+)' -- \S", text, re.MULTILINE)
-    assert len(keys) == len(re.findall(r"^local [A-Z]", text, re.MULTILINE))
-    assert len(keys) == len(dict(keys)) == len({text for _, text in keys})
+def test_keys_are_built_in_one_place():
+    assert [name_of(path) for path in FILES if re.search(r"\bprefix\b|KEYS\b", code_of(path))] == [
+        "lib/keys.lua"
+    ]
 
 
 @pytest.mark.parametrize("path", VERBS, ids=name_of)
@@ -73,5 +80,5 @@ def test_each_verb_says_what_a_second_copy_does(path):
 def test_constants_are_written_as_lua():
     source = scripts.source("park")
     assert 'local SHARED = { "platform", "task_type" }\n' in source
-    assert f"local OPENING = {json.dumps(constants.OPENING)}\n" in source
+    assert f"local OPENING = {json.dumps(constants.OPENING)}\n" in scripts.source("cancel")
     assert f"local RANK = {constants.RANK}\n" in scripts.source("acquire")

@@ -6,8 +6,8 @@
 -- hand-over looks at those.
 local function note_freed(limits)
   for _, limit in ipairs(limits) do
-    if redis.call('EXISTS', key(SHUT, limit)) == 1 then
-      redis.call('SADD', key(FREED), limit)
+    if redis.call('EXISTS', key('shut', limit)) == 1 then
+      redis.call('SADD', key('freed'), limit)
     end
   end
 end

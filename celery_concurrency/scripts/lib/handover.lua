@@ -5,7 +5,6 @@
 -- include keys
 -- include time
 -- include room
--- include reservations
 -- include index
 -- include messages
 -- include waiters
@@ -18,19 +17,20 @@ local FRONT_MOST = 32
 
 -- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`.
 local function grant(group, outgoing)
-  local waiter, ticket = unpack(redis.call('ZPOPMIN', key(GROUP, group)))
+  local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
   local message = read_waiter(waiter)
   if message then
     forget_waiter(waiter, message.facts)
     local token = message.facts.run .. RESERVED_SUFFIX
     local expiry = math.ceil(time + message.facts.hold)
     enter(token, parse(group).limits, expiry)
-    redis.call('ZADD', key(LEASES), expiry, token)
-    note_reservation(group, token, expiry)
-    redis.call('HSET', key(TOKEN, token), 'limits', group, 'asked', ticket, 'reserved', 1,
+    redis.call('ZADD', key('leases'), expiry, token)
+    redis.call('ZADD', key('reserved', group), expiry, token)
+    redis.call('ZADD', key('reservations'), expiry, token)
+    redis.call('HSET', key('token', token), 'limits', group, 'asked', ticket, 'reserved', 1,
       'since', exact(time))
-    redis.call('HINCRBY', key(COUNTERS), 'handed_over:total', 1)
-    local many = redis.call('ZCARD', key(RESERVATIONS)) > FRONT_MOST
+    redis.call('HINCRBY', key('stats:counters'), 'handed_over:total', 1)
+    local many = redis.call('ZCARD', key('reservations')) > FRONT_MOST
     table.insert(many and outgoing.behind or outgoing.front, message)
   end
   file_group(group)
@@ -44,7 +44,7 @@ local function may_collect(group, over)
       return false
     end
   end
-  return time < over and redis.call('EXISTS', key(GROUP, group)) == 1
+  return time < over and redis.call('EXISTS', key('group', group)) == 1
 end
 
 -- Let the collecting token into each of these limits that has room; return whether it is
@@ -52,7 +52,7 @@ end
 local function enter_rest(token, limits, over)
   local complete = true
   for _, limit in ipairs(limits) do
-    if room(limit) ~= math.huge and not redis.call('ZSCORE', key(SEMAPHORE, limit), token) then
+    if room(limit) ~= math.huge and not redis.call('ZSCORE', key('semaphore', limit), token) then
       if room(limit) > 0 then
         enter(token, { limit }, over)
       else
@@ -66,7 +66,7 @@ end
 -- Collect room for the group that was passed over the longest (see sweep), with a token
 -- like any other. When it is in all limits, the group gets them.
 local function collect(outgoing)
-  local group, token, over = unpack(redis.call('HMGET', key(COLLECTING), 'group', 'token',
+  local group, token, over = unpack(redis.call('HMGET', key('collecting'), 'group', 'token',
     'until'))
   if not group then
     return
@@ -77,7 +77,7 @@ local function collect(outgoing)
     return
   end
   leave(token, limits)
-  redis.call('DEL', key(COLLECTING))
+  redis.call('DEL', key('collecting'))
   if goes_on then
     grant(group, outgoing)
   end
@@ -89,7 +89,7 @@ local function step(class, outgoing)
   if first_full(cjson.decode(class)) then
     return file_class(class)
   end
-  local own = first(key(READY, class))
+  local own = first(key('ready', class))
   if not own then
     return file_class(class)
   end
@@ -97,7 +97,7 @@ local function step(class, outgoing)
   if is_full(own) or not group then
     return file_bucket(class, own)
   end
-  if first_full(parse(group).own) or redis.call('EXISTS', key(GROUP, group)) == 0 then
+  if first_full(parse(group).own) or redis.call('EXISTS', key('group', group)) == 0 then
     return file_group(group)
   end
   return grant(group, outgoing)
@@ -107,8 +107,8 @@ end
 -- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
 local function hand_over(steps)
   -- Room collected for a waiter that left is given up, though nobody else waits.
-  if closed or redis.call('EXISTS', key(GROUPS), key(COLLECTING)) == 0 then
-    return 0, redis.call('EXISTS', key(OUTBOX))
+  if closed or redis.call('EXISTS', key('groups'), key('collecting')) == 0 then
+    return 0, redis.call('EXISTS', key('outbox'))
   end
   local outgoing = { front = {}, behind = {} }
   collect(outgoing)
@@ -117,7 +117,7 @@ local function hand_over(steps)
   steps = steps - half + recheck_all(half)
   steps = reopen_freed(steps)
   while steps > 0 and room('global') > 0 do
-    local class = first(key(OPEN))
+    local class = first(key('open'))
     if not class then
       break
     end
@@ -126,7 +126,7 @@ local function hand_over(steps)
   end
   put_in_front(outgoing.front)
   put_behind(outgoing.behind)
-  local more = redis.call('EXISTS', key(FREED), key(RECHECK)) > 0
-    or (redis.call('EXISTS', key(OPEN)) == 1 and room('global') > 0)
-  return more and 1 or 0, redis.call('EXISTS', key(OUTBOX))
+  local more = redis.call('EXISTS', key('freed'), key('recheck')) > 0
+    or (redis.call('EXISTS', key('open')) == 1 and room('global') > 0)
+  return more and 1 or 0, redis.call('EXISTS', key('outbox'))
 end

@@ -67,7 +67,7 @@ local function parse(group)
 end
 
 local function bucket_key(class, own)
-  return key(BUCKET, class .. own)
+  return key('bucket', class .. own)
 end
 
 -- Return the first member of a sorted set and its score, or nil.
@@ -90,28 +90,28 @@ local function first_full(limits)
 end
 
 local function blocked_key(limit)
-  return key(is_shared(limit) and BLOCKED_SHARED or BLOCKED_OWN)
+  return key(is_shared(limit) and 'blocked:shared' or 'blocked:own')
 end
 
 local function shut(limit, class, ticket)
-  redis.call('ZADD', key(SHUT, limit), ticket, class)
+  redis.call('ZADD', key('shut', limit), ticket, class)
   redis.call('ZADD', blocked_key(limit), 'NX', time, limit)
 end
 
 -- File a class: open, or under its first shared limit that is full.
 local function file_class(class)
   local shared = cjson.decode(class)
-  local _, ticket = first(key(READY, class))
+  local _, ticket = first(key('ready', class))
   local full = ticket and first_full(shared)
   for _, limit in ipairs(shared) do
     if limit ~= full then
-      redis.call('ZREM', key(SHUT, limit), class)
+      redis.call('ZREM', key('shut', limit), class)
     end
   end
   if ticket and not full then
-    redis.call('ZADD', key(OPEN), ticket, class)
+    redis.call('ZADD', key('open'), ticket, class)
   else
-    redis.call('ZREM', key(OPEN), class)
+    redis.call('ZREM', key('open'), class)
     if full then
       shut(full, class, ticket)
     end
@@ -123,14 +123,14 @@ local function file_bucket(class, own)
   local _, ticket = first(bucket_key(class, own))
   local full = ticket and is_full(own)
   if ticket and not full then
-    redis.call('ZADD', key(READY, class), ticket, own)
+    redis.call('ZADD', key('ready', class), ticket, own)
   else
-    redis.call('ZREM', key(READY, class), own)
+    redis.call('ZREM', key('ready', class), own)
   end
   if full then
     shut(own, class, ticket)
   else
-    redis.call('ZREM', key(SHUT, own), class)
+    redis.call('ZREM', key('shut', own), class)
   end
   file_class(class)
 end
@@ -138,7 +138,7 @@ end
 -- File a group in the bucket it belongs to now, or nowhere if none of it waits.
 local function file_group(group)
   local found = parse(group)
-  local _, ticket = first(key(GROUP, group))
+  local _, ticket = first(key('group', group))
   local bucket = ticket and (first_full(found.own) or found.own[1])
   for _, own in ipairs(found.own) do
     if own ~= bucket and redis.call('ZREM', bucket_key(found.class, own), group) == 1 then
@@ -146,11 +146,11 @@ local function file_group(group)
     end
   end
   if bucket then
-    redis.call('ZADD', key(GROUPS), ticket, group)
+    redis.call('ZADD', key('groups'), ticket, group)
     redis.call('ZADD', bucket_key(found.class, bucket), ticket, group)
     file_bucket(found.class, bucket)
   else
-    redis.call('ZREM', key(GROUPS), group)
+    redis.call('ZREM', key('groups'), group)
   end
 end
 
@@ -158,10 +158,10 @@ end
 -- Return how many steps are left.
 local function reopen(limit, steps)
   while steps > 0 and room(limit) > 0 do
-    local class = redis.call('ZPOPMIN', key(SHUT, limit))[1]
+    local class = redis.call('ZPOPMIN', key('shut', limit))[1]
     if not class then
       redis.call('ZREM', blocked_key(limit), limit)
-      redis.call('SREM', key(FREED), limit)
+      redis.call('SREM', key('freed'), limit)
       return steps
     end
     if is_shared(limit) then
@@ -172,7 +172,7 @@ local function reopen(limit, steps)
     steps = steps - 1
   end
   if room(limit) <= 0 then
-    redis.call('SREM', key(FREED), limit)
+    redis.call('SREM', key('freed'), limit)
   end
   return steps
 end
@@ -180,7 +180,7 @@ end
 -- File anew what is shut under the limits that were freed. Return the steps that are left.
 local function reopen_freed(steps)
   while steps > 0 do
-    local limit = redis.call('SRANDMEMBER', key(FREED))
+    local limit = redis.call('SRANDMEMBER', key('freed'))
     if not limit then
       break
     end
@@ -196,15 +196,15 @@ local function recheck(blocked, before, steps)
   local limits = redis.call('ZRANGEBYSCORE', blocked, '-inf', '(' .. exact(before),
     'LIMIT', 0, steps)
   for _, limit in ipairs(limits) do
-    if redis.call('EXISTS', key(SHUT, limit)) == 0 then
+    if redis.call('EXISTS', key('shut', limit)) == 0 then
       redis.call('ZREM', blocked, limit)
     else
       redis.call('ZADD', blocked, time, limit)
       if room(limit) <= 0 and drop_orphans(limit, time) then
-        forget_room(limit)
+        rooms[limit] = nil
       end
       if room(limit) > 0 then
-        redis.call('SADD', key(FREED), limit)
+        redis.call('SADD', key('freed'), limit)
       end
     end
   end
@@ -214,12 +214,12 @@ end
 -- After a change of the configuration, look at all blocked limits once.
 -- Return the steps that are left.
 local function recheck_all(steps)
-  local before = tonumber(redis.call('GET', key(RECHECK)) or nil)
+  local before = tonumber(redis.call('GET', key('recheck')) or nil)
   if before then
-    steps = recheck(key(BLOCKED_SHARED), before, steps)
-    steps = recheck(key(BLOCKED_OWN), before, steps)
+    steps = recheck(key('blocked:shared'), before, steps)
+    steps = recheck(key('blocked:own'), before, steps)
     if steps > 0 then
-      redis.call('DEL', key(RECHECK))
+      redis.call('DEL', key('recheck'))
     end
   end
   return steps

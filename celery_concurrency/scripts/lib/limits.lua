@@ -5,8 +5,9 @@
 -- Return whether a limit's dimension is one of those that many groups share. `global`,
 -- which all share, is none of them.
 local function is_shared(limit)
-  for _, dimension in ipairs(SHARED) do
-    if string.find(limit, dimension .. ':', 1, true) == 1 then
+  local dimension = string.match(limit, '^([^:]*):')
+  for _, shared in ipairs(SHARED) do
+    if dimension == shared then
       return true
     end
   end

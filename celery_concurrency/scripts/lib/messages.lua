@@ -20,9 +20,9 @@ end
 
 -- Put a message into the outbox, where the broker is another server (see claim).
 local function post(message)
-  local number = redis.call('INCR', key(OUTBOX_NUMBER))
-  redis.call('SET', key(OUTBOX_MESSAGE, number), message.text)
-  redis.call('ZADD', key(OUTBOX), 0, number)
+  local number = redis.call('INCR', key('outbox:number'))
+  redis.call('SET', key('outbox', number), message.text)
+  redis.call('ZADD', key('outbox'), 0, number)
 end
 
 -- Put messages into their queues behind all others.

@@ -7,10 +7,10 @@
 -- Take a few orphans whose time is over out of a limit; return whether there were any.
 local function drop_orphans(limit, time)
   local found = false
-  for _, token in ipairs(redis.call('ZRANGEBYSCORE', key(SEMAPHORE, limit), '-inf', time,
+  for _, token in ipairs(redis.call('ZRANGEBYSCORE', key('semaphore', limit), '-inf', time,
     'LIMIT', 0, 8)) do
-    if not redis.call('ZSCORE', key(LEASES), token) then
-      redis.call('ZREM', key(SEMAPHORE, limit), token)
+    if not redis.call('ZSCORE', key('leases'), token) then
+      redis.call('ZREM', key('semaphore', limit), token)
       found = true
     end
   end

@@ -6,7 +6,7 @@
 -- include freed
 -- constants PAUSED
 
-local enabled, opens = unpack(redis.call('HMGET', key(FLAT), 'enabled', 'opens'))
+local enabled, opens = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens'))
 -- After a loss of data nobody is admitted before the living runs have said what they hold.
 local closed = not enabled or time < tonumber(opens)
 
@@ -17,12 +17,12 @@ local function count_room(limit)
     return math.huge
   end
   local wildcard = string.match(limit, '^[^:]*') .. ':*'
-  local configured = redis.call('HMGET', key(FLAT), limit, wildcard)
+  local configured = redis.call('HMGET', key('config:flat'), limit, wildcard)
   local max = tonumber(configured[1] or configured[2] or 0)
   if max == 0 then
     return math.huge
   end
-  return max - redis.call('ZCARD', key(SEMAPHORE, limit))
+  return max - redis.call('ZCARD', key('semaphore', limit))
 end
 
 local rooms = {}
@@ -37,21 +37,16 @@ local function room(limit)
   return known
 end
 
--- Forget the room of a limit: somebody left it.
-local function forget_room(limit)
-  rooms[limit] = nil
-end
-
 -- Return whether a limit admits nobody for now, whoever leaves.
 local function is_paused(limit)
-  return enabled ~= '0' and tonumber(redis.call('HGET', key(FLAT), limit) or 0) == PAUSED
+  return enabled ~= '0' and tonumber(redis.call('HGET', key('config:flat'), limit) or 0) == PAUSED
 end
 
 -- Put a token into each of these limits.
 local function enter(token, limits, expiry)
   for _, limit in ipairs(limits) do
     local left = room(limit)
-    redis.call('ZADD', key(SEMAPHORE, limit), expiry, token)
+    redis.call('ZADD', key('semaphore', limit), expiry, token)
     rooms[limit] = left - 1
   end
 end
@@ -59,8 +54,8 @@ end
 -- Take a token out of each of these limits.
 local function leave(token, limits)
   for _, limit in ipairs(limits) do
-    redis.call('ZREM', key(SEMAPHORE, limit), token)
-    forget_room(limit)
+    redis.call('ZREM', key('semaphore', limit), token)
+    rooms[limit] = nil
   end
   note_freed(limits)
 end

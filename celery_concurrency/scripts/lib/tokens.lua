@@ -11,8 +11,8 @@ local MARK_SECONDS = 600
 
 -- End a reservation: a run has begun on it, or it was given up or lapsed.
 local function unreserve(group, token)
-  redis.call('ZREM', key(RESERVED, group), token)
-  redis.call('ZREM', key(RESERVATIONS), token)
+  redis.call('ZREM', key('reserved', group), token)
+  redis.call('ZREM', key('reservations'), token)
 end
 
 -- Take a token out of each of its limits; one removal a limit.
@@ -20,22 +20,22 @@ end
 -- names their group, when it asked, since when it held, the name its message was parked
 -- as, whether it was a reservation. Return nil if nobody holds it.
 local function drop_token(token)
-  local record = redis.call('HMGET', key(TOKEN, token), 'limits', 'asked', 'since',
+  local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
     'parked_as', 'reserved')
-  redis.call('ZREM', key(LEASES), token)
+  redis.call('ZREM', key('leases'), token)
   local group, reserved = record[1], record[5]
   if not group then
     return nil
   end
   local limits = cjson.decode(group)
   for _, limit in ipairs(limits) do
-    redis.call('ZREM', key(SEMAPHORE, limit), token)
+    redis.call('ZREM', key('semaphore', limit), token)
   end
   if reserved then
     unreserve(group, token)
   end
   -- Not the marks that refuse late calls.
-  redis.call('HDEL', key(TOKEN, token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
+  redis.call('HDEL', key('token', token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
     'reserved', 'parked_as')
   return { limits = limits, group = group, asked = record[2], since = record[3],
     parked_as = record[4], reserved = reserved }
@@ -45,8 +45,8 @@ end
 local function note_end(record)
   if record.asked and record.since then
     local line = record.asked .. ' ' .. record.since .. ' ' .. time .. ' ' .. record.group
-    if redis.call('RPUSH', key(ENDED), line) > ENDED_MOST then
-      redis.call('LPOP', key(ENDED))
+    if redis.call('RPUSH', key('stats:ended'), line) > ENDED_MOST then
+      redis.call('LPOP', key('stats:ended'))
     end
   end
 end
@@ -54,6 +54,6 @@ end
 -- Leave a mark that refuses late calls of a token: `ended` and `taken` (back) every
 -- acquire, `parked` a park.
 local function mark(token, what)
-  redis.call('HSET', key(TOKEN, token), what, 1)
-  redis.call('EXPIRE', key(TOKEN, token), MARK_SECONDS)
+  redis.call('HSET', key('token', token), what, 1)
+  redis.call('EXPIRE', key('token', token), MARK_SECONDS)
 end
