@@ -105,7 +105,7 @@ def check(task: Any) -> None:
         if request.is_eager or request.called_directly or not is_gated(task):
             return
         raise ConcurrencyError(
-            f"task {task.name} has to be asked for, but the worker kept no message to send on: "
+            f"task {task.name} can not be limited, as the worker kept no message to send on: "
             "name celery_concurrency.signals in imports"
         )
     match run.outcome:

@@ -65,7 +65,7 @@ Outcome = (
 )
 
 
-@dataclass(slots=True)
+@dataclass
 class Run:
     """One execution of a task. The main process makes it, and sends it to the child.
 

@@ -17,12 +17,7 @@ logger = logging.getLogger(WORKER_LOG)
 
 
 def log_outcome(task: Any, run: Run) -> None:
-    """Log what the limiter said of a run, and what follows from that.
-
-    Args:
-        task: with its request.
-        run: of that.
-    """
+    """Log a run's outcome."""
     match run.outcome:
         case Granted(limits=limits):
             log_decision(
@@ -49,8 +44,7 @@ def log_decision(
 
     Args:
         level: as of ``logging``.
-        task: with its request.
-        run: of that.
+        task, run: the run, and its task with the request.
         decision: one of those in ``docs/logging.md``.
         detail: more of the line, for people.
         more: the decision's own fields.
