@@ -1,7 +1,6 @@
 """Parked messages: what the waiting room gets, and what it left on a message that comes back.
 
-When a message is parked is decided in ``gate.py``; what happens to it there is told in
-``limiter/waiting_room.py``.
+``gate.py`` decides when a message is parked, ``limiter/waiting_room.py`` says what follows.
 """
 
 from __future__ import annotations
