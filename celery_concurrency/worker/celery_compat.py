@@ -79,24 +79,16 @@ def headers_of(request: Any) -> dict[str, Any]:
 
     What is taken out of it, Celery copies into no other message, and the child doesn't get it.
 
-    ``Request.request_dict``: Celery 5.5 to 5.7. Without it gated tasks fail that have to wait,
-    as they have no message.
+    ``Request.request_dict``: Celery 5.5 to 5.7. Without it gated tasks fail.
     """
     headers: dict[str, Any] = request.request_dict
     return headers
 
 
 class _Properties(dict[str, Any]):
-    """The AMQP properties of a message, with something of ours that is none of them."""
+    """The AMQP properties of a message, with an object of ours that is none of them."""
 
-    ours: object = None
-
-
-def _with_ours(properties: dict[str, Any] | None, ours: object) -> _Properties:
-    # A new one: in a pool of threads the child's request and the main process's share them.
-    added = _Properties(properties or {})
-    added.ours = ours
-    return added
+    ours: Any = None
 
 
 def send_along(request: Any, ours: object) -> None:
@@ -107,7 +99,8 @@ def send_along(request: Any, ours: object) -> None:
     or in the main process (``task_retry_on_worker_lost``). Properties it copies into none.
     """
     headers = headers_of(request)
-    headers["properties"] = _with_ours(headers.get("properties"), ours)
+    headers["properties"] = properties = _Properties(headers.get("properties") or {})
+    properties.ours = ours
 
 
 def sent_along(request: Any) -> Any:
@@ -116,17 +109,11 @@ def sent_along(request: Any) -> Any:
 
 
 def ours_on(context: Any) -> Any:
-    """Return our object on a task's own request; None if there is none.
+    """Return what was sent along, from a task's own request; None if nothing was.
 
-    ``Context.properties``, here and below: Celery 5.5 to 5.7. Without it no run has a message,
-    and those that would have to wait fail.
+    ``Context.properties``: Celery 5.5 to 5.7. Without it gated tasks fail.
     """
     return getattr(context.properties, "ours", None)
-
-
-def put_ours_on(context: Any, ours: object) -> None:
-    """Put our object on a task's own request, in place of the one before."""
-    context.properties = _with_ours(context.properties, ours)
 
 
 def active_requests() -> list[Any]:

@@ -28,10 +28,10 @@ from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
 from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.celery_compat import headers_of
-from celery_concurrency.worker.message import message_rank
+from celery_concurrency.worker.celery_compat import headers_of, ours_on
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.run import (
+    Asked,
     Failed,
     Outcome,
     Run,
@@ -39,10 +39,7 @@ from celery_concurrency.worker.run import (
     Unanswered,
     Uncounted,
     Ungated,
-    begin_run,
-    end_run,
     receive,
-    run_of,
 )
 from celery_concurrency.worker.run_log import log_decision, log_outcome
 from celery_concurrency.worker.tags import tags_of
@@ -69,7 +66,7 @@ def is_exempt(name: str, exempt: Iterable[str]) -> bool:
 
 
 def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
-    """``task_received``, in the main process: name the run, and send its message along."""
+    """``task_received``, in the main process: make the run, and send it along to the child."""
     if request is None:
         return
     if headers_of(request).get(DISCARD):
@@ -81,18 +78,16 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
 
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     """``task_prerun``, where the task runs: ask for its tokens, keep the outcome."""
-    request = task.request
-    if request.is_eager or not is_gated(task):
+    run: Run | None = ours_on(task.request)
+    if run is None:
         return
-    run = begin_run(request)
     try:
         _decide(task, run)
     except SoftTimeLimitExceeded:
         # It strikes at any moment, also after the limiter said yes.
         limiter_of(task.app).give_up(run.token)
-        run.outcome = Unanswered(
-            LimiterUnavailable("its time limit struck before the limiter's answer")
-        )
+        reason = "its time limit struck before the limiter's answer"
+        run.outcome = Unanswered(LimiterUnavailable(reason))
         log_outcome(task, run)
 
 
@@ -103,12 +98,17 @@ def check(task: Any) -> None:
         celery.exceptions.Retry: it has to wait.
         celery.exceptions.Ignore: its message is a copy of one that has run.
         InvalidTag: it is mistagged; so are other mistakes of the task's author.
-        ConcurrencyError: it has to wait, and there is no message to send on.
+        ConcurrencyError: the main process did not see it, so there is no message to send on.
     """
     request = task.request
-    if request.is_eager or request.called_directly or not is_gated(task):
-        return
-    run = run_of(request) or begin_run(request)
+    run: Run | None = ours_on(request)
+    if run is None:
+        if request.is_eager or request.called_directly or not is_gated(task):
+            return
+        raise ConcurrencyError(
+            f"task {task.name} can not be limited, as the worker kept no message to send on: "
+            "name celery_concurrency.signals in imports"
+        )
     match run.outcome:
         case Granted() | Uncounted() | Ungated():
             return
@@ -116,20 +116,13 @@ def check(task: Any) -> None:
             raise error
         case Repeated(token=None):
             raise Ignore("it has run before")  # its result stays as it is
-        case Denied() | Repeated() | Unanswered() as outcome:
-            if run.message is None:
-                # A task that says RETRY for ever would be worse.
-                raise ConcurrencyError(
-                    f"task {task.name} {run.reason}, but the worker kept no message to send on: "
-                    "name celery_concurrency.signals in imports"
-                )
-            run.outcome = TurnedAway(outcome)
+    run.outcome = TurnedAway(run.answer)
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 
 
 def on_postrun(sender: Any = None, task: Any = None, state: str | None = None, **_: Any) -> None:
     """``task_postrun``, after the task's state was written: release, or let the message wait."""
-    run = end_run(task.request)
+    run: Run | None = ours_on(task.request)
     if run is None:
         return
     try:
@@ -163,18 +156,18 @@ def _decide(task: Any, run: Run) -> None:
 def _ask(task: Any, run: Run) -> Outcome:
     """Ask the limiter for the run's tokens."""
     run.tags = tags_of(task)
-    if run.message and run.message.is_broadcast(task.app):
+    limiter = limiter_of(task.app)
+    if run.broadcast:
         # Every worker has this message: sent on, it would reach all of them again.
-        dimensions = limiter_of(task.app).config.sync().config.dimensions
-        if len(limits_of(run.tags, dimensions)) == 1:
+        if len(limits_of(run.tags, limiter.config.sync().config.dimensions)) == 1:
             return Ungated()
         raise ConcurrencyError(
             f"task {task.name} came by a broadcast queue, which can't be limited: send it to "
             "another queue, take its tags off, or name it in concurrency_exempt"
         )
-    # Until the answer is read: what ends the run before that may leave it with its tokens.
-    run.outcome = Unanswered(LimiterUnavailable("the limiter's answer was not read"), held=True)
-    return limiter_of(task.app).try_acquire(run.token, run.tags, **_facts(task, run))
+    # Whatever ends the run before the answer is read may leave it with its tokens.
+    run.outcome = Asked()
+    return limiter.try_acquire(run.token, run.tags, **_facts(task, run))
 
 
 def _facts(task: Any, run: Run) -> dict[str, Any]:
@@ -182,22 +175,22 @@ def _facts(task: Any, run: Run) -> dict[str, Any]:
     return {
         "task": task.name,
         "worker": str(task.request.hostname or ""),
-        "rank": message_rank(task.app, run.message),
+        "rank": run.rank,
         "ticket": run.ticket,
-        "lease": settings_of(task.app).worker_timeout,
+        "lease": run.lease_seconds,
     }
 
 
 def _end(task: Any, run: Run, state: str | None) -> None:
     match run.outcome:
-        case TurnedAway(before):
-            _wait(task, run, before)
-        case Granted() | Uncounted() | Unanswered(held=True):
+        case TurnedAway():
+            _wait(task, run)
+        case Granted() | Uncounted() | Asked():
             # The message of a run that was cut off, or that rejects it, may come again.
             _release(task, run, done=state not in (None, REJECTED))
 
 
-def _wait(task: Any, run: Run, before: Denied | Repeated | Unanswered) -> None:
+def _wait(task: Any, run: Run) -> None:
     """Park the message or send it on; while neither can be done, keep the slot and try again."""
     attempt = 0
     while True:
@@ -206,7 +199,7 @@ def _wait(task: Any, run: Run, before: Denied | Repeated | Unanswered) -> None:
         try:
             if attempt:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
-            _wait_once(task, run, before)
+            _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
             attempt += 1
             detail = f"as its message finds no place: {exc}"
@@ -215,14 +208,13 @@ def _wait(task: Any, run: Run, before: Denied | Repeated | Unanswered) -> None:
             return
 
 
-def _wait_once(task: Any, run: Run, before: Denied | Repeated | Unanswered) -> None:
+def _wait_once(task: Any, run: Run) -> None:
     """Park the message, or send it on.
 
     Once it may have been parked, it must be parked: if it were sent on too, there would be two.
     """
-    assert run.message  # ``check`` turns no other run away
-    if run.waiter is None and isinstance(before, Denied):
-        run.waiter = waiter_of(task, run.token, before, run.message)
+    if run.waiter is None and isinstance(run.answer, Denied):
+        run.waiter = waiter_of(task, run.token, run.answer, run.message)
     if run.waiter is None:
         countdown = settings_of(task.app).retry_countdown
         run.message.publish(task.app, countdown)

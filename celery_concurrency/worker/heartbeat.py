@@ -130,17 +130,13 @@ def _has_ended(pid: int) -> bool:
     try:
         # The state comes after the name, which is in brackets and may contain anything.
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] in "ZX"
     except OSError:
-        return not _exists(pid)
-    return stat.rpartition(")")[2].split()[0] in "ZX"
-
-
-def _exists(pid: int) -> bool:
-    """Return whether there is such a process, where there is no /proc."""
+        pass  # it was reaped, or there is no /proc
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     except PermissionError:
         pass
-    return True
+    return False

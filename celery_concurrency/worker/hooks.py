@@ -92,7 +92,7 @@ def connect_hooks() -> None:
 
 # Celery has no types, so its Task is Any.
 class ConcurrencyTask(Task):  # type: ignore[misc]
-    """A base class for tasks that are gated, for those who prefer to be explicit.
+    """A base class for gated tasks, if you prefer to be explicit.
 
     ``@app.task(base=ConcurrencyTask)`` gates that task, also where
     ``celery_concurrency.signals`` is not in ``imports``; both together gate once.

@@ -54,7 +54,7 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
         self._away = False
         self._revokes = _Revokes()
-        self._forgone: deque[tuple[str, list[str]]] = deque()
+        self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
     def start(self) -> None:
         """Tick once now, so that the first task finds all in order; then go on in the thread."""

@@ -65,11 +65,9 @@ def queue_of(channel: Any, exchange: str, routing_key: str) -> str | None:
 
 
 def envelope(channel: Any, message: TaskMessage) -> bytes:
-    """Return a message as it lies in a queue, its headers first.
+    """Return a message as it lies in a queue, its headers first, with a new delivery tag.
 
-    The delivery tag is a new one: if two deliveries had the same, the ack of the first would
-    take away the message of the second.
-
+    If two deliveries had the same, the ack of the first would take away the second's message.
     ``Channel._inplace_augment_message``: kombu 5.5 to 5.7.
     """
     headers = dict(message.headers)
@@ -93,10 +91,7 @@ def envelope(channel: Any, message: TaskMessage) -> bytes:
 
 
 def queue_key(channel: Any, queue: str) -> str:
-    """Return the key of a queue's list for messages that workers take first.
-
-    ``Channel._q_for_pri`` and ``global_keyprefix``: kombu 5.5 to 5.7.
-    """
+    """Return the key of a queue's list; ``_q_for_pri``, ``global_keyprefix``: kombu 5.5 to 5.7."""
     return f"{channel.global_keyprefix}{channel._q_for_pri(queue, 0)}"
 
 
@@ -117,8 +112,5 @@ def queue_expires(app: Any, channel: Any, name: str) -> int | None:
 
 
 def database(channel: Any) -> int:
-    """Return the number of the broker's database.
-
-    ``Channel._connparams``: kombu 5.5 to 5.7.
-    """
+    """Return the number of the broker's database; ``Channel._connparams``: kombu 5.5 to 5.7."""
     return int(channel._connparams()["db"])

@@ -1,7 +1,6 @@
 """Parked messages: what the waiting room gets, and what it left on a message that comes back.
 
-When a message is parked is decided in ``gate.py``; what happens to it there is told in
-``limiter/waiting_room.py``.
+``gate.py`` decides when a message is parked, ``limiter/waiting_room.py`` says what follows.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Wa
     Args:
         task: with its request.
         token: the run.
-        denied: the limiter's answer.
-        message: as it came.
 
     Raises:
         OperationalError: the broker is away.
@@ -37,12 +34,8 @@ def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Wa
     if not mode.by_handoff or message.is_copy:
         # Copies of a message share the task's id: one could not be told from the other.
         return None
-    ticket = denied.ticket
-    parked = {
-        "as": ticket.parked_as or token,
-        "score": ticket.number,
-        "limits": list(denied.limits),
-    }
+    number, parked_as = denied.ticket.number, denied.ticket.parked_as or token
+    parked = {"as": parked_as, "score": number, "limits": list(denied.limits)}
     message = message.with_headers({PARKED: parked, "eta": None})
     if mode.same_server:
         queued = kombu_redis.queued(app, message)
@@ -59,7 +52,7 @@ def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Wa
         retries=request.retries or 0,
         replaced=request.replaced_task_nesting or 0,
         limits=denied.limits,
-        ticket=ticket.number,
+        ticket=number,
         hold=settings_of(app).handoff_timeout,
         expires=_unix_seconds(request.expires),
         **queued,

@@ -18,33 +18,26 @@ from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticke
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.celery_compat import (
-    headers_of,
-    ours_on,
-    put_ours_on,
-    send_along,
-    sent_along,
-)
-from celery_concurrency.worker.message import TaskMessage
+from celery_concurrency.worker.celery_compat import headers_of, ours_on, send_along, sent_along
+from celery_concurrency.worker.message import TaskMessage, message_rank
 from celery_concurrency.worker.parking import PARKED, ticket_of
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
-    """The limiter has not said yes: the task waits.
+class Asked:
+    """The limiter's answer was not read: the task waits, and may hold its tokens."""
 
-    Attributes:
-        reason: why there is no answer.
-        held: the run may hold its tokens all the same.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The limiter gave no answer, for this reason: the task waits, and holds nothing."""
 
     reason: ConcurrencyError
-    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Uncounted:
-    """Redis is away and the task runs; its tokens are counted later."""
+    """Redis is away, and the task runs; its tokens are counted later."""
 
     reason: LimiterUnavailable
 
@@ -56,138 +49,101 @@ class Ungated:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task fails with this error: its author made a mistake."""
+    """The task fails with this error, as its author made a mistake."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The task was told to retry, so its message has to be parked or sent on.
+    """The task was told to retry, so its message must be parked or sent on."""
 
-    Attributes:
-        before: the outcome that it was told so for.
-    """
-
-    before: Denied | Repeated | Unanswered
+    before: Outcome | None
 
 
-Outcome = Granted | Denied | Repeated | Unanswered | Uncounted | Ungated | Failed | TurnedAway
+Outcome = (
+    Granted | Denied | Repeated | Asked | Unanswered | Uncounted | Ungated | Failed | TurnedAway
+)
 
 
-@dataclass(slots=True)
+@dataclass
 class Run:
-    """One execution of a task.
+    """One execution of a task. The main process makes it, and sends it to the child.
 
     Attributes:
-        token: its name; the main process and the child share it.
-        message: the task's message; None where the worker kept none.
+        token: its name.
+        message: the task's message.
         ticket: where its message waited before; None if it did not.
+        rank: of its priority, 0 for the highest.
+        broadcast: every worker got its message.
+        lease_seconds: for which its tokens last without being renewed.
+        outcome: what the limiter said, and what became of that; None before it was asked.
         tags: what its limits follow from.
-        outcome: what the limiter said, and what became of that.
+        began: when it had its answer, by the child's monotonic clock.
         waiter: its message as it is parked, once that is known.
         lease: what it holds, for the task to read; made when it first asks.
-        began: when it had its answer, by this process's monotonic clock.
-    """
-
-    token: str
-    message: TaskMessage | None
-    ticket: Ticket | None
-    outcome: Outcome
-    tags: dict[str, object] = field(default_factory=dict)
-    waiter: Waiter | None = None
-    lease: Lease | None = None
-    began: float | None = None
-
-    @property
-    def answer(self) -> Outcome:
-        """The outcome, as it was before the task was turned away."""
-        return self.outcome.before if isinstance(self.outcome, TurnedAway) else self.outcome
-
-    @property
-    def reason(self) -> ConcurrencyError | None:
-        """Why the task waits, or runs uncounted; None in other cases."""
-        match self.answer:
-            case Denied() as denied:
-                return LimitReached(f"waits for {denied}")
-            case Repeated(token=str(other)):
-                return LimitReached(f"waits for its other run {other}")
-            case Unanswered(reason) | Uncounted(reason):
-                return reason
-        return None
-
-    @property
-    def waited(self) -> float:
-        """How many seconds its message waited until it was granted, by the server's clock."""
-        if self.ticket is None or not isinstance(self.outcome, Granted):
-            return 0.0
-        # A fencing number is the server's time in microseconds, or a little more.
-        return round(max(0.0, self.outcome.fence / 1e6 - self.ticket.asked), 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What the main process sends along with a request.
-
-    Attributes:
-        token: the run's name.
-        message: the task's message.
-        parked: the header of a message that was parked.
     """
 
     token: str
     message: TaskMessage
-    parked: dict[str, Any] | None
+    ticket: Ticket | None
+    rank: int
+    broadcast: bool
+    lease_seconds: float
+    outcome: Outcome | None = None
+    tags: dict[str, object] = field(default_factory=dict)
+    began: float | None = None
+    waiter: Waiter | None = None
+    lease: Lease | None = None
+
+    @property
+    def answer(self) -> Outcome | None:
+        """The outcome, as it was before the task was turned away."""
+        return self.outcome.before if isinstance(self.outcome, TurnedAway) else self.outcome
+
+    @property
+    def reason(self) -> ConcurrencyError:
+        """Why the task waits, or runs uncounted."""
+        match self.answer:
+            case Denied() as denied:
+                return LimitReached(f"waits for {denied}")
+            case Repeated(token=other):
+                return LimitReached(f"waits for its other run {other}")
+            case Unanswered(reason) | Uncounted(reason):
+                return reason
+        return LimiterUnavailable("the limiter was not asked")
 
 
 def receive(request: Any) -> None:
-    """Name the run of a worker's request, and send along what the child needs of it."""
+    """Make the run of a worker's request, and send it along to the child."""
+    app = request.app
     message = TaskMessage.of(request)
     parked = headers_of(request).pop(PARKED, None)
-    send_along(request, Received(_new_token(request.id), message, parked))
-
-
-def begin_run(context: Any) -> Run:
-    """Make the run of a task's request, where the task runs."""
-    received = ours_on(context)
-    outcome = Unanswered(LimiterUnavailable("the limiter was not asked"))
-    if isinstance(received, Received):
-        ticket = ticket_of(received.parked) if received.parked else None
-        run = Run(received.token, received.message, ticket, outcome)
-    else:
-        run = Run(_new_token(context.id), None, None, outcome)
-    put_ours_on(context, run)
-    return run
-
-
-def run_of(context: Any) -> Run | None:
-    """Return the run of a task's request; None where none has begun."""
-    run = ours_on(context)
-    return run if isinstance(run, Run) else None
-
-
-def end_run(context: Any) -> Run | None:
-    """Take the run off a task's request and return it; None where none has begun."""
-    run = run_of(context)
-    if run is not None:
-        put_ours_on(context, None)
-    return run
+    run = Run(
+        token=f"{request.id}:{secrets.token_hex(8)}",
+        message=message,
+        ticket=ticket_of(parked) if parked else None,
+        rank=message_rank(app, message),
+        broadcast=message.is_broadcast(app),
+        lease_seconds=settings_of(app).worker_timeout,
+    )
+    send_along(request, run)
 
 
 def token_of(request: Any) -> str | None:
     """Return the run of a worker's request; None where it is not gated."""
-    received = sent_along(request)
-    return received.token if isinstance(received, Received) else None
+    run: Run | None = sent_along(request)
+    return run.token if run else None
 
 
-def reservation_of(context: Any) -> tuple[str, list[str]] | None:
+def reservation_of(context: Any) -> tuple[str, tuple[str, ...]] | None:
     """Return what the message of a revoked task was parked as and waited for, if it was."""
     if getattr(context, DISCARD, False):
         return None  # it has none any more
-    received = ours_on(context)
-    # A task that was revoked before its receipt still has the header.
-    parked = received.parked if isinstance(received, Received) else getattr(context, PARKED, None)
-    return (parked["as"], parked["limits"]) if parked else None
+    run: Run | None = ours_on(context)
+    parked = getattr(context, PARKED, None)  # still there if it was revoked before its receipt
+    ticket = run.ticket if run else parked and ticket_of(parked)
+    return (ticket.parked_as, ticket.limits) if ticket else None
 
 
 def current_lease() -> Lease | None:
@@ -196,14 +152,9 @@ def current_lease() -> Lease | None:
     A task that is not gated, or that began while Redis was away, holds nothing.
     """
     task = current_task
-    run = run_of(task.request) if task else None
+    run: Run | None = ours_on(task.request) if task else None
     if run is None or not isinstance(run.outcome, Granted):
         return None
     if run.lease is None:
-        seconds = settings_of(task.app).worker_timeout
-        run.lease = Lease.of(run.outcome, limiter_of(task.app).keyspace, seconds)
+        run.lease = Lease.of(run.outcome, limiter_of(task.app).keyspace, run.lease_seconds)
     return run.lease
-
-
-def _new_token(task_id: str) -> str:
-    return f"{task_id}:{secrets.token_hex(8)}"

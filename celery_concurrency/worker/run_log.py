@@ -17,17 +17,12 @@ logger = logging.getLogger(WORKER_LOG)
 
 
 def log_outcome(task: Any, run: Run) -> None:
-    """Log what the limiter said of a run, and what follows from that.
-
-    Args:
-        task: with its request.
-        run: of that.
-    """
+    """Log a run's outcome."""
     match run.outcome:
         case Granted(limits=limits):
             log_decision(
                 logging.INFO, task, run, "granted", ", ".join(limits),
-                limits=list(limits), waited=run.waited,
+                limits=list(limits), waited=_waited(run),
             )  # fmt: skip
         case Denied() as denied:
             _log_wait(logging.INFO, task, run, denied)
@@ -49,8 +44,7 @@ def log_decision(
 
     Args:
         level: as of ``logging``.
-        task: with its request.
-        run: of that.
+        task, run: the run, and its task with the request.
         decision: one of those in ``docs/logging.md``.
         detail: more of the line, for people.
         more: the decision's own fields.
@@ -78,6 +72,14 @@ def _log_wait(level: int, task: Any, run: Run, denied: Denied | None = None) -> 
         level, task, run, "waits", reason.removeprefix("waits "), reason=reason,
         limit=denied and denied.limit, current=denied and denied.held, max=denied and denied.max,
     )  # fmt: skip
+
+
+def _waited(run: Run) -> float:
+    """Return how many seconds a message waited until its run was granted, by the server's clock."""
+    if run.ticket is None or not isinstance(run.outcome, Granted):
+        return 0.0
+    # A fencing number is the server's time in microseconds, or a little more.
+    return round(max(0.0, run.outcome.fence / 1e6 - run.ticket.asked), 3)
 
 
 def _tags_of(run: Run) -> dict[str, object]:

@@ -124,21 +124,15 @@ def sent_along(app, request_):
 
 @uses("Context.properties")
 def ours_on(app, request_):
+    """Also where Celery copies the request."""
     assert celery_compat.ours_on(Context()) is None
     assert celery_compat.ours_on(Context(request_.request_dict)) is None
-
-
-@uses("Context.properties")
-def put_ours_on(app, request_):
-    """Also a request that Celery copies has it; the main process's own stays as it is."""
-    celery_compat.send_along(request_, "sent")
+    celery_compat.send_along(request_, "ours")
     request_.task.request_stack.push(Context(request_.request_dict))
-    celery_compat.put_ours_on(request_.task.request, "run")
     request_.task.push_request(args=())
-    assert celery_compat.ours_on(request_.task.request) == "run"
+    assert celery_compat.ours_on(request_.task.request) == "ours"
     assert request_.task.request.properties == {"app_id": "mine"}
     assert request_.task.request.headers == {"account": "a", "ours": 1}
-    assert celery_compat.sent_along(request_) == "sent"
 
 
 @uses("state.active_requests.data")

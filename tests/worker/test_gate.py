@@ -81,7 +81,7 @@ def test_a_task_that_calls_itself_sees_no_header_of_ours(run, app):
     def look(self):
         seen.append((self.request.headers, self.request.properties, current_lease().limits))
 
-    run(look, Message(), base=Calls, bind=True)
+    run(look, Message(), options={"base": Calls, "bind": True})
     assert seen == [(None, {}, ("global",))]
 
 
