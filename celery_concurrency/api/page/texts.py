@@ -99,7 +99,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "next_page": ("下一页", "Next page"),
     # Waiting
     "waiting": ("等待中", "Waiting"),
-    "waiting_mode_of": ("等待中：{limit}", "Waiting: {limit}"),
+    "waiting_of": ("等待中：{limit}", "Waiting: {limit}"),
     "waiting_none": (
         "等待室里没有任务。（以重试方式等待的任务在 broker 中，这里不列出。）",
         "Nobody is in the waiting room. (Tasks that wait by retrying are in the broker, "
