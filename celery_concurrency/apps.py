@@ -1,4 +1,4 @@
-"""Moved: ``limiter_of`` is in ``worker/apps.py``. Goes with the next release."""
+"""Moved: ``limiter_of`` is in ``worker/apps.py``. This file goes with the next release."""
 
 import warnings
 

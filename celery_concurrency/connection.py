@@ -1,8 +1,8 @@
-"""Moved: ``connect`` is in ``limiter/connection.py``. Goes with the next release."""
+"""Moved: ``connect`` is in ``limiter/connection.py``. This file goes with the next release."""
 
 import warnings
 
-from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter import connect
 
 __all__ = ["connect"]
 

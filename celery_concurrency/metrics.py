@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, read from Redis at each scrape: nothing is kept in a process.
+"""Metrics for Prometheus, read from Redis at each scrape.
 
-So any process may be scraped, and they all say the same; scrape one. Needs the extra
-``prometheus``. No label has a value per account, unless that is asked for.
+All processes give the same, as no process counts anything itself: scrape one of them. Needs
+the extra ``prometheus``. Accounts have no labels, unless that is asked for.
 
 The route that is scraped is in ``api/metrics_routes.py``.
 """
@@ -32,13 +32,13 @@ from celery_concurrency.limiter.stats.durations import Histogram
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-#: Limits of accounts, and of others that the configuration does not name, where they
-#: are asked for: at most so many, those first with which most tasks wait and run.
+#: How many limits of accounts are given, and of others that the configuration does not name,
+#: if they are asked for: those with most waiters and then most tokens.
 MAX_ACCOUNTS: Final = 1000
 
 LABELS: Final = ("dimension", "limit")
 
-#: Counters by limit, and those of everything; each with its help.
+#: Counters by limit, and counters of all runs; each with its help.
 _BY_LIMIT: Final = {
     "acquired": "Runs that were given their tokens.",
     "denied": "Times that a run was told to wait; one that asks again counts again.",
@@ -60,10 +60,7 @@ def expose(limiter: Limiter, *, accounts: bool = False) -> bytes:
 
     Args:
         limiter: whose.
-        accounts: with the limits of accounts, and of your own dimensions all in use.
-
-    Raises:
-        LimiterUnavailable: Redis can't be asked.
+        accounts: include the busiest accounts, and all names in use of your own dimensions.
     """
     registry = CollectorRegistry()
     registry.register(ConcurrencyCollector(limiter, accounts=accounts))
@@ -82,11 +79,7 @@ class ConcurrencyCollector(Collector):
         self._accounts = accounts
 
     def collect(self) -> Iterator[Metric]:
-        """Read them all.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
+        """Read all metrics; raises ``LimiterUnavailable`` if Redis can't be asked."""
         stored = self._limiter.config.sync()
         usage = read_usage(self._limiter.keyspace, stored)
         yield from self._limits(stored.config, dict(usage.limits()))
@@ -115,7 +108,7 @@ class ConcurrencyCollector(Collector):
         yield from (current, most, paused, waiting)
 
     def _shown(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[str]:
-        """Yield the limits that are shown: a few, and accounts only where asked for."""
+        """Yield the limits that are shown: a few, and accounts if they are asked for."""
         named = config.flat()
         many: list[str] = []
         for limit in usage:

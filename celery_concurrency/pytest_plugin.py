@@ -1,7 +1,7 @@
-"""Fixtures for the tests of the user's own tasks; pytest finds them by itself.
+"""Fixtures for the tests of users' tasks. What they do is in ``testing/__init__.py``.
 
-pytest loads this module in every project of an environment, so nothing else is
-imported before a test asks for a fixture. What the fixtures do is in ``testing/__init__.py``.
+pytest loads this module in every project of an environment. So it imports nothing else until
+a test asks for a fixture.
 """
 
 from __future__ import annotations

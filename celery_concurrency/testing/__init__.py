@@ -1,9 +1,7 @@
-"""What the pytest plugin gives to the tests of the user's own tasks; usable without pytest.
+"""Helpers for the tests of users' tasks, with pytest (``pytest_plugin.py``) or without.
 
-``Concurrency`` answers without a worker and without a broker whether a task would
-wait, and for which limit; with a worker, whether one does.
-
-The fixtures are in ``pytest_plugin.py``.
+``Concurrency`` tells, without a worker and a broker, whether a task would wait and for which
+limit; with a worker, whether one does wait.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ from celery.canvas import Signature
 from celery.result import AsyncResult
 
 from celery_concurrency.errors import LimitReached
-from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter import Limiter, connect
 from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.limiter.outcomes import Denied
 from celery_concurrency.worker import gate
@@ -32,7 +29,7 @@ from celery_concurrency.worker.tags import tags_of
 
 #: Seconds between two looks at a result.
 LOOK_SECONDS: Final = 0.02
-#: Seconds until a task without room asks again, where it is not handed room.
+#: Seconds until a denied task asks again, in the waiting mode retry.
 COUNTDOWN_SECONDS: Final = 0.2
 
 
@@ -40,7 +37,7 @@ class Concurrency:
     """A limiter for one test, with a prefix of its own; a context manager.
 
     Args:
-        url: of the server that it counts in.
+        url: of the Redis server.
 
     Attributes:
         limiter: it, with the default configuration: each account runs one at a time.
@@ -51,7 +48,7 @@ class Concurrency:
         self._redis = connect(url)
         self._ends = ExitStack()
         self.limiter = Limiter(self._redis, f"test-{uuid.uuid4().hex}")
-        # As a limiter that has been in use: a new one lets others speak up first.
+        # With an epoch, it admits runs at once. Without, it would first wait for beats.
         self._redis.set(f"{self.limiter.prefix}:epoch", 1)
 
     def configure(self, **changes: Any) -> None:
@@ -64,11 +61,11 @@ class Concurrency:
 
     @contextmanager
     def running(self, signature: Signature | None = None, **tags: object) -> Iterator[None]:
-        """Hold room while the block runs, as a task that runs.
+        """Hold tokens while the block runs, as a running task does.
 
         Args:
             signature: the task, ``publish.s("u1").set(headers={"platform": "douyin"})``.
-            tags: or what it would be tagged with.
+            tags: or its tags.
 
         Raises:
             AssertionError: there is no room for it.
@@ -111,10 +108,10 @@ class Concurrency:
         """Make sure that a task waits.
 
         Args:
-            what: a signature would wait if it were sent now; a result's task was sent
-                to a worker, and is given time to get there.
-            limit: and waits for this one, as ``"account:u1"``; None for any.
-            timeout: seconds to wait for a result to say so.
+            what: a signature: the task would wait if it were sent now; or the result of a
+                task that was sent to a worker: it waits within ``timeout``.
+            limit: what it waits for, as ``"account:u1"``; None for any limit.
+            timeout: seconds.
 
         Raises:
             AssertionError: it does not wait, or waits for another one.
@@ -145,13 +142,10 @@ class Concurrency:
                 raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
 
     def gate(self, app: Celery) -> None:
-        """Gate an app's tasks by this limiter until the end of the test.
+        """Gate an app's tasks by this limiter until the end of the test, and then no more.
 
-        For workers of this process, as ``celery.contrib.testing.worker.start_worker``
-        starts; end them within the test.
-
-        Args:
-            app: whose tasks and ``concurrency_…`` settings are as they were at the end.
+        For workers in this process, such as those of ``celery.contrib.testing.worker``'s
+        ``start_worker``. End them within the test.
         """
         self._ends.enter_context(
             _settings(
@@ -164,7 +158,7 @@ class Concurrency:
         self._ends.enter_context(gated(app))
 
     def close(self) -> None:
-        """Gate no more, and leave nothing behind on the server."""
+        """Gate no more, and delete all its keys."""
         self._ends.close()
         keys = list(self._redis.scan_iter(f"{self.limiter.prefix}:*", count=1000))
         if keys:
@@ -180,7 +174,7 @@ class Concurrency:
 
 @contextmanager
 def gating_off() -> Iterator[None]:
-    """Gate no task of this process while the block runs; its workers need no limiter."""
+    """Gate no task in this process while the block runs; workers then need no limiter."""
     with (
         patch.object(gate, "is_gated", lambda task: False),
         patch.object(ConcurrencyStep, "enabled", False),
@@ -189,7 +183,7 @@ def gating_off() -> Iterator[None]:
 
 
 def _tags(signature: Signature) -> Mapping[str, object]:
-    """Return the tags of a task as a worker would find them."""
+    """Return a task's tags as a worker would read them."""
     task = _task_of(signature)
     task.push_request(
         args=signature.args,
@@ -203,18 +197,14 @@ def _tags(signature: Signature) -> Mapping[str, object]:
 
 
 def _task_of(signature: Signature) -> Any:
-    """Return the task of a signature.
-
-    Raises:
-        TypeError: it is none, or one of several tasks.
-    """
+    """Return the task of a signature; raise a TypeError if it is no signature of one task."""
     if not isinstance(signature, Signature) or signature.subtask_type is not None:
         raise TypeError(f"{signature!r} is no signature of one task: give publish.s(...)")
     return signature.type
 
 
 def _is_exempt(signature: Signature) -> bool:
-    """Return whether a worker would not gate it, by what its app says now."""
+    """Return whether a worker would not gate it, by its app's settings now."""
     task = _task_of(signature)
     return gate.is_exempt(task.name, task.app.conf.get("concurrency_exempt") or ())
 
@@ -234,7 +224,7 @@ def _assert_result_waits(result: AsyncResult, limit: str | None, timeout: float)
             reason = str(info)
             if limit is None or reason.startswith(f"waits for {limit} ("):
                 return
-            # It may wait for several in turn.
+            # It may still come to wait for that one.
             problem = f"it {reason}, not for {limit!r}"
         else:
             problem = f"its state is {state}"

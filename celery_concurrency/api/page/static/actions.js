@@ -1,4 +1,4 @@
-// What can be done here: each is asked about first, and shows its effect at once.
+// What an operator can do here: each action asks first, and shows its effect at once.
 
 import { ask } from "./client.js";
 import { confirm } from "./dialog.js";
@@ -7,7 +7,7 @@ import { count } from "./format.js";
 import { changeOf, dimensionText, dimensionsOf, maxOf, maxText } from "./limitnames.js";
 import { t } from "./texts.js";
 
-/** The configuration as the page shows it, with its ETag; and who reads it again. */
+/** The configuration that the page shows, its ETag, and the function that reads all again. */
 export const desk = { config: null, version: null, refresh: () => {} };
 
 function question(about) {
@@ -22,12 +22,12 @@ function question(about) {
   });
 }
 
-/** Send a change that is meant for the configuration as it was when it was asked about. */
+/** Send a change, which applies only to the version that the operator saw when asked. */
 function changing(method, path, bodyOf) {
   const version = desk.version;
   return async (values) => {
     const answer = await ask(method, path, { body: bodyOf(values), version });
-    // Known from now on: the next change may come before the page has read it again.
+    // Stored at once: the next change may come before the page has read it again.
     Object.assign(desk, { config: answer.data, version: answer.version });
     return answer.message;
   };
@@ -45,7 +45,7 @@ function editEffects(limit, before, after, current) {
   return lines;
 }
 
-/** @param current how many run in it, where that is known. */
+/** @param current how many run in it, if that is known. */
 export function editLimit(limit, current = 0) {
   const before = maxOf(limit, desk.config);
   question({

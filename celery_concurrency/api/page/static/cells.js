@@ -1,16 +1,16 @@
-// Cells that several tables have.
+// Table cells that several views use.
 
 import { element, write } from "./dom.js";
 import { t } from "./texts.js";
 
-/** Return a task's name; where it is not known, what of it there is. */
+/** Return a task's name, or else what its token is for. */
 export function taskName({ task, reserved, kept }) {
   if (task) return task;
   if (kept) return t("kept_for");
   return reserved ? t("reserved_for") : t("unknown");
 }
 
-/** Return a cell with a task's name and id; its `show` takes who has both. */
+/** Return a cell with a task's name and id; its `show` takes a holder or a waiter. */
 export function taskCell() {
   const name = element("strong");
   const id = element("code");
@@ -22,7 +22,7 @@ export function taskCell() {
   return cell;
 }
 
-/** Return a link to who holds a limit, or waits for it. */
+/** Return a link to the holders or the waiters of a limit. */
 export const linkOf = (view, limit, text) => element("a", { href: `#${view}/${encodeURIComponent(limit)}` }, text);
 
 /** Return a cell with limits; its `show` takes their names. */

@@ -1,4 +1,4 @@
-// Asking the API. Whatever goes wrong is an ApiError.
+// Calls of the API. Whatever goes wrong is thrown as an ApiError.
 
 import { noteServerTime } from "./format.js";
 import { caller, operator, token } from "./session.js";
@@ -7,7 +7,7 @@ import { LANGUAGE, t } from "./texts.js";
 const API = document.body.dataset.api;
 const PATIENCE = 15_000; // ms
 
-/** What the API refused, as its envelope says it; status 0 where there was no answer. */
+/** An error as in the API's envelope; its status is 0 if there was no answer. */
 export class ApiError extends Error {
   constructor(status, code, message, details = []) {
     super(message);
@@ -55,5 +55,5 @@ async function send(method, path, { body, version, signal }) {
   }
 }
 
-// A header is bytes: a name goes in UTF-8, as curl sends it.
+// A header is bytes: a name is sent in UTF-8, as curl does.
 const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));

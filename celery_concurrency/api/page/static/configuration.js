@@ -8,7 +8,7 @@ import { count } from "./format.js";
 import { entriesOf, maxOf, maxText } from "./limitnames.js";
 import { t } from "./texts.js";
 
-/** Of the settings no more rows are shown: accounts with a limit of their own may be thousands. */
+/** How many settings are shown at most: thousands of accounts may have limits of their own. */
 const ROWS = 200;
 
 const filter = byId("config-filter");
@@ -20,7 +20,7 @@ filter.addEventListener("input", () => last && showSettings());
 export const configuration = {
   async read(_, signal, asked) {
     const { version } = await asked;
-    // Each version is a whole configuration: they are read where there is another.
+    // A version is a whole configuration: read them only when there is a new one.
     if (last?.version === version) return last;
     const { versions } = (await ask("GET", "/config/history", { signal })).data;
     return { version, versions, config_problem: versions[0]?.problem };
@@ -32,7 +32,7 @@ export const configuration = {
     showSettings();
     shown(byId("history-table"), versions.length > 0);
     shown(byId("history-none"), versions.length === 0);
-    // One that was written by hand and is not valid left the one before it in force.
+    // Where an invalid one was written by hand, the version before it stayed in force.
     const inForce = versions.find((one) => !one.problem)?.version;
     const rows = versions.map((one, place) => ({ ...one, inForce: one.version === inForce, isLast: place === 0 }));
     keepRows(byId("history-rows"), rows, (one) => one.version, historyRow);

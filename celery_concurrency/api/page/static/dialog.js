@@ -1,4 +1,4 @@
-// The one dialog: it says what will happen, and does it when that is confirmed.
+// The dialog: it says what will happen, and does it on confirmation.
 
 import { ApiError } from "./client.js";
 import { byId, element, shown, write } from "./dom.js";
@@ -80,7 +80,7 @@ function refused(error, asked) {
   if (!(error instanceof ApiError)) throw error;
   const lines = problemLines(error);
   if (error.status === 412) {
-    // What was confirmed is not what would happen now.
+    // What would happen now is not what was confirmed.
     lines.unshift(t("changed_meanwhile"));
     shown(doIt, false);
     write(byId("dialog-close"), t("close"));
@@ -92,7 +92,7 @@ function refused(error, asked) {
   doIt.disabled = false;
 }
 
-/** Keep Tab inside: the browser's own dialog would let it go to the address bar. */
+/** Keep Tab inside: from the browser's dialog it would go on to the address bar. */
 function keepInside(event) {
   if (event.key !== "Tab") return;
   const all = [...dialog.querySelectorAll("input, select, button")].filter((one) => !one.disabled && one.checkVisibility());
@@ -104,7 +104,7 @@ function keepInside(event) {
 }
 
 function closed() {
-  // The button may be gone with its row: then the view's title is the nearest.
+  // The button may be gone with its row: then focus the view's title.
   const title = document.querySelector("main > section:not([hidden]) h2");
   (opener?.isConnected && opener.checkVisibility() ? opener : title)?.focus();
 }

@@ -1,8 +1,8 @@
-// Elements: making them, and keeping a list of them in step with data.
+// Elements: how to make them, and how to update a list of them from data.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Return a new element; what begins with "on" is a listener, null is left out. */
+/** Return a new element; attributes that begin with "on" are listeners, null is left out. */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,13 +13,13 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Return a button that changes something: who only looks does not see it. */
+/** Return a button that changes something; hidden from those who may only read. */
 export function changing(text, onclick, danger = false) {
   const kind = danger ? "danger" : null;
   return element("button", { type: "button", "data-change": "", class: kind, onclick }, text);
 }
 
-/** Write a text, where it is another. */
+/** Write a text, if it is a new one. */
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -55,7 +55,7 @@ export function keepRows(parent, items, key, make) {
   }
 }
 
-/** Give a row's cells the names of their columns: a narrow screen shows these, and no head. */
+/** Give a row's cells the names of their columns: a narrow screen shows these in place of the head. */
 function nameCells(row) {
   const heads = row.closest("table")?.tHead?.rows[0].cells ?? [];
   for (const cell of row.cells ?? []) cell.dataset.label ??= heads[cell.cellIndex]?.textContent ?? "";

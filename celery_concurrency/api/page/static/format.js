@@ -1,4 +1,4 @@
-// Numbers and times as people read them. Times are those of the server's clock.
+// Numbers and times as people read them, by the server's clock.
 
 import { LANGUAGE, t } from "./texts.js";
 import { element, write } from "./dom.js";
@@ -24,7 +24,7 @@ export const now = () => Date.now() / 1000 + ahead;
 export const count = (number) => COUNT.format(number);
 export const number = (value) => (value === null || value === undefined ? "–" : NUMBER.format(value));
 
-/** Return so many seconds in their two largest units: "2 hr 5 min". */
+/** Return seconds in their two largest units: "2 hr 5 min". */
 export function duration(seconds) {
   let rest = Math.max(0, Math.round(seconds));
   const parts = [];
@@ -39,7 +39,7 @@ export function duration(seconds) {
   return parts.join(" ");
 }
 
-/** Return a time of day; with the day, where that is another. */
+/** Return a time of day, with the day if it is not today. */
 export function time(at) {
   const when = new Date(at * 1000);
   const today = new Date(now() * 1000).toDateString() === when.toDateString();

@@ -5,7 +5,7 @@ import { changing, element, shown, write } from "./dom.js";
 import { count, timeElement } from "./format.js";
 import { t } from "./texts.js";
 
-/** Of the changes of one version, no more are shown. */
+/** How many changes of one version are shown at most. */
 const CHANGES = 6;
 
 /** Return a row of the history; its `show` takes a version. */
@@ -46,7 +46,7 @@ const changeText = ({ field, before, after }) => `${field}: ${valueText(before)}
 
 const valueText = (value) => (value === null || value === undefined ? t("none") : JSON.stringify(value));
 
-/** Return in what two configurations differ, as the API says it of a version. */
+/** Return the differences of two configurations, in the form of the API's history. */
 function differences(before, after, field = "") {
   const isMap = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   if (isMap(before) && isMap(after)) {

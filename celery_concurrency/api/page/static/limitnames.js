@@ -1,17 +1,17 @@
-// Limits by name: what is said of them, and which change of the configuration sets one.
+// Names of limits: how they are shown, and which change of the configuration sets one.
 
 import { count } from "./format.js";
 import { t } from "./texts.js";
 
 const MAPS = { platform: "platform_max", task_type: "task_type_max", account: "account_overrides" };
 
-/** Return a limit's dimension and name: a name may have colons itself. */
+/** Return a limit's dimension and name; a name may have colons. */
 export function split(limit) {
   const colon = limit.indexOf(":");
   return colon < 0 ? [limit, null] : [limit.slice(0, colon), limit.slice(colon + 1)];
 }
 
-/** Return a dimension in words; the user's own are what they are. */
+/** Return a dimension in words; the user's own dimensions by their names. */
 export function dimensionText(dimension) {
   const own = { global: t("global"), platform: t("platform"), task_type: t("task_type"), account: t("account") };
   return own[dimension] ?? dimension;
@@ -22,13 +22,13 @@ export const maxText = (max) => (max ? count(max) : t("no_limit"));
 /** Return the dimensions of a configuration, without "global". */
 export const dimensionsOf = (config) => [...Object.keys(MAPS), ...Object.keys(config.dimensions ?? {})];
 
-/** Return whether a configuration can set this limit: not that of a dimension that was taken out. */
+/** Return whether a configuration can set this limit: not if its dimension was removed. */
 export function isSettable(limit, config) {
   const [dimension, name] = split(limit);
   return name === null ? limit === "global" : dimensionsOf(config).includes(dimension);
 }
 
-/** Return the change that gives a limit this maximum; null takes its entry out of its map. */
+/** Return the change that gives a limit this maximum; null removes its entry. */
 export function changeOf(limit, max) {
   const [dimension, name] = split(limit);
   if (name === null) return { global_max: max };
@@ -47,7 +47,7 @@ export function maxOf(limit, config) {
   return own?.overrides[name] ?? own?.max ?? 0;
 }
 
-/** Return the limits that have an entry of their own, and whether it can be taken out. */
+/** Return the limits that have an entry of their own, and whether it can be removed. */
 export function entriesOf(config) {
   const named = (dimension, map) => Object.keys(map ?? {}).map((name) => [`${dimension}:${name}`, true]);
   return [

@@ -8,7 +8,7 @@ import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
 import { t } from "./texts.js";
 
-/** Of one dimension no more rows are shown: accounts may be thousands. */
+/** How many limits of a dimension are shown at most: there may be thousands of accounts. */
 const ROWS = 100;
 
 const table = byId("limits-table");
@@ -50,7 +50,7 @@ function showLimits(usage) {
   for (const [dimension, all] of groups) {
     const found = all.filter((one) => `${one.limit} ${one.name}`.toLowerCase().includes(wanted));
     more += Math.max(0, found.length - ROWS);
-    // Of too many, those first that somebody waits for; else they stay in their places.
+    // If there are too many, those with waiters come first; the others keep their order.
     if (found.length > ROWS) found.sort((one, other) => (other.waiting ?? 0) - (one.waiting ?? 0));
     if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
   }
@@ -76,7 +76,7 @@ function makeRow({ limit, name }) {
   const usedText = linkOf("running", limit, "");
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
-  // "Edit" alone does not say what, to those who go from button to button.
+  // For screen readers: "Edit" alone does not say what it edits.
   const named = (button, text) => {
     write(button, text);
     button.setAttribute("aria-label", `${text}: ${limit}`);

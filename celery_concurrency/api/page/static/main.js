@@ -1,4 +1,4 @@
-// The page: which view is shown, and reading it again and again.
+// The page: it shows one of the views, and reads it again and again.
 
 import { desk } from "./actions.js";
 import { ApiError, ask } from "./client.js";
@@ -43,7 +43,7 @@ async function read(signal) {
   state("live");
 }
 
-/** Say that limits are off, and what is wrong with a configuration that was written by hand. */
+/** Show that limits are off, and what is wrong with a configuration written by hand. */
 function notice(problem) {
   const texts = [
     ...(desk.config.enabled ? [] : [t("switched_off")]),
@@ -67,7 +67,7 @@ function failed(error, pause) {
   showProblem(problemLines(error));
 }
 
-/** Show one of the views; what it has is read with the next poll. */
+/** Show one of the views; its data is read with the next poll. */
 function open(name) {
   for (const section of document.querySelectorAll("main > section")) {
     shown(section, section.id === `view-${name}`);
@@ -87,7 +87,7 @@ function signIn() {
   byId("access-token").focus();
 }
 
-/** Return what is meant by the address's end, which people may have typed. */
+/** Return the view that the address's end names; people may have typed it. */
 function decoded(text) {
   try {
     return decodeURIComponent(text);
@@ -98,7 +98,7 @@ function decoded(text) {
 
 function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  scrollTo(0, 0); // where one was in another view is no place in this one
+  scrollTo(0, 0); // not where the other view was scrolled to
   here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
   const tab = here.name === "why" ? "waiting" : here.name;
   for (const link of document.querySelectorAll("nav.views a")) {
@@ -123,7 +123,7 @@ byId("sign-out").addEventListener("click", () => {
   location.reload();
 });
 byId("skip").addEventListener("click", (event) => {
-  event.preventDefault(); // after the '#' is the view's name
+  event.preventDefault(); // after the '#' comes the view's name
   byId("main").focus();
 });
 for (const link of document.querySelectorAll("nav.languages a")) {

@@ -1,4 +1,4 @@
-// Lists that come a page at a time, of all limits or of one: "#running/platform:douyin".
+// Lists by pages, of all limits or of one: "#running/platform:douyin".
 
 import { byId, element, shown, write } from "./dom.js";
 import { count } from "./format.js";
@@ -21,7 +21,7 @@ export function createPages(name, refresh) {
       if (argument !== limit) Object.assign(pages, { cursor: "", total: null });
       limit = argument;
     },
-    /** Show whose list this is, how many there are, and the ways to other pages. */
+    /** Show whose list this is, how long it is, and links to the other pages. */
     show(answer, title, titleOf) {
       next = answer.next;
       if (answer.total !== null) pages.total = answer.total;

@@ -1,4 +1,4 @@
-// One plot: uPlot draws it, a sentence and a table say the same.
+// A plot, drawn by uPlot; a sentence and a table say the same.
 
 import { element, shown, write } from "./dom.js";
 import { number, time } from "./format.js";
@@ -37,7 +37,7 @@ export function createPlot(parent, series) {
   function fillTable() {
     if (!table.open || !data) return;
     const [at, ...lists] = data;
-    // The newest first; what has no value is left out.
+    // The newest first; points without a value are left out.
     const places = at.map((_, place) => place).reverse().filter((place) => lists.some((list) => list[place]));
     rows.replaceChildren(...places.map((place) => element("tr", {}, element("th", { scope: "row" }, time(at[place])),
       ...lists.map((list) => element("td", { class: "number" }, number(list[place]))))));
@@ -82,7 +82,7 @@ function optionsFor(series, width) {
       ...series.map((label, place) => ({
         label,
         stroke: colour(`series-${place + 1}`),
-        // Told apart without colour too.
+        // Lines differ without colour too.
         dash: DASHES[place],
         width: 2,
         points: { show: false },

@@ -1,4 +1,4 @@
-// Asking again and again, as long as somebody looks.
+// Polls as long as the page is visible.
 
 const EVERY = 2_000; // ms
 const AT_MOST = 30_000;

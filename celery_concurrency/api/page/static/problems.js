@@ -1,4 +1,4 @@
-// What went wrong, as the API says it.
+// What went wrong, in the API's words.
 
 import { byId, element, shown } from "./dom.js";
 
@@ -10,11 +10,11 @@ export function problemLines(error) {
   ];
 }
 
-/** Show lines as the page's problem; none of them takes it away. */
+/** Show lines as the page's problem; without lines, show none. */
 export function showProblem(lines) {
   const box = byId("problem");
   const old = [...box.children].map((line) => line.textContent);
-  // Written only where it is another: it is read out each time.
+  // Written only if it is new: a screen reader reads it out each time.
   if (old.join("\n") !== lines.join("\n")) box.replaceChildren(...lines.map((line) => element("p", {}, line)));
   shown(box, lines.length > 0);
 }

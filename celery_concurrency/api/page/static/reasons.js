@@ -1,4 +1,4 @@
-// Why somebody waits, in words.
+// Why a task waits, in words.
 
 import { count } from "./format.js";
 import { t } from "./texts.js";
@@ -11,7 +11,7 @@ const TEXTS = {
   next: "why_next",
 };
 
-/** Return what the API's `blocked_by` says; a reason that is new here, as it is. */
+/** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
 export function reasonText({ reason, limit, current, max }) {
   const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
   return reason in TEXTS ? t(TEXTS[reason], { limit, ...numbers }) : reason;

@@ -1,4 +1,4 @@
-// The view of who holds tokens.
+// The view of the holders of tokens.
 
 import { desk, release } from "./actions.js";
 import { limitsCell, taskCell } from "./cells.js";
@@ -46,7 +46,7 @@ function makeRow() {
     expires.show(one.expires, untilText(one.expires));
     write(name, one.token);
     token.setAttribute("title", one.token);
-    shown(letGo, !one.kept); // nobody holds it
+    shown(letGo, !one.kept); // it has no holder
     letGo.setAttribute("aria-label", `${t("release")}: ${one.token}`);
   };
   return row;

@@ -7,7 +7,7 @@ import { createPlot } from "./plots.js";
 import { t } from "./texts.js";
 
 const HISTORY = "/stats/history?resolution=5m&window=24h";
-/** A point is five minutes: asking for them with every poll would tell nothing new. */
+/** A point is five minutes: no need to read them with every poll. */
 const REST = 30_000; // ms
 const PERCENTILES = ["p50", "p95", "p99"];
 const COUNTERS = ["acquired", "released", "denied", "parked", "handed_over", "lapsed", "cancelled", "expired", "reclaimed", "lost"];
@@ -75,7 +75,7 @@ function draw({ resolution, points }) {
   holds.show(t("hold_title"), at, percentiles("hold"));
 }
 
-/** Return a counter's values; null throughout where it is not counted: most limits have but times. */
+/** Return a counter's values, or nulls: most limits have times and no counters. */
 function countsOf(points, name) {
   const counted = name.endsWith(":total") || points.some(({ counters }) => name in counters);
   return points.map(({ counters }) => (counted ? (counters[name] ?? 0) : null));

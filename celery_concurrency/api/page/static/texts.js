@@ -4,7 +4,7 @@ const TEXTS = JSON.parse(document.getElementById("texts").textContent);
 
 export const LANGUAGE = document.documentElement.lang;
 
-/** Return a text, with what `{names}` in it stand for. */
+/** Return a text, with its `{names}` filled in. */
 export function t(key, values = {}) {
   return TEXTS[key].replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
 }

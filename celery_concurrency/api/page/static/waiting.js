@@ -1,4 +1,4 @@
-// The view of who waits, for what, since when.
+// The view of the waiters: for what they wait, and since when.
 
 import { cancelAll, cancelTask, desk } from "./actions.js";
 import { limitsCell, taskCell } from "./cells.js";

@@ -1,4 +1,4 @@
-// The view that answers why one task waits: "#why/<task id>", to be passed on as it is.
+// The view that says why one task waits: "#why/<task id>", an address to pass on.
 
 import { cancelTask, release } from "./actions.js";
 import { linkOf, taskName } from "./cells.js";
@@ -8,7 +8,7 @@ import { count, duration, now, time, timeElement } from "./format.js";
 import { reasonText } from "./reasons.js";
 import { t } from "./texts.js";
 
-/** That a task does not wait is asked about less often: a browser notes each 404 on its console. */
+/** A task that does not wait is asked about less often: browsers log each 404. */
 const REST = 10_000; // ms
 
 const answerBox = byId("why-answer");
@@ -29,7 +29,7 @@ export const why = {
       try {
         return { taskId, found: (await ask("GET", `/waiting/${encodeURIComponent(taskId)}`, { signal })).data };
       } catch (error) {
-        // That it does not wait is an answer too.
+        // "It does not wait" is an answer too.
         if (!(error instanceof ApiError) || error.code !== "not_waiting") throw error;
         absent = { taskId, message: error.message, until: performance.now() + REST };
       }
