@@ -35,22 +35,21 @@ if os.environ.get("TEST_SERVER"):
 # A server that a test kills finds its port free when it starts again.
 testing_server.free_port = free_port
 
-#: The files that take longest start first; at the end, one of them would keep one process busy.
+#: The files that take longest start first, those that compute among those that wait; else one
+#: process would be busy with one of them at the end.
 LONGEST = (
     "limiter/model/test_promises.py",
-    "project/test_docs.py",
-    "integration/test_crashes_shutdown.py",
-    "integration/test_redis_lost.py",
-    "limiter/test_bounded_work.py",
-    "integration/test_crashes.py",
+    "faces/test_cli.py",
     "integration/test_handoff_fleet.py",
-    "faces/test_pytest_plugin.py",
-    "faces/test_demo.py",
+    "integration/test_redis_lost.py",
+    "project/test_docs.py",
+    "limiter/test_bounded_work.py",
+    "integration/test_crashes_shutdown.py",
+    "faces/test_page_manners.py",
     "integration/test_gated_tasks.py",
-    "integration/test_canvas.py",
+    "faces/test_page_views.py",
     "integration/test_handoff.py",
-    "integration/test_load.py",
-    "integration/test_endings.py",
+    "faces/test_openapi.py",
 )
 
 

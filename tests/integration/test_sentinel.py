@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter import Limiter, connection
+from celery_concurrency.limiter import Limiter, client
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted
 from tests.support.recording import highest_overlap, read_records
@@ -81,7 +81,7 @@ def test_a_beat_follows_when_the_master_hangs(tmp_path):
 
 def test_without_a_master_nobody_else_is_asked(tmp_path, monkeypatch):
     """Least of all the server at redis-py's own default, which may be anybody's."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
     with Trio(tmp_path) as trio, connect(trio.url) as redis:
         settle(redis)
         limiter = Limiter(redis)
