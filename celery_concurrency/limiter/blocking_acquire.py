@@ -70,7 +70,7 @@ class BlockingAcquire:
         granted = _Caller(self, tags, timeout).wait()
         self._keeper.add(granted.token)
         try:
-            yield Lease.of(granted, self.keyspace, LEASE_SECONDS)
+            yield Lease(granted, self.keyspace, LEASE_SECONDS)
         finally:
             self._keeper.discard(granted.token)
             try:

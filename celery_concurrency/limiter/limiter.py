@@ -70,6 +70,7 @@ class Limiter:
         deliver: Callable[[], None] | None = None,
         copies_seconds: int = 7200,
     ) -> None:
+        self.redis, self.prefix = redis, prefix
         self.keyspace = Keyspace(redis, prefix)
         self.waiting_room = WaitingRoom(self.keyspace, deliver, copies_seconds)
         self.config = ConfigStore(self.keyspace, default_config, self.waiting_room.recheck)
@@ -85,16 +86,6 @@ class Limiter:
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
         self._later = _Later(self._release)
-
-    @property
-    def redis(self) -> Redis:
-        """The client."""
-        return self.keyspace.redis
-
-    @property
-    def prefix(self) -> str:
-        """What every key begins with."""
-        return self.keyspace.prefix
 
     def acquire(
         self, *, timeout: float | None = None, **tags: object

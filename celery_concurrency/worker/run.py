@@ -156,5 +156,5 @@ def current_lease() -> Lease | None:
     if run is None or not isinstance(run.outcome, Granted):
         return None
     if run.lease is None:
-        run.lease = Lease.of(run.outcome, limiter_of(task.app).keyspace, run.lease_seconds)
+        run.lease = Lease(run.outcome, limiter_of(task.app).keyspace, run.lease_seconds)
     return run.lease

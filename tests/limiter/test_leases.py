@@ -79,7 +79,7 @@ def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redi
 
 
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
-    lease = Lease.of(granted(limiter), limiter.keyspace, 30)
+    lease = Lease(granted(limiter), limiter.keyspace, 30)
     limiter.leases.beat({"task:1"}, 30)
     assert lease.lost is False
     redis.flushall()

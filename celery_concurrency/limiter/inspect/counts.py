@@ -54,9 +54,3 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
             for limit in json.loads(group):
                 counts[limit] += waiters
     return counts
-
-
-def count_more_groups(keyspace: Keyspace) -> int:
-    """Return how many groups of waiters there are beyond ``MAX_GROUPS``."""
-    total: Any = keyspace.redis.zcard(keyspace.keys.groups)
-    return int(max(0, total - MAX_GROUPS))
