@@ -49,14 +49,18 @@ OF_CELERY = (
     "tests/integration/test_canvas.py",
     "tests/integration/test_endings.py",
     "tests/worker/test_tags.py",
+    "tests/worker/test_celery_compat.py", "tests/worker/test_kombu_redis.py",
     "tests/integration/test_handoff_leaving.py", "tests/worker/test_settings.py",
 )  # fmt: skip
 ON_RABBITMQ = ("tests/integration/test_rabbitmq.py",)
 SHORT = (
     "tests/limiter/test_limiter.py",
     "tests/limiter/test_connection.py",
+    "tests/worker/test_celery_compat.py",
+    "tests/worker/test_kombu_redis.py",
     "tests/integration/test_gated_tasks.py",
-    "tests/integration/test_handoff_fleet.py", "-k", "test_limiter or test_connection or prefork",
+    "tests/integration/test_handoff_fleet.py",
+    "-k", "test_limiter or test_connection or compat or kombu or prefork",
 )  # fmt: skip
 
 

@@ -42,6 +42,15 @@ def connections(redis: Redis) -> set[str]:
     return {one["id"] for one in ours if one["cmd"] == "evalsha"}
 
 
+@pytest.mark.parametrize(
+    "part", ["can_read", "connect", "disconnect", "read_response", "send_command"]
+)
+def test_an_undocumented_part_of_redis_py_is_there(client: Client, part: str) -> None:
+    pool = client.connection_pool
+    connection = pool.connection_class(**pool.connection_kwargs)
+    assert callable(getattr(connection, part))
+
+
 def test_calls_share_a_connection(client: Client, redis: Redis) -> None:
     sha = redis.script_load(ECHO)
     for number in range(20):

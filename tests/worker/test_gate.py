@@ -106,6 +106,22 @@ def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeyp
     wait_for(lambda: redis.keys("concurrency:semaphore:*") == [], what="the token back")
 
 
+def test_a_run_that_is_terminated_before_its_answer_was_read_leaves_no_token(
+    run, redis, monkeypatch
+):
+    """As by a SIGTERM, which is no error that Celery catches."""
+    ask = Limiter.try_acquire
+
+    def terminated(*args, **options):
+        ask(*args, **options)
+        raise SystemExit
+
+    monkeypatch.setattr(Limiter, "try_acquire", terminated)
+    with pytest.raises(SystemExit):
+        run(forbidden, Message(), account="a")
+    assert redis.keys("concurrency:semaphore:*") == []
+
+
 def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):
     release, strikes = Limiter.release, [SoftTimeLimitExceeded()]
 
