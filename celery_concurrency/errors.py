@@ -4,8 +4,6 @@ They have one root, so that a user can catch them all. A docstring's first line 
 default message; a message names the remedy. ``api/errors.py`` answers them over HTTP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

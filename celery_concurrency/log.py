@@ -4,8 +4,6 @@ Each record of a decision has an attribute ``concurrency``: an object of fields,
 which ``decision`` says what happened. ``docs/logging.md`` lists them.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 #: The limiter, without Celery: configuration, and calls repeated in the background.

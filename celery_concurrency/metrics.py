@@ -6,8 +6,6 @@ the extra ``prometheus``. Accounts have no labels, unless that is asked for.
 The route that is scraped is in ``api/metrics_routes.py``.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Mapping
 from typing import Final

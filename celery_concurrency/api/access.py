@@ -3,8 +3,6 @@
 Who the caller is, is in ``author.py``.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Callable
 from ipaddress import ip_address

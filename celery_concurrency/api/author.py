@@ -3,8 +3,6 @@
 Whether they may make it is decided in ``access.py``.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any, Final
 

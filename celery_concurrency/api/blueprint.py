@@ -3,8 +3,6 @@
 How a route is declared is in ``routes.py``; the routes are in one file a subject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final

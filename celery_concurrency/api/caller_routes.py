@@ -3,8 +3,6 @@
 Both are found out in ``author.py`` and ``access.py``.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from flask import Response

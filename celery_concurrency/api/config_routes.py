@@ -4,8 +4,6 @@ What a configuration may be is in ``limiter/config/schema.py``, how it is stored
 ``limiter/config/store.py``.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 Which error gets which answer is in ``errors.py``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """How errors are answered. What an answer looks like is in ``envelope.py``."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The route for health checks. What it checks is in ``limiter/inspect/health.py``."""
 
-from __future__ import annotations
-
 from flask import Response
 
 from celery_concurrency.api.envelope import success

@@ -1,7 +1,5 @@
 """The route that Prometheus scrapes. The metrics are made in ``metrics.py``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Response

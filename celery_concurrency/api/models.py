@@ -4,8 +4,6 @@ The limiter's are in ``limiter/config/schema.py``, and in ``limiter/inspect/usag
 neighbours.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field

@@ -1,7 +1,5 @@
 """The API's description in OpenAPI 3.1, made from the routes (``routes.py``) and their models."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Each file of routes makes a ``Routes`` and declares its views in it; ``blueprint.py`` lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar

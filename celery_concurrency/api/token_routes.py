@@ -3,8 +3,6 @@
 They are read in ``limiter/inspect/holders.py``.
 """
 
-from __future__ import annotations
-
 from flask import Response
 
 from celery_concurrency.api.author import author, log_action

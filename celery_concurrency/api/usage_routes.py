@@ -4,8 +4,6 @@ What they show is read in ``limiter/inspect/usage.py``, ``limiter/stats/counters
 ``limiter/stats/history.py``.
 """
 
-from __future__ import annotations
-
 from flask import Response
 
 from celery_concurrency.api.envelope import success

@@ -3,8 +3,6 @@
 What they show is read in ``limiter/inspect/waiting.py`` and ``limiter/inspect/explanation.py``.
 """
 
-from __future__ import annotations
-
 from flask import Response
 
 from celery_concurrency.api.author import author, log_action

@@ -3,8 +3,6 @@
 Exit status 0; 1 for a refusal, in one line on stderr; 2 for a mistake in the call.
 """
 
-from __future__ import annotations
-
 import logging
 
 import click

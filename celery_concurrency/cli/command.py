@@ -3,8 +3,6 @@
 How they print is in ``output.py``.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 ``pause`` and ``resume`` are in ``pause.py``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any, Final

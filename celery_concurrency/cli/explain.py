@@ -3,8 +3,6 @@
 It is found out by ``limiter/inspect/explanation.py``.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 In a terminal, ``live_view.py`` draws instead.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from celery_concurrency.cli.explain import reason_of

@@ -3,8 +3,6 @@
 ``monitor.py`` decides when; into a pipe, ``line_views.py`` prints lines instead.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ It reads a ``snapshot.py`` and shows it by ``live_view.py`` in a terminal, else 
 ``line_views.py``.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

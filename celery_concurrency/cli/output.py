@@ -3,8 +3,6 @@
 The view of ``monitor`` in a terminal is in ``live_view.py``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from datetime import datetime

@@ -3,8 +3,6 @@
 All else that changes the configuration is in ``config.py``.
 """
 
-from __future__ import annotations
-
 import click
 from celery import Celery
 

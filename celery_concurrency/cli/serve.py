@@ -3,8 +3,6 @@
 The app is made in ``api/blueprint.py``.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -3,12 +3,10 @@
 It is shown by ``live_view.py`` or ``line_views.py``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nlargest
-from typing import Final
+from typing import Final, Self
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.holders import Holder, read_tokens
@@ -38,7 +36,7 @@ class Snapshot:
     waiting: list[Waiting]
 
     @classmethod
-    def of(cls, limiter: Limiter) -> Snapshot:
+    def of(cls, limiter: Limiter) -> Self:
         """Read it from Redis."""
         usage = limiter.usage()
         tokens = read_tokens(limiter.keyspace, count=SHOWN)

@@ -3,8 +3,6 @@
 They are read in ``limiter/inspect/holders.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import click

@@ -3,8 +3,6 @@
 ``monitor.py`` shows usage again and again; ``tokens.py`` and ``waiting.py`` list single tasks.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import click

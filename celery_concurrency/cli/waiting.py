@@ -3,8 +3,6 @@
 ``explain.py`` says why one task waits.
 """
 
-from __future__ import annotations
-
 import sys
 
 import click

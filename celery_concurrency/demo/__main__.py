@@ -3,8 +3,6 @@
 What it starts is in ``processes.py``, the course of it in ``session.py``.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal

@@ -3,8 +3,6 @@
 ``session.py`` says for how long.
 """
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections import Counter

@@ -3,8 +3,6 @@
 The server is in ``testing/server.py``.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import signal
@@ -13,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.errors import ConcurrencyError
@@ -77,7 +75,7 @@ class Processes:
                 how = f"by signal {-status}" if status < 0 else f"exit status {status}"
                 raise self._error(name, f"ended by itself ({how})")
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:

@@ -3,8 +3,6 @@
 ``processes.py`` starts its workers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -3,8 +3,6 @@
 ``report.py`` judges by it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -4,8 +4,6 @@ It judges by what ``records.py`` read and by the configurations seen, never by w
 counted.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise

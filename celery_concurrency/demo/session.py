@@ -3,8 +3,6 @@
 What is sent is in ``load.py``, the verdict in ``report.py``.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The client's time grows with the number of arguments; so there are few, and JSON in them.
 """
 
-from __future__ import annotations
-
 import json
 from functools import lru_cache
 

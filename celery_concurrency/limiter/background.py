@@ -3,8 +3,6 @@
 What the work is say its users: ``limiter.py``, ``blocking_acquire.py``, ``worker/outbox.py``.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable

@@ -6,8 +6,6 @@ list of the caller's own, which it reads; a thread renews what callers of this p
 How a run asks for tokens is in ``limiter.py``; how a task waits, in ``worker/gate.py``.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -6,8 +6,6 @@ redis-py 5.2 to 8.1, and a test names whatever a version lacks.
 ``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls scripts, and again.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """From a URL, of four schemes, to a client for it. The client is in ``client.py``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit

@@ -3,8 +3,6 @@
 The scripts have the same names in ``scripts/lib/keys.lua``; a test holds both equal.
 """
 
-from __future__ import annotations
-
 
 class Keys:
     """The keys under one prefix.

@@ -6,8 +6,6 @@ and not again at each function.
 How Redis is reached is in ``connection.py``, the names of the keys in ``keys.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, TypeVar

@@ -6,8 +6,6 @@ has lost its data, the next beat tells it, and the runs hold again what they hel
 ``worker/heartbeat.py`` beats for workers, ``blocking_acquire.py`` for callers.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection
 from typing import Any, Final

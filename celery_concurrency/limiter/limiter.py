@@ -5,8 +5,6 @@ redelivered or retried task is another run. Runs without room wait in ``waiting_
 what a run is in Celery is in ``worker/run.py``.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading

@@ -4,8 +4,6 @@ A *tag* is what the user says of a task (``account=acc123``); a *limit* is a nam
 counts under (``account:acc123``). ``limiter/config/schema.py`` says how many each allows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from celery_concurrency.errors import InvalidTag

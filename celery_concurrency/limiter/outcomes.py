@@ -3,8 +3,6 @@
 It is asked in ``limiter.py``; what a task does with the answer is in ``worker/gate.py``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from celery_concurrency.scripts.constants import PAUSED, RANK

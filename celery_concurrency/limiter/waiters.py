@@ -3,8 +3,6 @@
 ``waiting_room.py`` parks them; how Redis keeps them is in ``scripts/lib/index.lua``.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ puts its message back. ``worker/message.py`` says what a message is, ``worker/ou
 it gets to a broker that is not this Redis, ``limiter/inspect/waiting.py`` who waits.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence

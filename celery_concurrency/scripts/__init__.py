@@ -5,8 +5,6 @@ a second copy of it does. ``lib/`` holds what the verbs include, ``constants.py`
 share with Python.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

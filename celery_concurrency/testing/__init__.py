@@ -4,13 +4,11 @@
 limit; with a worker, whether one does wait.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 from unittest.mock import patch
 
 from celery import Celery
@@ -165,7 +163,7 @@ class Concurrency:
             self._redis.delete(*keys)
         self._redis.close()
 
-    def __enter__(self) -> Concurrency:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

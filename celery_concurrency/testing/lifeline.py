@@ -3,8 +3,6 @@
 ``server.py`` starts one, and so does ``demo/processes.py``.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

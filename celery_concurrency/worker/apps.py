@@ -3,8 +3,6 @@
 What the settings may be is in ``settings.py``; how they are kept in ``per_process.py``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from weakref import ref
 

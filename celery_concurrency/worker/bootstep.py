@@ -1,7 +1,5 @@
 """The worker's bootstep: starts and stops the thread of ``housekeeping.py``."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

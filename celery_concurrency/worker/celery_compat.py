@@ -4,8 +4,6 @@ Each says in which versions the part was seen, and what happens without it; a te
 name. kombu's private parts are in ``kombu_redis.py``, redis-py's in ``limiter/connection.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ can. So ``on_prerun`` asks the limiter and keeps the outcome on the run, ``check
 them in, ``run.py`` says what a run is.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ Celery may send no signal when a pool's child ends, and a child that was killed 
 nothing. All of this runs in the main process, in the thread of ``housekeeping.py``.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

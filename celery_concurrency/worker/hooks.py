@@ -3,8 +3,6 @@
 What the gate does is in ``gate.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps

@@ -6,8 +6,6 @@ It lives from before the first task until after the last. Which runs live, and w
 the dead, is in ``heartbeat.py``.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

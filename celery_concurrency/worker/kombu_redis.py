@@ -4,8 +4,6 @@ All private parts of kombu that we use are here, each behind a function that say
 versions it was seen; a test fails by its name. ``parking.py`` says what is put back.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from kombu.compression import compress

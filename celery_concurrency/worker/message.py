@@ -4,13 +4,11 @@ The same bytes are sent on, no new message is made: serializer, compression, hea
 canvas, stamps and properties stay as they are. How a message waits is in ``parking.py``.
 """
 
-from __future__ import annotations
-
 import re
 from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from celery import Celery
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -65,7 +63,7 @@ class TaskMessage:
     is_copy: bool = False
 
     @classmethod
-    def of(cls, request: Any) -> TaskMessage:
+    def of(cls, request: Any) -> Self:
         """Return the message of a worker's request (``celery.worker.request.Request``)."""
         message = request.message
         headers = message.headers
@@ -108,7 +106,7 @@ class TaskMessage:
             is_copy=is_copy,
         )
 
-    def with_headers(self, headers: dict[str, Any]) -> TaskMessage:
+    def with_headers(self, headers: dict[str, Any]) -> Self:
         """Return the message with these headers added or replaced."""
         return replace(self, headers={**self.headers, **headers})
 
@@ -120,7 +118,7 @@ class TaskMessage:
         return to_bytes(fields)
 
     @classmethod
-    def from_json(cls, text: bytes) -> TaskMessage:
+    def from_json(cls, text: bytes) -> Self:
         """Return the message that ``to_json`` wrote, with the headers that scripts have added."""
         # kombu's own types stop at this function.
         fields = json.loads(text)  # type: ignore[no-untyped-call]

@@ -8,8 +8,6 @@ another process sends it too. Such copies are known by the name under which the 
 How a message is published is in ``message.py``.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 from collections.abc import Callable
@@ -35,7 +33,7 @@ _TRANSPORT_OPTIONS: Final = {
 }
 
 # A parent's are in it after a fork as well; their threads have ended then.
-_senders: WeakSet[Sender] = WeakSet()
+_senders: WeakSet["Sender"] = WeakSet()
 
 
 class Sender:

@@ -3,8 +3,6 @@
 ``gate.py`` decides when a message is parked, ``limiter/waiting_room.py`` says what follows.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ Connections, locks and threads don't survive a fork, so a pool's child makes its
 made is in ``apps.py``, ``waiting_mode.py`` and ``message.py``.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

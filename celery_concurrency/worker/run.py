@@ -4,8 +4,6 @@
 its task's id (``limiter/limiter.py``).
 """
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +56,7 @@ class Failed:
 class TurnedAway:
     """The task was told to retry, so its message must be parked or sent on."""
 
-    before: Outcome | None
+    before: "Outcome | None"
 
 
 Outcome = (

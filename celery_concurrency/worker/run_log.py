@@ -3,8 +3,6 @@
 The loggers are in ``log.py``.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

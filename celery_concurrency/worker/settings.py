@@ -3,10 +3,8 @@
 What changes at run time is in ``limiter/config/schema.py``.
 """
 
-from __future__ import annotations
-
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,7 +61,7 @@ class Settings(BaseModel):
     default_config: dict[str, Any] = {}
 
     @classmethod
-    def of(cls, conf: Any) -> Settings:
+    def of(cls, conf: Any) -> Self:
         """Read the settings of an app.
 
         Args:

@@ -3,8 +3,6 @@
 ``bootstep.py`` starts the thread whose first tick calls this.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 Which limits follow from them is in ``limiter/limits.py``.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any

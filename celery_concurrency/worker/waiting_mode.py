@@ -5,8 +5,6 @@ holds the tokens: a parked message is then as safe as a queued one. How a messag
 in ``parking.py``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -6,8 +6,6 @@ limiter and asks for no token: access is checked by the API alone.
 Its texts are in ``texts.py``, the API's routes in ``api/blueprint.py``.
 """
 
-from __future__ import annotations
-
 import posixpath
 from typing import Final
 

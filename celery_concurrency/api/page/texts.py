@@ -3,8 +3,6 @@
 The messages of the API's answers are in ``api/envelope.py``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

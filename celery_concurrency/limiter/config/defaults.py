@@ -3,8 +3,6 @@
 It is in force where there is no other (``store.py``), and after a reset.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@
 history is a stream whose entries are numbered by version.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final

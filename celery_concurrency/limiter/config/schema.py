@@ -4,12 +4,10 @@ The JSON is the user's own format; ``Config.flat`` is the copy that the scripts 
 ``store.py`` stores both.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -138,7 +136,7 @@ class Config(_Strict):
     paused: Annotated[list[str], AfterValidator(_without_repeats)] = []
 
     @model_validator(mode="after")
-    def _paused_names_limits(self) -> Config:
+    def _paused_names_limits(self) -> Self:
         known = {*BUILTIN_DIMENSIONS, *self.dimensions}
         for limit in self.paused:
             dimension, name = split_limit(limit)
@@ -151,7 +149,7 @@ class Config(_Strict):
         return self
 
     @classmethod
-    def parse(cls, raw: bytes | str) -> Config:
+    def parse(cls, raw: bytes | str) -> Self:
         """Return the configuration in a JSON text of at most ``MAX_JSON_BYTES``.
 
         Raises:
@@ -162,7 +160,7 @@ class Config(_Strict):
         return cls.of(parse_json(raw))
 
     @classmethod
-    def of(cls, value: object) -> Config:
+    def of(cls, value: object) -> Self:
         """Return the configuration in a parsed JSON value.
 
         Raises:
@@ -176,7 +174,7 @@ class Config(_Strict):
             where = f"{first['field']}: " if first["field"] else ""
             raise InvalidConfig(f"{where}{first['problem']}", details) from None
 
-    def merged(self, change: object) -> Config:
+    def merged(self, change: object) -> Self:
         """Return this configuration with a change merged in.
 
         Args:
@@ -195,7 +193,7 @@ class Config(_Strict):
             details = [{"field": _quoted(field), "problem": problem} for field in nulled]
             raise InvalidConfig(f"{details[0]['field']} {problem}", details)
         try:
-            result = Config.of(_merge(self.model_dump(), change))
+            result = self.of(_merge(self.model_dump(), change))
         except RecursionError:
             raise InvalidConfig("the change is nested too deeply") from None
         # Many small changes may add up to more than ``parse`` takes.

@@ -5,8 +5,6 @@
 in force. ``defaults.py`` says what is in force without JSON, ``history.py`` what was before.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import random

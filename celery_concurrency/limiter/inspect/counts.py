@@ -4,8 +4,6 @@ Between two batches Redis serves others; so a count is not of one moment. ``usag
 ``waiting.py`` show the numbers.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 The list of all waiters is in ``waiting.py``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any, Final

@@ -3,8 +3,6 @@
 ``usage.py`` shows which limits are full.
 """
 
-from __future__ import annotations
-
 import time
 
 from pydantic import BaseModel

@@ -3,8 +3,6 @@
 ``limiter/limiter.py`` gives tokens and takes them back, ``limiter/leases.py`` renews them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, Final

@@ -3,8 +3,6 @@
 Shown in listings (``waiting.py``, ``explanation.py``); the scripts decide by themselves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 

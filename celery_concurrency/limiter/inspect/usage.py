@@ -3,8 +3,6 @@
 ``holders.py`` says whose tokens these are, ``waiting.py`` who waits.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

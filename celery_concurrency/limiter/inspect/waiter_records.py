@@ -3,8 +3,6 @@
 ``park.lua`` writes a record, ``lib/handover.lua`` takes it away.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 ``explanation.py`` tells all about one of them; ``limiter/waiting_room.py`` parks them.
 """
 
-from __future__ import annotations
-
 import heapq
 import json
 import re

@@ -6,8 +6,6 @@ difference between now and the copy at its start.
 ``durations.py`` has how long runs waited and held, ``history.py`` the course of both.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Final

@@ -5,13 +5,11 @@ worker's housekeeping has ``tally.lua`` count them: since the beginning, and in 
 five minutes each, which expire after a day.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
@@ -123,7 +121,7 @@ class Spans:
     hold: dict[str, Histogram] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, *hashes: Mapping[bytes, bytes]) -> Spans:
+    def of(cls, *hashes: Mapping[bytes, bytes]) -> Self:
         """Return what all of these hashes hold together."""
         spans = cls()
         for hash_ in hashes:

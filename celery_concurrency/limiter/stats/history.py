@@ -4,8 +4,6 @@ Counters are differences between the copies of each full minute (``counters.py``
 runs waited and held comes from histograms of five minutes (``durations.py``).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, repeat
