@@ -30,8 +30,8 @@
 --              bucket:C account:a ▶ G, group:G ▶ W
 --
 -- A group is in one bucket only: that of its first own limit that is full, else of its
--- first. An entry may be out of date, as limits fill up all the time: whoever comes upon
--- one files it anew, so each is looked at once for each room that it missed.
+-- first. An entry may be out of date, as limits fill up all the time: the call that finds
+-- it files it anew, so each is looked at once for each room that it missed.
 
 -- include keys
 -- include time

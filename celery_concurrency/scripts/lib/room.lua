@@ -1,5 +1,5 @@
--- Room: how many more tokens each limit admits. It is counted once a call and limit, so
--- whoever enters or leaves in this call does so here.
+-- Room: how many more tokens each limit admits. It is counted once a call, so tokens
+-- that enter or leave after that do so by the functions here.
 
 -- include keys
 -- include time
