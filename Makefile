@@ -9,6 +9,8 @@ SECONDS ?= 0
 # make test ARGS="-k limiter" is passed on to pytest.
 ARGS ?=
 PROMISES_STEPS ?= 1000000
+# The tests start hundreds of processes; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # make bench SHORT=1 takes two minutes, without half an hour.
 SHORT ?=
 # make compat FULL=1 runs the whole suite for each Celery, and takes over an hour.
@@ -34,7 +36,7 @@ soak: $(READY) ## workers and their children killed at random under load (SECOND
 	$(BIN)/python -m tests.support.soak $(SECONDS)
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 bench: $(READY) ## measure: beside the floor, the ideal and others (SHORT=1 for two minutes)
 	$(BIN)/python -m benchmarks $(if $(SHORT),--short)

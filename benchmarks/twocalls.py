@@ -8,7 +8,8 @@ from typing import Any
 
 from celery.signals import task_postrun, task_prerun
 
-from celery_concurrency.limiter.connection import Client, connect
+from celery_concurrency.limiter.client import Client
+from celery_concurrency.limiter.connection import connect
 
 
 @cache

@@ -75,16 +75,18 @@ def _command(command: click.Command, name: str) -> Iterator[str]:
 
 
 def scripts() -> Iterator[str]:
-    """Every Lua script, by the comment at its beginning."""
-    for path in sorted(files("celery_concurrency.scripts").iterdir(), key=lambda path: path.name):
-        if not path.name.endswith(".lua"):
-            continue
-        yield f"## `{path.name}`\n\n```text"
-        for line in path.read_text("utf-8").splitlines():
-            if not line.startswith("--"):
-                break
-            yield line.removeprefix("--").removeprefix(" ")
-        yield "```\n"
+    """Every Lua file, verbs first, by the comment at its beginning."""
+    home = files("celery_concurrency.scripts")
+    for folder in ("", "lib/"):
+        for name in sorted(path.name for path in (home / folder).iterdir()):
+            if not name.endswith(".lua"):
+                continue
+            yield f"## `{folder}{name}`\n\n```text"
+            for line in (home / folder / name).read_text("utf-8").splitlines():
+                if not line.startswith("--"):
+                    break
+                yield line.removeprefix("--").removeprefix(" ")
+            yield "```\n"
 
 
 def figures() -> Iterator[str]:

@@ -25,12 +25,39 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing import server as testing_server
 from celery_concurrency.testing.server import Server
 from tests.support.browsing import Desk, chromium
+from tests.support.ports import free_port
 from tests.support.serving import Serving
 from tests.support.workers import Worker, import_project, settle, stop_all
 
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
     testing_server.find_server = lambda: os.environ["TEST_SERVER"]
+# A server that a test kills finds its port free when it starts again.
+testing_server.free_port = free_port
+
+#: The files that take longest start first, those that compute among those that wait; else one
+#: process would be busy with one of them at the end.
+LONGEST = (
+    "limiter/model/test_promises.py",
+    "faces/test_cli.py",
+    "integration/test_handoff_fleet.py",
+    "integration/test_redis_lost.py",
+    "project/test_docs.py",
+    "limiter/test_bounded_work.py",
+    "integration/test_crashes_shutdown.py",
+    "faces/test_page_manners.py",
+    "integration/test_gated_tasks.py",
+    "faces/test_page_views.py",
+    "integration/test_handoff.py",
+    "faces/test_openapi.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    tests = Path(__file__).parent
+    rank = {tests / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

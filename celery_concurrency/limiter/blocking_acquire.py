@@ -47,7 +47,6 @@ class BlockingAcquire:
     """Acquires for callers who wait, and keeps what they hold alive.
 
     Args:
-        keyspace: where the tokens are.
         room: where callers wait.
         try_acquire, release: the limiter's.
     """
@@ -71,7 +70,7 @@ class BlockingAcquire:
         granted = _Caller(self, tags, timeout).wait()
         self._keeper.add(granted.token)
         try:
-            yield Lease.of(granted, self.keyspace, LEASE_SECONDS)
+            yield Lease(granted, self.keyspace, LEASE_SECONDS)
         finally:
             self._keeper.discard(granted.token)
             try:

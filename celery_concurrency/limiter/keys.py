@@ -1,6 +1,6 @@
 """The names of all our keys in Redis; ``docs/redis-keys.md`` says what each holds.
 
-The scripts have the same names in ``scripts/common.lua``; a test holds both equal.
+The scripts have the same names in ``scripts/lib/keys.lua``; a test holds both equal.
 """
 
 from __future__ import annotations

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.outcomes import Granted
+from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
 BATCH: Final = 64
-#: A lease lasts for no fewer beats than this, however short the configured times are.
-MIN_BEATS: Final = 5
 
 
 class Leases:
@@ -52,7 +50,7 @@ class Leases:
             reply = self._keyspace.call(
                 "renew",
                 self._epoch,
-                str(max(seconds, MIN_BEATS * BEAT_SECONDS)),
+                str(max(seconds, SHORTEST_LEASE)),
                 *arguments,
             ).reply
             if not reply:
@@ -88,7 +86,6 @@ class Leases:
         return token in self._facts
 
 
-@dataclass(slots=True)
 class Lease:
     """What a run holds, shown to the run itself.
 
@@ -100,23 +97,15 @@ class Lease:
             do distributed locking", 2016).
     """
 
-    token: str
-    limits: tuple[str, ...]
-    fence: int
-    _keyspace: Keyspace = field(repr=False)
-    _seconds: float = field(repr=False)
-    _seen: float = field(default_factory=time.monotonic, repr=False)
+    def __init__(self, granted: Granted, keyspace: Keyspace, seconds: float) -> None:
+        self.token, self.limits, self.fence = granted.token, granted.limits, granted.fence
+        self._keyspace = keyspace
+        # How long the tokens last without being renewed.
+        self._seconds = seconds
+        self._seen = time.monotonic()
 
-    @classmethod
-    def of(cls, granted: Granted, keyspace: Keyspace, seconds: float) -> Lease:
-        """Return the lease of a run that was granted its tokens.
-
-        Args:
-            granted: the limiter's answer.
-            keyspace: where the tokens are.
-            seconds: how long they last without being renewed.
-        """
-        return cls(granted.token, granted.limits, granted.fence, keyspace, seconds)
+    def __repr__(self) -> str:
+        return f"Lease(token={self.token!r}, limits={self.limits!r}, fence={self.fence!r})"
 
     @property
     def lost(self) -> bool:

@@ -24,13 +24,14 @@ from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.inspect.usage import Usage, read_usage
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.leases import BEAT_SECONDS, MIN_BEATS, Lease, Leases
+from celery_concurrency.limiter.leases import Lease, Leases
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
+from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 logger = logging.getLogger(LIMITER_LOG)
 
@@ -58,7 +59,6 @@ class Limiter:
         waiting_room: where denied messages wait.
         leases: renews the tokens of living runs.
         stats, durations: what was counted, and how long it took.
-        keyspace: where all of that is, for the readers in ``inspect/``.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Limiter:
         deliver: Callable[[], None] | None = None,
         copies_seconds: int = 7200,
     ) -> None:
+        self.redis, self.prefix = redis, prefix
         self.keyspace = Keyspace(redis, prefix)
         self.waiting_room = WaitingRoom(self.keyspace, deliver, copies_seconds)
         self.config = ConfigStore(self.keyspace, default_config, self.waiting_room.recheck)
@@ -85,16 +86,6 @@ class Limiter:
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
         self._later = _Later(self._release)
-
-    @property
-    def redis(self) -> Redis:
-        """The client."""
-        return self.keyspace.redis
-
-    @property
-    def prefix(self) -> str:
-        """What every key begins with."""
-        return self.keyspace.prefix
 
     def acquire(
         self, *, timeout: float | None = None, **tags: object
@@ -152,7 +143,7 @@ class Limiter:
         parked_as = ticket.parked_as if ticket else ""
         copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
         if lease is not None:
-            lease = max(lease, MIN_BEATS * BEAT_SECONDS)
+            lease = max(lease, SHORTEST_LEASE)
         for _ in range(ROUNDS):
             limits = limits_of(tags, self._dimensions)
             args = arguments(

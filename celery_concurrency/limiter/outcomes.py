@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_concurrency.limiter.config.schema import PAUSED
-
-#: A ticket's number is a rank times this, and the milliseconds at which one asked
-#: (``common.lua``).
-RANK = 2**43
+from celery_concurrency.scripts.constants import PAUSED, RANK
 
 
 def asked_at(number: int) -> float:

@@ -1,6 +1,6 @@
 """Waiters: parked messages, and the groups that they wait in.
 
-``waiting_room.py`` parks them; how Redis keeps them is in ``scripts/index.lua``.
+``waiting_room.py`` parks them; how Redis keeps them is in ``scripts/lib/index.lua``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from celery_concurrency.limiter.keyspace import BATCH, Keyspace
-
-#: Every parked message begins with this: the scripts insert a header behind it.
-OPENING: Final = '{"headers": {'
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Waiter:
         retries, replaced: how often the task was retried, and replaced.
         limits: those it asked for.
         ticket: where it stands in the order (``outcomes.Ticket.number``).
-        message: complete and ready to be put back; begins with ``OPENING``.
+        message: complete and ready to be put back; begins with ``constants.OPENING``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
         queue: the broker's key of its queue, where the broker is this Redis server;

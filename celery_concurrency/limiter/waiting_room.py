@@ -43,7 +43,6 @@ class WaitingRoom:
     """Parks messages and hands room over.
 
     Args:
-        keyspace: where they wait.
         deliver: called when the outbox has messages to send; None where nobody here can
             send them.
         copies_seconds: how long after its end a second copy of a message is known.

@@ -1,36 +1,37 @@
--- configure: put a configuration in force, if nobody was there before, and remember it.
+-- configure: put a configuration in force, unless another change came first, and remember it.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 the version that the caller saw ('0' where there was none)
 --        2 SHA-1 of the stored JSON that the caller saw ('' where there was none)
---        3 the JSON to store; '' leaves what is stored as it is: the flat copy
---          is made to follow it, or says what is wrong with it
+--        3 the JSON to store; '' leaves the stored one as it is: the flat copy is made to
+--          follow it, or says what is wrong with it
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force
 -- Reply  the new version, or 0 if another change came first; nothing is done then
--- Cost   one write a field of the flat copy; in the history one more entry, and
---        one read and removal of each that has no room any more
--- Again  the version moved on with the first copy. A second one finds its name in
---        the history and answers as the first did; if it was forgotten, with 0.
+-- Cost   one write a field of the flat copy; in the history one more entry, and one read
+--        and removal of each that has no room any more
+-- Again  the version moved on with the first copy. A second one finds its name in the
+--        history and answers as the first did; if it was forgotten, with 0.
 
--- include common
+-- include keys
+-- include time
 
--- The history has the last hundred changes, and the one before for comparison; a
--- configuration may have a megabyte, so that it also has at most these bytes of JSON.
-local KEPT, BYTES = 101, 8 * 1024 * 1024
+-- The history holds the last hundred changes, and the one before for comparison. A
+-- configuration may have a megabyte, so the history holds at most these bytes of JSON, too.
+local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
 
-local CONFIG = prefix .. ':config'
-local VERSION = prefix .. ':config:version'
-local HISTORY = prefix .. ':config:history'
+-- After a loss of data nobody is admitted for so many seconds: the living runs say what
+-- they hold within two beats.
+local SETTLE_SECONDS = 3
 
--- SHA-1 of the stored JSON; '' where there is none, or no string.
+-- Return the SHA-1 of the stored JSON; '' where there is none, or no string.
 local function digest()
-  local text = redis.pcall('GET', CONFIG)
+  local text = redis.pcall('GET', key('config'))
   return type(text) == 'string' and redis.sha1hex(text) or ''
 end
 
--- The fields of one entry of a stream, with 'version'; nil where there is none.
+-- Return the fields of an entry of the history, with its version; nil where there is none.
 local function fields_of(entry)
   if not entry then
     return nil
@@ -43,45 +44,44 @@ local function fields_of(entry)
 end
 
 local seen = tonumber(ARGV[1])
-if tonumber(redis.call('GET', VERSION) or 0) ~= seen or digest() ~= ARGV[2] then
+if tonumber(redis.call('GET', key('config:version')) or 0) ~= seen or digest() ~= ARGV[2] then
   local next_id = string.format('%.0f-0', seen + 1)
-  local first_copy = fields_of(redis.call('XRANGE', HISTORY, next_id, next_id)[1])
+  local first_copy = fields_of(redis.call('XRANGE', key('config:history'), next_id, next_id)[1])
   return first_copy and first_copy.id == ARGV[4] and first_copy.version or 0
 end
 
-local last = fields_of(redis.call('XREVRANGE', HISTORY, '+', '-', 'COUNT', 1)[1])
+local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 'COUNT', 1)[1])
 
 if ARGV[3] ~= '' then
-  redis.call('SET', CONFIG, ARGV[3])
+  redis.call('SET', key('config'), ARGV[3])
 end
-redis.call('DEL', FLAT)
+redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
-  redis.call('HSET', FLAT, ARGV[i], ARGV[i + 1])
+  redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
 end
--- Without an epoch the data is new, or all of it was lost. Who lives says so within two
--- beats of a second, and nobody is admitted before.
-local SETTLE = 3
-redis.call('SET', EPOCH, string.format('%.6f', now()), 'NX')
-redis.call('HSET', FLAT, 'source', digest(), 'opens', redis.call('GET', EPOCH) + SETTLE)
+-- Without an epoch the data is new, or all of it was lost.
+redis.call('SET', key('epoch'), exact(time), 'NX')
+redis.call('HSET', key('config:flat'), 'source', digest(),
+  'opens', redis.call('GET', key('epoch')) + SETTLE_SECONDS)
 
--- No version twice, also where an operator deleted the key that counts them.
+-- No version comes twice, even if an operator deleted the key that counts them.
 local version = math.max(seen, last and last.version or 0) + 1
-redis.call('SET', VERSION, string.format('%.0f', version))
+redis.call('SET', key('config:version'), string.format('%.0f', version))
 
--- 'sum' is the bytes of all JSON up to an entry: a difference says how much is kept.
-local json = redis.call('HGET', FLAT, 'json')
+-- 'sum' is the bytes of all JSON up to an entry: a difference says how much is stored.
+local json = redis.call('HGET', key('config:flat'), 'json')
 local sum = (last and tonumber(last.sum) or 0) + #json
-redis.call('XADD', HISTORY, string.format('%.0f-0', version),
-  'at', string.format('%.6f', now()), 'id', ARGV[4], 'source', ARGV[5], 'operator', ARGV[6],
-  'problem', redis.call('HGET', FLAT, 'problem') or '', 'sum', string.format('%.0f', sum),
+redis.call('XADD', key('config:history'), string.format('%.0f-0', version),
+  'at', exact(time), 'id', ARGV[4], 'source', ARGV[5], 'operator', ARGV[6],
+  'problem', redis.call('HGET', key('config:flat'), 'problem') or '', 'sum', string.format('%.0f', sum),
   'json', json)
 while true do
-  local entry = redis.call('XRANGE', HISTORY, '-', '+', 'COUNT', 1)[1]
+  local entry = redis.call('XRANGE', key('config:history'), '-', '+', 'COUNT', 1)[1]
   local oldest = fields_of(entry)
   local bytes = sum - tonumber(oldest.sum) + #oldest.json
-  if redis.call('XLEN', HISTORY) <= KEPT and bytes <= BYTES then
+  if redis.call('XLEN', key('config:history')) <= ENTRIES_MOST and bytes <= BYTES_MOST then
     break
   end
-  redis.call('XDEL', HISTORY, entry[1])
+  redis.call('XDEL', key('config:history'), entry[1])
 end
 return version

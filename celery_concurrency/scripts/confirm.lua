@@ -4,11 +4,11 @@
 -- ARGV   1.. numbers of messages, as claim replied them
 -- Reply  how many were still there
 -- Cost   two commands a message
--- Again  what is gone is gone.
+-- Again  a second copy finds nothing.
 
--- include common
+-- include keys
 
 for _, number in ipairs(ARGV) do
-  redis.call('DEL', OUTBOX .. ':' .. number)
+  redis.call('DEL', key('outbox', number))
 end
-return redis.call('ZREM', OUTBOX, unpack(ARGV))
+return redis.call('ZREM', key('outbox'), unpack(ARGV))

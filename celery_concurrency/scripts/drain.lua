@@ -1,4 +1,4 @@
--- drain: give waiting tasks back to the broker, those first that wait the longest.
+-- drain: give waiting tasks back to the broker, the first tickets first.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 how many at most
@@ -6,27 +6,25 @@
 -- Cost   about 20 commands a task
 -- Again  a second copy gives the next ones back.
 
--- include common
--- include held
--- include orphans
+-- include keys
 -- include index
--- include handover
+-- include messages
+-- include taking_out
 
-local count, most = 0, tonumber(ARGV[1])
+local count, most, messages = 0, tonumber(ARGV[1]), {}
 while count < most do
-  local group = first(GROUPS)
+  local group = first(key('groups'))
   if not group then
     break
   end
-  local waiter = first(group_key(group))
-  if not waiter then
-    -- Somebody deleted its key by hand, or that of the waiter below.
-    place_group(group)
-  elseif not take_out(waiter, backs, false) then
-    redis.call('ZREM', group_key(group), waiter)
-    place_group(group)
+  local waiter = first(key('group', group))
+  if waiter then
+    messages[#messages + 1] = take_out_of(group, waiter)
+  else
+    -- Somebody deleted its key by hand.
+    file_group(group)
   end
   count = count + 1
 end
-put_all_back()
-return {count, redis.call('EXISTS', GROUPS), redis.call('EXISTS', OUTBOX)}
+put_behind(messages)
+return {count, redis.call('EXISTS', key('groups')), redis.call('EXISTS', key('outbox'))}

@@ -1,4 +1,4 @@
--- forgo: a message that was put back will not run, so its group needs one reservation less.
+-- forgo: a message that was put back will not run: give up one reservation of its group.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 the name under which the message was parked   2 its group
@@ -8,18 +8,10 @@
 -- Cost   one removal a limit, and the steps
 -- Again  the message is known as ended, so a second copy does nothing.
 
--- include common
--- include held
--- include orphans
--- include index
+-- include keys
+-- include reservations
 -- include handover
 
-local given = 0
-if redis.call('SET', begun_key(ARGV[1]), 'ended', 'EX', ARGV[3], 'NX') then
-  local token = redis.call('ZRANGE', reserved_key(ARGV[2]), 0, 0)[1]
-  if token then
-    set_all_free(drop(token) or {})
-    given = 1
-  end
-end
-return {given, hand_over(tonumber(ARGV[4]))}
+local is_new = redis.call('SET', key('begun', ARGV[1]), 'ended', 'EX', ARGV[3], 'NX')
+local given_up = is_new and give_up_reservation(ARGV[2])
+return {given_up and 1 or 0, hand_over(tonumber(ARGV[4]))}

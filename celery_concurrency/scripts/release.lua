@@ -1,30 +1,33 @@
--- release: give a run's tokens back, and hand their room to those who wait for it.
+-- release: give a run's tokens back, and hand their room over to waiters.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token
---        2 '1' to leave a mark: while it stands, an acquire of this token that
---          arrives late is refused. Needed wherever a reply to that acquire may
---          never have been seen. One that holds nothing leaves it always.
---        3 seconds for which a second copy of a parked message is known, whose run has
---          come to its end; '' where that has not, so that a copy runs
+--        2 '1' to leave a mark: while it stands, an acquire of this token that arrives
+--          late is refused. Needed where a reply to that acquire may have been lost.
+--          A token that is not held gets it always.
+--        3 seconds for which a second copy of the run's message is known, if the run came
+--          to its end; '' if it did not, so that a copy runs
 --        4 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
 -- Cost   one removal a limit, and the steps
--- Again  what is given back already is not held, so nothing is done or counted;
---        a mark set again only lasts from then. A hand-over frees nothing.
+-- Again  a second copy finds the token not held, so it gives back and counts nothing; it
+--        sets the mark anew, and goes on with the hand-over.
 
--- include common
--- include held
+-- include keys
+-- include tokens
+-- include freed when note_freed is called
+-- include handover when hand_over is called
 
 local token = ARGV[1]
 
-local limits, kept = drop(token)
+local record = drop_token(token)
+local held = record and 1 or 0
 -- A reservation that an operator gives back was no run.
-if limits and not kept.reserved then
-  redis.call('HINCRBY', COUNTERS, 'released:total', 1)
-  note_end(kept, now())
-  local begun = kept.parked_as and begun_key(kept.parked_as)
+if record and not record.reserved then
+  redis.call('HINCRBY', key('stats:counters'), 'released:total', 1)
+  note_end(record)
+  local begun = record.parked_as and key('begun', record.parked_as)
   if begun and ARGV[3] ~= '' then
     redis.call('SET', begun, 'ended', 'EX', ARGV[3])
   elseif begun and redis.call('GET', begun) == token then
@@ -32,19 +35,15 @@ if limits and not kept.reserved then
     redis.call('DEL', begun)
   end
 end
--- A beat that comes after a loss of data would else bring back what has just ended.
-if ARGV[2] == '1' or not limits then
+-- Without a mark, a beat that comes after a loss of data would bring back what has ended.
+if ARGV[2] == '1' or not record then
   mark(token, 'ended')
 end
--- What comes below costs as much as all of this: most of the time nobody waits.
-if redis.call('EXISTS', GROUPS, COLLECTING, OUTBOX) == 0 then
-  return {limits and 1 or 0, 0, 0}
+-- A hand-over costs as much as all of this, and most of the time nobody waits.
+if redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) == 0 then
+  return {held, 0, 0}
 end
 
--- include orphans
--- include index
--- include handover
-
-set_all_free(limits or {})
+note_freed(record and record.limits or {})
 local more, outbox = hand_over(tonumber(ARGV[4]))
-return {limits and 1 or 0, more, outbox}
+return {held, more, outbox}

@@ -3,20 +3,21 @@
 -- KEYS   1 the prefix
 -- ARGV   1 the epoch that the process knows, '' where it knows none
 --        2 seconds after which the tokens are taken back if nobody renews them
---        3.. in turn: a token, and what an earlier reply said of it ('' for nothing)
+--        3.. in turn: a token, and its facts from an earlier reply ('' for none)
 -- Reply  {epoch, verdict, verdict, ...}, one a token: its facts where it is held (as
 --        JSON, if the caller has none, else 'held'); 'lost' if it was taken back;
---        'gone' if nobody holds it; {} where the configuration is not there yet
--- Cost   2 commands a token, and once in a third of its time one more a limit; each time
+--        'gone' if nobody holds it; {} where there is no configuration yet
+-- Cost   2 commands a token, and once in a third of its lease one more a limit; each time
 --        where it has less than SHORTEST_LEASE left
 -- Again  a second copy renews what was just renewed, which costs a look. One that
 --        comes late finds the token given back, or renews what the next beat would.
 
--- include common
+-- include keys
+-- include time
+-- constants SHORTEST_LEASE
 
-local time = now()
-local epoch = redis.call('GET', EPOCH)
-local timeout = tonumber(redis.call('HGET', FLAT, 'timeout'))
+local epoch = redis.call('GET', key('epoch'))
+local timeout = tonumber(redis.call('HGET', key('config:flat'), 'timeout'))
 if not epoch or not timeout then
   return {}
 end
@@ -24,30 +25,32 @@ timeout = math.max(timeout, SHORTEST_LEASE)
 local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
--- Note when a token expires now; in its semaphores only where it still is, unless `whole`.
-local function extend(token, limits, whole)
-  redis.call('ZADD', LEASES, string.format('%.6f', time + lease), token)
+local function extend_lease(token)
+  redis.call('ZADD', key('leases'), exact(time + lease), token)
+end
+
+-- Note in a token's limits when it expires now. What an operator's DEL freed stays free.
+local function extend(token, limits)
+  extend_lease(token)
   for _, limit in ipairs(limits) do
-    if whole then
-      redis.call('ZADD', semaphore_key(limit), math.ceil(time + timeout), token)
-    else
-      -- What an operator's DEL freed stays free.
-      redis.call('ZADD', semaphore_key(limit), 'XX', math.ceil(time + timeout), token)
-    end
+    redis.call('ZADD', key('semaphore', limit), 'XX', math.ceil(time + timeout), token)
   end
 end
 
--- What a run held when the data was lost it holds again.
+-- Let a run hold again what it held when the data was lost.
 local function restore(token, json)
   local facts = cjson.decode(json)
   for field, value in pairs(facts) do
-    redis.call('HSET', token_key(token), field, value)
+    redis.call('HSET', key('token', token), field, value)
   end
-  extend(token, cjson.decode(facts.limits), true)
+  extend_lease(token)
+  for _, limit in ipairs(cjson.decode(facts.limits)) do
+    redis.call('ZADD', key('semaphore', limit), math.ceil(time + timeout), token)
+  end
 end
 
 local function facts_of(token)
-  local facts, values = {}, redis.call('HMGET', token_key(token), unpack(FACTS))
+  local facts, values = {}, redis.call('HMGET', key('token', token), unpack(FACTS))
   for i, field in ipairs(FACTS) do
     facts[field] = values[i] or nil
   end
@@ -55,19 +58,20 @@ local function facts_of(token)
 end
 
 local function renew(token, known)
-  local state = redis.call('HMGET', token_key(token), 'limits', 'taken', 'ended')
-  if state[1] then
-    local until_then = tonumber(redis.call('ZSCORE', LEASES, token) or 0)
-    if until_then - time < math.max(lease * 2 / 3, SHORTEST_LEASE) then
-      extend(token, cjson.decode(state[1]), false)
+  local limits, taken, ended = unpack(redis.call('HMGET', key('token', token), 'limits', 'taken',
+    'ended'))
+  if limits then
+    local left = tonumber(redis.call('ZSCORE', key('leases'), token) or 0) - time
+    if left < math.max(lease * 2 / 3, SHORTEST_LEASE) then
+      extend(token, cjson.decode(limits))
     end
     return known ~= '' and 'held' or facts_of(token)
-  elseif state[2] then
-    if redis.call('HSETNX', token_key(token), 'told', 1) == 1 then
-      redis.call('HINCRBY', COUNTERS, 'lost:total', 1)
+  elseif taken then
+    if redis.call('HSETNX', key('token', token), 'told', 1) == 1 then
+      redis.call('HINCRBY', key('stats:counters'), 'lost:total', 1)
     end
     return 'lost'
-  elseif known ~= '' and not state[3] and ARGV[1] ~= '' and ARGV[1] ~= epoch then
+  elseif known ~= '' and not ended and ARGV[1] ~= '' and ARGV[1] ~= epoch then
     restore(token, known)
     return 'held'
   end

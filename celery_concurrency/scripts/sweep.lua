@@ -1,8 +1,7 @@
--- sweep: see to what no call of a task sees to, once a period for all workers together.
+-- sweep: do what no call of a task does, once a period for all workers together.
 --
--- It takes back tokens that nobody renewed in time, puts waiters back that have expired,
--- looks again at limits that something waits for, chooses whom to collect for, and goes
--- on with a hand-over under way.
+-- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
+-- looks again at blocked limits, chooses whom to collect for, and goes on with a hand-over.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 for one now
@@ -15,81 +14,90 @@
 -- Cost   one removal a limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
 
--- include common
--- include held
--- include orphans
+-- include keys
+-- include time
+-- include freed
+-- include tokens
+-- include room
 -- include index
+-- include taking_out
 -- include handover
+-- constants RANK, COLLECTING_SUFFIX
 
-local NEXT = prefix .. ':sweep:next'
--- Until when nothing is taken back, after a time in which nobody could renew anything.
-local GRACE = prefix .. ':sweep:grace'
--- So long without a sweep is such a time; and so long is waited then.
--- A lease that was renewed by the beat before has more left than such a time.
+-- After so many seconds without a sweep, nobody could renew anything: for a time of grace
+-- nothing is taken back. A lease that the beat before renewed has more left than the gap.
 local GAP, GRACE_SECONDS = 2, 5
-local CURSOR = prefix .. ':collecting:cursor'
--- Of the holders of a limit, those are looked at that came or were renewed last.
+-- Of the tokens in a limit, so many are looked at: those that expire last.
 local HOLDERS = 8
 
 local batch = tonumber(ARGV[2])
 if tonumber(ARGV[1]) > 0 then
-  local next = tonumber(redis.call('GET', NEXT) or time)
-  if time < next then
+  local due = tonumber(redis.call('GET', key('sweep:next')) or time)
+  if time < due then
     return {0, 0, 0, 0}
-  elseif time - next > GAP then
-    redis.call('SET', GRACE, 1, 'EX', GRACE_SECONDS)
+  elseif time - due > GAP then
+    redis.call('SET', key('sweep:grace'), 1, 'EX', GRACE_SECONDS)
   end
-  redis.call('SET', NEXT, string.format('%.6f', time + tonumber(ARGV[1])))
+  redis.call('SET', key('sweep:next'), exact(time + tonumber(ARGV[1])))
 end
 
-local function due(key)
-  return redis.call('ZRANGEBYSCORE', key, '-inf', string.format('%.6f', time), 'LIMIT', 0, batch)
+local function due_of(set)
+  return redis.call('ZRANGEBYSCORE', set, '-inf', time, 'LIMIT', 0, batch)
 end
 
+local function take_back(token)
+  local expiry = tonumber(redis.call('ZSCORE', key('semaphore', 'global'), token) or 0)
+  local record = drop_token(token) or { limits = {} }
+  if record.reserved then
+    redis.call('HINCRBY', key('stats:counters'), 'lapsed:total', 1)
+  else
+    mark(token, 'taken')
+    -- Reclaimed where its own time is not over: its worker has been silent for too long.
+    redis.call('HINCRBY', key('stats:counters'), expiry > time and 'reclaimed:total' or 'expired:total', 1)
+    note_end(record)
+  end
+  note_freed(record.limits)
+end
+
+-- Take back the tokens that are due; return how many.
 local function take_back_tokens()
-  if redis.call('EXISTS', GRACE) == 1 then
+  if redis.call('EXISTS', key('sweep:grace')) == 1 then
     return 0
   end
-  local tokens = due(LEASES)
+  local tokens = due_of(key('leases'))
   for _, token in ipairs(tokens) do
-    local expiry = tonumber(redis.call('ZSCORE', semaphore_key('global'), token) or 0)
-    local limits, kept = drop(token)
-    if kept and kept.reserved then
-      redis.call('HINCRBY', COUNTERS, 'lapsed:total', 1)
-    else
-      mark(token, 'taken')
-      -- Its own time, or that of its worker, which has been silent for too long.
-      redis.call('HINCRBY', COUNTERS, expiry > time and 'reclaimed:total' or 'expired:total', 1)
-      note_end(kept or {}, time)
-    end
-    set_all_free(limits or {})
+    take_back(token)
   end
   return #tokens
 end
 
-local function put_expired_waiters_back()
-  local waiters = due(EXPIRING)
+-- Put back the waiters that have expired; return how many were looked at.
+local function put_back_expired()
+  local waiters, messages = due_of(key('expiring')), {}
   for _, waiter in ipairs(waiters) do
-    if not take_out(waiter, fronts, true) then
-      redis.call('ZREM', EXPIRING, waiter)
+    local message = take_out(waiter)
+    messages[#messages + 1] = message
+    if not message then
+      redis.call('ZREM', key('expiring'), waiter)
     end
   end
+  put_back_discarded(messages)
   return #waiters
 end
 
--- Whether one that asked later than `score` holds a token of the limit.
-local function has_junior(limit, score)
-  for _, token in ipairs(redis.call('ZREVRANGE', semaphore_key(limit), 0, HOLDERS - 1)) do
-    local asked = redis.call('HGET', token_key(token), 'asked')
-    if asked and tonumber(asked) > score then
+-- Return whether a run with a later ticket holds a token of the limit.
+local function has_junior(limit, ticket)
+  for _, token in ipairs(redis.call('ZREVRANGE', key('semaphore', limit), 0, HOLDERS - 1)) do
+    local asked = redis.call('HGET', key('token', token), 'asked')
+    if asked and tonumber(asked) > ticket then
       return true
     end
   end
   return false
 end
 
--- Whether a group needs several scarce limits, and juniors got all that are full now.
-local function is_passed_over(group, score)
+-- Return whether a group needs several scarce limits, and juniors got all that are full now.
+local function is_passed_over(group, ticket)
   local scarce, full = 0, 0
   for _, limit in ipairs(parse(group).limits) do
     if is_paused(limit) then
@@ -99,7 +107,7 @@ local function is_passed_over(group, score)
       scarce = scarce + 1
       if room(limit) <= 0 then
         full = full + 1
-        if not has_junior(limit, score) then
+        if not has_junior(limit, ticket) then
           return false
         end
       end
@@ -108,39 +116,40 @@ local function is_passed_over(group, score)
   return scarce > 1 and full > 0
 end
 
--- Choose whom to collect for: look at the next groups in the order of their places.
+-- Choose whom to collect for: look at the next groups in the order of their tickets.
 local function choose()
-  if redis.call('EXISTS', COLLECTING) == 1 then
+  if redis.call('EXISTS', key('collecting')) == 1 then
     return
   end
-  local from = redis.call('GET', CURSOR)
-  local groups = redis.call('ZRANGEBYSCORE', GROUPS, from and '(' .. from or '-inf', '+inf',
+  local from = redis.call('GET', key('collecting:cursor'))
+  local groups = redis.call('ZRANGEBYSCORE', key('groups'), from and '(' .. from or '-inf', '+inf',
     'WITHSCORES', 'LIMIT', 0, batch)
-  redis.call('DEL', CURSOR)
+  redis.call('DEL', key('collecting:cursor'))
   for i = 1, #groups, 2 do
-    local group, score = groups[i], tonumber(groups[i + 1])
-    local asked = score % RANK / 1000
-    local waiter = asked + tonumber(ARGV[4]) < time and first(group_key(group))
-    if waiter == nil then
+    local group, ticket = groups[i], tonumber(groups[i + 1])
+    local asked = ticket % RANK / 1000
+    local is_old = asked + tonumber(ARGV[4]) < time
+    local waiter = is_old and first(key('group', group))
+    if is_old and not waiter then
       -- Somebody deleted its key by hand.
-      place_group(group)
-    elseif waiter and is_passed_over(group, score) then
-      redis.call('HSET', COLLECTING, 'group', group, 'token', waiter .. ':collecting',
+      file_group(group)
+    elseif is_old and is_passed_over(group, ticket) then
+      redis.call('HSET', key('collecting'), 'group', group, 'token', waiter .. COLLECTING_SUFFIX,
         'until', math.ceil(time + tonumber(ARGV[5])))
-      redis.call('SET', CURSOR, groups[i + 1])
+      redis.call('SET', key('collecting:cursor'), groups[i + 1])
       return
     end
   end
   if #groups == 2 * batch then
-    redis.call('SET', CURSOR, groups[#groups])
+    redis.call('SET', key('collecting:cursor'), groups[#groups])
   end
 end
 
 local taken = take_back_tokens()
-local expired = put_expired_waiters_back()
+local expired = put_back_expired()
 local before = time - tonumber(ARGV[3])
-local left = math.min(recheck(BLOCKED_SHARED, before, batch),
-  recheck(BLOCKED_OWN, before, 4 * batch))
+local left = math.min(recheck(key('blocked:shared'), before, batch),
+  recheck(key('blocked:own'), before, 4 * batch))
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
 if taken == batch or expired == batch or left == 0 then

@@ -2,28 +2,29 @@
 --
 -- KEYS   1 the prefix
 -- ARGV   1 how many records at most   2 seconds of an interval that has a hash of its own
---        3 seconds for which such a hash is kept after its interval
---        4.. upper bounds of the buckets in milliseconds, ascending
+--        3 seconds after its interval for which such a hash is stored
+--        4.. upper bounds of the histogram in milliseconds, ascending
 -- Reply  how many were counted
--- Cost   one write a field that changes: at most one a bucket, two kinds, a limit of
+-- Cost   one write a field that changes: at most one a bound, two kinds, a limit of
 --        those records that is counted; and a reading of each record
 -- Again  a record is taken out and counted in the same call, so that none is counted
 --        twice; a second copy counts the next ones, which were due as well.
 --
--- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were in that
--- bucket alone, and the sum of their milliseconds. Accounts are never counted, and of
--- the user's own dimensions only limits that the configuration names: these are few.
+-- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were below that
+-- bound and above the one before, and the sum of their milliseconds. Accounts are never
+-- counted, and of the user's own dimensions only limits that the configuration names.
 
--- include common
--- include held
+-- include keys
+-- include time
+-- include limits
+-- constants RANK
 
-local TOTAL = prefix .. ':stats:times'
 local bounds = {}
 for i = 4, #ARGV do
   bounds[#bounds + 1] = tonumber(ARGV[i])
 end
 
-local function bucket_of(milliseconds)
+local function bound_of(milliseconds)
   for i, bound in ipairs(bounds) do
     if milliseconds <= bound then
       return ARGV[3 + i]
@@ -35,11 +36,12 @@ end
 local function is_counted(limit)
   local dimension = string.match(limit, '^[^:]*')
   return limit == 'global' or is_shared(limit)
-    or (dimension ~= 'account' and redis.call('HEXISTS', FLAT, limit) == 1)
+    or (dimension ~= 'account' and redis.call('HEXISTS', key('config:flat'), limit) == 1)
 end
 
--- Return those limits of a group that are counted; many runs are of the same group.
 local known = {}
+
+-- Return those limits of a group that are counted; many runs are of the same group.
 local function counted_of(group)
   if not known[group] then
     known[group] = {}
@@ -53,6 +55,7 @@ local function counted_of(group)
 end
 
 local sums = {}
+
 local function add(field, amount)
   sums[field] = (sums[field] or 0) + amount
 end
@@ -60,8 +63,8 @@ end
 local function count(asked, since, ended, group)
   local waited = math.max(0, math.floor(since * 1000) - asked % RANK)
   local held = math.max(0, math.floor((ended - since) * 1000))
-  local wait_field = 'wait ' .. bucket_of(waited) .. ' '
-  local hold_field = 'hold ' .. bucket_of(held) .. ' '
+  local wait_field = 'wait ' .. bound_of(waited) .. ' '
+  local hold_field = 'hold ' .. bound_of(held) .. ' '
   for _, limit in ipairs(counted_of(group)) do
     add(wait_field .. limit, 1)
     add('wait sum ' .. limit, waited)
@@ -70,7 +73,7 @@ local function count(asked, since, ended, group)
   end
 end
 
-local records = redis.call('LPOP', ENDED, ARGV[1]) or {}
+local records = redis.call('LPOP', key('stats:ended'), ARGV[1]) or {}
 for _, record in ipairs(records) do
   local asked, since, ended, group = string.match(record, '^(%S+) (%S+) (%S+) (.*)$')
   if asked then
@@ -82,11 +85,11 @@ if #records == 0 then
 end
 
 local seconds = tonumber(ARGV[2])
-local start = math.floor(now() / seconds) * seconds
-local interval = string.format('%s:%.0f', TOTAL, start)
+local start = math.floor(time / seconds) * seconds
+local interval = key('stats:times', string.format('%.0f', start))
 for field, sum in pairs(sums) do
   local amount = string.format('%.0f', sum)
-  redis.call('HINCRBY', TOTAL, field, amount)
+  redis.call('HINCRBY', key('stats:times'), field, amount)
   redis.call('HINCRBY', interval, field, amount)
 end
 redis.call('EXPIREAT', interval, string.format('%.0f', start + seconds + tonumber(ARGV[3])))

@@ -1,7 +1,7 @@
--- tokens: list who holds living tokens, the soonest to expire first, a page at a time.
+-- tokens: list the living tokens, the soonest to expire first, a page at a time.
 --
 -- KEYS   1 the prefix
--- ARGV   1 a limit, to list its holders only; '' for all
+-- ARGV   1 a limit, to list its tokens only; '' for all
 --        2 how many at most
 --        3 the expiry and 4 the token that the page before ended with; '' and ''
 --          for the first page
@@ -9,27 +9,28 @@
 --        is how many there are on all pages; what a record does not have is nil
 -- Cost   one read a token listed, and the logarithm in a sorted set
 -- Again  it changes nothing. A token that is renewed between two pages comes again
---        on a later one; none that is held all the time is passed over.
+--        on a later one; none that is held all the time is left out.
 
--- include common
+-- include keys
+-- include time
 
-local holders = ARGV[1] == '' and LEASES or semaphore_key(ARGV[1])
-local dead = redis.call('ZCOUNT', holders, '-inf', string.format('%.6f', now()))
-local first = dead
+local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
+local dead = redis.call('ZCOUNT', holders, '-inf', time)
+local start = dead
 if ARGV[3] ~= '' then
   if tonumber(redis.call('ZSCORE', holders, ARGV[4]) or -1) == tonumber(ARGV[3]) then
-    first = redis.call('ZRANK', holders, ARGV[4]) + 1
+    start = redis.call('ZRANK', holders, ARGV[4]) + 1
   else
-    -- It is gone from its place, which is somewhere among those of its second.
-    first = redis.call('ZCOUNT', holders, '-inf', '(' .. ARGV[3])
+    -- The last one has moved or gone: begin with those that had the same expiry.
+    start = redis.call('ZCOUNT', holders, '-inf', '(' .. ARGV[3])
   end
-  first = math.max(first, dead)
+  start = math.max(start, dead)
 end
 
 local reply = {redis.call('ZCARD', holders) - dead}
-local page = redis.call('ZRANGE', holders, first, first + ARGV[2] - 1, 'WITHSCORES')
+local page = redis.call('ZRANGE', holders, start, start + ARGV[2] - 1, 'WITHSCORES')
 for i = 1, #page, 2 do
-  local record = redis.call('HMGET', token_key(page[i]),
+  local record = redis.call('HMGET', key('token', page[i]),
     'limits', 'task', 'worker', 'since', 'reserved')
   reply[#reply + 1] = {page[i], page[i + 1], unpack(record)}
 end

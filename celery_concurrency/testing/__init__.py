@@ -21,9 +21,10 @@ from celery_concurrency.errors import LimitReached
 from celery_concurrency.limiter import Limiter, connect
 from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.limiter.outcomes import Denied
-from celery_concurrency.worker import apps, gate, waiting_mode
+from celery_concurrency.worker import gate
 from celery_concurrency.worker.bootstep import ConcurrencyStep
 from celery_concurrency.worker.hooks import gated
+from celery_concurrency.worker.per_process import forget
 from celery_concurrency.worker.tags import tags_of
 
 #: Seconds between two looks at a result.
@@ -244,5 +245,4 @@ def _settings(app: Celery, **settings: Any) -> Iterator[None]:
 
 def _use(app: Celery, settings: Mapping[str, Any]) -> None:
     app.conf.update(settings)
-    apps.forget(app)
-    waiting_mode.forget(app)
+    forget(app)

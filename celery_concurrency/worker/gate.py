@@ -1,10 +1,9 @@
-"""The gate: the path of a run from its message's receipt to its end.
+"""The gate: the path of a run, from the receipt of its message to its end.
 
-Handlers of Celery's signals can't stop a task (what they raise is swallowed),
-and ``before_start`` can. So ``task_prerun`` asks the limiter and keeps the
-answer on the request, ``before_start`` acts on it, and ``task_postrun`` gives
-back the tokens or finds the message a place to wait. Where they are put in is
-``hooks.py``'s matter, what is kept of a run meanwhile ``run.py``'s.
+What a handler of ``task_prerun`` raises, Celery swallows: it can't stop a task, ``before_start``
+can. So ``on_prerun`` asks the limiter and keeps the outcome on the run, ``check`` acts on it, and
+``on_postrun`` gives back the tokens, or parks the message or sends it on. ``hooks.py`` puts
+them in, ``run.py`` says what a run is.
 """
 
 from __future__ import annotations
@@ -23,27 +22,29 @@ from celery_concurrency.errors import (
     ConcurrencyError,
     ConfigConflict,
     LimiterUnavailable,
-    LimitReached,
     RunEnded,
 )
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.message import TaskMessage
+from celery_concurrency.worker.celery_compat import headers_of, ours_on
+from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.run import (
-    MESSAGE,
-    TOKEN,
+    Asked,
+    Failed,
+    Outcome,
     Run,
-    begin_run,
-    new_token,
-    run_of,
-    take_run,
+    TurnedAway,
+    Unanswered,
+    Uncounted,
+    Ungated,
+    receive,
 )
-from celery_concurrency.worker.run_log import log_decision, log_wait
+from celery_concurrency.worker.run_log import log_decision, log_outcome
 from celery_concurrency.worker.tags import tags_of
-from celery_concurrency.worker.waiting_mode import DISCARD, rank_of, waiter_of
 
-#: Seconds between two tries to find a message a place while the servers are away.
+#: Seconds between two tries to park a message or send it on while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)
 
 
@@ -65,52 +66,29 @@ def is_exempt(name: str, exempt: Iterable[str]) -> bool:
 
 
 def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
-    """``task_received``, in the main process: name the run, keep its message."""
+    """``task_received``, in the main process: make the run, and send it along to the child."""
     if request is None:
         return
-    if request.request_dict.get(DISCARD):
-        # Cancelled or expired while it waited: as revoked, its canvas is told.
+    if headers_of(request).get(DISCARD):
+        # Cancelled or expired while it waited: it ends as revoked, and its canvas is told.
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):
-        request.request_dict[TOKEN] = new_token(request.id)
-        request.request_dict[MESSAGE] = TaskMessage.of(request)
+        receive(request)
 
 
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
-    """``task_prerun``, where the task runs: ask for its tokens, keep the answer."""
-    request = task.request
-    if request.is_eager or not is_gated(task):
+    """``task_prerun``, where the task runs: ask for its tokens, keep the outcome."""
+    run: Run | None = ours_on(task.request)
+    if run is None:
         return
-    run = begin_run(request)
     try:
-        _ask(task, run)
-    except LimiterUnavailable as exc:
-        run.held = False  # the limiter gives up by itself what it may have taken
-        run.reason = exc
-        if settings_of(task.app).redis_unavailable == "run":
-            run.admitted = run.held = True
-            run.began = time.monotonic()
-            limiter_of(task.app).count_later(
-                run.token,
-                run.tags,
-                rank=rank_of(task.app, run.message),
-                ticket=run.ticket,
-                **_facts(task),
-            )
-            log_decision(logging.WARNING, task, run, "runs", str(exc), reason=str(exc))
-        else:
-            log_wait(logging.WARNING, task, run, str(exc))
-    except (RunEnded, ConfigConflict) as exc:
-        run.held, run.reason = False, exc  # it comes back as another run
-        log_wait(logging.WARNING, task, run, str(exc))
+        _decide(task, run)
     except SoftTimeLimitExceeded:
         # It strikes at any moment, also after the limiter said yes.
         limiter_of(task.app).give_up(run.token)
-        run.admitted, run.held, run.denied = False, False, None
-        run.reason = LimiterUnavailable("its time limit struck before the limiter's answer")
-        log_wait(logging.WARNING, task, run, str(run.reason))
-    except Exception as exc:  # noqa: BLE001 - Celery would swallow it: the task fails with it
-        run.failure, run.held = exc, False  # of the mistakes that end here none has asked
+        reason = "its time limit struck before the limiter's answer"
+        run.outcome = Unanswered(LimiterUnavailable(reason))
+        log_outcome(task, run)
 
 
 def check(task: Any) -> None:
@@ -118,105 +96,102 @@ def check(task: Any) -> None:
 
     Raises:
         celery.exceptions.Retry: it has to wait.
+        celery.exceptions.Ignore: its message is a copy of one that has run.
         InvalidTag: it is mistagged; so are other mistakes of the task's author.
-        ConcurrencyError: it has to wait, and there is no message to send on.
+        ConcurrencyError: the main process did not see it, so there is no message to send on.
     """
     request = task.request
-    if request.is_eager or request.called_directly or not is_gated(task):
-        return
-    run = run_of(request) or begin_run(request)
-    if run.failure:
-        raise run.failure
-    if run.admitted:
-        return
-    if run.message is None:
-        # A task that says RETRY for ever would be worse than one that says what is wrong.
+    run: Run | None = ours_on(request)
+    if run is None:
+        if request.is_eager or request.called_directly or not is_gated(task):
+            return
         raise ConcurrencyError(
-            f"task {task.name} {run.reason}, but the worker kept no message to send on: "
+            f"task {task.name} can not be limited, as the worker kept no message to send on: "
             "name celery_concurrency.signals in imports"
         )
-    run.turned_away = True
+    match run.outcome:
+        case Granted() | Uncounted() | Ungated():
+            return
+        case Failed(error):
+            raise error
+        case Repeated(token=None):
+            raise Ignore("it has run before")  # its result stays as it is
+    run.outcome = TurnedAway(run.answer)
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 
 
 def on_postrun(sender: Any = None, task: Any = None, state: str | None = None, **_: Any) -> None:
-    """``task_postrun``, after the task's state was written: release, or wait."""
-    run = take_run(task.request)
+    """``task_postrun``, after the task's state was written: release, or let the message wait."""
+    run: Run | None = ours_on(task.request)
     if run is None:
         return
     try:
         _end(task, run, state)
     except SoftTimeLimitExceeded:
-        # It strikes once. A second release does no harm, and finding a place sees to itself.
+        # It strikes once, and all of this may be repeated.
         _end(task, run, state)
 
 
-def _ask(task: Any, run: Run) -> None:
+def _decide(task: Any, run: Run) -> None:
+    """Find the outcome, and log it."""
+    try:
+        run.outcome = _ask(task, run)
+    except LimiterUnavailable as exc:
+        # The limiter itself gives back what it may have taken.
+        if settings_of(task.app).redis_unavailable == "run":
+            run.outcome = Uncounted(exc)
+            limiter_of(task.app).count_later(run.token, run.tags, **_facts(task, run))
+        else:
+            run.outcome = Unanswered(exc)
+    except (RunEnded, ConfigConflict) as exc:
+        run.outcome = Unanswered(exc)  # its message comes back as another run
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as exc:  # noqa: BLE001 - Celery would swallow it: the task fails with it
+        run.outcome = Failed(exc)
+    run.began = time.monotonic()
+    log_outcome(task, run)
+
+
+def _ask(task: Any, run: Run) -> Outcome:
+    """Ask the limiter for the run's tokens."""
     run.tags = tags_of(task)
-    if run.message and run.message.is_broadcast(task.app):
-        _refuse_broadcast(task, run)
-        return
-    # Until the answer says otherwise: a soft time limit may strike before it is read.
-    run.held = True
-    answer = limiter_of(task.app).try_acquire(
-        run.token,
-        run.tags,
-        **_facts(task),
-        rank=rank_of(task.app, run.message),
-        ticket=run.ticket,
-    )
-    run.admitted = run.held = isinstance(answer, Granted)
-    match answer:
-        case Granted(limits=limits):
-            run.granted, run.began = answer, time.monotonic()
-            log_decision(
-                logging.INFO, task, run, "granted", ", ".join(limits),
-                limits=list(limits), waited=run.waited,
-            )  # fmt: skip
-        case Denied():
-            run.denied = answer
-            run.reason = LimitReached(f"waits for {answer}")
-            log_wait(logging.INFO, task, run, f"for {answer}")
-        case Repeated(token=None):
-            # This copy of its message is one too many; what the first said of it stays.
-            run.failure = Ignore("it has run before")
-            detail = "as a copy of its message was run before"
-            log_decision(logging.INFO, task, run, "dropped", detail)
-        case Repeated(token=other):
-            run.reason = LimitReached(f"waits for its other run {other}")
-            log_wait(logging.INFO, task, run, f"for its other run {other}")
-
-
-def _facts(task: Any) -> dict[str, Any]:
-    """Return what the limiter is told of every run."""
-    return {
-        "task": task.name,
-        "worker": str(task.request.hostname or ""),
-        "lease": settings_of(task.app).worker_timeout,
-    }
-
-
-def _refuse_broadcast(task: Any, run: Run) -> None:
-    """Every worker has this message: one that waits would be sent on to all of them."""
-    dimensions = limiter_of(task.app).config.sync().config.dimensions
-    if len(limits_of(run.tags, dimensions)) > 1:
+    limiter = limiter_of(task.app)
+    if run.broadcast:
+        # Every worker has this message: sent on, it would reach all of them again.
+        if len(limits_of(run.tags, limiter.config.sync().config.dimensions)) == 1:
+            return Ungated()
         raise ConcurrencyError(
             f"task {task.name} came by a broadcast queue, which can't be limited: send it to "
             "another queue, take its tags off, or name it in concurrency_exempt"
         )
-    run.admitted = True
+    # Whatever ends the run before the answer is read may leave it with its tokens.
+    run.outcome = Asked()
+    return limiter.try_acquire(run.token, run.tags, **_facts(task, run))
+
+
+def _facts(task: Any, run: Run) -> dict[str, Any]:
+    """Return what the limiter is told of a run, beside its tags."""
+    return {
+        "task": task.name,
+        "worker": str(task.request.hostname or ""),
+        "rank": run.rank,
+        "ticket": run.ticket,
+        "lease": run.lease_seconds,
+    }
 
 
 def _end(task: Any, run: Run, state: str | None) -> None:
-    if run.turned_away and run.message:
-        _find_place(task, run, run.message)
-    elif run.held:
-        # The message of one that was cut off, or that rejects it, may be delivered again.
-        _release(task, run, done=state not in (None, REJECTED))
+    match run.outcome:
+        case TurnedAway():
+            _wait(task, run)
+        case Granted() | Uncounted() | Asked():
+            # The message of a run that was cut off, or that rejects it, may come again.
+            _release(task, run, done=state not in (None, REJECTED))
 
 
-def _find_place(task: Any, run: Run, message: TaskMessage) -> None:
-    """Find the message a place to wait; while there is none, keep the slot and try on."""
+def _wait(task: Any, run: Run) -> None:
+    """Park the message or send it on; while neither can be done, keep the slot and try again."""
     attempt = 0
     while True:
         # Everything: a lost message is worse than a slot held. A soft time limit may
@@ -224,7 +199,7 @@ def _find_place(task: Any, run: Run, message: TaskMessage) -> None:
         try:
             if attempt:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
-            _wait(task, run, message)
+            _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
             attempt += 1
             detail = f"as its message finds no place: {exc}"
@@ -233,20 +208,20 @@ def _find_place(task: Any, run: Run, message: TaskMessage) -> None:
             return
 
 
-def _wait(task: Any, run: Run, message: TaskMessage) -> None:
-    """Park the message, or send it on for later.
+def _wait_once(task: Any, run: Run) -> None:
+    """Park the message, or send it on.
 
-    Once it may have been parked, it has to be: sent on as well, there would be two.
+    Once it may have been parked, it must be parked: if it were sent on too, there would be two.
     """
-    if run.waiter is None and run.denied is not None:
-        run.waiter = waiter_of(task, run.token, run.denied, message)
+    if run.waiter is None and isinstance(run.answer, Denied):
+        run.waiter = waiter_of(task, run.token, run.answer, run.message)
     if run.waiter is None:
         countdown = settings_of(task.app).retry_countdown
-        message.publish(task.app, countdown)
+        run.message.publish(task.app, countdown)
         log_decision(logging.DEBUG, task, run, "sent on", f"for {countdown} s", countdown=countdown)
-        return
-    outcome = limiter_of(task.app).waiting_room.park(run.waiter)
-    log_decision(logging.DEBUG, task, run, outcome, limits=list(run.waiter.limits))
+    else:
+        parked = limiter_of(task.app).waiting_room.park(run.waiter)
+        log_decision(logging.DEBUG, task, run, parked, limits=list(run.waiter.limits))
 
 
 def _release(task: Any, run: Run, *, done: bool) -> None:

@@ -1,15 +1,14 @@
-"""The heartbeat of a worker: its living runs keep their tokens, its dead ones lose them.
+"""A worker's heartbeat: its living runs keep their tokens, its dead ones lose them.
 
-Both for the processes of a pool, whose end no signal of Celery's may tell: a child
-that was killed releases nothing. What is done here is done in the main process, by
-the thread of ``housekeeping.py``.
+Celery may send no signal when a pool's child ends, and a child that was killed releases
+nothing. All of this runs in the main process, in the thread of ``housekeeping.py``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,20 @@ from celery.worker import state as worker_state
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.log import WORKER_LOG, fields
-from celery_concurrency.worker.run import TOKEN
+from celery_concurrency.worker.celery_compat import active_requests
+from celery_concurrency.worker.run import token_of
 
 logger = logging.getLogger(WORKER_LOG)
 
 
 class Heartbeat:
-    """Renews and gives back the tokens of the runs of one worker.
+    """Renews the tokens of one worker's runs, and gives back those of the dead.
 
     Args:
-        limiter: whose.
+        limiter: where the tokens are.
         seconds: of silence after which this worker's tokens are taken back.
-        on_lost: is given the request of a run whose tokens were taken back all the same.
-        processes: the pool's runs have processes, in which they may end without a word.
+        on_lost: is called with the request of a run whose tokens were taken back all the same.
+        processes: the runs are in processes of their own, which may be killed.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Heartbeat:
         self._seconds = seconds
         self._on_lost = on_lost
         self._processes = processes
-        # A child runs one task at a time: of what it ran before nothing is left to give back.
+        # Process id to run. A child runs one task at a time: it has released those before.
         self._running: dict[int, str] = {}
-        # Received since the last look; and before, and not begun.
+        # Received since the last look; and those from before that have not begun.
         self._new: list[Any] = []
         self._waiting: list[Any] = []
 
@@ -57,13 +57,9 @@ class Heartbeat:
             self._new.append(request)
 
     def beat(self) -> None:
-        """Renew what lives here; tell of what was taken back.
-
-        Raises:
-            LimiterUnavailable: Redis can't be asked.
-        """
-        requests = dict(self._active())
-        # Each is named by one beat alone.
+        """Renew the tokens of the runs that live here; report those that were taken back."""
+        requests = self._active()
+        # One beat alone names each.
         lost = self._limiter.leases.beat(requests.keys(), self._seconds)
         for token in lost:
             request = requests[token]
@@ -81,8 +77,8 @@ class Heartbeat:
                 logger.exception("what is to be done about %s failed", token)
 
     def is_unknown(self) -> bool:
-        """Whether runs live here that would not be found again after a loss of data."""
-        return any(not self._limiter.leases.knows(token) for token, _ in self._active())
+        """Whether runs live here that could not get their tokens back after a loss of data."""
+        return any(not self._limiter.leases.knows(token) for token in self._active())
 
     def look(self) -> None:
         """Give back the tokens of runs whose process has ended."""
@@ -95,11 +91,11 @@ class Heartbeat:
             self._release(token)
 
     def _look_who_runs(self) -> None:
-        """Note which child has which run, however short it was: no signal tells."""
+        """Note which child has which run, however short it was: there is no signal for it."""
         requests, self._new = [*self._waiting, *self._new], []
         begun = [request for request in requests if request.worker_pid]
         for request in sorted(begun, key=lambda request: request.time_start or 0):
-            token = request.request_dict.get(TOKEN)
+            token = token_of(request)
             if token:
                 self._running[request.worker_pid] = token
         self._waiting = [request for request in requests if _may_begin(request)]
@@ -115,17 +111,14 @@ class Heartbeat:
         except LimiterUnavailable as exc:
             logger.warning("releases %s later, as its process has ended: %s", token, exc)
 
-    def _active(self) -> Iterator[tuple[str, Any]]:
-        # The main thread adds to it meanwhile: a list of its references is made in one go.
-        for reference in list(worker_state.active_requests.data):
-            request = reference()
-            token = request is not None and request.request_dict.get(TOKEN)
-            if token:
-                yield token, request
+    def _active(self) -> dict[str, Any]:
+        """Return the requests of the runs that live here, by their tokens."""
+        requests = ((token_of(request), request) for request in active_requests())
+        return {token: request for token, request in requests if token}
 
 
 def _may_begin(request: Any) -> bool:
-    """Return whether a request has not begun, and still may: not revoked, expired or dropped."""
+    """Return whether a request has not begun and still may: it isn't revoked or expired."""
     if request.worker_pid:
         return False
     known = worker_state.requests.get(request.id) is request
@@ -135,19 +128,15 @@ def _may_begin(request: Any) -> bool:
 def _has_ended(pid: int) -> bool:
     """Return whether a child process has ended, reaped by its parent or not."""
     try:
-        # After the name, which is in brackets and may hold anything, comes the state.
+        # The state comes after the name, which is in brackets and may contain anything.
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return stat.rpartition(")")[2].split()[0] in "ZX"
     except OSError:
-        return not _exists(pid)
-    return stat.rpartition(")")[2].split()[0] in "ZX"
-
-
-def _exists(pid: int) -> bool:
-    """Return whether there is such a process; the only way where there is no /proc."""
+        pass  # it was reaped, or there is no /proc
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     except PermissionError:
         pass
-    return True
+    return False

@@ -1,4 +1,4 @@
-"""Where the gate is put in: all tasks of a process, those of one app, or of one base class.
+"""Which tasks are gated: all of a process, those of one app, or those of one base class.
 
 What the gate does is in ``gate.py``.
 """
@@ -11,20 +11,20 @@ from functools import wraps
 from typing import Any
 
 from celery import Celery, Task, signals
-from celery._state import _get_active_apps, connect_on_app_finalize
 
 from celery_concurrency.worker import gate, outbox
 from celery_concurrency.worker.bootstep import ConcurrencyStep
+from celery_concurrency.worker.celery_compat import on_each_app, unwatch_tasks, watch_tasks
 
 
 def gate_class(cls: type[Any]) -> None:
     """Put the gate in front of a task class's ``before_start``; once, however often called.
 
-    Each task has a class of its own, so this reaches a task whatever its base
-    class does with ``before_start``, calling super or not.
+    Each task has a class of its own, so this works whether or not ``before_start`` calls super.
+    Celery's own tasks are left alone.
     """
     original = cls.before_start
-    if getattr(original, "is_gate", False):
+    if getattr(original, "is_gate", False) or (cls.name or "").startswith("celery."):
         return
 
     @wraps(original)
@@ -41,22 +41,6 @@ def _ungate_class(cls: type[Any]) -> None:
         cls.before_start = cls.before_start.__wrapped__
 
 
-class _GateAnnotation:
-    """An entry of ``app.annotations``: sees each task class that is bound from now on."""
-
-    def annotate(self, cls: type[Any]) -> None:
-        if not cls.name or cls.name.startswith("celery."):  # the app's base class has no name
-            return
-        original = cls.on_bound
-
-        def on_bound(cls: type[Any], app: Celery) -> None:
-            original(app)
-            # The user's own annotations came in between, and may have brought a before_start.
-            gate_class(cls)
-
-        cls.on_bound = classmethod(on_bound)
-
-
 #: Whether every app of this process is gated: there is no way back then.
 _all_are_gated = False
 
@@ -65,25 +49,20 @@ def gate_all_tasks() -> None:
     """Gate every task of every app of this process, registered or yet to come."""
     global _all_are_gated  # noqa: PLW0603 - the process has one registry of apps, Celery's
     _all_are_gated = True
-    connect_on_app_finalize(_gate_app)
-    for app in _get_active_apps():
-        if app.finalized:
-            _gate_app(app)
+    on_each_app(_gate_app)
 
 
 @contextmanager
 def gated(app: Celery) -> Iterator[None]:
-    """Gate an app's tasks while the block runs; what is gated otherwise stays so."""
-    annotations = app.annotations
-    before = _is_gated(app)
+    """Gate an app's tasks while the block runs; those that were gated before stay gated."""
     connect_hooks()
-    _gate_app(app)
+    is_new = _gate_app(app)
     try:
         yield
     finally:
-        if not (before or _all_are_gated):
-            app.annotations = annotations
-            tasks = list(app._tasks.values())
+        if is_new and not _all_are_gated:
+            unwatch_tasks(app)
+            tasks = list(app.tasks.values())
             if not any(isinstance(task, ConcurrencyTask) for task in tasks):
                 app.steps["worker"].discard(ConcurrencyStep)
             for task in tasks:
@@ -91,21 +70,13 @@ def gated(app: Celery) -> Iterator[None]:
                     _ungate_class(type(task))
 
 
-def _is_gated(app: Celery) -> bool:
-    return any(isinstance(entry, _GateAnnotation) for entry in app.annotations)
-
-
-def _gate_app(app: Celery) -> None:
-    if not _is_gated(app):
-        app.annotations = [_GateAnnotation(), *app.annotations]
-    _gate_tasks(app)
+def _gate_app(app: Celery) -> bool:
+    """Gate an app's tasks; return False where they were gated already."""
+    is_new = watch_tasks(app, gate_class)
+    for task in list(app.tasks.values()):
+        gate_class(type(task))
     app.steps["worker"].add(ConcurrencyStep)
-
-
-def _gate_tasks(sender: Celery, **_: Any) -> None:
-    for task in list(sender._tasks.values()):
-        if not task.name.startswith("celery."):
-            gate_class(type(task))
+    return is_new
 
 
 def connect_hooks() -> None:
@@ -121,7 +92,7 @@ def connect_hooks() -> None:
 
 # Celery has no types, so its Task is Any.
 class ConcurrencyTask(Task):  # type: ignore[misc]
-    """A base class for tasks that are gated, for those who prefer to be explicit.
+    """A base class for gated tasks, if you prefer to be explicit.
 
     ``@app.task(base=ConcurrencyTask)`` gates that task, also where
     ``celery_concurrency.signals`` is not in ``imports``; both together gate once.

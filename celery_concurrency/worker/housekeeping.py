@@ -1,11 +1,9 @@
-"""The worker's own part: checks at start, and a thread that ticks about once a second.
+"""The worker's housekeeping: a thread of the main process that ticks about once a second.
 
-The thread renews the tokens of the runs that live here, takes over configuration
-written by hand, sweeps, counts how long runs took, keeps the statistics' history and
-passes on what became of waiting tasks here. It lives in the main process, and from
-before the first task until after the last.
-
-Which runs live, and what becomes of the dead, is ``heartbeat.py``'s matter.
+It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
+how long runs took, keeps the statistics' history, and tells the waiting room of revoked tasks.
+It lives from before the first task until after the last. Which runs live, and what becomes of
+the dead, is in ``heartbeat.py``.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.leases import BEAT_SECONDS
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.heartbeat import Heartbeat
-from celery_concurrency.worker.waiting_mode import reservation_of
+from celery_concurrency.worker.run import reservation_of
 
 logger = logging.getLogger(WORKER_LOG)
 
 TICK: Final = BEAT_SECONDS
-#: How often it looks at the pool's processes in between, in seconds.
+#: Seconds between two looks at the pool's processes.
 LOOK: Final = 0.25
-#: How many ticks a revoked task is looked for among those who wait: it may be on its way there.
+#: For how many ticks we look for a revoked task among the waiters: it may be on its way there.
 REVOKE_TICKS: Final = 5
 
 
@@ -40,9 +38,9 @@ class Housekeeping:
     """Does what has to be done now and then, in a thread of its own.
 
     Args:
-        limiter: whose.
-        heartbeat: of the runs of this worker.
-        greet: is called in the first tick that finds the limiter there.
+        limiter: this process's.
+        heartbeat: of this worker's runs.
+        greet: is called in the first tick that reaches Redis.
     """
 
     def __init__(
@@ -56,10 +54,10 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
         self._away = False
         self._revokes = _Revokes()
-        self._forgone: deque[tuple[str, list[str]]] = deque()
+        self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
     def start(self) -> None:
-        """Tick once now, so that a first task finds all in order, then go on in the thread."""
+        """Tick once now, so that the first task finds all in order; then go on in the thread."""
         self.tick()
         self._wait_until_open()
         signals.task_revoked.connect(self.on_revoked)
@@ -75,11 +73,11 @@ class Housekeeping:
         self._heartbeat.look()  # the pool's processes are gone, in whatever way
 
     def _wait_until_open(self) -> None:
-        """After a loss of data, or at the very first start, take no task before others may."""
+        """Where Redis lost its data, or has none yet, delay the start until it admits runs."""
         try:
             seconds = self._limiter.leases.closed_for()
         except LimiterUnavailable:
-            return  # it says so itself, and tasks wait
+            return  # the first tick has logged it, and tasks wait
         if seconds:
             logger.info(
                 "the limiter's data is new: runs that live elsewhere have %.0f s to say so", seconds
@@ -87,14 +85,14 @@ class Housekeeping:
             time.sleep(seconds)
 
     def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
-        """``task_revoked``: what was handed room and won't run gives it up, in the thread."""
+        """``task_revoked``: a task that won't run gives up, in the thread, what it was handed."""
         reservation = None if terminated else reservation_of(request)
         if reservation:
             self._forgone.append(reservation)
             self._wake.set()
 
     def tick(self) -> None:
-        """Do all of it once; Redis being away is logged when it begins and ends."""
+        """Do all of it once; log when Redis goes away and when it comes back."""
         try:
             self._do(self._say_hello)
             self._do(self._limiter.config.sync)
@@ -115,7 +113,7 @@ class Housekeeping:
             self._away = False
 
     def _do(self, part: Callable[[], object]) -> None:
-        """Do a part of a tick, and let its failure stop no other part: least of all the beat."""
+        """Do a part of a tick; its failure stops no other part, least of all the beat."""
         try:
             part()
         except LimiterUnavailable:
@@ -156,7 +154,7 @@ class Housekeeping:
                     next_tick = time.monotonic() + TICK
                     self.tick()
                 elif not self._away and self._heartbeat.is_unknown():
-                    # What no beat has seen yet would not come back after a loss of data.
+                    # A run that no beat has named yet would lose its tokens with the data.
                     self._heartbeat.beat()
             except Exception:
                 # A tick lost is better than a thread lost.
@@ -164,7 +162,7 @@ class Housekeeping:
 
 
 class _Revokes:
-    """The tasks that this worker was told to revoke, as long as one of them may be waiting."""
+    """The tasks that this worker was told to revoke lately, and that may be waiting."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -172,8 +170,7 @@ class _Revokes:
 
     def look(self) -> list[str]:
         """Return the tasks that were revoked in the last ticks."""
-        # The main thread adds to it meanwhile: a dict is copied in one go.
-        revoked = set(worker_state.revoked._data)
+        revoked = set(worker_state.revoked)
         self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))
         self._seen = revoked
         found = list(self._recent)

@@ -1,9 +1,7 @@
-"""A task's message, kept as it came so that it can be sent on later.
+"""A task's message as it was delivered, to be sent on later.
 
-What is sent on are the bytes that came, not a message made anew: serializer,
-compression, headers, priority, canvas, stamps and properties stay as they are.
-
-Where it waits is ``waiting_mode.py``'s and ``limiter/waiting_room.py``'s matter.
+The same bytes are sent on, no new message is made: serializer, compression, headers, priority,
+canvas, stamps and properties stay as they are. How a message waits is in ``parking.py``.
 """
 
 from __future__ import annotations
@@ -14,22 +12,25 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from celery import Celery
 from celery.utils.quorum_queues import detect_quorum_queues
-from kombu.compression import compress
 from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils import json
 
-#: Properties that a message is given anew when it is published.
+from celery_concurrency.worker.celery_compat import headers_of
+from celery_concurrency.worker.per_process import per_process
+
+#: Properties that a message gets anew when it is published.
 _OWN_PROPERTIES: Final = (
     "content_type", "content_encoding", "application_headers", "body_encoding", "expiration",
     "delivery_info", "delivery_tag",
 )  # fmt: skip
 
-#: RabbitMQ drops a message as going in circles if it finds these on it again.
+#: RabbitMQ takes a message with these headers for one that goes in circles, and drops it.
 _DEATH_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-")
 
-#: Where Celery sends messages that quorum queues are to hold back.
+#: Where Celery sends messages with a countdown for quorum queues.
 _DELAY_EXCHANGE: Final = "celery_delayed_27"
 
 _PUBLISH_POLICY: Final = {
@@ -65,7 +66,7 @@ class TaskMessage:
 
     @classmethod
     def of(cls, request: Any) -> TaskMessage:
-        """Keep the message of a worker's request (``celery.worker.request.Request``)."""
+        """Return the message of a worker's request (``celery.worker.request.Request``)."""
         message = request.message
         headers = message.headers
         body = request.body
@@ -74,7 +75,7 @@ class TaskMessage:
             # Task protocol 1 has all in the body; Celery has made it protocol 2 by now.
             headers = {
                 name: value
-                for name, value in request.request_dict.items()
+                for name, value in headers_of(request).items()
                 if name not in ("args", "kwargs", "properties", "delivery_info", "hostname")
             }
             serializer = registry.type_to_name[content_type]
@@ -108,7 +109,7 @@ class TaskMessage:
         )
 
     def with_headers(self, headers: dict[str, Any]) -> TaskMessage:
-        """Return the message with these headers too, or instead of its own."""
+        """Return the message with these headers added or replaced."""
         return replace(self, headers={**self.headers, **headers})
 
     def to_json(self) -> bytes:
@@ -116,56 +117,23 @@ class TaskMessage:
         fields = {"headers": self.headers, **asdict(self)}
         if isinstance(self.body, bytes):
             fields["body"] = {"base64": b64encode(self.body).decode()}
-        return _to_bytes(fields)
+        return to_bytes(fields)
 
     @classmethod
     def from_json(cls, text: bytes) -> TaskMessage:
-        """Return the message that ``to_json`` wrote down; headers added since are in it."""
+        """Return the message that ``to_json`` wrote, with the headers that scripts have added."""
         # kombu's own types stop at this function.
         fields = json.loads(text)  # type: ignore[no-untyped-call]
         if isinstance(fields["body"], dict):
             fields["body"] = b64decode(fields["body"]["base64"])
         return cls(**fields)
 
-    def to_redis(self, channel: Any) -> bytes:
-        """Return it as kombu's Redis transport keeps it in a queue, its headers first.
-
-        Args:
-            channel: of that transport. The delivery tag is a new one, as always: one that
-                is used twice lets the first delivery's ack take away the second's message.
-        """
-        headers = dict(self.headers)
-        body: Any = self.body
-        if self.compression:
-            raw = body.encode(self.content_encoding) if isinstance(body, str) else body
-            body, headers["compression"] = compress(raw, self.compression)  # type: ignore[no-untyped-call]  # kombu
-        properties = {**self.properties, "delivery_info": {}}
-        if self.expiration is not None:
-            properties["expiration"] = str(int(self.expiration * 1000))
-        message = channel.prepare_message(
-            body,
-            self.properties.get("priority"),
-            self.content_type,
-            self.content_encoding,
-            headers,
-            properties,
-        )
-        channel._inplace_augment_message(message, self.exchange, self.routing_key)
-        return _to_bytes({"headers": headers, **message})
-
-    def queue(self, channel: Any) -> str | None:
-        """Return the one queue that a Redis channel would put it in; None if there is none such."""
-        if not self.exchange:
-            return self.routing_key or None
-        queues = set(channel._lookup(self.exchange, self.routing_key))
-        return str(queues.pop()) if len(queues) == 1 else None
-
     def publish(self, app: Any, countdown: float | None = None, producer: Any = None) -> None:
-        """Send the message on, to be run in ``countdown`` seconds, or as it is.
+        """Send the message to the broker.
 
         Args:
             app: the Celery app.
-            countdown: seconds; None leaves the message's ``eta`` as it is.
+            countdown: seconds after which it runs; None leaves its ``eta`` as it is.
             producer: what to publish with; None takes one of the app's.
 
         Raises:
@@ -188,7 +156,7 @@ class TaskMessage:
                 headers=headers,
                 expiration=self.expiration,
                 declare=self._queues(app),
-                # Who brings a producer tries again by itself.
+                # Callers with a producer of their own try again themselves.
                 retry=own is None,
                 retry_policy=_PUBLISH_POLICY,
                 **self.properties,
@@ -217,17 +185,33 @@ class TaskMessage:
         return self.exchange, self.routing_key
 
 
-def _to_bytes(fields: dict[str, Any]) -> bytes:
-    # kombu's own JSON: it knows the types that headers may have beyond JSON's.
+@per_process()
+def _broker_kind(app: Celery) -> str:
+    """Return the kind of an app's broker: "redis", "amqp"."""
+    with app.connection_for_write() as connection:  # it isn't connected for that
+        return str(connection.transport.driver_type)
+
+
+def message_rank(app: Celery, message: TaskMessage | None) -> int:
+    """Return a message's priority as a rank, 0 for the highest.
+
+    Redis brokers take low numbers first, the others high ones.
+    """
+    priority = min(max(int((message and message.properties.get("priority")) or 0), 0), 255)
+    return priority if _broker_kind(app) == "redis" else 255 - priority
+
+
+def to_bytes(fields: dict[str, Any]) -> bytes:
+    """Return JSON as kombu writes it: headers may have types that JSON has not."""
     return str(json.dumps(fields)).encode()  # type: ignore[no-untyped-call]
 
 
 def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]:
-    """Return where to send a message on that came by this exchange, and whether it is a copy.
+    """Return the exchange and routing key to send a message on to, and whether it is a copy.
 
-    An exchange that put copies into several queues would copy each of them again,
-    every time it waits. So one that did is passed by: any queue does that both got
-    a copy and is read by this worker. (``is_broadcast`` sees to fanout exchanges.)
+    An exchange that put copies into several queues would do so again with each copy, every
+    time it waits. So a copy goes straight to a queue that got one and that this worker reads.
+    (For fanout exchanges see ``is_broadcast``.)
     """
     queues = app.amqp.queues
     copies = [
@@ -246,6 +230,6 @@ def _is_routed(queue: Any, routing_key: str) -> bool:
     if queue.exchange.type != "topic":
         return bool(queue.exchange.type == "direct" and queue.routing_key == routing_key)
     words = (r"[^.]+" if word == "*" else re.escape(word) for word in queue.routing_key.split("."))
-    # A # stands for any number of words, none too.
+    # A # stands for any number of words, or none.
     pattern = r"\.".join(words).replace(r"\#\.", r"(?:.*\.)?").replace(r"\.\#", r"(?:\..*)?")
     return re.fullmatch(pattern.replace(r"\#", ".*"), routing_key) is not None

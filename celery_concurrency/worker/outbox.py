@@ -1,24 +1,25 @@
-"""The outbox: messages that were handed room and go back by way of a broker of its own.
+"""The outbox: messages that were handed room and go back to a broker that is not our Redis.
 
-A script that frees room can't publish where the broker is not its Redis server. It
-leaves the message in the outbox, and the process that called it publishes here, in a
-thread: a broker that hangs holds up no heartbeat, and no slot. A message is
-taken out when the broker has confirmed it; until then somebody else sends it after a
-while. Copies that come of this are known by the name under which it was parked.
+A script that frees room can't publish there. It leaves the message in the outbox, and the
+process that called it publishes it here, in a thread: a broker that hangs holds up no heartbeat
+and no slot. A message is taken out when the broker has confirmed it; if that takes too long,
+another process sends it too. Such copies are known by the name under which the message was parked.
 
-What a message is, and how it is published, is in ``message.py``.
+How a message is published is in ``message.py``.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
-import threading
+from collections.abc import Callable
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
+
+from celery import Celery
 
 from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.message import TaskMessage
@@ -27,87 +28,63 @@ logger = logging.getLogger(WORKER_LOG)
 
 #: For how long a process that ends waits for what it is sending, in seconds.
 FINISH_SECONDS: Final = 5.0
-#: Of the connections to brokers, by their kinds: what makes sending sure, and ends it
-#: where a broker hangs.
+#: By the kind of broker: options that make it confirm, and that end a call which hangs.
 _TRANSPORT_OPTIONS: Final = {
     "amqp": {"confirm_publish": True, "read_timeout": 3, "write_timeout": 3},
     "redis": {"socket_timeout": 3, "socket_connect_timeout": 3},
 }
 
+# A parent's are in it after a fork as well; their threads have ended then.
+_senders: WeakSet[Sender] = WeakSet()
+
 
 class Sender:
-    """Publishes what is in the outbox, on a connection of its own.
+    """Publishes what is in the outbox, in a thread and on a connection of its own.
 
-    In a thread that is there only while there is something to send.
+    Args:
+        app: returns the app whose broker it is; None when there is no app any more.
+        room: returns the waiting room.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wanted = False
-        self._thread: threading.Thread | None = None
+    def __init__(self, app: Callable[[], Celery | None], room: Callable[[], WaitingRoom]) -> None:
+        self._app = app
+        self._room = room
         self._producer: Any = None
+        self._thread = Background("concurrency-sender", self._round)
+        _senders.add(self)
 
-    def send(self, app: Any, room: WaitingRoom) -> None:
-        """Have all sent there is, and return at once.
-
-        What can't be sent now is left for later, and logged.
-
-        Args:
-            app: whose broker.
-            room: its waiting room.
-        """
-        with self._lock:
-            # One thread a process is enough: it looks again for those who come meanwhile.
-            self._wanted = True
-            # A time limit that struck may have left one that was never started.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, args=(app, room), name="concurrency-sender", daemon=True
-                )
-                try:
-                    self._thread.start()
-                except RuntimeError as exc:  # no more threads, or the interpreter ends
-                    logger.warning("messages of the outbox are sent later: %s", exc)
+    def send(self) -> None:
+        """Send what is in the outbox; returns at once. What can't be sent now is left for later."""
+        self._thread.wake()
 
     def finish(self, seconds: float) -> None:
         """Wait until nothing is being sent any more, for so many seconds at most."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            thread.join(seconds)
+        self._thread.join(seconds)
 
-    def _run(self, app: Any, room: WaitingRoom) -> None:
-        while self._is_wanted():
-            try:
-                self._send_all(app, room)
-            except LimiterUnavailable as exc:
-                logger.warning("messages of the outbox are sent later: %s", exc)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
-                logger.warning(
-                    "messages of the outbox are sent later, as the broker is away: %s", exc
-                )
-                self._close()
+    def _round(self) -> None:
+        app = self._app()
+        try:
+            if app is not None:
+                self._send_all(app)
+        except LimiterUnavailable as exc:
+            logger.warning("messages of the outbox are sent later: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
+            logger.warning("messages of the outbox are sent later, as the broker is away: %s", exc)
+            self._close()
 
-    def _is_wanted(self) -> bool:
-        """Return whether somebody came since the last look; if nobody did, the thread ends."""
-        with self._lock:
-            wanted, self._wanted = self._wanted, False
-            if not wanted:
-                self._thread = None
-            return wanted
-
-    def _send_all(self, app: Any, room: WaitingRoom) -> None:
-        # First of all: what is claimed while the broker is away lies there when it is back.
+    def _send_all(self, app: Any) -> None:
+        # Connect first: what is claimed while the broker is away lies there when it is back.
         self._open(app)
+        room = self._room()
         while batch := room.claim():
             for number, message in batch:
                 if self._send_one(app, message, number):
                     room.confirm(number)
 
     def _send_one(self, app: Any, message: bytes, number: int) -> bool:
-        """Send a message; return false where it is this one that can't be sent from here.
+        """Send a message; return False where this one can't be sent from here.
 
-        Another worker may be able to, or this one when what is missing is there: it is
-        claimed again after a while, and holds up no other.
+        It holds up no other. After a while it is claimed again, by a worker that may be able to.
         """
         if not message:
             return True  # somebody deleted it by hand
@@ -130,8 +107,8 @@ class Sender:
         """
         if self._producer is None:
             connection = app.connection_for_write()
-            # Without confirms, a message that the broker loses on the way would be taken for
-            # sent; without time-outs, one thread would hang as long as the broker does.
+            # Without confirms, a message that the broker loses on the way would pass for
+            # sent; without time-outs, the thread would hang as long as the broker does.
             driver = connection.transport.driver_type
             connection.transport_options = {
                 **(connection.transport_options or {}),
@@ -150,33 +127,14 @@ class Sender:
                 logger.debug("closing a connection: %s", exc)
 
 
-# Neither a connection nor a thread survives a fork: a child makes its own.
-_senders: WeakKeyDictionary[Any, tuple[int, Sender]] = WeakKeyDictionary()
-
-
-def deliver(app: Any, room: WaitingRoom) -> None:
-    """Have sent what is in an app's outbox, from this process; it returns at once.
-
-    Args:
-        app: whose broker.
-        room: its waiting room.
-    """
-    pid, sender = _senders.get(app, (0, None))
-    if sender is None or pid != os.getpid():
-        sender = Sender()
-        _senders[app] = (os.getpid(), sender)
-    sender.send(app, room)
-
-
 def finish(**_: Any) -> None:
-    """Let this process send what it has begun to, before it ends; not for long.
+    """Before this process ends, let it send what it has begun to; not for long.
 
-    ``worker_process_shutdown`` in a pool's child, ``atexit`` elsewhere. What a process that is
-    killed has claimed, another one sends after ``CLAIM_SECONDS``.
+    Called by ``worker_process_shutdown`` in a pool's child, by ``atexit`` elsewhere. What a
+    killed process has claimed, another one sends after ``CLAIM_SECONDS``.
     """
-    for pid, sender in list(_senders.values()):
-        if pid == os.getpid():
-            sender.finish(FINISH_SECONDS)
+    for sender in list(_senders):
+        sender.finish(FINISH_SECONDS)
 
 
 atexit.register(finish)

@@ -1,113 +1,149 @@
-"""Runs: what is known of one execution of a task, kept on its request while it lives.
+"""Runs: one execution of a task, from the receipt of its message to its end.
 
-What is done with it on its way is ``gate.py``'s matter. Below Celery a run is a token,
-a name that begins with its task's id (``limiter/limiter.py``).
+``gate.py`` takes a run along its path. Below Celery a run is a token, a name that begins with
+its task's id (``limiter/limiter.py``).
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 from celery import current_task
 
-from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
+from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.message import TaskMessage
-from celery_concurrency.worker.waiting_mode import PARKED, ticket_of
-
-#: What the worker's main process adds to a request, for the process that runs it.
-TOKEN: Final = "concurrency_token"  # noqa: S105 - the name of a field, no secret
-MESSAGE: Final = "concurrency_message"
-
-#: The attribute of a request under which its run is kept; headers become attributes too.
-_RUN: Final = "_concurrency_run"
+from celery_concurrency.worker.celery_compat import headers_of, ours_on, send_along, sent_along
+from celery_concurrency.worker.message import TaskMessage, message_rank
+from celery_concurrency.worker.parking import PARKED, ticket_of
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The limiter's answer was not read: the task waits, and may hold its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The limiter gave no answer, for this reason: the task waits, and holds nothing."""
+
+    reason: ConcurrencyError
+
+
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Redis is away, and the task runs; its tokens are counted later."""
+
+    reason: LimiterUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Ungated:
+    """The task runs and needs no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task fails with this error, as its author made a mistake."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The task was told to retry, so its message must be parked or sent on."""
+
+    before: Outcome | None
+
+
+Outcome = (
+    Granted | Denied | Repeated | Asked | Unanswered | Uncounted | Ungated | Failed | TurnedAway
+)
+
+
+@dataclass
 class Run:
-    """One execution of a task, and what the limiter said of it.
+    """One execution of a task. The main process makes it, and sends it to the child.
 
     Attributes:
-        token: its identity; the main process and the child share it.
-        message: the task's message, to be kept if it has to wait.
-        place: where its message waited before; None if it did not.
-        tags: the tags that its limits follow from.
-        admitted: it may run.
-        held: it holds tokens that have to be given back.
-        granted, denied: the limiter's answer, yes or no.
-        reason: why it waits; no verdict means no.
-        failure: the task is at fault and fails with this.
-        turned_away: it was told to wait, so its message has to find a place.
-        waiter: its message as it is to be parked, once that is known.
-        lease: what it holds, for the task to look at; made when it first looks.
-        began: when it was admitted, by this process's monotonic clock.
+        token: its name.
+        message: the task's message.
+        ticket: where its message waited before; None if it did not.
+        rank: of its priority, 0 for the highest.
+        broadcast: every worker got its message.
+        lease_seconds: for which its tokens last without being renewed.
+        outcome: what the limiter said, and what became of that; None before it was asked.
+        tags: what its limits follow from.
+        began: when it had its answer, by the child's monotonic clock.
+        waiter: its message as it is parked, once that is known.
+        lease: what it holds, for the task to read; made when it first asks.
     """
 
     token: str
-    message: TaskMessage | None
+    message: TaskMessage
     ticket: Ticket | None
-    tags: dict[str, object]
-    admitted: bool = False
-    held: bool = False
-    granted: Granted | None = None
-    denied: Denied | None = None
-    reason: ConcurrencyError | None = None
-    failure: Exception | None = None
-    turned_away: bool = False
+    rank: int
+    broadcast: bool
+    lease_seconds: float
+    outcome: Outcome | None = None
+    tags: dict[str, object] = field(default_factory=dict)
+    began: float | None = None
     waiter: Waiter | None = None
     lease: Lease | None = None
-    began: float | None = None
 
     @property
-    def waited(self) -> float:
-        """How many seconds its message waited until it was granted, by the server's clock."""
-        if self.ticket is None or self.granted is None:
-            return 0.0
-        # A fencing number is the server's time in microseconds, or a little more.
-        return round(max(0.0, self.granted.fence / 1e6 - self.ticket.asked), 3)
+    def answer(self) -> Outcome | None:
+        """The outcome, as it was before the task was turned away."""
+        return self.outcome.before if isinstance(self.outcome, TurnedAway) else self.outcome
+
+    @property
+    def reason(self) -> ConcurrencyError:
+        """Why the task waits, or runs uncounted."""
+        match self.answer:
+            case Denied() as denied:
+                return LimitReached(f"waits for {denied}")
+            case Repeated(token=other):
+                return LimitReached(f"waits for its other run {other}")
+            case Unanswered(reason) | Uncounted(reason):
+                return reason
+        return LimiterUnavailable("the limiter was not asked")
 
 
-def new_token(task_id: str) -> str:
-    """Return the name of a new run of a task."""
-    return f"{task_id}:{secrets.token_hex(8)}"
-
-
-def begin_run(request: Any) -> Run:
-    """Make the run of a request, and take our own fields off it.
-
-    What stayed in the headers, the task's own ``retry`` would copy into its next message.
-    """
-    own = {name: request.__dict__.pop(name, None) for name in (TOKEN, MESSAGE, PARKED)}
-    if request.headers:
-        request.headers = {
-            name: value for name, value in request.headers.items() if name not in own
-        } or None
+def receive(request: Any) -> None:
+    """Make the run of a worker's request, and send it along to the child."""
+    app = request.app
+    message = TaskMessage.of(request)
+    parked = headers_of(request).pop(PARKED, None)
     run = Run(
-        token=own[TOKEN] or new_token(request.id),
-        message=own[MESSAGE],
-        ticket=ticket_of(own[PARKED]) if own[PARKED] else None,
-        tags={},
-        reason=LimiterUnavailable("the limiter was not asked"),
+        token=f"{request.id}:{secrets.token_hex(8)}",
+        message=message,
+        ticket=ticket_of(parked) if parked else None,
+        rank=message_rank(app, message),
+        broadcast=message.is_broadcast(app),
+        lease_seconds=settings_of(app).worker_timeout,
     )
-    setattr(request, _RUN, run)
-    return run
+    send_along(request, run)
 
 
-def run_of(request: Any) -> Run | None:
-    """Return the run of a request; None where it has not begun, or is not gated."""
-    run: Run | None = getattr(request, _RUN, None)
-    return run
+def token_of(request: Any) -> str | None:
+    """Return the run of a worker's request; None where it is not gated."""
+    run: Run | None = sent_along(request)
+    return run.token if run else None
 
 
-def take_run(request: Any) -> Run | None:
-    """Take a request's run off it, as it ends here, and return it; None where there is none."""
-    run: Run | None = request.__dict__.pop(_RUN, None)
-    return run
+def reservation_of(context: Any) -> tuple[str, tuple[str, ...]] | None:
+    """Return what the message of a revoked task was parked as and waited for, if it was."""
+    if getattr(context, DISCARD, False):
+        return None  # it has none any more
+    run: Run | None = ours_on(context)
+    parked = getattr(context, PARKED, None)  # still there if it was revoked before its receipt
+    ticket = run.ticket if run else parked and ticket_of(parked)
+    return (ticket.parked_as, ticket.limits) if ticket else None
 
 
 def current_lease() -> Lease | None:
@@ -116,11 +152,9 @@ def current_lease() -> Lease | None:
     A task that is not gated, or that began while Redis was away, holds nothing.
     """
     task = current_task
-    run = run_of(task.request) if task else None
-    if run is None or run.granted is None:
+    run: Run | None = ours_on(task.request) if task else None
+    if run is None or not isinstance(run.outcome, Granted):
         return None
-    limiter = limiter_of(task.app)
-    seconds = settings_of(task.app).worker_timeout
     if run.lease is None:
-        run.lease = Lease.of(run.granted, limiter.keyspace, seconds)
+        run.lease = Lease(run.outcome, limiter_of(task.app).keyspace, run.lease_seconds)
     return run.lease

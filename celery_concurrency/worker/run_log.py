@@ -1,6 +1,6 @@
 """The log of runs: each decision on one, as a line and as fields (``docs/logging.md``).
 
-What else a worker logs, it logs where that happens; the loggers are in ``log.py``.
+The loggers are in ``log.py``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,32 @@ import logging
 from typing import Any
 
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, split_limit
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
 from celery_concurrency.log import WORKER_LOG, fields
-from celery_concurrency.worker.run import Run
+from celery_concurrency.worker.run import Run, Unanswered, Uncounted
 
 logger = logging.getLogger(WORKER_LOG)
+
+
+def log_outcome(task: Any, run: Run) -> None:
+    """Log a run's outcome."""
+    match run.outcome:
+        case Granted(limits=limits):
+            log_decision(
+                logging.INFO, task, run, "granted", ", ".join(limits),
+                limits=list(limits), waited=_waited(run),
+            )  # fmt: skip
+        case Denied() as denied:
+            _log_wait(logging.INFO, task, run, denied)
+        case Repeated(token=None):
+            detail = "as a copy of its message was run before"
+            log_decision(logging.INFO, task, run, "dropped", detail)
+        case Repeated():
+            _log_wait(logging.INFO, task, run)
+        case Uncounted(reason):
+            log_decision(logging.WARNING, task, run, "runs", str(reason), reason=str(reason))
+        case Unanswered():
+            _log_wait(logging.WARNING, task, run)
 
 
 def log_decision(
@@ -22,9 +44,8 @@ def log_decision(
 
     Args:
         level: as of ``logging``.
-        task: with its request.
-        run: of that.
-        decision: one of those that ``docs/logging.md`` lists.
+        task, run: the run, and its task with the request.
+        decision: one of those in ``docs/logging.md``.
         detail: more of the line, for people.
         more: the decision's own fields.
     """
@@ -45,29 +66,32 @@ def log_decision(
     )
 
 
-def log_wait(level: int, task: Any, run: Run, detail: str) -> None:
-    """Log that a run waits, and for what: no limit where the reason is another.
-
-    Args:
-        level, task, run, detail: as of ``log_decision``.
-    """
-    denied = run.denied
+def _log_wait(level: int, task: Any, run: Run, denied: Denied | None = None) -> None:
+    reason = str(run.reason)
     log_decision(
-        level, task, run, "waits", detail, reason=str(run.reason),
+        level, task, run, "waits", reason.removeprefix("waits "), reason=reason,
         limit=denied and denied.limit, current=denied and denied.held, max=denied and denied.max,
     )  # fmt: skip
 
 
+def _waited(run: Run) -> float:
+    """Return how many seconds a message waited until its run was granted, by the server's clock."""
+    if run.ticket is None or not isinstance(run.outcome, Granted):
+        return 0.0
+    # A fencing number is the server's time in microseconds, or a little more.
+    return round(max(0.0, run.outcome.fence / 1e6 - run.ticket.asked), 3)
+
+
 def _tags_of(run: Run) -> dict[str, object]:
-    """Return the tags that count; of a header of another name only the limits tell that."""
+    """Return the tags that count; whether other headers do, only the limits tell."""
     tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
-    answer = run.granted or run.denied
-    named = (split_limit(limit) for limit in (answer.limits if answer else ()))
+    limits = run.answer.limits if isinstance(run.answer, Granted | Denied) else ()
+    named = (split_limit(limit) for limit in limits)
     own = {dimension: name for dimension, name in named if dimension not in BUILTIN_DIMENSIONS}
     own.pop(GLOBAL, None)
     return {**tags, **own}
 
 
 def _printable(text: str) -> str:
-    """Return a text in one line: what a tag may hold must not look like a line of the log."""
+    """Return a text in one line: no tag may look like a line of the log."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,6 +1,6 @@
 """The Celery settings of celery-concurrency: their defaults, and what may be in them.
 
-What changes at run time is no setting: that is in ``limiter/config/schema.py``.
+What changes at run time is in ``limiter/config/schema.py``.
 """
 
 from __future__ import annotations
@@ -28,23 +28,21 @@ _SCHEMES: Final = {
 
 
 class Settings(BaseModel):
-    """What an app's Celery configuration says to us (``concurrency_…``).
+    """An app's settings, ``concurrency_…`` in its Celery configuration.
 
     Attributes:
         redis_url: where tokens live; the broker's if that is Redis, else the
             result backend's.
-        redis_options: what the URL can't say (``connection.connect``), where it is
-            the broker's or the result backend's; no setting of its own.
+        redis_options: what a broker's or result backend's URL can't say (see
+            ``connection.connect``); no setting of its own.
         key_prefix: of all Redis keys.
-        waiting: how a task waits that finds no room: ``retry`` by countdown with the
-            broker, ``handoff`` in the waiting room, ``auto`` there if the broker is the
-            Redis server that holds the tokens.
-        retry_countdown: seconds until a task that found no room asks again.
-        handoff_timeout: seconds that a token handed over stays reserved while no task
-            begins on it.
+        waiting: how a denied task waits: ``retry`` by countdown, ``handoff`` in the
+            waiting room, ``auto`` there if the broker is the Redis that holds the tokens.
+        retry_countdown: seconds until a denied task asks again.
+        handoff_timeout: seconds for which a hand-over stays reserved while no task begins.
         worker_timeout: seconds of silence after which a worker's tokens are taken back.
         on_lost: what happens to a run whose tokens were taken back all the same.
-        redis_unavailable: what a task does that can't ask: ``retry`` or ``run``.
+        redis_unavailable: what a task does while Redis is away: ``retry`` or ``run``.
         exempt: task-name globs that are never gated.
         default_config: changes to the built-in default configuration.
     """
@@ -92,10 +90,10 @@ class Settings(BaseModel):
 
 
 def _refuse_others(conf: Any, known: list[str]) -> None:
-    """Refuse a setting that begins as ours do and is none: a misspelt one would do nothing.
+    """Refuse unknown settings that begin as ours do: a misspelt one would do nothing.
 
-    Under a namespace what has not its prefix is another package's, unless it was set on
-    ``app.conf`` itself; in a module of settings functions and classes are no settings.
+    Where there is a namespace, a name without its prefix is another package's, unless it was
+    set on ``app.conf`` itself. Functions and classes in a settings module are no settings.
 
     Raises:
         ImproperlyConfigured: names it, and the one that may be meant.

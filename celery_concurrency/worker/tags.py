@@ -1,6 +1,6 @@
 """The tags of a task: from its declaration, and from the headers of its message.
 
-Which limits follow from them is ``limiter/limits.py``'s matter.
+Which limits follow from them is in ``limiter/limits.py``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from celery_concurrency.errors import ImproperlyConfigured, InvalidTag
 
 
 def tags_of(task: Any) -> dict[str, object]:
-    """Return the tags of the run that ``task`` is at now; headers win.
+    """Return the tags of a task's current run; headers win.
 
     Args:
         task: a Celery task with its request. Its ``concurrency`` is a mapping of
-            tag to a value, or to a callable that is given the task's arguments by
-            name, however they were passed.
+            tag to a value, or to a callable that gets the task's arguments by name,
+            however they were passed.
 
     Returns:
         every header of the message, and the declared tags that no header names.
@@ -48,7 +48,7 @@ def tags_of(task: Any) -> dict[str, object]:
 
 
 def _arguments(task: Any) -> dict[str, Any]:
-    """Return the arguments of the run by name; the names in ``**kwargs`` among them."""
+    """Return the arguments of the run by name, including those in ``**kwargs``."""
     signature = inspect.signature(task.run)
     bound = signature.bind(*(task.request.args or ()), **(task.request.kwargs or {}))
     bound.apply_defaults()
@@ -60,7 +60,7 @@ def _arguments(task: Any) -> dict[str, Any]:
 
 
 def _call(tag: str, function: Callable[..., object], arguments: dict[str, Any]) -> object:
-    """Call with those arguments that the function takes; with all, if it takes any."""
+    """Call with the arguments that the function takes; with all, if it takes any."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:

@@ -15,7 +15,7 @@ from redis import Redis
 from celery_concurrency import metrics
 from celery_concurrency.api import URL_PREFIX, create_app, create_blueprint
 from celery_concurrency.api.access import bearer
-from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter import Limiter, keyspace
 from celery_concurrency.limiter.inspect import counts, usage
 from celery_concurrency.limiter.stats.durations import BOUNDS
 from tests.support.floor import Floor
@@ -161,7 +161,8 @@ def test_what_waits_is_counted_up_to_a_bound(
 ) -> None:
     for module in (counts, usage):
         monkeypatch.setattr(module, "MAX_GROUPS", 4)
-    monkeypatch.setattr(counts, "BATCH", 3)
+    for module in (keyspace, counts):
+        monkeypatch.setattr(module, "BATCH", 3)
     floor = Floor(limiter, redis)
     for number in range(7):
         floor.hold("holder", account=str(number))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
+from celery import Task
 
 from tests.support.recording import highest_overlap, read_records
 from tests.support.sites import site
@@ -52,6 +54,7 @@ def wait_behind(crashes, what):
     crashes.wait_until_waiting(crashes.next)
 
 
+@pytest.mark.alone
 def test_a_hard_time_limit(crashes):
     limited = crashes.tasks.stubborn.apply_async((30,), headers=ACCOUNT, time_limit=3)
     wait_behind(crashes, "stubborn")
@@ -59,6 +62,7 @@ def test_a_hard_time_limit(crashes):
     assert starts_after(crashes, now()) < 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["kill_itself", "exit_at_once"])
 def test_a_child_that_ends_itself(crashes, how):
     crashes.redis.delete("ran")
@@ -71,6 +75,7 @@ def test_a_child_that_ends_itself(crashes, how):
     assert starts_after(crashes, now()) < 2
 
 
+@pytest.mark.alone
 def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
     """Its message is no copy too many: it is the only one."""
     crashes.redis.delete("ran")
@@ -87,6 +92,24 @@ def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
     assert result.get(timeout=30) == "again"
 
 
+@pytest.mark.skipif(
+    not hasattr(Task, "retry_on_worker_lost"), reason="this Celery has no task_retry_on_worker_lost"
+)
+@pytest.mark.parametrize("how", ["at once", "after it waited"])
+@pytest.mark.parametrize("name", ["retried", "retried.late"])
+def test_celery_retries_a_task_that_lost_its_child(crashes, name, how):
+    """Once, as without us; its next message has the task's own headers alone."""
+    crashes.redis.delete("ran")
+    with crashes.held(**ACCOUNT) if how == "after it waited" else nullcontext():
+        result = crashes.tasks.app.send_task(name, headers=ACCOUNT)
+        if how == "after it waited":
+            crashes.wait_until_parked(result)
+    assert result.get(timeout=60) == [1, ACCOUNT]
+    assert crashes.ran() == ["killed", "begins again"]
+    assert f"Failed to retry task {name}" not in crashes.output()
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 def test_a_task_that_is_terminated(crashes, how):
     crashes.redis.delete("ran")
@@ -99,24 +122,30 @@ def test_a_task_that_is_terminated(crashes, how):
 
 
 def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
-    """A short one, and that of the default settings."""
-    with site(server, tmp_path, "crashes", db=1, WAITING="auto") as other:
-        env = {"short": {"WORKER_TIMEOUT": "5"}, "default": {}}
-        killed = [other.start(env[name], concurrency=1, arguments=("-Q", name)) for name in env]
-        for name in env:
-            other.tasks.work.apply_async((120,), queue=name, headers={"account": name})
-        wait_for(lambda: len(begun(other)) == len(env))
+    with site(server, tmp_path, "crashes", db=1, WAITING="auto", WORKER_TIMEOUT="5") as other:
+        killed = other.start(concurrency=1, arguments=("-Q", "killed"))
+        other.tasks.work.apply_async((120,), queue="killed", headers=ACCOUNT)
+        wait_for(lambda: begun(other))
         other.start(concurrency=1)
-        next_ = {name: other.tasks.work.apply_async(headers={"account": name}) for name in env}
+        next_ = other.tasks.work.apply_async(headers=ACCOUNT)
         # Before that its message is in the hands of whoever took it, acknowledged.
-        other.wait_until_parked(*next_.values())
-        for worker in killed:
-            worker.kill()
+        other.wait_until_parked(next_)
+        killed.kill()
         ended = now()
-        assert next_["short"].get(timeout=30) == "done"
+        assert next_.get(timeout=30) == "done"
         assert 3 < begun(other)[-1] - ended < 15
-        assert next_["default"].get(timeout=60) == "done"
-        assert begun(other)[-1] - ended < 40
+
+
+def test_a_lease_lasts_for_the_timeout_of_its_worker(crashes):
+    """Half a minute in the default settings, as here."""
+    crashes.redis.delete("ran")
+    running = crashes.tasks.stay.apply_async(headers=ACCOUNT)
+    wait_for(crashes.ran)
+    [token] = crashes.semaphores()["account:a"]
+    left = crashes.redis.zscore("concurrency:leases", token) - crashes.redis.time()[0]
+    assert 15 < left <= 31
+    crashes.redis.rpush("go on", "1")
+    assert running.get(timeout=30) is False
 
 
 def test_a_lease_outlives_its_timeout_while_the_run_lives(crashes):

@@ -55,6 +55,7 @@ def test_beats_go_on_until_the_last_task_of_a_warm_shutdown_has_ended(short):
     assert first.process.wait(20) == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("waited", [False, True], ids=["at once", "after waiting"])
 def test_a_cold_shutdown_gives_tokens_back_and_loses_no_task(short, waited):
     first = short.start(concurrency=1)

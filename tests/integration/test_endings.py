@@ -66,25 +66,33 @@ def test_a_warm_shutdown_ends_what_runs_and_gives_its_token_back(server, tmp_pat
         assert other.ran() == ["slow begins", "slow ends"] * 2
 
 
-def test_by_default_a_denied_task_runs_half_a_minute_later(server, tmp_path, monkeypatch):
-    """It is in state RETRY meanwhile and keeps its retries; expired or revoked ones don't run."""
+def test_by_default_a_denied_task_is_to_run_half_a_minute_later(server, tmp_path, monkeypatch):
     monkeypatch.delenv("COUNTDOWN", raising=False)  # where another site has set it
     with site(server, tmp_path, "endings", db=2) as default:
-        default.start(concurrency=2)
-        flaky = default.tasks.flaky
+        default.start(concurrency=1)
         with default.held(account="a"):
+            result = default.tasks.slow.apply_async((0,), headers={"account": "a"})
+            wait_for(lambda: f"[{result.id}] retry: Retry in 30" in default.output())
+
+
+def test_a_denied_task_runs_when_its_countdown_is_over(server, tmp_path):
+    """It is in state RETRY meanwhile and keeps its retries; expired or revoked ones don't run."""
+    with site(server, tmp_path, "endings", db=2, COUNTDOWN="5") as late:
+        late.start(concurrency=2)
+        flaky = late.tasks.flaky
+        with late.held(account="a"):
             sent = time.time()
             result = flaky.apply_async(headers={"account": "a"})
             expired = flaky.apply_async(headers={"account": "a"}, expires=2)
             revoked = flaky.apply_async(headers={"account": "a"})
-            default.wait_until_waiting(result, expired, revoked)
+            late.wait_until_waiting(result, expired, revoked)
             revoked.revoke()
         assert result.state == "RETRY"
         assert str(result.info) == "waits for account:a (1 of 1)"
         with pytest.raises(ValueError, match="no luck"):
             result.get(timeout=60)
-        runs = [note.split() for note in default.ran()]
+        runs = [note.split() for note in late.ran()]
         assert [number for number, _ in runs] == ["0", "1", "2"]
-        assert 30 <= float(runs[0][1]) - sent < 40
+        assert 5 <= float(runs[0][1]) - sent < 15
         wait_for(lambda: expired.state == revoked.state == "REVOKED")
-        default.wait_until_free()
+        late.wait_until_free()

@@ -58,6 +58,7 @@ def runs_of(room, results):
     return runs
 
 
+@pytest.mark.alone
 def test_between_two_long_tasks_of_one_account_is_a_fraction_of_their_time(room):
     """1.2 of the ideal is a gap of 0.1 s; the median, as the machine may be busy."""
     runs = runs_of(room, send(room, 10, 0.5, account="long"))
@@ -65,6 +66,7 @@ def test_between_two_long_tasks_of_one_account_is_a_fraction_of_their_time(room)
     assert median(gaps(runs)) <= 0.2 * 0.5
 
 
+@pytest.mark.alone
 def test_between_two_short_tasks_of_one_account_is_what_a_message_takes_anyway(room):
     """1.25 of the ideal is a gap of 12.5 ms for 50 ms; by countdown it is up to a second.
 

@@ -7,6 +7,7 @@ from celery import chord
 from celery.exceptions import TaskRevokedError
 
 from tests.support.jotting import FILE, read_jots
+from tests.support.recording import highest_overlap
 from tests.support.sites import RAN, site
 from tests.support.workers import wait_for
 
@@ -64,6 +65,26 @@ def test_a_raised_limit_lets_all_six_begin_at_once(room, tmp_path):
     go_on.touch()
     for result in [first, *six]:
         result.get(timeout=30)
+
+
+def test_a_lowered_limit_touches_nothing_that_runs(room, tmp_path):
+    """Nor does it admit one more before so many have ended."""
+    go_on = tmp_path / "go on"
+    tags = {"account": "lowered"}
+    room.limiter.config.update({"account_max": 3})
+    running = [room.tasks.until.apply_async((str(go_on),), headers=tags) for _ in range(3)]
+    wait_for(lambda: len(room.ran()) == 3)
+    holders = room.semaphores()["account:lowered"]
+    room.limiter.config.update({"account_max": 1})
+    [waiting] = send(room, 1, **tags)
+    room.wait_until_parked(waiting)
+    assert room.semaphores()["account:lowered"] == holders
+    assert len(holders) == 3
+    go_on.touch()
+    for result in running:
+        result.get(timeout=30)
+    assert waiting.get(timeout=30) == waiting.id
+    assert highest_overlap(read_jots(jots(room))) == 3
 
 
 @pytest.mark.parametrize(

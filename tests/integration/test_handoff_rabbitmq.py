@@ -15,7 +15,7 @@ from redis import Redis
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.worker.message import TaskMessage
-from celery_concurrency.worker.outbox import deliver, finish
+from celery_concurrency.worker.outbox import Sender
 from tests.support.floor import Floor
 from tests.support.rabbit import rabbit_site, require_rabbitmq, unique
 from tests.support.recording import by, highest_overlap, read_records
@@ -174,9 +174,8 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     client = Redis.from_url(server.url(5), decode_responses=True)
     client.flushdb()
     settle(client)
-    limiter = Limiter(
-        connect(server.url(5)), deliver=lambda: deliver(room.tasks.app, limiter.waiting_room)
-    )
+    sender = Sender(lambda: room.tasks.app, lambda: limiter.waiting_room)
+    limiter = Limiter(connect(server.url(5)), deliver=sender.send)
     floor = Floor(limiter, client, queue=None)
     limiter.config.sync()
     holder = floor.hold(account="a")
@@ -184,12 +183,12 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     waiter = replace(floor.waiter(denied, {}), message=message.to_json())
     assert limiter.waiting_room.park(waiter) == "parked"
     limiter.release(holder)
-    finish()
+    sender.finish(5)
     assert client.zcard("concurrency:outbox") == 1
     channel.queue_purge(name)
     client.zadd("concurrency:outbox", {"1": 1}, xx=True)
     floor.sweep()
-    finish()
+    sender.finish(5)
     assert client.zcard("concurrency:outbox") == 0
     assert channel.queue_declare(name, passive=True).message_count == 1
     client.close()

@@ -1,7 +1,7 @@
 """Promise 1 under load: no limit exceeded, each used in full, as the tasks recorded it.
 
-400 tasks with random tags, over two workers of different pools, for each
-dimension alone and for all together.
+The seed's own scenario, and 400 tasks with random tags, over two workers of different
+pools, for each dimension alone and for all together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.testing.server import Server
-from tests.support.recording import RECORDS_KEY, highest_overlap, read_records, records_client
+from tests.support.recording import (
+    RECORDS_KEY,
+    by,
+    highest_overlap,
+    read_records,
+    records_client,
+)
 from tests.support.workers import Worker, import_project, settle, stop_all, wait_for
 
 TASKS = 400
@@ -60,6 +66,27 @@ def deployment(
             yield import_project("plain"), Limiter(client)
         finally:
             stop_all(workers)
+
+
+def test_two_of_one_account_never_run_at_once_and_both_accounts_are_busy(
+    deployment: tuple[ModuleType, Limiter], server: Server
+) -> None:
+    """The seed's heart, by the default limits: twenty 0.1 s tasks over two accounts."""
+    project, limiter = deployment
+    limiter.config.reset()
+    with records_client(server.url()) as records:
+        records.delete(RECORDS_KEY)
+    results = [
+        project.publish.apply_async((0.1,), headers={"account": f"acc{number % 2}"})
+        for number in range(20)
+    ]
+    assert [result.get(timeout=60) for result in results] == [result.id for result in results]
+
+    runs = read_records(server.url())
+    assert len(runs) == 20
+    accounts = by(runs, lambda run: run.headers["account"])
+    assert {name: highest_overlap(one) for name, one in accounts.items()} == {"acc0": 1, "acc1": 1}
+    assert highest_overlap(runs) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter import Limiter, connection
+from celery_concurrency.limiter import Limiter, client
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted
 from tests.support.recording import highest_overlap, read_records
@@ -81,7 +81,7 @@ def test_a_beat_follows_when_the_master_hangs(tmp_path):
 
 def test_without_a_master_nobody_else_is_asked(tmp_path, monkeypatch):
     """Least of all the server at redis-py's own default, which may be anybody's."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
     with Trio(tmp_path) as trio, connect(trio.url) as redis:
         settle(redis)
         limiter = Limiter(redis)
@@ -103,12 +103,19 @@ def test_a_worker_goes_on_after_a_failover(server, tmp_path):
         with site(server, tmp_path, "crashes", db=6, LIMITER_URL=trio.url, **env) as one:
             for _ in range(2):
                 one.start(concurrency=1)
-            running = one.tasks.work.apply_async((15,), headers=HEADERS)
+            running = one.tasks.stay.apply_async(headers=HEADERS)
             wait_for(one.ran)
             trio.wait_until_replicated()
             trio.master.kill()
             waiting = one.tasks.work.apply_async(headers=HEADERS)
-            assert running.get(timeout=60) == waiting.get(timeout=60) == "done"
+            with Redis(port=trio.replica.port) as direct:
+                [(token, ends)] = direct.zrange("concurrency:leases", 0, -1, withscores=True)
+                wait_for(lambda: direct.time()[0] > ends, what="the lease of before is over")
+                wait_for(lambda: direct.zscore("concurrency:leases", token) > ends)
+            one.wait_until_waiting(waiting)
+            one.redis.rpush("go on", "1")
+            assert running.get(timeout=60) is False
+            assert waiting.get(timeout=60) == "done"
             ids = {running.id, waiting.id}
             runs = [run for run in read_records(one.url) if run.task_id in ids]
             assert len(runs) == 2

@@ -162,6 +162,7 @@ def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
         raise AssertionError("held")
 
 
+@pytest.mark.alone
 def test_a_timeout_is_no_longer_than_it_says(limiter: Limiter, redis: Redis) -> None:
     with limiter.acquire(account="a"):
         for timeout in (0, 0.05):

@@ -10,8 +10,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
-from celery_concurrency.limiter import connection as module
-from celery_concurrency.limiter.connection import Client, connect
+from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.limiter import client as client_module
+from celery_concurrency.limiter.client import Client
+from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from tests.support.proxies import Proxy
 from tests.support.workers import wait_for
@@ -70,7 +72,7 @@ def test_a_connection_that_the_server_closed_loses_no_call(
     client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server's own time-out, or a proxy's: seen before anything is sent on it."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client_module, "IDLE_SECONDS", 0)
     sha = redis.script_load(ECHO)
     client.evalsha(sha, 0, "a")
     (one,) = connections(redis)
@@ -167,3 +169,27 @@ def test_a_client_that_is_closed_leaves_no_connection(url: str, redis: Redis) ->
     client.ping()
     client.close()
     wait_for(lambda: not connections(redis))
+
+
+@pytest.mark.parametrize(
+    "name", ["can_read", "connect", "disconnect", "read_response", "send_command"]
+)
+def test_what_the_client_uses_of_a_raw_connection_is_there(redis_url: str, name: str) -> None:
+    client = connect(redis_url)
+    assert callable(getattr(client_module.new_connection(client), name))
+
+
+@pytest.mark.parametrize("name", ["connection_class", "connection_kwargs"])
+def test_what_the_client_uses_of_a_pool_is_there(redis_url: str, name: str) -> None:
+    assert hasattr(connect(redis_url).connection_pool, name)
+
+
+def test_errors_of_commands_and_pipelines_are_ours(redis_url: str) -> None:
+    client = connect(redis_url)
+    client.set("text", "a")
+    pipe = client.pipeline(transaction=False)
+    pipe.zcard("text")
+    for ask in (lambda: client.zcard("text"), pipe.execute):
+        with pytest.raises(LimiterUnavailable, match="WRONGTYPE") as caught:
+            ask()
+        assert isinstance(caught.value.__cause__, ResponseError)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from types import SimpleNamespace
+from weakref import WeakSet
 
 import pytest
+from celery.worker import state as worker_state
 
 from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
 from celery_concurrency.limiter import Limiter, blocking_acquire
@@ -14,10 +16,10 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.leases import Lease
 from celery_concurrency.limiter.outcomes import Granted, Repeated, Ticket
 from celery_concurrency.testing.server import Server
-from celery_concurrency.worker import heartbeat
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
-from celery_concurrency.worker.run import TOKEN
+from celery_concurrency.worker.run import token_of
+from tests.support.tracing import request_of
 from tests.support.workers import settle, wait_for
 
 LEASES = "concurrency:leases"
@@ -77,7 +79,7 @@ def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redi
 
 
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
-    lease = Lease.of(granted(limiter), limiter.keyspace, 30)
+    lease = Lease(granted(limiter), limiter.keyspace, 30)
     limiter.leases.beat({"task:1"}, 30)
     assert lease.lost is False
     redis.flushall()
@@ -143,7 +145,7 @@ def test_what_can_not_be_counted_holds_up_no_other(limiter, redis):
     limiter.count_later("task:1", {"account": ""})
     limiter.count_later("task:2", {"account": "a"}, lease=30)
     wait_for(lambda: redis.zrange(ACCOUNT, 0, -1) == ["task:2"])
-    wait_for(lambda: not limiter._later._running, what="nothing left to do")
+    wait_for(lambda: not limiter._later._tokens, what="nothing left to do")
 
 
 class Beats:
@@ -160,26 +162,16 @@ class Beats:
 @pytest.fixture
 def beats(monkeypatch):
     limiter = Beats()
-    state = SimpleNamespace(requests={}, scheduled_requests=set())
-    monkeypatch.setattr(heartbeat, "worker_state", state)
+    monkeypatch.setattr(worker_state, "requests", {})
+    monkeypatch.setattr(worker_state, "scheduled_requests", set())
     beats = Heartbeat(limiter, 30)
     beats.limiter = limiter
     return beats
 
 
-class Request:
-    name = "work"
-
-    def __init__(self, token, pid):
-        self.id = token.partition(":")[0]
-        self.worker_pid = pid
-        self.time_start = pid and 1.0
-        self.request_dict = {TOKEN: token}
-
-
 def test_a_redelivered_task_is_not_taken_for_its_run_that_died(beats):
     """It has the same id, is another run, and stands in front of its child just now."""
-    for request in (Request("task:died", NO_PROCESS), Request("task:lives", None)):
+    for request in (request_of("task:died", NO_PROCESS), request_of("task:lives")):
         beats.on_received(request)
     beats.look()
     assert beats.limiter.released == ["task:died"]
@@ -187,7 +179,7 @@ def test_a_redelivered_task_is_not_taken_for_its_run_that_died(beats):
 
 def test_a_run_that_died_between_two_looks_gives_its_tokens_back(beats):
     """Celery itself has forgotten it by then, and sent no signal, as it comes again."""
-    beats.on_received(Request("task:1", NO_PROCESS))
+    beats.on_received(request_of("task:1", NO_PROCESS))
     beats.look()
     assert beats.limiter.released == ["task:1"]
     beats.look()
@@ -196,9 +188,8 @@ def test_a_run_that_died_between_two_looks_gives_its_tokens_back(beats):
 
 def test_of_several_runs_that_are_lost_at_once_each_is_told(limiter, redis, monkeypatch, caplog):
     """All are logged before anything is done about one, and one that fails stops no other."""
-    requests = [Request(f"task{number}:1", None) for number in range(3)]
-    active = SimpleNamespace(data=[lambda request=request: request for request in requests])
-    monkeypatch.setattr(heartbeat, "worker_state", SimpleNamespace(active_requests=active))
+    requests = [request_of(f"task{number}:1") for number in range(3)]
+    monkeypatch.setattr(worker_state, "active_requests", WeakSet(requests))
     limiter.config.update({"account_max": 0})
     told = []
 
@@ -209,7 +200,7 @@ def test_of_several_runs_that_are_lost_at_once_each_is_told(limiter, redis, monk
 
     beats = Heartbeat(limiter, 30, on_lost)
     for request in requests:
-        granted(limiter, request.request_dict[TOKEN])
+        granted(limiter, token_of(request))
     beats.beat()
     assert told == []
     for key in (LEASES, ACCOUNT, "concurrency:semaphore:global"):

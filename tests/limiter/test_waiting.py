@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from celery_concurrency.limiter import keyspace, waiters
 from celery_concurrency.limiter.inspect import counts, waiting
 from celery_concurrency.limiter.inspect.explanation import HOLDERS, explain
 from celery_concurrency.limiter.inspect.waiter_records import HEAD
@@ -185,7 +186,8 @@ def test_room_that_is_kept_for_a_senior(limiter, redis):
 def crowd(limiter, redis, monkeypatch):
     """Waiters of groups of different sizes, mixed; returns their ids in order."""
     monkeypatch.setattr(waiting, "CHUNK", 3)
-    monkeypatch.setattr("celery_concurrency.limiter.inspect.waiter_records.BATCH", 4)
+    for module in (keyspace, waiters):
+        monkeypatch.setattr(module, "BATCH", 4)
     chosen = random.Random(7)
     accounts = [*"abcdefghij", *"aaaaaaaaaaaaaaabbbbbbbbcc", *"klmnopq"]
     chosen.shuffle(accounts)
@@ -227,7 +229,8 @@ def test_those_who_leave_between_pages_hide_nobody(limiter, crowd):
 
 
 def test_a_group_whose_first_leaves_while_a_page_is_read_comes_once(limiter, monkeypatch):
-    monkeypatch.setattr("celery_concurrency.limiter.inspect.waiter_records.BATCH", 1)
+    for module in (keyspace, waiters):
+        monkeypatch.setattr(module, "BATCH", 1)
     hold(limiter, "h1", {"account": "a"})
     hold(limiter, "h2", {"account": "b"})
     for task_id, account in (("w1", "a"), ("w2", "a"), ("w3", "b"), ("w4", "a")):
@@ -361,15 +364,16 @@ def test_usage_lists_no_account_for_those_who_wait_alone(limiter):
 
 
 def test_counting_sends_a_command_a_group(limiter, redis, monkeypatch):
-    monkeypatch.setattr(counts, "BATCH", 3)
+    for module in (keyspace, counts):
+        monkeypatch.setattr(module, "BATCH", 3)
     for account in "abcdefgh":
         hold(limiter, f"h-{account}", {"account": account})
         for number in range(5):
             park(limiter, f"w-{account}-{number}", {"account": account})
     redis.config_resetstat()
-    waiters = counts.count_waiting(limiter.keyspace)
-    assert waiters["global"] == 40
-    assert {waiters[f"account:{account}"] for account in "abcdefgh"} == {5}
+    by_limit = counts.count_waiting(limiter.keyspace)
+    assert by_limit["global"] == 40
+    assert {by_limit[f"account:{account}"] for account in "abcdefgh"} == {5}
     calls = {name: stat["calls"] for name, stat in redis.info("commandstats").items()}
     assert calls["cmdstat_zcard"] == 8 + 1  # one for how many groups there are
 

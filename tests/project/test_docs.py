@@ -122,7 +122,7 @@ def test_every_key_is_documented():
         for path in (ROOT / "celery_concurrency").rglob("*")
         if path.suffix in (".py", ".lua")
     )
-    keys = set(re.findall(r"prefix(?: \.\. '|\}):([a-z:]+)", code))
+    keys = set(re.findall(r"(?:prefix\}:|\bkey\(')([a-z:]+)", code))
     assert {"config:flat", "token:"} <= keys
     assert [key for key in sorted(keys) if f"`concurrency:{key}" not in page] == []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from celery_concurrency.testing.server import free_port
+from tests.support.ports import free_port
 from tests.support.workers import Worker, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from celery_concurrency.testing.server import free_port
+from tests.support.ports import free_port
 from tests.support.workers import wait_for
 
 #: How such a block begins, and why it is not run wherever it stands.
@@ -64,11 +64,12 @@ limiter = limiter_of(app)
 #: After each block: the settings that it gave an app are ones that a worker would take.
 CHECK = """
 from celery import Celery
-from celery_concurrency.worker import apps
+from celery_concurrency.worker.apps import limiter_of as _limiter_of
+from celery_concurrency.worker.per_process import forget as _forget
 
 for one in [value for value in list(globals().values()) if isinstance(value, Celery)]:
-    apps.forget(one)
-    apps.limiter_of(one)
+    _forget(one)
+    _limiter_of(one)
 """
 
 #: Pages that take other names for granted.

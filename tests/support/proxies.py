@@ -8,6 +8,8 @@ import threading
 import time
 from contextlib import suppress
 
+from tests.support.ports import free_port
+
 
 class Proxy:
     """Passes connections on to a port of loopback while it is open.
@@ -35,7 +37,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._listener: socket.socket | None = None
-        self.port = 0
+        self.port = free_port()
         self.open()
 
     def open(self) -> None:
@@ -44,7 +46,6 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(128)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 

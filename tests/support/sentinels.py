@@ -9,7 +9,8 @@ from pathlib import Path
 from redis import Redis
 
 from celery_concurrency.testing.lifeline import Child
-from celery_concurrency.testing.server import Server, free_port
+from celery_concurrency.testing.server import Server
+from tests.support.ports import free_port
 from tests.support.workers import wait_for
 
 NAME = "mymaster"

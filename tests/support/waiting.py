@@ -9,7 +9,8 @@ import json
 import secrets
 
 from celery_concurrency.limiter import Denied
-from celery_concurrency.limiter.waiters import OPENING, Waiter
+from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.scripts.constants import OPENING
 
 QUEUE = "tests-queue"
 

@@ -13,13 +13,12 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 
+from celery_concurrency import current_lease
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.message import TaskMessage
-from celery_concurrency.worker.run import TOKEN
-from celery_concurrency.worker.waiting_mode import PARKED
 from tests.support.tracing import Message, trace
 from tests.support.workers import settle, wait_for
 
@@ -71,6 +70,21 @@ def test_what_fails_while_sending_on_is_tried_again(run, held):
     assert message.sent == [30]
 
 
+def test_a_task_that_calls_itself_sees_no_header_of_ours(run, app):
+    """Celery copies its request then, and would send on as a header what it doesn't know."""
+    seen = []
+
+    class Calls(app.Task):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    def look(self):
+        seen.append((self.request.headers, self.request.properties, current_lease().limits))
+
+    run(look, Message(), options={"base": Calls, "bind": True})
+    assert seen == [(None, {}, ("global",))]
+
+
 def test_a_denied_task_without_a_message_fails_instead_of_being_lost(run, held):
     result = run(forbidden, account=held)
     assert result.state == "FAILURE"
@@ -110,10 +124,9 @@ def test_a_run_that_has_ended_waits_even_where_tasks_run_without_redis(run, app,
     """Redis is there and says no: that is no reason to run ungated."""
     app.conf.concurrency_redis_unavailable = "run"
     message = Message()
-    ended = {TOKEN: "ended:1", "account": "a"}
     limiter.try_acquire("ended:1", {"account": "a"})
     redis.zadd("concurrency:leases", {"ended:1": 1})
-    assert run(forbidden, message, **ended).state == "RETRY"
+    assert run(forbidden, message, token="ended:1", account="a").state == "RETRY"
     assert message.sent == [30]
 
 
@@ -130,7 +143,7 @@ def test_a_run_that_begins_without_redis_is_counted_later_as_what_it_is(run, app
     message = Message()
     message.properties = {"priority": 3}
     parked = {"as": "task:1", "score": 7, "limits": ["global"]}
-    assert run(done, message, **{PARKED: parked}).get() == "done"
+    assert run(done, message, parked=parked).get() == "done"
     assert counted["ticket"] == Ticket(7, "task:1", ("global",))
     assert counted["rank"] == 255 - 3
 

@@ -12,7 +12,7 @@ from redis import Redis
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.worker import bootstep
+from celery_concurrency.worker.startup import greet
 from tests.support.workers import Worker, wait_for
 
 KEY = "concurrency:config"
@@ -90,7 +90,7 @@ def test_a_declared_tag_that_no_limit_goes_by_is_told(
 
     app.task(name="right", concurrency={"tenant": "acme", "type": "publish"})(publish)
     app.task(name="wrong", concurrency={"acount": "a", "task_type": "publish"})(publish)
-    bootstep._greet(app)
+    greet(app)
     warned = [one.getMessage() for one in caplog.records if "no limit goes by" in one.getMessage()]
     assert [text.partition(", and no")[0] for text in warned] == [
         "task wrong declares the tag 'acount'",

@@ -91,7 +91,7 @@ def runs(scene):
 def dropped(scene):
     scene.redis.set("concurrency:begun:copy", "ended")
     place = {"score": 1, "as": "copy", "limits": ["global"]}
-    scene.run(**TAGS, concurrency_parked=place)
+    scene.run(**TAGS, parked=place)
 
 
 def keeps_its_slot(scene):
@@ -116,14 +116,14 @@ def lost(scene):
     scene.limiter.waiting_room.sweep(now=True)
     heartbeat = Heartbeat(scene.limiter, 30)
     request = SimpleNamespace(id="task", name="work")
-    scene.monkeypatch.setattr(heartbeat, "_active", lambda: iter([(token, request)]))
+    scene.monkeypatch.setattr(heartbeat, "_active", lambda: {token: request})
     heartbeat.beat()
 
 
 def revoked(scene):
     scene.floor.hold(**TAGS)
     scene.floor.wait("waits", **TAGS)
-    scene.monkeypatch.setattr(worker_state, "revoked", SimpleNamespace(_data={"waits": 0}))
+    scene.monkeypatch.setattr(worker_state, "revoked", {"waits"})
     scene.tick()
 
 
@@ -238,7 +238,7 @@ def test_what_was_waited_and_held(scene, caplog):
     assert first.concurrency["limits"] == ["global", "platform:douyin", "account:a"]
     asked = (scene.redis.time()[0] - 5) * 1000
     place = {"score": 2**43 * 3 + asked, "as": "parked", "limits": ["global"]}
-    scene.run(**TAGS, concurrency_parked=place)
+    scene.run(**TAGS, parked=place)
     second = records(caplog, "granted")[-1]
     assert second.concurrency["waited"] == pytest.approx(5, abs=1.5)
     released = records(caplog, "released")[-1].concurrency

@@ -17,8 +17,8 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.message import TaskMessage
-from celery_concurrency.worker.outbox import Sender, deliver
-from celery_concurrency.worker.run import TOKEN
+from celery_concurrency.worker.outbox import Sender
+from tests.support.tracing import request_of
 from tests.support.workers import settle, wait_for
 
 KEPT = TaskMessage(
@@ -60,23 +60,28 @@ def app() -> Any:
     app.close()
 
 
-def send(sender: Sender, app: Any, room: Any) -> None:
+def sender_of(app: Any, room: Any) -> Sender:
+    return Sender(lambda: app, lambda: room)
+
+
+def send(sender: Sender) -> None:
     """Send, and wait for it."""
-    sender.send(app, room)
+    sender.send()
     sender.finish(20)
 
 
 def test_what_comes_while_another_call_is_about_to_end_is_sent(app: Any) -> None:
     """Else it would lie there until a sweep looks."""
-    room, sender = Room(), Sender()
+    room = Room()
+    sender = sender_of(app, room)
 
     def one_more() -> None:
         room.when_empty = lambda: None
         room.messages = [2]
-        sender.send(app, room)  # as another thread would: the first one is still at it
+        sender.send()  # as another thread would: the first one is still at it
 
     room.when_empty = one_more
-    send(sender, app, room)
+    send(sender)
     assert room.messages == []
     assert room.claims == 4
 
@@ -88,28 +93,30 @@ def test_a_broker_that_is_away_is_no_fault_of_a_message(
     app.conf.broker_url = "redis://127.0.0.1:1/0"
     app.conf.broker_connection_timeout = 0.1
     room = Room()
-    send(Sender(), app, room)
+    send(sender_of(app, room))
     assert room.claims == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "as the broker is away" in caplog.text
 
 
 def test_a_broker_that_goes_away_is_not_asked_for_ever(app: Any) -> None:
-    room, sender = Room(), Sender()
+    room = Room()
+    sender = sender_of(app, room)
 
     def away(number: int) -> None:
-        sender.send(app, room)
+        sender.send()
         raise OSError("away")
 
     room.confirm = away  # type: ignore[method-assign]
-    send(sender, app, room)
+    send(sender)
     assert room.claims == 2
 
 
 def test_a_time_limit_that_strikes_at_the_start_stops_no_later_message(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room, sender = Room(), Sender()
+    room = Room()
+    sender = sender_of(app, room)
 
     def struck(*_: object) -> None:
         raise SoftTimeLimitExceeded
@@ -117,9 +124,9 @@ def test_a_time_limit_that_strikes_at_the_start_stops_no_later_message(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", struck)
         with pytest.raises(SoftTimeLimitExceeded):
-            sender.send(app, room)
+            sender.send()
         sender.finish(0)
-    send(sender, app, room)
+    send(sender)
     assert room.messages == []
 
 
@@ -127,16 +134,17 @@ def test_no_thread_to_send_in_fails_no_release(
     app: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The tokens were given back by then; what is in the outbox somebody else sends."""
-    room, sender = Room(), Sender()
+    room = Room()
+    sender = sender_of(app, room)
 
     def none_left(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", none_left)
-        sender.send(app, room)
-    assert "sent later: can't start new thread" in caplog.text
-    send(sender, app, room)
+        sender.send()
+    assert "concurrency-sender can't start now: can't start new thread" in caplog.text
+    send(sender)
     assert room.messages == []
 
 
@@ -148,7 +156,7 @@ def test_a_message_that_can_not_be_sent_from_here_holds_up_no_other(app: Any) ->
     room = Room()
     room.claim = lambda: batches.pop(0)  # type: ignore[method-assign]
     room.confirm = confirmed.append  # type: ignore[method-assign]
-    send(Sender(), app, room)
+    send(sender_of(app, room))
     assert confirmed == [1, 3]
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue("outbox")
@@ -169,10 +177,11 @@ def test_a_broker_that_hangs_stops_no_beat(
     monkeypatch.setattr(TaskMessage, "publish", hangs)
     client = connect(redis_url)
     settle(redis)
-    limiter = Limiter(client, deliver=lambda: deliver(app, limiter.waiting_room))
+    sender = Sender(lambda: app, lambda: limiter.waiting_room)
+    limiter = Limiter(client, deliver=sender.send)
     limiter.try_acquire("task:1", {"account": "a"}, lease=5)
     first_end = redis.zscore("concurrency:leases", "task:1")
-    request = Request("task:1")
+    request = request_of("task:1")
     worker_state.active_requests.add(request)
     ticker = Housekeeping(limiter, Heartbeat(limiter, 5, processes=False))
     ticker.start()
@@ -193,12 +202,3 @@ def test_a_broker_that_hangs_stops_no_beat(
         ticker.stop()
         worker_state.active_requests.discard(request)
         client.close()
-
-
-class Request:
-    """One that runs, as the worker's main process knows it."""
-
-    id = name = "task"
-
-    def __init__(self, token: str) -> None:
-        self.request_dict = {TOKEN: token}

@@ -16,9 +16,10 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.connection import connect
-from celery_concurrency.testing.server import Server, free_port
+from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.settings import Settings
+from tests.support.ports import free_port
 from tests.support.workers import settle, wait_for
 
 

@@ -21,7 +21,6 @@ class Defaults:
     """The defaults.
 
     Args:
-        keyspace: where they are stored.
         changes: to the built-in ones. The first process with changes stores its defaults for
             all; a later one with others logs that.
 

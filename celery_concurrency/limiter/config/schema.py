@@ -23,6 +23,7 @@ from celery_concurrency.limiter.limits import (
     name_problem,
     split_limit,
 )
+from celery_concurrency.scripts.constants import PAUSED
 
 MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
@@ -31,9 +32,6 @@ MAX_JSON_BYTES = 1_048_576
 #: Mistakes that one error names, and characters of a name in them.
 MAX_DETAILS: Final = 20
 MAX_QUOTED: Final = 200  # characters
-
-#: The maximum of a paused limit in the flat copy: no count is below it.
-PAUSED = -1
 
 #: Names that can't be headers of ours: Celery reads them itself (attributes of
 #: ``celery.app.task.Context`` and the message's own headers), or they mean one of the four

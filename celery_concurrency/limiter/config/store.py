@@ -25,6 +25,7 @@ from celery_concurrency.errors import (
     LimiterUnavailable,
     VersionMismatch,
 )
+from celery_concurrency.limiter.client import our_errors
 from celery_concurrency.limiter.config.defaults import Defaults
 from celery_concurrency.limiter.config.history import (
     Author,
@@ -33,7 +34,6 @@ from celery_concurrency.limiter.config.history import (
     read_history,
 )
 from celery_concurrency.limiter.config.schema import Config, parse_json
-from celery_concurrency.limiter.connection import our_errors
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.log import LIMITER_LOG, fields
 
@@ -107,7 +107,6 @@ class ConfigStore:
     """Reads and changes the configuration.
 
     Args:
-        keyspace: where it is.
         default_changes: changes to the built-in defaults (``Defaults``).
         changed: called when another configuration came in force.
     """

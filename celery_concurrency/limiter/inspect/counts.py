@@ -35,7 +35,6 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
     A group that comes and goes meanwhile may be missed.
 
     Args:
-        keyspace: where they wait.
         groups: count no more than so many, those first that wait the longest: where each
             account has its own, there may be a million. None counts all.
     """
@@ -55,9 +54,3 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
             for limit in json.loads(group):
                 counts[limit] += waiters
     return counts
-
-
-def count_more_groups(keyspace: Keyspace) -> int:
-    """Return how many groups of waiters there are beyond ``MAX_GROUPS``."""
-    total: Any = keyspace.redis.zcard(keyspace.keys.groups)
-    return int(max(0, total - MAX_GROUPS))

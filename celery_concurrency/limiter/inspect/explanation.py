@@ -72,7 +72,6 @@ def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | N
     tokens are read, in batches.
 
     Args:
-        keyspace: where it waits.
         config: the configuration in force.
         task_id: the task's id.
     """

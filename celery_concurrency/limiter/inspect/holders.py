@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
+from celery_concurrency.scripts.constants import COLLECTING_SUFFIX, RESERVED_SUFFIX
 
 #: Holders on a page, where nobody says how many, and at most.
 DEFAULT_COUNT: Final = 100
@@ -120,12 +121,12 @@ def _holder(
     token = name.decode()
     return Holder(
         token=token,
-        task_id=token.removesuffix(_RESERVED).rpartition(":")[0] or token,
+        task_id=token.removesuffix(RESERVED_SUFFIX).rpartition(":")[0] or token,
         task=(task or b"").decode() or None,
         limits=json.loads(limits or b"[]"),
         worker=(worker or b"").decode() or None,
         since=None if since is None else float(since),
         expires=float(expiry),
         reserved=reserved is not None,
-        kept=token.endswith(_KEPT),
+        kept=token.endswith(COLLECTING_SUFFIX),
     )

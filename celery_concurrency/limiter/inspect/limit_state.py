@@ -91,7 +91,6 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
     """Return the state of these limits.
 
     Args:
-        keyspace: where they are.
         config: the configuration in force.
         limits: their names.
     """

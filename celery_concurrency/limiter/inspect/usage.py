@@ -13,14 +13,10 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.inspect.counts import (
-    MAX_GROUPS,
-    count_living,
-    count_more_groups,
-    count_waiting,
-)
+from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, count_waiting
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
+from celery_concurrency.scripts.constants import SHARED
 
 
 class LimitUsage(BaseModel):
@@ -84,7 +80,6 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     between which Redis serves others: 10,000 groups take about a tenth of a second.
 
     Args:
-        keyspace: where they are.
         stored: the configuration in force.
     """
     config = stored.config
@@ -93,9 +88,9 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     # Expired ones as well: a token counts until it is taken back.
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, -1)
     waiting = count_waiting(keyspace, MAX_GROUPS)
-    uncounted = count_more_groups(keyspace)
+    groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     others = _limits_held(keyspace, tokens) | {
-        limit for limit in waiting if limit.startswith(("platform:", "task_type:"))
+        limit for limit in waiting if split_limit(limit)[0] in SHARED
     }
     counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
 
@@ -122,7 +117,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         accounts=by_dimension.pop("account", {}),
         dimensions=by_dimension,
         config_problem=stored.problem,
-        uncounted_groups=uncounted,
+        uncounted_groups=max(0, groups - MAX_GROUPS),
     )
 
 

@@ -92,7 +92,6 @@ def read_waiting(
     cursor meanwhile is on none of the later pages.
 
     Args:
-        keyspace: where they wait.
         config: the configuration in force.
         limit: list only those that count in this limit; "" is all.
         count: waiters on a page.

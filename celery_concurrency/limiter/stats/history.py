@@ -71,7 +71,6 @@ def read_stats_history(
     """Return the statistics of a window, interval by interval.
 
     Args:
-        keyspace: where they are.
         resolution: one of ``RESOLUTIONS``.
         window: "1h" or "24h". The first interval is the one that it begins in.
 

@@ -31,7 +31,8 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.stats.durations import Spans
-from celery_concurrency.limiter.waiters import OPENING, group_of
+from celery_concurrency.limiter.waiters import group_of
+from celery_concurrency.scripts.constants import OPENING
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from celery_concurrency.limiter.config.schema import PAUSED, Config
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.scripts.constants import PAUSED
 
 Limits = tuple[str, ...]
 #: The limit that denied, how many held it, how many it allowed.

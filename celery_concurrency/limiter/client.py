@@ -1,0 +1,130 @@
+"""The Redis client: its errors are ours, and scripts have connections of their own.
+
+Raw connections are no documented part of redis-py. What is used of them here was seen in
+redis-py 5.2 to 8.1, and a test names whatever a version lacks.
+
+``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls scripts, and again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import RedisError, ResponseError
+
+from celery_concurrency.errors import LimiterUnavailable
+
+#: Seconds after which an idle connection is looked at before it is used.
+IDLE_SECONDS: Final = 1.0
+
+
+class Client(Redis):
+    """A client whose errors are ours, and whose scripts have connections of their own.
+
+    redis-py does much around each command (the pool's look at the connection, retries,
+    observability). The scripts need none of it, and half of a call's time went there.
+
+    Raises:
+        LimiterUnavailable: from each command, and each pipeline's ``execute``, where Redis
+            can't be asked. ``evalsha`` alone raises redis-py's own errors.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Idle connections of the scripts, and since when. A list's push and pop are atomic.
+        self._idle: list[tuple[Any, float]] = []
+        self._pid = os.getpid()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command; see the class for what it raises."""
+        with our_errors():
+            # redis-py has no types here.
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        """Return a pipeline; see the class for what it raises."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """Call a script; another thread's call takes another connection.
+
+        Raises:
+            RedisError: as of ``Redis.evalsha``.
+        """
+        if self._pid != os.getpid():
+            # After a fork the parent's connections would give us its replies.
+            self._idle, self._pid = [], os.getpid()
+        connection = self._connection()
+        try:
+            connection.send_command("EVALSHA", sha, numkeys, *keys_and_args, check_health=False)
+            reply = connection.read_response()
+        except ResponseError:
+            self._idle.append((connection, time.monotonic()))
+            raise
+        except BaseException:
+            # Also a time limit, which strikes anywhere: no other call may read this reply.
+            connection.disconnect()
+            raise
+        self._idle.append((connection, time.monotonic()))
+        return reply
+
+    def _connection(self) -> Any:
+        """Return a connection that nobody else uses, connected to the current master."""
+        try:
+            connection, since = self._idle.pop()
+        except IndexError:
+            connection = new_connection(self)
+        else:
+            if time.monotonic() - since > IDLE_SECONDS:
+                _drop_if_closed(connection)
+        # send_command alone would connect to the former master.
+        connection.connect()
+        return connection
+
+    def close(self) -> None:
+        """Close the connections of the scripts, too."""
+        super().close()
+        while self._idle:
+            self._idle.pop()[0].disconnect()
+
+
+class _Pipeline(Pipeline):
+    """A pipeline of ``Client``: its errors are ours."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with our_errors():
+            return super().execute(raise_on_error)
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raise ``LimiterUnavailable`` for any of redis-py's errors."""
+    try:
+        yield
+    except RedisError as exc:
+        raise LimiterUnavailable(
+            f"Redis can't be asked ({exc}); check that it runs "
+            "and that concurrency_redis_url is right"
+        ) from exc
+
+
+def new_connection(client: Redis) -> Any:
+    """Return a connection like those of the client's pool, outside of it."""
+    pool = client.connection_pool
+    return pool.connection_class(**pool.connection_kwargs)
+
+
+def _drop_if_closed(connection: Any) -> None:
+    """Close a connection that the server has closed: what is sent on it would be lost."""
+    try:
+        stale = connection.can_read(timeout=0)
+    except (RedisError, OSError):
+        stale = True
+    if stale:
+        connection.disconnect()

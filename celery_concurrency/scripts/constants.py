@@ -1,0 +1,30 @@
+"""What Lua and Python must agree on. A script names what it needs: ``-- constants RANK, PAUSED``.
+
+How that line becomes Lua is in ``scripts/__init__.py``; the names of keys are in ``lib/keys.lua``.
+"""
+
+from typing import Final
+
+#: A ticket is a waiter's rank times this, plus the Unix milliseconds at which it asked: 43
+#: bits last until 2248, and rank and time together fit a double exactly.
+RANK: Final = 2**43
+
+#: Seconds. No lease that somebody renews is shorter, whatever ``timeout`` says: of beats
+#: that come once a second, some may be late.
+SHORTEST_LEASE: Final = 5.0
+
+#: A configured limit that admits nobody for now.
+PAUSED: Final = -1
+
+#: The dimensions that many groups of waiters share, and that have counters: few names each.
+SHARED: Final = ("platform", "task_type")
+
+#: How the name of a token ends that is reserved for a group.
+RESERVED_SUFFIX: Final = ":reserved"
+#: And of one that collects room for a waiter that was passed over for long.
+COLLECTING_SUFFIX: Final = ":collecting"
+
+#: How every parked message begins: more headers can be put in behind it.
+OPENING: Final = '{"headers": {'
+#: The header of a message that a worker is to discard.
+DISCARD: Final = "concurrency_discard"

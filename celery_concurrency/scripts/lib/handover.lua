@@ -1,0 +1,132 @@
+-- Hand-over: reserve freed room for waiters in the order of their tickets, and put their
+-- messages back. A reservation belongs to the group: its first run that stands at a
+-- worker's slot begins on it.
+
+-- include keys
+-- include time
+-- include room
+-- include index
+-- include messages
+-- include waiters
+-- constants RESERVED_SUFFIX
+
+-- A message in front of its queue meets a slot at once, and its tokens lie idle the
+-- shortest. With more reservations than this it is slots that are scarce: messages in
+-- front would keep out all that came before, so the next go behind.
+local FRONT_MOST = 32
+
+-- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`.
+local function grant(group, outgoing)
+  local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
+  local message = read_waiter(waiter)
+  if message then
+    forget_waiter(waiter, message.facts)
+    local token = message.facts.run .. RESERVED_SUFFIX
+    local expiry = math.ceil(time + message.facts.hold)
+    enter(token, parse(group).limits, expiry)
+    redis.call('ZADD', key('leases'), expiry, token)
+    redis.call('ZADD', key('reserved', group), expiry, token)
+    redis.call('ZADD', key('reservations'), expiry, token)
+    redis.call('HSET', key('token', token), 'limits', group, 'asked', ticket, 'reserved', 1,
+      'since', exact(time))
+    redis.call('HINCRBY', key('stats:counters'), 'handed_over:total', 1)
+    local many = redis.call('ZCARD', key('reservations')) > FRONT_MOST
+    table.insert(many and outgoing.behind or outgoing.front, message)
+  end
+  file_group(group)
+end
+
+-- Return whether to go on collecting for a group. A paused limit may stay so for long, so
+-- no room is collected for its sake.
+local function may_collect(group, over)
+  for _, limit in ipairs(parse(group).limits) do
+    if is_paused(limit) then
+      return false
+    end
+  end
+  return time < over and redis.call('EXISTS', key('group', group)) == 1
+end
+
+-- Let the collecting token into each of these limits that has room; return whether it is
+-- in all of them now.
+local function enter_rest(token, limits, over)
+  local complete = true
+  for _, limit in ipairs(limits) do
+    if room(limit) ~= math.huge and not redis.call('ZSCORE', key('semaphore', limit), token) then
+      if room(limit) > 0 then
+        enter(token, { limit }, over)
+      else
+        complete = false
+      end
+    end
+  end
+  return complete
+end
+
+-- Collect room for the group that was passed over the longest (see sweep), with a token
+-- like any other. When it is in all limits, the group gets them.
+local function collect(outgoing)
+  local group, token, over = unpack(redis.call('HMGET', key('collecting'), 'group', 'token',
+    'until'))
+  if not group then
+    return
+  end
+  local limits = parse(group).limits
+  local goes_on = may_collect(group, tonumber(over))
+  if goes_on and not enter_rest(token, limits, tonumber(over)) then
+    return
+  end
+  leave(token, limits)
+  redis.call('DEL', key('collecting'))
+  if goes_on then
+    grant(group, outgoing)
+  end
+end
+
+-- Go down the index from an open class to its first waiter, and grant that its limits. An
+-- entry on the way that is out of date is filed anew instead.
+local function step(class, outgoing)
+  if first_full(cjson.decode(class)) then
+    return file_class(class)
+  end
+  local own = first(key('ready', class))
+  if not own then
+    return file_class(class)
+  end
+  local group = first(bucket_key(class, own))
+  if is_full(own) or not group then
+    return file_bucket(class, own)
+  end
+  if first_full(parse(group).own) or redis.call('EXISTS', key('group', group)) == 0 then
+    return file_group(group)
+  end
+  return grant(group, outgoing)
+end
+
+-- Hand room over until no waiter can go on, or so many steps are taken: some 30 commands
+-- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
+local function hand_over(steps)
+  -- Room collected for a waiter that left is given up, though nobody else waits.
+  if closed or redis.call('EXISTS', key('groups'), key('collecting')) == 0 then
+    return 0, redis.call('EXISTS', key('outbox'))
+  end
+  local outgoing = { front = {}, behind = {} }
+  collect(outgoing)
+  -- At most half of the steps, so that many limits to look at don't keep all waiting.
+  local half = math.ceil(steps / 2)
+  steps = steps - half + recheck_all(half)
+  steps = reopen_freed(steps)
+  while steps > 0 and room('global') > 0 do
+    local class = first(key('open'))
+    if not class then
+      break
+    end
+    step(class, outgoing)
+    steps = steps - 1
+  end
+  put_in_front(outgoing.front)
+  put_behind(outgoing.behind)
+  local more = redis.call('EXISTS', key('freed'), key('recheck')) > 0
+    or (redis.call('EXISTS', key('open')) == 1 and room('global') > 0)
+  return more and 1 or 0, redis.call('EXISTS', key('outbox'))
+end

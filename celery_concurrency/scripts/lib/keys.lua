@@ -1,0 +1,58 @@
+-- Keys: the name of each key that the scripts use, and how it is built.
+--
+-- Tokens
+--   semaphore:<limit>   token → its expiry
+--   leases              token → when it is taken back if nobody renews it
+--   token:<token>       its record, and the marks that refuse late calls
+--   fence               the last fencing number
+--   epoch               when the data here began: runs that are older may live
+--   sweep:next          when the next sweep is due
+--   sweep:grace         there while no token is taken back
+--
+-- Configuration and statistics
+--   config              the JSON
+--   config:flat         what scripts read of it: a setting or limit → its value
+--   config:version      its number
+--   config:history      a stream of the changes
+--   stats:counters      name → total since the beginning
+--   stats:history       a stream of copies of the counters
+--   stats:ended         records of ended runs, until tally counts them
+--   stats:times         histograms of how long runs waited and held
+--   stats:times:<start> the same of one interval
+--
+-- Waiting room
+--   ticket              the last number that was given out in a ticket
+--   groups              group → ticket of its first waiter
+--   group:<group>       waiter → its ticket
+--   waiter:<waiter>     its record: a line of facts, and its message
+--   retried:<task>      the task's waiters that have another name than its id
+--   expiring            waiter → when its message expires
+--   reserved:<group>    reserved token → its expiry
+--   reservations        the same of all groups
+--   begun:<run>         by the run that parked a message: which run began on it, or 'ended'
+--   collecting          the group that room is collected for, with which token, until when
+--   collecting:cursor   the ticket at which the next one is looked for
+--   outbox              number of a message → when somebody may send it
+--   outbox:<number>     the message
+--   outbox:number       the last number
+--
+-- Index (see index.lua), all by the ticket of the first waiter
+--   open                classes
+--   ready:<class>       own limits
+--   bucket:<class><own limit>   groups
+--   shut:<limit>        classes
+--   blocked:shared      shared limit that is shut → when it was looked at
+--   blocked:own         own limit that is shut → when it was looked at
+--   freed               limits that got room, and are shut
+--   recheck             since when all blocked limits have to be looked at
+
+local prefix = KEYS[1]
+
+-- Return a key: key('leases'), key('token', token). It begins with the prefix, a script's
+-- one key, so that a hash tag in that keeps a call in one cluster slot.
+local function key(name, of)
+  if of then
+    return prefix .. ':' .. name .. ':' .. of
+  end
+  return prefix .. ':' .. name
+end

@@ -1,0 +1,51 @@
+-- Messages: how they leave Redis' waiting room for the broker. A message here is a table:
+-- its text, and the waiter's facts, which say where its queue is.
+
+-- include keys
+
+-- Push a message into its queue, where the broker is this server.
+local function push(command, message)
+  local facts = message.facts
+  if facts.db then
+    redis.call('SELECT', facts.db)
+  end
+  redis.call(command, facts.queue, message.text)
+  if facts.queue_expires then
+    redis.call('PEXPIRE', facts.queue, facts.queue_expires)
+  end
+  if facts.db then
+    redis.call('SELECT', facts.home)
+  end
+end
+
+-- Put a message into the outbox, where the broker is another server (see claim).
+local function post(message)
+  local number = redis.call('INCR', key('outbox:number'))
+  redis.call('SET', key('outbox', number), message.text)
+  redis.call('ZADD', key('outbox'), 0, number)
+end
+
+-- Put messages into their queues behind all others.
+local function put_behind(messages)
+  for _, message in ipairs(messages) do
+    if message.facts.queue then
+      push('LPUSH', message)
+    else
+      post(message)
+    end
+  end
+end
+
+-- Put messages into their queues in front of all others; the first of them is read first.
+local function put_in_front(messages)
+  for _, message in ipairs(messages) do
+    if not message.facts.queue then
+      post(message)
+    end
+  end
+  for i = #messages, 1, -1 do
+    if messages[i].facts.queue then
+      push('RPUSH', messages[i])
+    end
+  end
+end

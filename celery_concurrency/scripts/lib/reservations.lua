@@ -1,0 +1,38 @@
+-- Reservations: tokens that a hand-over took for a group. A run of the group begins on one,
+-- whichever; or it is given up, or lapses.
+
+-- include keys
+-- include time
+-- include freed
+-- include tokens
+
+-- Begin on a reservation of the run's group: its tokens become the run's. Return whether
+-- there was one.
+local function begin_on_reservation(group, token, expiry)
+  local reserved = redis.call('ZRANGEBYSCORE', key('reserved', group), '(' .. exact(time), '+inf',
+    'LIMIT', 0, 1)[1]
+  if not reserved then
+    return false
+  end
+  for _, limit in ipairs(cjson.decode(group)) do
+    -- What an operator's DEL freed stays free.
+    if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then
+      redis.call('ZADD', key('semaphore', limit), expiry, token)
+    end
+  end
+  unreserve(group, reserved)
+  redis.call('ZREM', key('leases'), reserved)
+  redis.call('DEL', key('token', reserved))
+  return true
+end
+
+-- Give up one reservation of a group; return whether there was one.
+local function give_up_reservation(group)
+  local token = redis.call('ZRANGE', key('reserved', group), 0, 0)[1]
+  if not token then
+    return false
+  end
+  local record = drop_token(token)
+  note_freed(record and record.limits or {})
+  return true
+end

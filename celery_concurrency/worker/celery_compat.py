@@ -1,0 +1,127 @@
+"""Celery's private and undocumented parts, each behind a function.
+
+Each says in which versions the part was seen, and what happens without it; a test fails by its
+name. kombu's private parts are in ``kombu_redis.py``, redis-py's in ``limiter/connection.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+from celery._state import _get_active_apps, connect_on_app_finalize
+from celery.worker import state as worker_state
+
+
+def real_app(app: Any) -> Any:
+    """Return the app behind a proxy such as ``current_app``, which has no identity of its own.
+
+    ``Proxy._get_current_object``: Celery 5.5 to 5.7. Without it a proxy counts as an app.
+    """
+    return app._get_current_object() if hasattr(app, "_get_current_object") else app
+
+
+def on_each_app(call: Callable[[Celery], object]) -> None:
+    """Call a function with each app of this process that is complete, now or later.
+
+    ``celery._state.connect_on_app_finalize`` and ``_get_active_apps``: Celery 5.5 to 5.7.
+    Without them this module can't be imported, and the worker doesn't start.
+    """
+    connect_on_app_finalize(call)
+    for app in _get_active_apps():
+        if app.finalized:
+            call(app)
+
+
+def watch_tasks(app: Celery, call: Callable[[type[Any]], None]) -> bool:
+    """Call a function with each task class that is bound to an app from now on.
+
+    ``app.annotations``: Celery 5.5 to 5.7. Without it no task is gated, and the worker doesn't
+    start.
+
+    Returns:
+        False where an earlier call has seen to it.
+    """
+    if any(isinstance(entry, _OnBound) for entry in app.annotations):
+        return False
+    app.annotations = [_OnBound(call), *app.annotations]
+    return True
+
+
+def unwatch_tasks(app: Celery) -> None:
+    """Undo ``watch_tasks`` for classes that are bound from now on."""
+    app.annotations = [entry for entry in app.annotations if not isinstance(entry, _OnBound)]
+
+
+class _OnBound:
+    """An entry of ``app.annotations``."""
+
+    def __init__(self, call: Callable[[type[Any]], None]) -> None:
+        self._call = call
+
+    def annotate(self, cls: type[Any]) -> None:
+        """Celery's hook for a task class that is about to be bound."""
+        if not cls.name:  # the app's base class
+            return
+        original = cls.on_bound
+
+        def on_bound(cls: type[Any], app: Celery) -> None:
+            original(app)
+            # The user's own annotations came in between, and may have brought a before_start.
+            self._call(cls)
+
+        cls.on_bound = classmethod(on_bound)
+
+
+def headers_of(request: Any) -> dict[str, Any]:
+    """Return the headers of a worker's request, and what Celery has put beside them.
+
+    What is taken out of it, Celery copies into no other message, and the child doesn't get it.
+
+    ``Request.request_dict``: Celery 5.5 to 5.7. Without it gated tasks fail.
+    """
+    headers: dict[str, Any] = request.request_dict
+    return headers
+
+
+class _Properties(dict[str, Any]):
+    """The AMQP properties of a message, with an object of ours that is none of them."""
+
+    ours: Any = None
+
+
+def send_along(request: Any, ours: object) -> None:
+    """Send an object along with a worker's request, to the process that will run it.
+
+    It is tied to the properties. A field of its own would count as a header, and Celery would
+    copy it into the next message that it makes of the request, be it in the child (``retry``)
+    or in the main process (``task_retry_on_worker_lost``). Properties it copies into none.
+    """
+    headers = headers_of(request)
+    headers["properties"] = properties = _Properties(headers.get("properties") or {})
+    properties.ours = ours
+
+
+def sent_along(request: Any) -> Any:
+    """Return what was sent along with a worker's request; None if nothing was."""
+    return getattr(headers_of(request).get("properties"), "ours", None)
+
+
+def ours_on(context: Any) -> Any:
+    """Return what was sent along, from a task's own request; None if nothing was.
+
+    ``Context.properties``: Celery 5.5 to 5.7. Without it gated tasks fail.
+    """
+    return getattr(context.properties, "ours", None)
+
+
+def active_requests() -> list[Any]:
+    """Return the requests of the runs that live in this worker.
+
+    ``WeakSet.data`` of ``celery.worker.state.active_requests``: Celery 5.5 to 5.7, Python 3.11
+    to 3.13. The main thread adds to it meanwhile, and only its references can be copied in one
+    go. Without it a tick's beat fails and says so.
+    """
+    references = list(worker_state.active_requests.data)
+    return [request for reference in references if (request := reference()) is not None]

@@ -1,0 +1,77 @@
+"""What a worker logs when it starts: how tasks wait, and what is probably not meant.
+
+``bootstep.py`` starts the thread whose first tick calls this.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.limiter.limits import BUILTIN_TAGS
+from celery_concurrency.log import WORKER_LOG
+from celery_concurrency.worker.apps import limiter_of
+from celery_concurrency.worker.waiting_mode import waiting_mode_of
+
+logger = logging.getLogger(WORKER_LOG)
+
+
+def greet(app: Any) -> None:
+    """Log how tasks wait, and warn of what is probably not meant."""
+    try:
+        mode = waiting_mode_of(app)
+    except (RedisError, OSError, *app.connection_for_write().connection_errors) as exc:
+        logger.warning("how tasks wait that find no room is not known yet: %s", exc)
+        return
+    for problem in _unknown_tags(app):
+        logger.warning("%s", problem)
+    how = "are handed it the moment it is there" if mode.by_handoff else "ask again by countdown"
+    logger.info("tasks that find no room %s (%s)", how, mode.reason)
+    if mode.by_handoff:
+        for risk in _risks(limiter_of(app).redis):
+            logger.warning("waiting tasks are at risk: %s", risk)
+
+
+def _unknown_tags(app: Any) -> Iterator[str]:
+    """Yield a warning for each declared tag that no limit goes by: it limits nothing."""
+    known = [*BUILTIN_TAGS, *limiter_of(app).config.sync().config.dimensions]
+    for name, task in sorted(app.tasks.items()):
+        declared = getattr(task, "concurrency", None)
+        for tag in declared if isinstance(declared, Mapping) else ():
+            if tag not in known:
+                yield (
+                    f"task {name} declares the tag {tag!r}, and no limit goes by that: there is "
+                    f"{', '.join(known)}; a dimension of your own has to be configured"
+                )
+
+
+def _risks(redis: Redis) -> list[str]:
+    """Return why this Redis server may lose the tasks that wait in it."""
+
+    def setting(name: str) -> str | None:
+        # A managed server may not say.
+        try:
+            found: Any = redis.config_get(name)
+        except LimiterUnavailable as exc:
+            if isinstance(exc.__cause__, ResponseError):
+                return None
+            raise
+        return next((str(value) for value in found.values()), None)
+
+    risks = []
+    policy = setting("maxmemory-policy")
+    if policy not in (None, "noeviction") and setting("maxmemory") != "0":
+        risks.append(
+            f"maxmemory-policy is {policy!r}, so a full Redis drops them; set it to 'noeviction'"
+        )
+    if setting("appendonly") == "no" and setting("save") == "":
+        risks.append(
+            "Redis keeps nothing on disk, so a restart loses them, as it does queued ones; "
+            "set 'appendonly yes'"
+        )
+    return risks

