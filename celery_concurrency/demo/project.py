@@ -26,7 +26,7 @@ app.conf.broker_connection_retry_on_startup = True
 redis = Redis.from_url(url)
 
 
-@app.task(bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+@app.task(bind=True, name="publish")  # type: ignore[untyped-decorator]  # Celery has no types
 def publish(self: Any, seconds: float) -> None:
     """Publish something, which takes some seconds."""
     with recorded(redis, self.request.id, self.request.headers):
