@@ -10,7 +10,7 @@ from celery_concurrency.limiter.config.schema import dimensions_key
 from celery_concurrency.limiter.limits import split_limit, wildcard_of
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import SHARED
+from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
 #: The dimensions that the statistics count by, beside the total.
 COUNTED = ("platform", "task_type")
@@ -46,7 +46,7 @@ def arguments(
 @lru_cache(maxsize=4096)
 def _wildcards_and_counted(limits: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the wildcards of limits, and those of them that have counters."""
-    counted = tuple(limit for limit in limits if split_limit(limit)[0] in SHARED)
+    counted = tuple(limit for limit in limits if split_limit(limit)[0] in SHARED_DIMENSIONS)
     return tuple(wildcard_of(limit) for limit in limits), counted
 
 

@@ -23,7 +23,7 @@ class Waiter:
         retries, replaced: how often the task was retried, and replaced.
         limits: those it asked for.
         ticket: where it stands in the order (``outcomes.Ticket.number``).
-        message: complete and ready to be put back; begins with ``constants.OPENING``.
+        message: complete and ready to be put back; begins with ``constants.MESSAGE_START``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
         queue: the broker's key of its queue, where the broker is this Redis server;

@@ -17,7 +17,7 @@ SHORTEST_LEASE: Final = 5.0
 PAUSED: Final = -1
 
 #: The dimensions that many groups of waiters share, and that have counters: few names each.
-SHARED: Final = ("platform", "task_type")
+SHARED_DIMENSIONS: Final = ("platform", "task_type")
 
 #: How the name of a token ends that is reserved for a group.
 RESERVED_SUFFIX: Final = ":reserved"
@@ -25,6 +25,6 @@ RESERVED_SUFFIX: Final = ":reserved"
 COLLECTING_SUFFIX: Final = ":collecting"
 
 #: How every parked message begins: more headers can be put in behind it.
-OPENING: Final = '{"headers": {'
+MESSAGE_START: Final = '{"headers": {'
 #: The header of a message that a worker is to discard.
 DISCARD: Final = "concurrency_discard"

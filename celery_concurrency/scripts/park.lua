@@ -9,7 +9,7 @@
 --          which a reservation lasts), task (its id, where the waiter has another), and
 --          where the broker is this server: queue (its key), queue_expires
 --          (milliseconds), db and home (the broker's database and ours, if they differ)
---        6 its message, complete, beginning with OPENING
+--        6 its message, complete, beginning with MESSAGE_START
 --        7 when it expires, Unix seconds; '' for never
 --        8 steps of the hand-over at most
 -- Reply  {'parked' | 'handed over' | 'merged' | 'again', more, outbox}; merged: this

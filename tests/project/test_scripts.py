@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from celery_concurrency import scripts
+from celery_concurrency.limiter.keys import Keys
 from celery_concurrency.scripts import constants
 
 HOME = Path(scripts.__file__).parent
@@ -63,6 +64,17 @@ def test_each_key_that_is_used_is_listed_once():
     assert used == {name for name, _ in listed}
 
 
+def test_python_has_no_other_keys():
+    """But two that no script uses: the stored defaults, and where a caller outside of tasks waits."""
+    keys = Keys("")
+    names = {value for value in vars(keys).values() if value}
+    builders = [name for name, of in vars(Keys).items() if callable(of) and name[0] != "_"]
+    names.update(getattr(keys, name)("") for name in builders)
+    listed = {f":{name}" for name, _ in re.findall(r"^--   ([a-z:]+)(<.*>)?  *\S", KEYS, re.M)}
+    assert names - listed == {":config:defaults", ":call:"}
+    assert len(builders) > 5
+
+
 def test_keys_are_built_in_one_place():
     assert [name_of(path) for path in FILES if re.search(r"\bprefix\b|KEYS\b", code_of(path))] == [
         "lib/keys.lua"
@@ -79,6 +91,8 @@ def test_each_verb_says_what_a_second_copy_does(path):
 
 def test_constants_are_written_as_lua():
     source = scripts.source("park")
-    assert 'local SHARED = { "platform", "task_type" }\n' in source
-    assert f"local OPENING = {json.dumps(constants.OPENING)}\n" in scripts.source("cancel")
+    assert 'local SHARED_DIMENSIONS = { "platform", "task_type" }\n' in source
+    assert f"local MESSAGE_START = {json.dumps(constants.MESSAGE_START)}\n" in scripts.source(
+        "cancel"
+    )
     assert f"local RANK = {constants.RANK}\n" in scripts.source("acquire")

@@ -10,7 +10,7 @@ import secrets
 
 from celery_concurrency.limiter import Denied
 from celery_concurrency.limiter.waiters import Waiter
-from celery_concurrency.scripts.constants import OPENING
+from celery_concurrency.scripts.constants import MESSAGE_START
 
 QUEUE = "tests-queue"
 
@@ -43,7 +43,7 @@ def park(limiter, task_id, tags, *, task="publish", rank=0, retries=0, **headers
     assert isinstance(denied, Denied), denied
     headers = {"lang": "py", "task": task, "id": task_id, "argsrepr": "('a secret',)", **headers}
     message = json.dumps({"headers": headers, "body": "a secret"}, ensure_ascii=False)
-    assert message.startswith(OPENING)
+    assert message.startswith(MESSAGE_START)
     waiter = waiter_of(denied, task_id, message.encode(), retries=retries)
     assert limiter.waiting_room.park(waiter) == "parked"
     return denied.ticket

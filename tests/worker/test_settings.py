@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
 import ssl
-import subprocess
 import types
 
 import pytest
@@ -16,6 +16,7 @@ from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnecti
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.lifeline import Child
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.settings import Settings
@@ -240,11 +241,8 @@ class SentinelServer(Server):
         super().__init__(port=port)
 
     def _launch(self):
-        return subprocess.Popen(
-            [self._program, str(self._conf), "--sentinel", "--port", str(self.port)],
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        command = [self._program, str(self._conf), "--sentinel", "--port", str(self.port)]
+        return Child(command, self._conf.with_suffix(".log"), signal.SIGTERM)
 
 
 def test_nowhere_to_keep_tokens():

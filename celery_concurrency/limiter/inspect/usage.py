@@ -14,7 +14,7 @@ from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, count_waiting
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
-from celery_concurrency.scripts.constants import SHARED
+from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
 
 class LimitUsage(BaseModel):
@@ -88,7 +88,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     waiting = count_waiting(keyspace, MAX_GROUPS)
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     others = _limits_held(keyspace, tokens) | {
-        limit for limit in waiting if split_limit(limit)[0] in SHARED
+        limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
     counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
 

@@ -4,7 +4,7 @@
 -- include index
 -- include messages
 -- include waiters
--- constants OPENING, DISCARD
+-- constants MESSAGE_START, DISCARD
 
 -- Take a waiter out. Return its message, or nil if it did not wait.
 local function take_out(waiter)
@@ -32,7 +32,7 @@ end
 local function put_back_discarded(messages)
   local header = '"' .. DISCARD .. '": true, '
   for _, message in ipairs(messages) do
-    message.text = OPENING .. header .. string.sub(message.text, #OPENING + 1)
+    message.text = MESSAGE_START .. header .. string.sub(message.text, #MESSAGE_START + 1)
   end
   put_in_front(messages)
 end

@@ -32,7 +32,7 @@ from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.stats.durations import Spans
 from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import OPENING
+from celery_concurrency.scripts.constants import MESSAGE_START
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 
@@ -480,7 +480,7 @@ class Machine(RuleBasedStateMachine):
     def message(self, task: str, parked_as: str, score: int, limits: Limits) -> bytes:
         headers = {"waiter": task, "parked_as": parked_as, "score": score, "limits": limits}
         text = json.dumps({"headers": headers}, ensure_ascii=False)
-        assert text.startswith(OPENING)
+        assert text.startswith(MESSAGE_START)
         return text.encode()
 
     @precondition(lambda self: self.messages or self.copies)
@@ -548,7 +548,7 @@ class Machine(RuleBasedStateMachine):
     def the_outbox_is_sent(self, killed: bool) -> None:
         """A sender that is killed before it could confirm sends all of it twice."""
         for number, text in self.limiter.waiting_room.claim():
-            assert text.startswith(OPENING.encode())
+            assert text.startswith(MESSAGE_START.encode())
             if killed:
                 self.copies.append(json.loads(text)["headers"])
                 self.redis.zadd(f"{PREFIX}:outbox", {str(number): 0})
