@@ -65,7 +65,7 @@ def test_each_key_that_is_used_is_listed_once():
 
 
 def test_python_has_no_other_keys():
-    """But two that no script uses: the stored defaults, and where a caller outside of tasks waits."""
+    """But two that no script uses: the stored defaults, and the list of a blocking caller."""
     keys = Keys("")
     names = {value for value in vars(keys).values() if value}
     builders = [name for name, of in vars(Keys).items() if callable(of) and name[0] != "_"]
