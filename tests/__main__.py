@@ -12,8 +12,8 @@ import pytest
 
 #: More than cores: tests mostly wait.
 PROCESSES = 4
-#: conftest.py orders the files itself.
-TOGETHER = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder")
+#: conftest.py orders the files and distributes them.
+TOGETHER = ("-n", str(PROCESSES), "--no-loadscope-reorder")
 
 
 def main(arguments: list[str]) -> int:

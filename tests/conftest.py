@@ -17,6 +17,7 @@ from celery import Celery
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 from redis import Redis
+from xdist.scheduler import LoadFileScheduling
 
 from celery_concurrency.api import create_app
 from celery_concurrency.cli import concurrency
@@ -58,6 +59,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     rank = {tests / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+class Scheduling(LoadFileScheduling):
+    """A file at a time, but for the model's machines: together they would take the longest."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if f"/{LONGEST[0]}::" in nodeid else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Distribute in a way that ``--dist`` has no name for."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -278,7 +278,8 @@ class Machine(RuleBasedStateMachine):
         """Take note of whom the call handed room to; then all must be as the model has it."""
         self.look_what_is_kept()
         exact = self.steps >= 64 and self.patience > 1e6 and not self.model.unnoticed
-        for message in self.put_back():
+        # Who leaves is taken out first, though its message may come behind in the queue.
+        for message in sorted(self.put_back(), key=lambda one: one["waiter"] not in self.leaving):
             waiter = message["waiter"]
             self.messages.append(message)
             if message.get("concurrency_discard") or verb == "drain":
