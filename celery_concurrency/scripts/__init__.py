@@ -2,7 +2,7 @@
 
 A call may be sent several times, as its reply may be lost on the way: each script says what
 a second copy of it does. ``lib/`` holds what the verbs include, ``constants.py`` what they
-share with Python.
+share with Python. Every verb begins with ``lib/keys.lua`` and ``lib/time.lua``.
 """
 
 import hashlib
@@ -45,7 +45,9 @@ class Answer(NamedTuple):
 @cache
 def source(verb: str) -> str:
     """Return the whole text of a verb's script."""
-    return _text(f"{verb}.lua", set())
+    included: set[str] = set()
+    parts = ("lib/keys.lua", "lib/time.lua", f"{verb}.lua")
+    return "\n".join(_text(file, included) for file in parts)
 
 
 def _text(file: str, included: set[str]) -> str:

@@ -4,8 +4,7 @@
 -- ARGV   1 token: the run's id, which begins with its task's id
 --        2 group: the run's limits, as JSON
 --        3 what many runs have in common, a JSON object:
---            wildcards: of each limit, the one that sets its maximum where nothing else
---              does: ["global:*", "platform:*", ...]
+--            wildcards: one a limit, for the maximum of names not listed: ["global:*", ...]
 --            counted: those of its limits that have counters
 --            dimensions: the user's own as the caller knows them, one text
 --            task, worker: their names, shown in listings
@@ -13,32 +12,27 @@
 --            copies: seconds for which a second copy of a parked message is known
 --            lease: seconds after which the token is taken back if nobody renews it;
 --              absent where its expiry alone counts
---            begun: true if the run has begun: it is counted, whether there is room or not
+--            begun: true if the run has begun: it is granted without room
 --        4 '', or how its message waited before, a JSON object:
 --            place: its ticket, as text
 --            parked_as: the run that parked it, '' if it was never parked
 --            group: that it waited in, if that is another one
--- Reply  {'granted', expiry, fence}    the token is held until expiry; fence is a
---                                      number that only grows
+-- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
 --        {'denied', limit, held, max, ticket}  the first full limit; max -1: paused
 --        {'behind', limit, ticket}     there may be room, but others come first
---        {'ended'}                     the run was given up before this call came,
---                                      or its time is over
+--        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
 --        {'done'}                      and has ended: drop this copy
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit, a denial one for each that is counted; nothing grows
---        with holders, waiters or configuration, but for the logarithm in a sorted set
--- Again  a second copy finds the token held and repeats the grant. One that comes after
---        the run was given up or taken back finds the mark of that. A denial uses up a
---        ticket, gives up a reservation that is of no use to anybody, and is counted
---        as often as it is answered.
+-- Cost   about 4 commands a limit, a denial one for each that is counted; only logarithms
+--        of sorted sets grow with holders and waiters, nothing with the configuration
+-- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
+--        run that was given up or taken back. Each denial uses up a ticket, gives up a
+--        reservation of no use to anybody, and is counted.
 
--- include keys
--- include time
 -- include limits when is_shared is called
--- include orphans when drop_orphans is called
+-- include freed when drop_orphans is called
 -- include reservations when begin_on_reservation is called
 -- include reservations when give_up_reservation is called
 -- constants RANK, SHORTEST_LEASE
@@ -97,14 +91,13 @@ local function max_of(i)
 end
 
 -- Return the refusal of the first full limit, nil if each has room. A token whose time is
--- over counts until a sweep takes it back: only that can tell a dead run from a time in
--- which nobody could renew anything.
+-- over counts until a sweep, which knows whether anybody could renew it, takes it back.
 local function denial()
   for i = 1, #limits do
     local max = max_of(i)
     if max ~= 0 then
       local held = redis.call('ZCARD', semaphores[i])
-      if held >= max and drop_orphans(limits[i], time) then
+      if held >= max and drop_orphans(limits[i]) then
         held = redis.call('ZCARD', semaphores[i])
       end
       if held >= max then
@@ -180,8 +173,8 @@ end
 count('acquired:')
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)
 
--- A number that no acquisition had before: the server's microseconds, or one more than the
--- last where its clock went back. Lost data can't make it smaller.
+-- The server's microseconds, which lost data can't make smaller; one more than the last
+-- number where the clock went back.
 local fence = math.floor(time * 1000000 + 0.5)
 local last = redis.call('SET', key('fence'), fence, 'GET')
 if last and tonumber(last) >= fence then

@@ -8,8 +8,6 @@
 -- Cost   the steps
 -- Again  a second copy goes on where the first has ended.
 
--- include keys
--- include time
 -- include handover
 
 if ARGV[1] == '1' then

@@ -7,7 +7,6 @@
 -- Cost   about 20 commands a message, of which a task has one, and the steps
 -- Again  a second copy finds nothing that waits.
 
--- include keys
 -- include taking_out
 -- include handover
 

@@ -7,7 +7,6 @@
 -- Cost   about 20 commands a message, and the steps
 -- Again  a second copy takes the next ones out, none beyond the last that is meant.
 
--- include keys
 -- include taking_out
 -- include handover
 
@@ -15,7 +14,7 @@ local group = ARGV[1]
 local messages = {}
 for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', key('group', group), '-inf', ARGV[2],
   'LIMIT', 0, ARGV[3])) do
-  messages[#messages + 1] = take_out_of(group, waiter)
+  messages[#messages + 1] = take_out(waiter, group)
 end
 cancel(messages)
 return {#messages, hand_over(tonumber(ARGV[4]))}

@@ -7,9 +7,6 @@
 -- Cost   two commands a message
 -- Again  a second copy takes others; what the first took comes again after the time.
 
--- include keys
--- include time
-
 local claimed = {}
 for _, number in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', time,
   'LIMIT', 0, tonumber(ARGV[1]))) do

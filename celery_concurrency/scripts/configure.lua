@@ -3,26 +3,22 @@
 -- KEYS   1 the prefix
 -- ARGV   1 the version that the caller saw ('0' where there was none)
 --        2 SHA-1 of the stored JSON that the caller saw ('' where there was none)
---        3 the JSON to store; '' leaves the stored one as it is: the flat copy is made to
---          follow it, or says what is wrong with it
+--        3 the JSON to store; '' leaves the stored one: the flat copy follows it or says
+--          what is wrong with it
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force
 -- Reply  the new version, or 0 if another change came first; nothing is done then
--- Cost   one write a field of the flat copy; in the history one more entry, and one read
---        and removal of each that has no room any more
--- Again  the version moved on with the first copy. A second one finds its name in the
---        history and answers as the first did; if it was forgotten, with 0.
+-- Cost   one write a field of the flat copy; in the history a new entry, and a read and
+--        a removal of each that has no room any more
+-- Again  a second copy finds its name in the history and answers as the first did; if it
+--        was forgotten, 0.
 
--- include keys
--- include time
-
--- The history holds the last hundred changes, and the one before for comparison. A
--- configuration may have a megabyte, so the history holds at most these bytes of JSON, too.
+-- The history holds the last hundred changes and the one before, for comparison; of JSON
+-- at most these bytes, as a configuration may have a megabyte.
 local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
 
--- After a loss of data nobody is admitted for so many seconds: the living runs say what
--- they hold within two beats.
+-- After a loss of data nobody is admitted before two beats have said what living runs hold.
 local SETTLE_SECONDS = 3
 
 -- Return the SHA-1 of the stored JSON; '' where there is none, or no string.

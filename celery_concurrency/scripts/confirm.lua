@@ -1,14 +1,10 @@
 -- confirm: the broker has a message of the outbox, which is never sent again.
 --
 -- KEYS   1 the prefix
--- ARGV   1.. numbers of messages, as claim replied them
--- Reply  how many were still there
--- Cost   two commands a message
+-- ARGV   1 its number, as claim replied it
+-- Reply  1 if it was still there, else 0
+-- Cost   two commands
 -- Again  a second copy finds nothing.
 
--- include keys
-
-for _, number in ipairs(ARGV) do
-  redis.call('DEL', key('outbox', number))
-end
-return redis.call('ZREM', key('outbox'), unpack(ARGV))
+redis.call('DEL', key('outbox', ARGV[1]))
+return redis.call('ZREM', key('outbox'), ARGV[1])

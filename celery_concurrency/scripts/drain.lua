@@ -6,9 +6,6 @@
 -- Cost   about 20 commands a task
 -- Again  a second copy gives the next ones back.
 
--- include keys
--- include index
--- include messages
 -- include taking_out
 
 local count, most, messages = 0, tonumber(ARGV[1]), {}
@@ -19,7 +16,7 @@ while count < most do
   end
   local waiter = first(key('group', group))
   if waiter then
-    messages[#messages + 1] = take_out_of(group, waiter)
+    messages[#messages + 1] = take_out(waiter, group)
   else
     -- Somebody deleted its key by hand.
     file_group(group)

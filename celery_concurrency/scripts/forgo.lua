@@ -8,7 +8,6 @@
 -- Cost   one removal a limit, and the steps
 -- Again  the message is known as ended, so a second copy does nothing.
 
--- include keys
 -- include reservations
 -- include handover
 

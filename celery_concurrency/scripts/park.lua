@@ -15,15 +15,9 @@
 -- Reply  {'parked' | 'handed over' | 'merged' | 'again', more, outbox}; merged: this
 --        task waits already, by another copy of its message; again: this run was parked
 --        before; more and outbox as in release
--- Cost   about 20 commands, and the steps; nothing grows with the number of waiters, but
---        for the logarithm in a sorted set
--- Again  the waiter itself, or the mark that is left when it goes, says that this run's
---        message was parked, wherever it is by now.
+-- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
+-- Again  the waiter, or the mark that it leaves, says that this run's message was parked.
 
--- include keys
--- include tokens
--- include index
--- include waiters
 -- include handover
 
 local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]

@@ -2,19 +2,16 @@
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token
---        2 '1' to leave a mark: while it stands, an acquire of this token that arrives
---          late is refused. Needed where a reply to that acquire may have been lost.
---          A token that is not held gets it always.
+--        2 '1' to leave a mark that refuses a late acquire of this token: needed where the
+--          reply to one may have been lost. A token that is not held gets it always.
 --        3 seconds for which a second copy of the run's message is known, if the run came
 --          to its end; '' if it did not, so that a copy runs
 --        4 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
 -- Cost   one removal a limit, and the steps
--- Again  a second copy finds the token not held, so it gives back and counts nothing; it
---        sets the mark anew, and goes on with the hand-over.
+-- Again  a second copy finds the token not held, sets the mark, and goes on handing over.
 
--- include keys
 -- include tokens
 -- include freed when note_freed is called
 -- include handover when hand_over is called
@@ -45,5 +42,4 @@ if redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) == 0 th
 end
 
 note_freed(record and record.limits or {})
-local more, outbox = hand_over(tonumber(ARGV[4]))
-return {held, more, outbox}
+return {held, hand_over(tonumber(ARGV[4]))}

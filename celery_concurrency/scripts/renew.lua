@@ -4,16 +4,13 @@
 -- ARGV   1 the epoch that the process knows, '' where it knows none
 --        2 seconds after which the tokens are taken back if nobody renews them
 --        3.. in turn: a token, and its facts from an earlier reply ('' for none)
--- Reply  {epoch, verdict, verdict, ...}, one a token: its facts where it is held (as
---        JSON, if the caller has none, else 'held'); 'lost' if it was taken back;
---        'gone' if nobody holds it; {} where there is no configuration yet
+-- Reply  {epoch, verdict, verdict, ...}, one a token: where it is held its facts as JSON,
+--        or 'held' if the caller has them; 'lost' if it was taken back; 'gone' if nobody
+--        holds it; {} where there is no configuration yet
 -- Cost   2 commands a token, and once in a third of its lease one more a limit; each time
 --        where it has less than SHORTEST_LEASE left
--- Again  a second copy renews what was just renewed, which costs a look. One that
---        comes late finds the token given back, or renews what the next beat would.
+-- Again  a second copy renews what was just renewed, or finds the token given back.
 
--- include keys
--- include time
 -- constants SHORTEST_LEASE
 
 local epoch = redis.call('GET', key('epoch'))
@@ -25,13 +22,9 @@ timeout = math.max(timeout, SHORTEST_LEASE)
 local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
-local function extend_lease(token)
-  redis.call('ZADD', key('leases'), exact(time + lease), token)
-end
-
--- Note in a token's limits when it expires now. What an operator's DEL freed stays free.
+-- Extend a token's lease and expiry. What an operator's DEL freed stays free.
 local function extend(token, limits)
-  extend_lease(token)
+  redis.call('ZADD', key('leases'), exact(time + lease), token)
   for _, limit in ipairs(limits) do
     redis.call('ZADD', key('semaphore', limit), 'XX', math.ceil(time + timeout), token)
   end
@@ -43,10 +36,11 @@ local function restore(token, json)
   for field, value in pairs(facts) do
     redis.call('HSET', key('token', token), field, value)
   end
-  extend_lease(token)
-  for _, limit in ipairs(cjson.decode(facts.limits)) do
-    redis.call('ZADD', key('semaphore', limit), math.ceil(time + timeout), token)
+  local limits = cjson.decode(facts.limits)
+  for _, limit in ipairs(limits) do
+    redis.call('ZADD', key('semaphore', limit), 0, token)
   end
+  extend(token, limits)
 end
 
 local function facts_of(token)

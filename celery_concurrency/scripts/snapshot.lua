@@ -1,15 +1,11 @@
 -- snapshot: store a copy of the counters, one in each period, as their history.
 --
 -- KEYS   1 the prefix
--- ARGV   1 seconds of a period. Periods begin at whole multiples of them: at the full
---          minute, so that a copy says what was counted before it
+-- ARGV   1 seconds of a period; periods begin at whole multiples of them
 --        2 how many copies are stored
 -- Reply  1 if a copy was made, 0 if this period has one
 -- Cost   one read of the counters, of which there are a few a platform and a type
 -- Again  a second copy within the period does nothing, nor does another worker's call.
-
--- include keys
--- include time
 
 local function period_of(seconds)
   return math.floor(seconds / tonumber(ARGV[1]))

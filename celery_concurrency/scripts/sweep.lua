@@ -9,17 +9,10 @@
 --        3 seconds after which a limit is looked at again
 --        4 seconds after which a waiter may be collected for   5 and for how long
 --        6 steps of the hand-over at most
--- Reply  {1 if it was time for a sweep, tokens taken back, more, outbox}; more: call
---        again with 0
+-- Reply  {1 if it was due, tokens taken back, more (call again with 0), outbox}
 -- Cost   one removal a limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
 
--- include keys
--- include time
--- include freed
--- include tokens
--- include room
--- include index
 -- include taking_out
 -- include handover
 -- constants RANK, COLLECTING_SUFFIX
@@ -75,11 +68,9 @@ end
 local function put_back_expired()
   local waiters, messages = due_of(key('expiring')), {}
   for _, waiter in ipairs(waiters) do
-    local message = take_out(waiter)
-    messages[#messages + 1] = message
-    if not message then
-      redis.call('ZREM', key('expiring'), waiter)
-    end
+    messages[#messages + 1] = take_out(waiter)
+    -- Even if somebody deleted its record by hand.
+    redis.call('ZREM', key('expiring'), waiter)
   end
   put_back_discarded(messages)
   return #waiters
@@ -88,8 +79,7 @@ end
 -- Return whether a run with a later ticket holds a token of the limit.
 local function has_junior(limit, ticket)
   for _, token in ipairs(redis.call('ZREVRANGE', key('semaphore', limit), 0, HOLDERS - 1)) do
-    local asked = redis.call('HGET', key('token', token), 'asked')
-    if asked and tonumber(asked) > ticket then
+    if tonumber(redis.call('HGET', key('token', token), 'asked') or 0) > ticket then
       return true
     end
   end

@@ -5,17 +5,14 @@
 --        3 seconds after its interval for which such a hash is stored
 --        4.. upper bounds of the histogram in milliseconds, ascending
 -- Reply  how many were counted
--- Cost   one write a field that changes: at most one a bound, two kinds, a limit of
---        those records that is counted; and a reading of each record
--- Again  a record is taken out and counted in the same call, so that none is counted
---        twice; a second copy counts the next ones, which were due as well.
+-- Cost   a read of each record, and one write a field that changes: at most two kinds, a
+--        bound, a limit of those that is counted
+-- Again  a record is taken out as it is counted; a second copy counts the next ones.
 --
 -- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were below that
 -- bound and above the one before, and the sum of their milliseconds. Accounts are never
 -- counted, and of the user's own dimensions only limits that the configuration names.
 
--- include keys
--- include time
 -- include limits
 -- constants RANK
 
@@ -60,16 +57,12 @@ local function add(field, amount)
   sums[field] = (sums[field] or 0) + amount
 end
 
-local function count(asked, since, ended, group)
-  local waited = math.max(0, math.floor(since * 1000) - asked % RANK)
-  local held = math.max(0, math.floor((ended - since) * 1000))
-  local wait_field = 'wait ' .. bound_of(waited) .. ' '
-  local hold_field = 'hold ' .. bound_of(held) .. ' '
-  for _, limit in ipairs(counted_of(group)) do
-    add(wait_field .. limit, 1)
-    add('wait sum ' .. limit, waited)
-    add(hold_field .. limit, 1)
-    add('hold sum ' .. limit, held)
+local function count(kind, milliseconds, limits)
+  milliseconds = math.max(0, milliseconds)
+  local bucket = kind .. ' ' .. bound_of(milliseconds) .. ' '
+  for _, limit in ipairs(limits) do
+    add(bucket .. limit, 1)
+    add(kind .. ' sum ' .. limit, milliseconds)
   end
 end
 
@@ -77,7 +70,9 @@ local records = redis.call('LPOP', key('stats:ended'), ARGV[1]) or {}
 for _, record in ipairs(records) do
   local asked, since, ended, group = string.match(record, '^(%S+) (%S+) (%S+) (.*)$')
   if asked then
-    count(tonumber(asked), tonumber(since), tonumber(ended), group)
+    local limits = counted_of(group)
+    count('wait', math.floor(since * 1000) - asked % RANK, limits)
+    count('hold', math.floor((ended - since) * 1000), limits)
   end
 end
 if #records == 0 then

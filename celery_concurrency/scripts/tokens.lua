@@ -8,11 +8,8 @@
 -- Reply  {total, {token, expiry, limits, task, worker, since, reserved}, ...}: total
 --        is how many there are on all pages; what a record does not have is nil
 -- Cost   one read a token listed, and the logarithm in a sorted set
--- Again  it changes nothing. A token that is renewed between two pages comes again
---        on a later one; none that is held all the time is left out.
-
--- include keys
--- include time
+-- Again  it changes nothing. A token that is renewed between two pages comes again on a
+--        later one; none that is held all the time is left out.
 
 local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
 local dead = redis.call('ZCOUNT', holders, '-inf', time)

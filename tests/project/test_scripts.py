@@ -46,11 +46,17 @@ def test_what_is_included_is_put_in(path):
 
 def test_a_library_is_put_in_once():
     """Of several that include it; and once more in each function that others are put in as."""
-    assert scripts.source("park").count("local function key(") == 1
+    assert scripts.source("park").count("local function drop_orphans(") == 1
     release = scripts.source("release")
-    assert release.count("local function key(") == 1 + len(
-        re.findall(r"^local .*\(\.\.\.\)$", release, re.M)
-    )
+    functions = re.findall(r"^local .*\(\.\.\.\)$", release, re.M)
+    assert release.count("local function drop_orphans(") == len(functions) == 2
+
+
+@pytest.mark.parametrize("path", VERBS, ids=name_of)
+def test_each_verb_begins_with_keys_and_time(path):
+    source = scripts.source(path.stem)
+    assert source.startswith(KEYS)
+    assert [source.count(f"local {name}") for name in ("function key(", "time =")] == [1, 1]
 
 
 def test_each_key_that_is_used_is_listed_once():

@@ -5,6 +5,7 @@ The JSON is the user's own format; ``Config.flat`` is the copy that the scripts 
 """
 
 import json
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Final, Self
@@ -59,7 +60,6 @@ def _check_name(name: str) -> str:
 
 
 def _check_dimension(name: str) -> str:
-    _check_name(name)
     if name in RESERVED_DIMENSIONS or name.startswith(("_", "concurrency_")):
         raise ValueError(f"{name!r} is a name that Celery or celery-concurrency uses itself")
     if ":" in name or name == WILDCARD:
@@ -68,21 +68,18 @@ def _check_dimension(name: str) -> str:
 
 
 def _check_override(name: str) -> str:
-    _check_name(name)
     if name == WILDCARD:
         raise ValueError(f"{WILDCARD!r} is no name here: the maximum beside it is that of the rest")
     return name
 
 
-def _without_repeats(limits: list[str]) -> list[str]:
-    return list(dict.fromkeys(limits))
-
-
 Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
 Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT)]
 Name = Annotated[str, AfterValidator(_check_name)]
-OverrideName = Annotated[str, AfterValidator(_check_override)]
-DimensionName = Annotated[str, AfterValidator(_check_dimension)]
+OverrideName = Annotated[Name, AfterValidator(_check_override)]
+DimensionName = Annotated[Name, AfterValidator(_check_dimension)]
+#: Without repeats.
+Limits = Annotated[list[str], AfterValidator(lambda limits: list(dict.fromkeys(limits)))]
 
 
 class _Strict(BaseModel):
@@ -133,7 +130,7 @@ class Config(_Strict):
     timeout: Timeout = 300
     account_overrides: dict[OverrideName, Count] = {}
     dimensions: dict[DimensionName, Dimension] = {}
-    paused: Annotated[list[str], AfterValidator(_without_repeats)] = []
+    paused: Limits = []
 
     @model_validator(mode="after")
     def _paused_names_limits(self) -> Self:
@@ -161,11 +158,7 @@ class Config(_Strict):
 
     @classmethod
     def of(cls, value: object) -> Self:
-        """Return the configuration in a parsed JSON value.
-
-        Raises:
-            InvalidConfig: as for ``parse``.
-        """
+        """Return the configuration in a parsed JSON value. Raises what ``parse`` does."""
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
@@ -218,16 +211,9 @@ class Config(_Strict):
             (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
             ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused.
         """
-        maps: dict[str, Mapping[str, int]] = {
-            "platform": self.platform_max,
-            "account": {**self.account_overrides, WILDCARD: self.account_max},
-            "task_type": self.task_type_max,
-        }
-        for name, dimension in self.dimensions.items():
-            maps[name] = {**dimension.overrides, WILDCARD: dimension.max}
         counts = {
             f"{dimension}:{name}": count
-            for dimension, by_name in maps.items()
+            for dimension, by_name in self._maxima().items()
             for name, count in by_name.items()
         }
         counts[GLOBAL] = self.global_max
@@ -244,14 +230,21 @@ class Config(_Strict):
         dimension, name = split_limit(limit)
         if name is None:
             return self.global_max
-        if dimension == "account":
-            return self.account_overrides.get(name, self.account_max)
-        if dimension in self.dimensions:
-            own = self.dimensions[dimension]
-            return own.overrides.get(name, own.max)
-        by_name = {"platform": self.platform_max, "task_type": self.task_type_max}.get(dimension)
         # Tokens may still be held in a dimension that was taken out: nothing limits it.
-        return by_name.get(name, by_name.get(WILDCARD, 0)) if by_name is not None else 0
+        by_name = self._maxima().get(dimension, {})
+        return by_name.get(name, by_name.get(WILDCARD, 0))
+
+    def _maxima(self) -> dict[str, Mapping[str, int]]:
+        """Return the maxima by dimension, then by name or ``*``."""
+        return {
+            "platform": self.platform_max,
+            "account": ChainMap({WILDCARD: self.account_max}, self.account_overrides),
+            "task_type": self.task_type_max,
+            **{
+                name: ChainMap({WILDCARD: dimension.max}, dimension.overrides)
+                for name, dimension in self.dimensions.items()
+            },
+        }
 
 
 #: Fields that the JSON always has.
@@ -266,11 +259,7 @@ def dimensions_key(dimensions: Iterable[str]) -> str:
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        InvalidConfig: it is no JSON (NaN and Infinity are none).
-    """
+    """Return the value of a JSON text; InvalidConfig where it is none, as NaN and Infinity."""
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as exc:
@@ -312,12 +301,12 @@ def _nulled_fields(change: Mapping[Any, Any]) -> Iterator[str]:
 
 
 def _merge(old: Any, change: Any) -> Any:
-    if not (isinstance(old, Mapping) and isinstance(change, Mapping)):
+    if not isinstance(change, Mapping):
         return change
-    merged = dict(old)
+    merged = dict(old) if isinstance(old, Mapping) else {}
     for key, value in change.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = _merge(old.get(key, {} if isinstance(value, Mapping) else None), value)
+            merged[key] = _merge(merged.get(key), value)
     return merged

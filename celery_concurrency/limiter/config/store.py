@@ -5,7 +5,6 @@
 in force. ``defaults.py`` says what is in force without JSON, ``history.py`` what was before.
 """
 
-import hashlib
 import logging
 import random
 import time
@@ -13,6 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -63,28 +63,19 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is in Redis.
+    """What is in Redis."""
 
-    Attributes:
-        raw: the JSON; None where there is no key, or one that is no string.
-        foreign: the key is no string.
-        version: as in ``Stored``; "0" before the first.
-        followed: SHA-1 of the JSON that the flat copy follows.
-        last: the last valid configuration, where the flat copy has one that this version
-            of the package understands.
-        problem: as in ``Stored``.
-    """
-
-    raw: bytes | None
-    foreign: bool
-    version: str
-    followed: str | None
-    last: Config | None
+    raw: bytes | None  # the JSON
+    foreign: bool  # the JSON's key is no string
+    version: str  # "0" before the first
+    followed: str | None  # SHA-1 of the JSON that the flat copy follows
+    last: Config | None  # in the flat copy, where this version of the package understands it
     problem: str | None
 
     @property
     def digest(self) -> str:
-        return "" if self.raw is None else _sha1(self.raw)
+        """Identifies the JSON; the SHA-1 that Redis computes."""
+        return "" if self.raw is None else sha1(self.raw, usedforsecurity=False).hexdigest()
 
     @property
     def judged(self) -> bool:
@@ -124,7 +115,15 @@ class ConfigStore:
         """Return what is in force, after taking over what was written by hand."""
         self._defaults.store()
         stored = self._settle()[1]
-        self._tell(stored.problem)
+        if stored.problem and stored.problem != self._told:
+            logger.error(
+                "the configuration at %s is not valid (%s); the last valid one stays "
+                "in force. Correct it, or send it to the API, which says more",
+                self._keyspace.keys.config,
+                stored.problem,
+                extra=fields("configuration invalid", reason=stored.problem),
+            )
+        self._told = stored.problem
         return stored
 
     def update(
@@ -166,9 +165,7 @@ class ConfigStore:
 
     def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a limit admit nobody for now. Takes and raises what ``update`` does."""
-        return self._change(
-            lambda config: config.merged({"paused": [*config.paused, limit]}), by, None
-        )
+        return self._change(lambda config: config.merged({"paused": [*config.paused, limit]}), by)
 
     def resume(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a paused limit admit again. Takes and raises what ``update`` does.
@@ -184,7 +181,7 @@ class ConfigStore:
                 )
             return config.merged({"paused": [one for one in config.paused if one != limit]})
 
-        return self._change(without, by, None)
+        return self._change(without, by)
 
     def history(self) -> list[Version]:
         """Return the last versions, the newest first."""
@@ -192,7 +189,10 @@ class ConfigStore:
         return read_history(self._keyspace)
 
     def _change(
-        self, wanted: Callable[[Config], Config], by: Author, expected: Collection[int] | None
+        self,
+        wanted: Callable[[Config], Config],
+        by: Author,
+        expected: Collection[int] | None = None,
     ) -> Stored:
         """Put in force what ``wanted`` makes of the present configuration: compare and set."""
         for _ in _tries():
@@ -254,18 +254,6 @@ class ConfigStore:
         except InvalidConfig as exc:
             return found.last or self._defaults.read(), str(exc)
 
-    def _tell(self, problem: str | None) -> None:
-        """Log what is wrong with the stored configuration, once."""
-        if problem and problem != self._told:
-            logger.error(
-                "the configuration at %s is not valid (%s); the last valid one stays "
-                "in force. Correct it, or send it to the API, which says more",
-                self._keyspace.keys.config,
-                problem,
-                extra=fields("configuration invalid", reason=problem),
-            )
-        self._told = problem
-
     def _write(
         self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
     ) -> int:
@@ -309,8 +297,3 @@ def _last(in_force: bytes | None) -> Config | None:
         return Config.of(parse_json(in_force))
     except InvalidConfig:
         return None  # another version of this package wrote it
-
-
-def _sha1(raw: bytes) -> str:
-    # To compare with what Redis computes; nothing secret about it.
-    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()

@@ -48,17 +48,18 @@ class Stats:
 
     def snapshot(self) -> bool:
         """Store a copy of the counters, if this minute has none; return whether it did."""
-        answer = self._keyspace.call("snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT)
-        return bool(answer.reply)
+        return bool(self._keyspace.call("snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT).reply)
 
     def _at(self, second: int) -> dict[str, int]:
         copies: Any = self._keyspace.redis.xrevrange(
             self._keyspace.keys.counters_history, max=f"{second * 1000}-0", count=1
         )
-        if not copies:
-            return {}
-        counters = copies[0][1][b"counters"]
-        return {name: int(count) for name, count in json.loads(counters).items()}
+        return counters_of(copies[0]) if copies else {}
+
+
+def counters_of(copy: Any) -> dict[str, int]:
+    """Return the counters in a copy, an entry of the stream."""
+    return {name: int(count) for name, count in json.loads(copy[1][b"counters"]).items()}
 
 
 def difference(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

@@ -8,7 +8,7 @@ five minutes each, which expire after a day.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any, Final, Self
 
 from pydantic import BaseModel
@@ -72,8 +72,7 @@ class Histogram:
     def cumulative(self) -> list[tuple[float | None, int]]:
         """Return the buckets as Prometheus has them, all of ``BOUNDS`` among them.
 
-        Returns:
-            upper bound in seconds, None for the last, and how many are in it or below.
+        Each is its upper bound in seconds, None for the last, and how many are up to it.
         """
         bounds = sorted({*BOUNDS, *(bound for bound in self.counts if bound is not None)})
         sums = accumulate(self.counts.get(bound, 0) for bound in bounds)
@@ -122,25 +121,21 @@ class Spans:
 
     @classmethod
     def of(cls, *hashes: Mapping[bytes, bytes]) -> Self:
-        """Return what all of these hashes hold together."""
+        """Return what these hashes hold together; fields not of ``tally.lua`` are ignored."""
         spans = cls()
-        for hash_ in hashes:
-            spans._add(hash_)
-        return spans
-
-    def _add(self, hash_: Mapping[bytes, bytes]) -> None:
-        """Add a hash of ``tally.lua``; fields that it did not write are ignored."""
-        for name, amount in hash_.items():
+        for name, amount in chain.from_iterable(hash_.items() for hash_ in hashes):
             found = re.fullmatch(r"(wait|hold) (\d+|inf|sum) (.+)", name.decode(), re.DOTALL)
             if not found:
                 continue
             kind, what, limit = found.groups()
-            histogram = (self.wait if kind == "wait" else self.hold).setdefault(limit, Histogram())
+            by_limit = spans.wait if kind == "wait" else spans.hold
+            histogram = by_limit.setdefault(limit, Histogram())
             if what == "sum":
                 histogram.milliseconds += int(amount)
             else:
                 bound = None if what == "inf" else int(what)
                 histogram.counts[bound] = histogram.counts.get(bound, 0) + int(amount)
+        return spans
 
 
 class Durations:
@@ -156,9 +151,8 @@ class Durations:
         """
         total = 0
         for _ in range(CALLS):
-            counted: int = self._keyspace.call(
-                "tally", BATCH, INTERVAL, KEPT_SECONDS, *BOUNDS
-            ).reply
+            answer = self._keyspace.call("tally", BATCH, INTERVAL, KEPT_SECONDS, *BOUNDS)
+            counted: int = answer.reply
             total += counted
             if counted < BATCH:
                 break

@@ -4,7 +4,6 @@ Counters are differences between the copies of each full minute (``counters.py``
 runs waited and held comes from histograms of five minutes (``durations.py``).
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, repeat
 from typing import Any, Final
@@ -16,6 +15,7 @@ from celery_concurrency.limiter.stats.counters import (
     DEFAULT_WINDOW,
     SNAPSHOT_SECONDS,
     WINDOWS,
+    counters_of,
     difference,
 )
 from celery_concurrency.limiter.stats.durations import (
@@ -132,10 +132,4 @@ def _copies(keyspace: Keyspace, since: int) -> list[tuple[float, dict[str, int]]
         if len(some) < TRIP:
             break
         first = f"({some[-1][0].decode()}"
-    return [
-        (
-            int(entry.partition(b"-")[0]) / 1000,
-            {name: int(count) for name, count in json.loads(fields[b"counters"]).items()},
-        )
-        for entry, fields in entries
-    ]
+    return [(int(copy[0].partition(b"-")[0]) / 1000, counters_of(copy)) for copy in entries]

@@ -1,6 +1,4 @@
--- Limits that have room again.
-
--- include keys
+-- Freed: limits that have room again.
 
 -- Note which of these limits have something filed as waiting for them: the next
 -- hand-over looks at those.
@@ -10,4 +8,22 @@ local function note_freed(limits)
       redis.call('SADD', key('freed'), limit)
     end
   end
+end
+
+-- Take a few orphans whose time is over out of a limit; return whether there were any. An
+-- orphan is a token of which nothing else is known: somebody deleted keys by hand, or
+-- Redis evicted them.
+local function drop_orphans(limit)
+  local found = false
+  for _, token in ipairs(redis.call('ZRANGEBYSCORE', key('semaphore', limit), '-inf', time,
+    'LIMIT', 0, 8)) do
+    if not redis.call('ZSCORE', key('leases'), token) then
+      redis.call('ZREM', key('semaphore', limit), token)
+      found = true
+    end
+  end
+  if found then
+    note_freed({ limit })
+  end
+  return found
 end

@@ -2,17 +2,13 @@
 -- messages back. A reservation belongs to the group: its first run that stands at a
 -- worker's slot begins on it.
 
--- include keys
--- include time
 -- include room
 -- include index
 -- include messages
--- include waiters
 -- constants RESERVED_SUFFIX
 
--- A message in front of its queue meets a slot at once, and its tokens lie idle the
--- shortest. With more reservations than this it is slots that are scarce: messages in
--- front would keep out all that came before, so the next go behind.
+-- A message in front of its queue meets a slot at once, so its tokens lie idle the shortest.
+-- With more reservations than this, slots are scarce, and the next messages go behind.
 local FRONT_MOST = 32
 
 -- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`.
@@ -36,8 +32,7 @@ local function grant(group, outgoing)
   file_group(group)
 end
 
--- Return whether to go on collecting for a group. A paused limit may stay so for long, so
--- no room is collected for its sake.
+-- Return whether to go on collecting for a group: not while a limit is paused, maybe for long.
 local function may_collect(group, over)
   for _, limit in ipairs(parse(group).limits) do
     if is_paused(limit) then
@@ -47,8 +42,7 @@ local function may_collect(group, over)
   return time < over and redis.call('EXISTS', key('group', group)) == 1
 end
 
--- Let the collecting token into each of these limits that has room; return whether it is
--- in all of them now.
+-- Let the collecting token into those limits that have room; return whether it is in all.
 local function enter_rest(token, limits, over)
   local complete = true
   for _, limit in ipairs(limits) do
@@ -86,15 +80,12 @@ end
 -- Go down the index from an open class to its first waiter, and grant that its limits. An
 -- entry on the way that is out of date is filed anew instead.
 local function step(class, outgoing)
-  if first_full(cjson.decode(class)) then
-    return file_class(class)
-  end
   local own = first(key('ready', class))
-  if not own then
+  if not own or first_full(cjson.decode(class)) then
     return file_class(class)
   end
   local group = first(bucket_key(class, own))
-  if is_full(own) or not group then
+  if not group or is_full(own) then
     return file_bucket(class, own)
   end
   if first_full(parse(group).own) or redis.call('EXISTS', key('group', group)) == 0 then
@@ -103,7 +94,7 @@ local function step(class, outgoing)
   return grant(group, outgoing)
 end
 
--- Hand room over until no waiter can go on, or so many steps are taken: some 30 commands
+-- Hand room over until no waiter can go on, in so many steps at most: some 30 commands
 -- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
 local function hand_over(steps)
   -- Room collected for a waiter that left is given up, though nobody else waits.

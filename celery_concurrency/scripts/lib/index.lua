@@ -33,10 +33,7 @@
 -- first. An entry may be out of date, as limits fill up all the time: the call that finds
 -- it files it anew, so each is looked at once for each room that it missed.
 
--- include keys
--- include time
 -- include limits
--- include orphans
 -- include room
 
 -- Own limit of groups that have none: never full.
@@ -154,8 +151,7 @@ local function file_group(group)
   end
 end
 
--- File anew what is shut under a limit, while that has room: at most `steps` entries.
--- Return how many steps are left.
+-- File anew what is shut under a limit while that has room. Return the steps that are left.
 local function reopen(limit, steps)
   while steps > 0 and room(limit) > 0 do
     local class = redis.call('ZPOPMIN', key('shut', limit))[1]
@@ -190,8 +186,8 @@ local function reopen_freed(steps)
 end
 
 -- Look whether blocked limits have room by now: an operator's DEL and a raised limit tell
--- nobody. At most `steps` of those that were not looked at since `before`, longest ago
--- first. Return the steps that are left.
+-- nobody. Take those first that were looked at longest ago, and none that was since
+-- `before`. Return the steps that are left.
 local function recheck(blocked, before, steps)
   local limits = redis.call('ZRANGEBYSCORE', blocked, '-inf', '(' .. exact(before),
     'LIMIT', 0, steps)
@@ -200,7 +196,7 @@ local function recheck(blocked, before, steps)
       redis.call('ZREM', blocked, limit)
     else
       redis.call('ZADD', blocked, time, limit)
-      if room(limit) <= 0 and drop_orphans(limit, time) then
+      if room(limit) <= 0 and drop_orphans(limit) then
         rooms[limit] = nil
       end
       if room(limit) > 0 then
@@ -211,8 +207,7 @@ local function recheck(blocked, before, steps)
   return steps - #limits
 end
 
--- After a change of the configuration, look at all blocked limits once.
--- Return the steps that are left.
+-- After a change of the configuration, look at all blocked limits once. Return the steps left.
 local function recheck_all(steps)
   local before = tonumber(redis.call('GET', key('recheck')) or nil)
   if before then

@@ -1,9 +1,8 @@
--- Which limits many groups of waiters share.
+-- Limits: which of them many groups of waiters share.
 
 -- constants SHARED_DIMENSIONS
 
--- Return whether a limit's dimension is one of those that many groups share. `global`,
--- which all share, is none of them.
+-- Return whether many groups share a limit's dimension. `global` has none.
 local function is_shared(limit)
   local dimension = string.match(limit, '^([^:]*):')
   for _, shared in ipairs(SHARED_DIMENSIONS) do

@@ -1,8 +1,6 @@
 -- Reservations: tokens that a hand-over took for a group. A run of the group begins on one,
 -- whichever; or it is given up, or lapses.
 
--- include keys
--- include time
 -- include freed
 -- include tokens
 
@@ -20,7 +18,8 @@ local function begin_on_reservation(group, token, expiry)
       redis.call('ZADD', key('semaphore', limit), expiry, token)
     end
   end
-  unreserve(group, reserved)
+  redis.call('ZREM', key('reserved', group), reserved)
+  redis.call('ZREM', key('reservations'), reserved)
   redis.call('ZREM', key('leases'), reserved)
   redis.call('DEL', key('token', reserved))
   return true

@@ -1,8 +1,6 @@
 -- Room: how many more tokens each limit admits. It is counted once a call, so tokens
 -- that enter or leave after that do so by the functions here.
 
--- include keys
--- include time
 -- include freed
 -- constants PAUSED
 
@@ -29,12 +27,10 @@ local rooms = {}
 
 -- Return how many more tokens a limit admits; less than 1 is full, math.huge is unlimited.
 local function room(limit)
-  local known = rooms[limit]
-  if not known then
-    known = count_room(limit)
-    rooms[limit] = known
+  if not rooms[limit] then
+    rooms[limit] = count_room(limit)
   end
-  return known
+  return rooms[limit]
 end
 
 -- Return whether a limit admits nobody for now, whoever leaves.

@@ -1,27 +1,18 @@
 -- Taking out: how a waiter leaves the waiting room without being granted its limits.
 
--- include keys
 -- include index
 -- include messages
--- include waiters
 -- constants MESSAGE_START, DISCARD
 
--- Take a waiter out. Return its message, or nil if it did not wait.
-local function take_out(waiter)
+-- Take a waiter out. Return its message, nil if it did not wait. Of a waiter that was found
+-- in this group, an entry goes whose record somebody deleted by hand.
+local function take_out(waiter, group)
   local message = read_waiter(waiter)
   if message then
     forget_waiter(waiter, message.facts)
-    redis.call('ZREM', key('group', message.facts.group), waiter)
-    file_group(message.facts.group)
+    group = message.facts.group
   end
-  return message
-end
-
--- Take a waiter out that was found in this group: an entry without a record goes, too, as
--- somebody deleted its key by hand.
-local function take_out_of(group, waiter)
-  local message = take_out(waiter)
-  if not message then
+  if group then
     redis.call('ZREM', key('group', group), waiter)
     file_group(group)
   end

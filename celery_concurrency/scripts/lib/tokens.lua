@@ -1,24 +1,13 @@
 -- Tokens: how one is taken out of its limits, and what is left of it.
 
--- include keys
--- include time
-
 -- Records of ended runs that are stored at most, where nobody counts them (see tally).
 local ENDED_MOST = 20000
 
 -- A mark refuses late copies of a call for so long: far beyond every try of a client.
 local MARK_SECONDS = 600
 
--- End a reservation: a run has begun on it, or it was given up or lapsed.
-local function unreserve(group, token)
-  redis.call('ZREM', key('reserved', group), token)
-  redis.call('ZREM', key('reservations'), token)
-end
-
--- Take a token out of each of its limits; one removal a limit.
--- Return its record as far as an end needs it: the limits, as a list and as the JSON that
--- names their group, when it asked, since when it held, the name its message was parked
--- as, whether it was a reservation. Return nil if nobody holds it.
+-- Take a token out of each of its limits; one removal a limit. Return what an end needs of
+-- its record (group: its limits as JSON), nil if nobody holds it.
 local function drop_token(token)
   local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
     'parked_as', 'reserved')
@@ -32,7 +21,8 @@ local function drop_token(token)
     redis.call('ZREM', key('semaphore', limit), token)
   end
   if reserved then
-    unreserve(group, token)
+    redis.call('ZREM', key('reserved', group), token)
+    redis.call('ZREM', key('reservations'), token)
   end
   -- Not the marks that refuse late calls.
   redis.call('HDEL', key('token', token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
@@ -41,7 +31,7 @@ local function drop_token(token)
     parked_as = record[4], reserved = reserved }
 end
 
--- Leave a record of a run that ended, for tally. Nothing is computed here: every run pays.
+-- Leave a record of a run that ended, for tally, which computes: here every run would pay.
 local function note_end(record)
   if record.asked and record.since then
     local line = record.asked .. ' ' .. record.since .. ' ' .. time .. ' ' .. record.group
@@ -51,8 +41,7 @@ local function note_end(record)
   end
 end
 
--- Leave a mark that refuses late calls of a token: `ended` and `taken` (back) every
--- acquire, `parked` a park.
+-- Leave a mark that refuses late calls: `ended` and `taken` (back) an acquire, `parked` a park.
 local function mark(token, what)
   redis.call('HSET', key('token', token), what, 1)
   redis.call('EXPIRE', key('token', token), MARK_SECONDS)
