@@ -18,8 +18,7 @@ import click
 from celery.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from celery_concurrency.cli.line_views import LineView
-from celery_concurrency.cli.monitor import View, open_view
+from celery_concurrency.cli.monitor import LineView, View, open_view
 from celery_concurrency.cli.serve import DEFAULT_PORT
 from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.demo.load import LIMITS, Load
