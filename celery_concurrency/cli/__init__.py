@@ -7,7 +7,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, monitor, pause, serve, tokens, usage, waiting
+from celery_concurrency.cli import config, monitor, serve, tokens, usage, waiting
 
 
 @click.group(name="concurrency")
@@ -21,8 +21,8 @@ for command in (
     usage.usage,
     usage.stats,
     config.config,
-    pause.pause,
-    pause.resume,
+    config.pause,
+    config.resume,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

@@ -1,6 +1,6 @@
-"""The commands of ``config``: show the configuration, and change it.
+"""The commands of ``config``: show the configuration, and change it; ``pause`` and ``resume``.
 
-``pause`` and ``resume`` are in ``pause.py``.
+What a configuration is stands in ``limiter/config/schema.py``.
 """
 
 import json
@@ -11,7 +11,7 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
-from celery_concurrency.cli.output import local_time, print_json, print_problem, print_table
+from celery_concurrency.cli.output import echo, local_time, print_json, print_problem, print_table
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.history import Author, Version
 from celery_concurrency.limiter.config.schema import Config, parse_json
@@ -97,6 +97,24 @@ for one in (get_config, set_config, reset_config, show_history, roll_back):
     config.add_command(one)
 
 
+@command()
+@click.argument("limit")
+@operator_option
+@json_option
+def pause(app: Celery, limit: str, operator: str, as_json: bool) -> None:
+    """Let LIMIT admit nobody for now: global, platform:douyin. What runs goes on."""
+    _print_paused(limiter_of(app).config.pause(limit, Author("cli", operator)), as_json)
+
+
+@command()
+@click.argument("limit")
+@operator_option
+@json_option
+def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
+    """Let a paused LIMIT admit again."""
+    _print_paused(limiter_of(app).config.resume(limit, Author("cli", operator)), as_json)
+
+
 def _path(field: str, config: Config) -> list[str]:
     """Return the keys that a dotted field names; names may have dots too."""
     head, dot, rest = field.partition(".")
@@ -164,3 +182,11 @@ def _print_changed(stored: Stored, as_json: bool) -> None:
 def _print_config(value: Any, as_json: bool) -> None:
     # JSON in either form: what is shown can be sent back.
     click.echo(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))
+
+
+def _print_paused(stored: Stored, as_json: bool) -> None:
+    paused = stored.config.paused
+    if as_json:
+        print_json(paused)
+    else:
+        echo(f"paused now: {', '.join(paused)}" if paused else "nothing is paused now")

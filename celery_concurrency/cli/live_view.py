@@ -1,7 +1,4 @@
-"""The view that ``monitor`` draws in a terminal, each time in the same place.
-
-``monitor.py`` decides when; into a pipe, ``line_views.py`` prints lines instead.
-"""
+"""The view that ``monitor.py`` draws in a terminal, each time in the same place."""
 
 import time
 from collections.abc import Iterator

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-from unicodedata import east_asian_width
 
 import click
+from rich.cells import cell_len, set_cell_size
 
 
 def printable(value: Any) -> str:
@@ -35,17 +35,11 @@ def print_json(value: Any) -> None:
 def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Print columns as wide as their widest cell."""
     lines = [head, *(tuple(printable(cell) for cell in row) for row in rows)]
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(head))]
+    # A Chinese character takes two columns of a terminal.
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = (
-            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
-        )
+        cells = map(set_cell_size, line, widths)
         click.echo("  ".join(cells).rstrip())
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: two for a Chinese character."""
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def local_time(seconds: float | None) -> str:

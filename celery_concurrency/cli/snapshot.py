@@ -1,7 +1,4 @@
-"""What ``monitor.py`` shows, read once: usage, who holds tokens, who waits.
-
-It is shown by ``live_view.py`` or ``line_views.py``.
-"""
+"""What ``monitor.py`` shows, read once: usage, who holds tokens, who waits."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,12 +1,19 @@
-"""What the demo sends: publish tasks over five platforms and thirty accounts.
+"""What the demo sends, and what its tasks themselves record of their runs.
 
-``session.py`` says for how long.
+``report.py`` judges by it.
 """
 
+import json
 import random
+import time
 import uuid
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from redis import Redis
 
 PLATFORMS: Final = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 ACCOUNTS: Final = 6  # of each platform
@@ -22,22 +29,59 @@ LIMITS: Final = {
 #: A platform's tasks that are sent and not done: more than can run, and soon done.
 MOST_UNFINISHED: Final = 5
 
+#: Where the records are, and how many are read in one command.
+KEY: Final = "demo:runs"
+BATCH: Final = 1000
+
+
+class Run(NamedTuple):
+    """An execution of a task's body, by time.monotonic: one clock for all of a machine."""
+
+    start: float
+    end: float | None  # None while it runs
+
+
+@dataclass
+class Task:
+    """A task that was sent; one that runs twice has two runs."""
+
+    tags: dict[str, str]
+    runs: dict[str, Run] = field(default_factory=dict)  # by a name of their own
+
+
+@contextmanager
+def recorded(redis: Redis, task_id: str) -> Iterator[None]:
+    """Record a run: when the block starts, and again, with its end, when it ends."""
+    run = [task_id, uuid.uuid4().hex, time.monotonic()]
+    redis.rpush(KEY, json.dumps([*run, None]))
+    try:
+        yield
+    finally:
+        redis.rpush(KEY, json.dumps([*run, time.monotonic()]))
+
 
 class Load:
     """Sends tasks, no faster than they are done.
 
     Args:
-        publish: the task.
+        publish: the Celery task.
+        redis: where it records its runs.
     """
 
-    def __init__(self, publish: Any) -> None:
+    def __init__(self, publish: Any, redis: Redis) -> None:
         self._publish = publish
-        self.sent: dict[str, dict[str, str]] = {}  # the tags of each task, by its id
-        self.unfinished: dict[str, str] = {}  # the platform of each that is not done
+        self._redis = redis
+        self.tasks: dict[str, Task] = {}  # all that were sent, by id
+        self.unfinished: dict[str, Task] = {}  # of these, the ones without an ended run
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return sum(bool(task.runs) for task in self.unfinished.values())
 
     def send(self) -> None:
         """Send a task of a platform that has few unfinished ones, if there is any."""
-        counts = Counter(self.unfinished.values())
+        counts = Counter(task.tags["platform"] for task in self.unfinished.values())
         free = [platform for platform in PLATFORMS if counts[platform] < MOST_UNFINISHED]
         if not free:
             return
@@ -47,14 +91,14 @@ class Load:
         task_id = str(uuid.uuid4())
         tags = {"platform": platform, "account": account, "type": "publish"}
         self._publish.apply_async((seconds,), task_id=task_id, headers=dict(tags))
-        self.sent[task_id] = tags
-        self.unfinished[task_id] = platform
+        self.tasks[task_id] = self.unfinished[task_id] = Task(tags)
 
-    def note_end(self, task_id: str) -> None:
-        """Take note that a task ran to its end."""
-        self.unfinished.pop(task_id, None)
-
-    @property
-    def done(self) -> int:
-        """How many ran to their end."""
-        return len(self.sent) - len(self.unfinished)
+    def read(self) -> None:
+        """Read the new records, and remove them from the server."""
+        texts = self._redis.lpop(KEY, BATCH) or []
+        assert isinstance(texts, list)
+        for task_id, name, start, end in map(json.loads, texts):
+            if task_id in self.tasks:  # else a user sent it by hand
+                self.tasks[task_id].runs[name] = Run(start, end)
+            if end is not None:
+                self.unfinished.pop(task_id, None)

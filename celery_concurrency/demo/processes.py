@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,7 +18,7 @@ from celery_concurrency.errors import ConcurrencyError
 from celery_concurrency.testing.lifeline import Child
 
 PROJECT: Final = "celery_concurrency.demo.project"
-WORKERS: Final = 2
+WORKERS: Final = ("w1@demo", "w2@demo")
 SLOTS: Final = 4  # of each worker
 #: What a worker prints when it takes tasks.
 READY: Final = "the worker is ready"
@@ -32,39 +32,38 @@ class DemoError(ConcurrencyError):
     """The demo can't go on."""
 
 
-class Interrupted(DemoError):
-    """Interrupted before anything was sent."""
-
-
 class Processes:
     """Two workers and the admin API; a context manager that ends what it started.
 
     Args:
-        interrupted: says whether to give up starting.
+        interrupts: the interrupts until now; any ends the start.
 
     Attributes:
         logs: the directory of their logs, removed in the end unless ``keep_logs``.
         api: the URL of the admin API, after ``start``; on another port where its own is taken.
     """
 
-    def __init__(self, interrupted: Callable[[], bool]) -> None:
-        self._interrupted = interrupted
+    def __init__(self, interrupts: Collection[int]) -> None:
+        self._interrupts = interrupts
         self._children: dict[str, Child] = {}
         self.logs = Path(tempfile.mkdtemp(prefix="concurrency-demo-"))
-        self.keep_logs = False
+        self.keep_logs = True
         self.api = ""
 
     def start(self) -> None:
         """Start all, and wait until they are ready; raise a DemoError if one does not start."""
-        workers = [f"w{number}@demo" for number in range(1, WORKERS + 1)]
-        for name in workers:
+        for name in WORKERS:
             self._start(
                 name, "worker", "--hostname", name, "--concurrency", str(SLOTS),
                 # A demo may run for days: a line for each task would fill the disk.
                 "--loglevel", "WARNING", "--without-gossip", "--without-mingle",
             )  # fmt: skip
-        self.api = self._start_api()
-        for name in workers:
+        self._start("api", "concurrency", "serve", "--port", str(DEFAULT_PORT))
+        if self._wait_for("api", "serving|can't listen") != "serving":
+            self._children["api"].wait_or_kill()
+            self._start("api", "concurrency", "serve", "--port", "0")
+        self.api = self._wait_for("api", r"serving (\S+),")
+        for name in WORKERS:
             self._wait_for(name, READY)
 
     def check(self) -> None:
@@ -78,28 +77,18 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         for child in self._children.values():
             child.terminate()  # a worker ends its tasks first
         for child in self._children.values():
             child.wait_or_kill()
-        failed = kind is not None and not issubclass(kind, Interrupted)
-        if not (failed or self.keep_logs):
+        if not self.keep_logs:
             shutil.rmtree(self.logs, ignore_errors=True)
 
     def _start(self, name: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "celery", "--quiet", "-A", PROJECT, *arguments]
         # Not SIGTERM: a warm shutdown would wait for the server, which ends with us too.
         self._children[name] = Child(command, self.logs / f"{name}.log", signal.SIGKILL)
-
-    def _start_api(self) -> str:
-        """Start the API on its port, or on a free one if that is taken; return its URL."""
-        self._start("api", "concurrency", "serve", "--port", str(DEFAULT_PORT))
-        if self._wait_for("api", "serving|can't listen") == "serving":
-            return self._wait_for("api", r"serving (\S+),")
-        self._children["api"].wait_or_kill()
-        self._start("api", "concurrency", "serve", "--port", "0")
-        return self._wait_for("api", r"serving (\S+),")
 
     def _wait_for(self, name: str, pattern: str) -> str:
         """Wait until a process has printed a pattern; return the last group that matched."""
@@ -110,8 +99,9 @@ class Processes:
             found = re.search(pattern, child.output())
             if found:
                 return str(found[found.lastindex or 0])
-            if self._interrupted():
-                raise Interrupted()
+            if self._interrupts:
+                self.keep_logs = False
+                raise DemoError("Interrupted before anything was sent.")
             if ended:
                 self.check()
             time.sleep(PAUSE)

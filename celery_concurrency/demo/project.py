@@ -12,8 +12,8 @@ from celery import Celery
 from celery.signals import worker_process_init, worker_ready
 from redis import Redis
 
+from celery_concurrency.demo.load import recorded
 from celery_concurrency.demo.processes import READY
-from celery_concurrency.demo.records import recorded
 from celery_concurrency.testing.lifeline import die_with_parent
 
 url = os.environ["DEMO_REDIS_URL"]
@@ -29,7 +29,7 @@ redis = Redis.from_url(url)
 @app.task(bind=True, name="publish")  # type: ignore[untyped-decorator]  # Celery has no types
 def publish(self: Any, seconds: float) -> None:
     """Publish something, which takes some seconds."""
-    with recorded(redis, self.request.id, self.request.headers):
+    with recorded(redis, self.request.id):
         time.sleep(seconds)
 
 
@@ -39,7 +39,11 @@ def say_ready(**_: Any) -> None:
     print(READY, flush=True)
 
 
+# Made in the worker, called in each process of its pool.
+end_with_worker = die_with_parent(signal.SIGKILL)
+
+
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
-def end_with_worker(**_: Any) -> None:
+def prepare_process(**_: Any) -> None:
     """End the pool's processes with their worker, even while they wait for Redis."""
-    die_with_parent(signal.SIGKILL, parent=os.getppid())()
+    end_with_worker()

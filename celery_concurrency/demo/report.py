@@ -1,15 +1,17 @@
 """The report: whether all tasks ran, once each, and how many at once in each limit.
 
-It judges by what ``records.py`` read and by the configurations seen, never by what the limiter
-counted.
+It judges by what ``load.py`` sent and read and by the configurations seen, not by the limiter.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from celery_concurrency.demo.records import Run
+import click
+
+from celery_concurrency.cli.output import print_table
+from celery_concurrency.demo.load import Task
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.limits import GLOBAL, limits_of
 
@@ -32,11 +34,6 @@ class Row(NamedTuple):
         """More ran at once than the limit allowed."""
         return self.overlap > self.max > 0
 
-    def cells(self) -> list[str]:
-        """Return it as texts."""
-        allowed = f"{self.max or 'unlimited'}{'*' if self.changed else ''}"
-        return [self.limit, *map(str, (self.sent, self.run, self.overlap)), allowed]
-
 
 class Report(NamedTuple):
     """What was counted in each limit, accounts included, and what went wrong."""
@@ -49,59 +46,50 @@ class Report(NamedTuple):
         """The exit status: 0 or 1."""
         return 1 if self.problems else 0
 
-    def lines(self) -> Iterator[str]:
-        """Return the report as text; of the accounts it shows the busiest."""
+    def print(self) -> None:
+        """Print it; of the accounts it shows the busiest."""
         accounts = [row for row in self.rows if row.limit.startswith("account:")]
-        cells = [["limit", "sent", "run", "highest overlap", "allowed"]]
-        cells += [row.cells() for row in self.rows if not row.limit.startswith("account:")]
+        shown = [row for row in self.rows if row not in accounts]
         if accounts:
             worst = max(accounts, key=lambda row: (row.exceeded, row.overlap, row.sent))
-            cells.append(worst.cells())
-            cells[-1][0] += f" (the busiest of {len(accounts)})"
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for name, *numbers in cells:
-            padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
-            yield "  ".join((name.ljust(widths[0]), *padded))
-        yield ""
+            name = f"{worst.limit} (the busiest of {len(accounts)})"
+            shown.append(worst._replace(limit=name))
+        print_table(
+            ("limit", "sent", "run", "highest overlap", "allowed"),
+            ((*row[:4], f"{row.max or 'unlimited'}{'*' if row.changed else ''}") for row in shown),
+        )
+        click.echo()
         if any(row.changed for row in self.rows):
-            yield "* changed while tasks ran: this is the highest that was in force"
-        yield from (f"FAILED: {problem}" for problem in self.problems)
+            click.echo("* changed while tasks ran: this is the highest that was in force")
+        for problem in self.problems:
+            click.echo(f"FAILED: {problem}")
         if not self.problems:
-            yield f"OK: all {self.rows[0].sent} tasks ran, each once, and no limit was exceeded"
+            sent = self.rows[0].sent
+            click.echo(f"OK: all {sent} tasks ran, each once, and no limit was exceeded")
 
 
 def make_report(
-    sent: Mapping[str, Mapping[str, str]],
-    runs: Collection[Run],
-    configs: Sequence[Stored],
-    problems: Sequence[str] = (),
+    tasks: Mapping[str, Task], configs: Sequence[Stored], problems: Sequence[str] = ()
 ) -> Report:
     """Count, and judge.
 
     Args:
-        sent: the tags of the tasks that were sent, by id.
-        runs: what was recorded of them.
+        tasks: all that were sent, by id, with their runs.
         configs: the configurations seen in force meanwhile, in their order.
         problems: what went wrong besides.
     """
-    sent_in: dict[str, set[str]] = defaultdict(set)
-    for task_id, tags in sent.items():
-        for limit in limits_of(tags):
-            sent_in[limit].add(task_id)
-    runs_in: dict[str, list[Run]] = defaultdict(list)
-    # A run without an end is reported, and counts in no overlap: its process may have died.
-    ended = [run for run in runs if run.end is not None]
-    for run in ended:
-        for limit in limits_of(run.tags):
-            runs_in[limit].append(run)
-    ran = {run.task_id for run in ended}
+    tasks_in: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks.values():
+        for limit in limits_of(task.tags):
+            tasks_in[limit].append(task)
     rows = []
-    for limit in sorted({*sent_in, *runs_in}, key=lambda limit: (limit != GLOBAL, limit)):
+    for limit in sorted(tasks_in, key=lambda limit: (limit != GLOBAL, limit)):
+        inside = tasks_in[limit]
+        ran = sum(any(run.end for run in task.runs.values()) for task in inside)
         maxima = {one.config.max_of(limit) if one.config.enabled else 0 for one in configs}
         highest = 0 if 0 in maxima else max(maxima)
-        ids = sent_in[limit]
-        overlap = _highest_overlap(runs_in[limit])
-        rows.append(Row(limit, len(ids), len(ids & ran), overlap, highest, len(maxima) > 1))
+        overlap = _highest_overlap(inside)
+        rows.append(Row(limit, len(inside), ran, overlap, highest, len(maxima) > 1))
     if any(after.version != before.version + 1 for before, after in pairwise(configs)):
         exceeded = ["the configuration changed faster than it was looked at: can't judge by it"]
     else:
@@ -110,33 +98,32 @@ def make_report(
             for row in rows
             if row.exceeded
         ]
-    paused = configs[-1].config.paused if configs else []
-    return Report(rows, [*problems, *_task_problems([*sent], runs, paused), *exceeded])
+    found = _task_problems(tasks, configs[-1].config.paused)
+    return Report(rows, [*problems, *found, *exceeded])
 
 
-def _highest_overlap(runs: Iterable[Run]) -> int:
-    """Return how many of these runs, which have ended, ran at once at most."""
+def _highest_overlap(tasks: Iterable[Task]) -> int:
+    """Return how many runs of these tasks there were at once at most."""
+    # A run without an end is reported, and counts in no overlap: its process may have died.
+    ended = [(run.start, run.end) for task in tasks for run in task.runs.values() if run.end]
     # In the same moment, an end comes before a start: (t, -1) < (t, 1).
-    steps = [step for run in runs for step in ((run.start, 1), (run.end or 0, -1))]
-    running = highest = 0
-    for _, step in sorted(steps):
-        running += step
-        highest = max(highest, running)
-    return highest
+    steps = sorted(step for start, end in ended for step in ((start, 1), (end, -1)))
+    return max(accumulate(step for _, step in steps), default=0)
 
 
-def _task_problems(ids: list[str], runs: Collection[Run], paused: list[str]) -> Iterator[str]:
-    if not ids:
+def _task_problems(tasks: Mapping[str, Task], paused: list[str]) -> Iterator[str]:
+    if not tasks:
         yield "no task was sent"
-    began = Counter(run.task_id for run in runs)
-    not_ended = {run.task_id for run in runs if run.end is None}
-    for what, tasks in (
-        ("did not run", [task for task in ids if not began[task]]),
-        ("began and did not end", [task for task in ids if task in not_ended]),
-        ("ran more than once", [task for task in ids if began[task] > 1]),
-    ):
-        if tasks:
-            more = ", ..." if len(tasks) > NAMED else ""
-            yield f"{len(tasks)} of {len(ids)} tasks {what}: {', '.join(tasks[:NAMED])}{more}"
-    if paused and not set(ids) <= set(began):
+    wrong = defaultdict(list)
+    for task_id, task in tasks.items():
+        if not task.runs:
+            wrong["did not run"].append(task_id)
+        if any(run.end is None for run in task.runs.values()):
+            wrong["began and did not end"].append(task_id)
+        if len(task.runs) > 1:
+            wrong["ran more than once"].append(task_id)
+    for what, ids in wrong.items():
+        more = ", ..." if len(ids) > NAMED else ""
+        yield f"{len(ids)} of {len(tasks)} tasks {what}: {', '.join(ids[:NAMED])}{more}"
+    if paused and "did not run" in wrong:
         yield f"paused at the end: {', '.join(paused)}"

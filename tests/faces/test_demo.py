@@ -24,8 +24,7 @@ from rich.live import Live
 
 from celery_concurrency.cli.live_view import LiveView
 from celery_concurrency.cli.snapshot import Snapshot
-from celery_concurrency.demo.load import MOST_UNFINISHED, PLATFORMS, Load
-from celery_concurrency.demo.records import Records, Run, recorded
+from celery_concurrency.demo.load import MOST_UNFINISHED, PLATFORMS, Load, Run, Task, recorded
 from celery_concurrency.demo.report import Report, make_report
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
@@ -47,25 +46,32 @@ def seen(*changes: dict[str, Any], versions: tuple[int, ...] = ()) -> list[Store
     return configs
 
 
-Task = tuple[str, dict[str, str]]
+Times = tuple[float, float | None]
 
 
-def task(name: str, account: str = "a") -> Task:
-    return name, {"platform": "douyin", "account": account, "type": "publish"}
+def task(*times: Times, account: str = "a") -> Task:
+    """A task that ran from, to; None if it did not end."""
+    runs = {str(number): Run(*one) for number, one in enumerate(times)}
+    return Task({"platform": "douyin", "account": account, "type": "publish"}, runs)
 
 
-def run(sent: Task, start: float, end: float | None) -> Run:
-    task_id, tags = sent
-    return Run(f"{task_id}-{start}", task_id, tags, start, end)
+def report_of(tasks: list[Task], *more: Any) -> Report:
+    return make_report({f"t{number}": one for number, one in enumerate(tasks, 1)}, *more)
 
 
-def report_of(tasks: list[Task], runs: list[Run], *more: Any) -> Report:
-    return make_report(dict(tasks), runs, *more)
+@pytest.fixture
+def lines(capsys) -> Callable[[Report], list[str]]:
+    """Prints a report, and returns its lines."""
+
+    def printed(report: Report) -> list[str]:
+        report.print()
+        return capsys.readouterr().out.splitlines()
+
+    return printed
 
 
-def test_all_ran_one_after_the_other_is_all_right():
-    tasks = [task("t1"), task("t2")]
-    report = report_of(tasks, [run(tasks[0], 1, 2), run(tasks[1], 2, 3)], seen())
+def test_all_ran_one_after_the_other_is_all_right(lines):
+    report = report_of([task((1, 2)), task((2, 3))], seen())
     assert (report.status, report.problems) == (0, [])
     assert [(row.limit, row.sent, row.run, row.overlap, row.max) for row in report.rows] == [
         ("global", 2, 2, 1, 0),
@@ -73,7 +79,7 @@ def test_all_ran_one_after_the_other_is_all_right():
         ("platform:douyin", 2, 2, 1, 0),
         ("task_type:publish", 2, 2, 1, 0),
     ]
-    assert list(report.lines())[-1].startswith("OK: all 2 tasks ran")
+    assert lines(report)[-1].startswith("OK: all 2 tasks ran")
 
 
 @pytest.mark.parametrize(
@@ -86,22 +92,19 @@ def test_all_ran_one_after_the_other_is_all_right():
         ({"account_max": 5, "account_overrides": {"a": 1}}, "account:a"),
     ],
 )
-def test_two_at_once_where_one_was_allowed_fails_and_is_named(change, limit):
-    tasks = [task("t1"), task("t2")]
-    report = report_of(tasks, [run(tasks[0], 1, 2), run(tasks[1], 1.9, 3)], seen(change))
+def test_two_at_once_where_one_was_allowed_fails_and_is_named(change, limit, lines):
+    report = report_of([task((1, 2)), task((1.9, 3))], seen(change))
     assert report.status == 1
     assert report.problems == [f"{limit} had 2 at once and allowed 1"]
-    assert f"FAILED: {limit} had 2 at once and allowed 1" in list(report.lines())
+    assert f"FAILED: {limit} had 2 at once and allowed 1" in lines(report)
 
 
-def test_the_account_shown_is_one_that_exceeded_its_limit():
-    quiet, loud = task("t1", "quiet"), [task(f"t{n}", "loud") for n in (2, 3)]
-    many = [task(f"m{n}", "many") for n in range(5)]
-    runs = [run(quiet, 1, 2), *(run(one, 1, 2) for one in loud)]
-    runs += [run(one, 1, 2) for one in many]
+def test_the_account_shown_is_one_that_exceeded_its_limit(lines):
+    accounts = ["quiet", *2 * ["loud"], *5 * ["many"]]
     limits = seen({"account_overrides": {"many": 9}})
-    lines = list(report_of([quiet, *loud, *many], runs, limits).lines())
-    assert any(line.startswith("account:loud (the busiest of 3)") for line in lines)
+    report = report_of([task((1, 2), account=account) for account in accounts], limits)
+    shown = lines(report)
+    assert any(line.startswith("account:loud (the busiest of 3)") for line in shown)
 
 
 @pytest.mark.parametrize(
@@ -114,18 +117,16 @@ def test_the_account_shown_is_one_that_exceeded_its_limit():
     ],
 )
 def test_a_task_that_did_not_run_exactly_once_fails(runs, problem):
-    one = task("t1")
-    report = report_of([one], [run(one, *times) for times in runs], seen({"account_max": 0}))
+    report = report_of([task(*runs)], seen({"account_max": 0}))
     assert (report.status, report.problems) == (1, [problem])
 
 
 def test_nothing_sent_proves_nothing():
-    assert report_of([], [], seen()).problems == ["no task was sent"]
+    assert report_of([], seen()).problems == ["no task was sent"]
 
 
 def test_a_problem_from_elsewhere_fails_too():
-    one = task("t1")
-    report = report_of([one], [run(one, 1, 2)], seen(), ["a worker died"])
+    report = report_of([task((1, 2))], seen(), ["a worker died"])
     assert (report.status, report.problems) == (1, ["a worker died"])
 
 
@@ -139,18 +140,18 @@ def test_a_problem_from_elsewhere_fails_too():
         ([{"account_max": 1}, {"global_max": 9}], "1", 1),
     ],
 )
-def test_a_limit_that_was_changed_is_judged_by_the_highest_in_force(changes, allowed, status):
-    tasks = [task("t1"), task("t2")]
-    report = report_of(tasks, [run(one, 1, 2) for one in tasks], seen(*changes))
+def test_a_limit_that_was_changed_is_judged_by_the_highest_in_force(
+    changes, allowed, status, lines
+):
+    report = report_of([task((1, 2)), task((1, 2))], seen(*changes))
     assert report.status == status
-    account = next(line for line in report.lines() if line.startswith("account:a"))
+    account = next(line for line in lines(report) if line.startswith("account:a"))
     assert account.split()[-1] == allowed
 
 
 def test_a_configuration_that_nobody_saw_can_not_be_judged_by():
-    tasks = [task("t1"), task("t2")]
     limits = seen({}, {"global_max": 1}, versions=(1, 3))
-    report = report_of(tasks, [run(one, 1, 2) for one in tasks], limits)
+    report = report_of([task((1, 2)), task((1, 2))], limits)
     assert report.status == 1
     assert report.problems == [
         "the configuration changed faster than it was looked at: can't judge by it"
@@ -158,21 +159,6 @@ def test_a_configuration_that_nobody_saw_can_not_be_judged_by():
 
 
 # Its parts
-
-
-def test_starts_are_read_before_ends_and_each_record_once(redis_url):
-    with Redis.from_url(redis_url) as client:
-        records = Records(client)
-        with recorded(client, "t1", {"account": "a"}):
-            assert records.read() == []
-            assert len(records.running) == 1
-        (ended,) = records.read()
-        assert (ended.task_id, ended.tags) == ("t1", {"account": "a"})
-        assert ended.end is not None
-        assert ended.end > ended.start
-        assert records.runs == {ended.id: ended}
-        assert not records.running
-        assert records.read() == []
 
 
 class Publish:
@@ -185,23 +171,47 @@ class Publish:
         self.sent.append(options)
 
 
-def test_no_more_is_sent_than_is_done():
-    publish = Publish()
-    load = Load(publish)
-    for _ in range(1000):
+def test_starts_are_read_before_ends_and_each_record_once(redis_url):
+    with Redis.from_url(redis_url) as client:
+        load = Load(Publish(), client)
         load.send()
-    most = MOST_UNFINISHED * len(PLATFORMS)
-    assert len(publish.sent) == len(load.sent) == len(load.unfinished) == most
-    assert {one["headers"]["platform"] for one in publish.sent} == set(PLATFORMS)
+        ((task_id, one),) = load.tasks.items()
+        with recorded(client, task_id), recorded(client, "sent by hand"):
+            load.read()
+            assert load.running == 1
+            ((name, begun),) = one.runs.items()
+            assert begun.end is None
+        load.read()
+        ended = one.runs[name]
+        assert ended.end > ended.start == begun.start
+        assert (load.running, load.unfinished) == (0, {})
+        assert client.keys("demo:*") == []
+        load.read()
+        assert load.tasks == {task_id: one}
+        assert one.runs == {name: ended}
 
-    first, tags = next(iter(load.sent.items()))
-    load.note_end(first)
-    load.note_end(first)  # a second run of it is no second task
-    assert (load.done, len(load.unfinished)) == (1, most - 1)
-    load.send()
-    load.send()
-    assert publish.sent[-1]["headers"]["platform"] == tags["platform"]
-    assert len(load.unfinished) == most
+
+def test_no_more_is_sent_than_is_done(redis_url):
+    with Redis.from_url(redis_url) as client:
+        publish = Publish()
+        load = Load(publish, client)
+        for _ in range(1000):
+            load.send()
+        most = MOST_UNFINISHED * len(PLATFORMS)
+        assert len(publish.sent) == len(load.tasks) == len(load.unfinished) == most
+        assert {one["headers"]["platform"] for one in publish.sent} == set(PLATFORMS)
+
+        first, sent = next(iter(load.tasks.items()))
+        for _ in range(2):  # a second run of it is no second task
+            with recorded(client, first):
+                pass
+        load.read()
+        assert len(load.unfinished) == most - 1
+        load.send()
+        load.send()
+        assert publish.sent[-1]["headers"] == load.tasks[publish.sent[-1]["task_id"]].tags
+        assert publish.sent[-1]["headers"]["platform"] == sent.tags["platform"]
+        assert len(load.unfinished) == most
 
 
 def test_the_table_shows_how_full_each_limit_is():

@@ -237,7 +237,7 @@ class Soak:
             for line in worker.output().splitlines():
                 for task in missing:
                     if task in line:
-                        said[task].append(f"{worker.log.name}: {line}")
+                        said[task].append(f"{worker.process.log.name}: {line}")
         return said
 
 

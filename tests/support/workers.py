@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from redis import Redis
 
-from celery_concurrency.testing.lifeline import die_with_parent
+from celery_concurrency.testing.lifeline import Child
 
 T = TypeVar("T")
 
@@ -67,22 +67,15 @@ class Worker:
     ) -> None:
         Worker.count += 1
         self.name = f"w{Worker.count}-{os.getpid()}@localhost"
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "-A", app, "worker"),
-                    *("--pool", pool, "--concurrency", str(concurrency)),
-                    *("--hostname", self.name, "--loglevel", "INFO"),
-                    *("--without-gossip", "--without-mingle"),
-                    *arguments,
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # A test run that is killed leaves no worker behind.
-                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - does next to nothing
-            )
+        command = [
+            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *("--pool", pool, "--concurrency", str(concurrency)),
+            *("--hostname", self.name, "--loglevel", "INFO"),
+            *("--without-gossip", "--without-mingle"),
+            *arguments,
+        ]
+        # A test run that is killed leaves no worker behind.
+        self.process = Child(command, log, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -95,7 +88,7 @@ class Worker:
 
     def output(self) -> str:
         """Return what it has printed so far."""
-        return self.log.read_text(errors="replace")
+        return self.process.output()
 
     def wait_until_ready(self) -> None:
         """Wait until it takes tasks."""
