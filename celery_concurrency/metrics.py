@@ -1,7 +1,8 @@
 """Metrics for Prometheus, read from Redis at each scrape.
 
-All processes give the same, as no process counts anything itself: scrape one of them. Needs
-the extra ``prometheus``. Accounts have no labels, unless that is asked for.
+All processes give the same, as no process counts anything itself: scrape one of them, by the
+route in ``api/monitoring_routes.py``. Needs the extra ``prometheus``. Accounts have no labels,
+unless that is asked for.
 """
 
 import heapq

@@ -130,12 +130,12 @@ def _answer_other_requests(blueprint: Blueprint) -> None:
     """Answer 404 and 405 below the prefix; the user's app would answer them in HTML."""
     known = Map([Rule(route.path, methods=[route.method]) for route in ROUTES]).bind("")
 
-    def other(path: str = "") -> Response:
+    def no_route(path: str = "") -> Response:
         methods = known.allowed_methods(f"/{path}")
         if not methods:
             return failure(404, "not_found")
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
         return failure(405, "method_not_allowed", Allow=allowed)
 
-    blueprint.add_url_rule("/", view_func=other, methods=METHODS, strict_slashes=False)
-    blueprint.add_url_rule("/<path:path>", view_func=other, methods=METHODS)
+    blueprint.add_url_rule("/", view_func=no_route, methods=METHODS, strict_slashes=False)
+    blueprint.add_url_rule("/<path:path>", view_func=no_route, methods=METHODS)

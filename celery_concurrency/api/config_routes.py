@@ -1,4 +1,4 @@
-"""The routes of the configuration and its history."""
+"""The routes of the configuration (``limiter/config/store.py``) and its history."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The routes that monitoring asks: health checks, and the metrics that Prometheus scrapes."""
+"""The routes that monitoring asks: health, and Prometheus' metrics (``metrics.py``)."""
 
 from flask import Response, abort
 

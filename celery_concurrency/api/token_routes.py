@@ -1,4 +1,4 @@
-"""The routes of the tokens: who holds them, and taking one back."""
+"""The routes of the tokens: who holds them (``limiter/inspect/holders.py``), and a release."""
 
 from flask import Response
 

@@ -1,4 +1,4 @@
-"""The routes that show what goes on: usage and statistics."""
+"""The routes of usage (``limiter/inspect/usage.py``) and statistics (``limiter/stats/``)."""
 
 from flask import Response
 

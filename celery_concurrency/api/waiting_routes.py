@@ -1,4 +1,4 @@
-"""The routes of the waiting room: who waits, why, and cancelling it."""
+"""The routes of the waiting room: who waits (``limiter/inspect/waiting.py``), and cancelling."""
 
 from flask import Response
 
