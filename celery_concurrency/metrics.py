@@ -1,9 +1,8 @@
 """Metrics for Prometheus, read from Redis at each scrape.
 
-All processes give the same, as no process counts anything itself: scrape one of them. Needs
-the extra ``prometheus``. Accounts have no labels, unless that is asked for.
-
-The route that is scraped is in ``api/metrics_routes.py``.
+All processes give the same, as no process counts anything itself: scrape one of them, by the
+route in ``api/monitoring_routes.py``. Needs the extra ``prometheus``. Accounts have no labels,
+unless that is asked for.
 """
 
 import heapq
@@ -66,11 +65,7 @@ def expose(limiter: Limiter, *, accounts: bool = False) -> bytes:
 
 
 class ConcurrencyCollector(Collector):
-    """Reads a limiter's metrics; for a registry of your own.
-
-    Args:
-        limiter, accounts: as of ``expose``.
-    """
+    """Reads a limiter's metrics, as ``expose`` does; for a registry of your own."""
 
     def __init__(self, limiter: Limiter, *, accounts: bool = False) -> None:
         self._limiter = limiter
@@ -156,13 +151,11 @@ def _state(stored: Stored, sweep_age: float | None) -> Iterator[Metric]:
         "1 while a configuration was written by hand that is not valid and not in force.",
         stored.problem is not None,
     )
-    age = GaugeMetricFamily(
+    yield GaugeMetricFamily(
         _name("sweep_age_seconds"),
         "Time since a worker swept last; all of them together do so each second.",
+        sweep_age,
     )
-    if sweep_age is not None:
-        age.add_metric([], sweep_age)
-    yield age
 
 
 def _gauge(name: str, help_: str) -> GaugeMetricFamily:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
-from flask import Request, current_app, g, request
+from flask import Request, abort, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
-from celery_concurrency.api.errors import Refusal
+from celery_concurrency.api.envelope import failure
 
 Authorize = Callable[[Request], object]
 
@@ -20,31 +20,24 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def admit(authorize: Authorize) -> None:
-    """Ask ``authorize`` about this request; if it answers a text, that is the operator's name.
-
-    Raises:
-        Refusal: 403, it answered something false.
-    """
+    """Ask ``authorize`` about this request; if it answers a text, that is the operator's name."""
     g.concurrency_authorize = authorize
     answer = authorize(request)
     if not answer:
-        raise Refusal(403, "forbidden")
+        abort(failure(403, "forbidden"))
     if isinstance(answer, str):
         g.concurrency_operator = answer
 
 
-def may_change(path: str) -> bool:
-    """Return whether this request's caller may change the configuration.
+def may_change() -> bool:
+    """Return whether the caller of this route may change the configuration.
 
     ``authorize`` is asked about an imagined request: a PUT of ``/config`` by the same caller.
-
-    Args:
-        path: that of this request, below the API's prefix.
     """
     authorize: Authorize | None = g.get("concurrency_authorize")
     if authorize is None:
         return True
-    address = request.environ["PATH_INFO"].removesuffix(path) + "/config"
+    address = request.environ["PATH_INFO"].rpartition("/")[0] + "/config"
     environ = {**request.environ, "REQUEST_METHOD": "PUT", "PATH_INFO": address}
     try:
         return bool(authorize(current_app.request_class(environ, populate_request=False)))
@@ -55,13 +48,11 @@ def may_change(path: str) -> bool:
 def bearer(token: str | None, read_token: str | None) -> Authorize:
     """Return an ``authorize`` that asks for a bearer token.
 
+    Others get a 401, and a change with ``read_token`` a 403.
+
     Args:
         token: may do everything; None: there is no such token.
         read_token: may only read; None: there is no such token.
-
-    Returns:
-        a callable that returns true, or raises a ``Refusal``: 401, or 403 for a change
-        with ``read_token``.
     """
 
     def authorize(request: Request) -> bool:
@@ -72,8 +63,9 @@ def bearer(token: str | None, read_token: str | None) -> Authorize:
         if may_all or (may_read and request.method in SAFE_METHODS):
             return True
         if may_read:
-            raise Refusal(403, "read_only")
-        raise Refusal(401, "unauthorized", **{"WWW-Authenticate": 'Bearer realm="concurrency"'})
+            abort(failure(403, "read_only"))
+        challenge = {"WWW-Authenticate": 'Bearer realm="concurrency"'}
+        abort(failure(401, "unauthorized", **challenge))
 
     return authorize
 
@@ -83,9 +75,6 @@ def refuse_cross_site() -> None:
 
     Browsers tell where a request comes from, in ``Sec-Fetch-Site`` or, older ones, in
     ``Origin``. Programs send neither, and are let through.
-
-    Raises:
-        Refusal: 403.
     """
     if request.method in SAFE_METHODS:
         return
@@ -95,7 +84,7 @@ def refuse_cross_site() -> None:
     else:
         allowed = origin is None or origin.partition("://")[2] == request.headers.get("Host")
     if not allowed:
-        raise Refusal(403, "cross_site")
+        abort(failure(403, "cross_site"))
 
 
 def refuse_foreign_host() -> None:
@@ -103,14 +92,11 @@ def refuse_foreign_host() -> None:
 
     Another site may point its own name at 127.0.0.1 (DNS rebinding). To a browser, its pages
     and ours would then be of the same origin.
-
-    Raises:
-        Refusal: 403.
     """
     host = request.headers.get("Host", "localhost")
     if not is_loopback(_name_of(host)):
         problem = f"{host[:200]!r} is no name of loopback: ask for localhost or 127.0.0.1"
-        raise Refusal(403, "foreign_host", [{"field": "Host", "problem": problem}])
+        abort(failure(403, "foreign_host", [{"field": "Host", "problem": problem}]))
 
 
 def is_loopback(host: str) -> bool:

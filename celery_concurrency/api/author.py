@@ -6,9 +6,9 @@ Whether they may make it is decided in ``access.py``.
 import logging
 from typing import Any, Final
 
-from flask import g, request
+from flask import abort, g, request
 
-from celery_concurrency.api.errors import Refusal
+from celery_concurrency.api.envelope import failure
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.limits import name_problem
 from celery_concurrency.log import API_LOG, fields
@@ -25,11 +25,7 @@ def known_operator() -> str | None:
 
 
 def author(source: str = "api") -> Author:
-    """Return who makes this request: whom ``authorize`` named, else whom ``X-Operator`` names.
-
-    Raises:
-        Refusal: 400, the header has no valid name.
-    """
+    """Return who makes this request: whom ``authorize`` named, else whom ``X-Operator`` names."""
     known = known_operator()
     claimed = request.headers.get(OPERATOR_HEADER)
     if known or not claimed:
@@ -40,20 +36,13 @@ def author(source: str = "api") -> Author:
     if not problem and not name.isprintable():  # it is logged, and shown in terminals
         problem = "has characters that can't be printed"
     if problem:
-        raise Refusal(
-            400, "invalid_operator", [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
-        )
+        details = [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
+        abort(failure(400, "invalid_operator", details))
     return Author(source, name)
 
 
 def log_action(by: Author, decision: str, message: str, *args: object, **more: Any) -> None:
-    """Log what an operator did to others' tokens or tasks.
-
-    Args:
-        by: the operator.
-        decision, more: see ``log.fields``.
-        message, args: as for ``logging``; the operator's name is added.
-    """
+    """Log what an operator did to others' tokens or tasks; ``more`` are fields of the record."""
     logger.warning(
         f"{message} by %s",
         *args,

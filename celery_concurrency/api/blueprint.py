@@ -10,12 +10,12 @@ from typing import Any, Final
 from celery import Celery
 from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
 from celery_concurrency.api import (
     caller_routes,
     config_routes,
-    health_routes,
-    metrics_routes,
+    monitoring_routes,
     openapi,
     token_routes,
     usage_routes,
@@ -42,12 +42,11 @@ ROUTES: Final = [
     *token_routes.routes,
     *waiting_routes.routes,
     *caller_routes.routes,
-    *health_routes.routes,
-    *metrics_routes.routes,
+    *monitoring_routes.routes,
 ]
 ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
-METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> Blueprint:
@@ -88,8 +87,8 @@ def create_app(
         app.before_request(refuse_foreign_host)
     app.register_blueprint(create_blueprint(celery_app, authorize))
     # Prometheus' default path.
-    at_root = _blueprint("concurrency_metrics", metrics_routes.routes, celery_app, authorize)
-    app.register_blueprint(at_root)
+    metrics = [route for route in ROUTES if route.path == "/metrics"]
+    app.register_blueprint(_blueprint("concurrency_metrics", metrics, celery_app, authorize))
     app.register_blueprint(create_page(), url_prefix="/")
     app.register_error_handler(HTTPException, on_http_error)
     return app
@@ -129,26 +128,14 @@ def _view(route: Route, celery_app: Celery) -> Callable[..., Response]:
 
 def _answer_other_requests(blueprint: Blueprint) -> None:
     """Answer 404 and 405 below the prefix; the user's app would answer them in HTML."""
-    taken: dict[str, set[str]] = {}
-    for route in ROUTES:
-        taken.setdefault(route.path, {"OPTIONS"}).add(route.method)
-        if route.method == "GET":
-            taken[route.path].add("HEAD")
-    for path, methods in taken.items():
-        allowed = ", ".join(sorted(methods))
+    known = Map([Rule(route.path, methods=[route.method]) for route in ROUTES]).bind("")
 
-        def wrong_method(allowed: str = allowed, **in_path: Any) -> Response:
-            return failure(405, "method_not_allowed", Allow=allowed)
+    def no_route(path: str = "") -> Response:
+        methods = known.allowed_methods(f"/{path}")
+        if not methods:
+            return failure(404, "not_found")
+        allowed = ", ".join(sorted({*methods, "OPTIONS"}))
+        return failure(405, "method_not_allowed", Allow=allowed)
 
-        blueprint.add_url_rule(
-            path,
-            endpoint=f"other methods of {path.replace('.', ' ')}",  # no dot is allowed
-            view_func=wrong_method,
-            methods=METHODS - methods,
-        )
-
-    def nothing(path: str = "") -> Response:
-        return failure(404, "not_found")
-
-    blueprint.add_url_rule("/", view_func=nothing, methods=METHODS, strict_slashes=False)
-    blueprint.add_url_rule("/<path:path>", view_func=nothing, methods=METHODS)
+    blueprint.add_url_rule("/", view_func=no_route, methods=METHODS, strict_slashes=False)
+    blueprint.add_url_rule("/<path:path>", view_func=no_route, methods=METHODS)

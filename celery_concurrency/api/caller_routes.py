@@ -1,9 +1,7 @@
 """The route that tells callers who they are and what they may do; the page asks it.
 
-Both are found out in ``author.py`` and ``access.py``.
+``author.py`` and ``access.py`` find it out.
 """
-
-from typing import Final
 
 from flask import Response
 
@@ -16,11 +14,9 @@ from celery_concurrency.limiter import Limiter
 
 routes = Routes()
 
-PATH: Final = "/caller"
 
-
-@routes.add("GET", PATH, data=Caller)
+@routes.add("GET", "/caller", data=Caller)
 def get_caller(limiter: Limiter) -> Response:
     """Return who asks, and whether they may change something."""
-    caller = Caller(operator=known_operator(), may_change=may_change(PATH))
+    caller = Caller(operator=known_operator(), may_change=may_change())
     return success(caller.model_dump())

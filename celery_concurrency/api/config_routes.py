@@ -1,8 +1,4 @@
-"""The routes of the configuration and its history.
-
-What a configuration may be is in ``limiter/config/schema.py``, how it is stored in
-``limiter/config/store.py``.
-"""
+"""The routes of the configuration (``limiter/config/store.py``) and its history."""
 
 import re
 from typing import Any

@@ -41,10 +41,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "Say who you are: Authorization: Bearer <token>",
     ),
     "read_only": ("此令牌只能查看，不能修改", "This token may look, and change nothing"),
-    "cross_site": (
-        "拒绝来自其他网站的修改请求",
-        "A page of another site may change nothing here",
-    ),
+    "cross_site": ("拒绝来自其他网站的修改请求", "A page of another site may change nothing here"),
     "foreign_host": (
         "请使用 localhost 或 127.0.0.1 访问",
         "Ask for it by the name localhost or 127.0.0.1",
@@ -56,10 +53,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "没有人持有这个令牌，或已释放、已过期",
         "Nobody holds this token, or not any more",
     ),
-    "not_waiting": (
-        "这个任务没有在等待",
-        "This task does not wait, or not any more",
-    ),
+    "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
         "There is no such version of the configuration, or not any more",
@@ -77,10 +71,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "请使用 Content-Type: application/json",
         "Send it with Content-Type: application/json",
     ),
-    "unavailable": (
-        "Redis 不可用，请稍后重试",
-        "Redis can't be reached; try again later",
-    ),
+    "unavailable": ("Redis 不可用，请稍后重试", "Redis can't be reached; try again later"),
     "extra_missing": (
         "缺少可选依赖，未安装",
         "What this needs is not installed: an extra of the package",

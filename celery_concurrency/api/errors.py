@@ -1,8 +1,7 @@
 """How errors are answered. What an answer looks like is in ``envelope.py``."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
@@ -30,33 +29,13 @@ _CODES: Final = {
 }
 
 
-class Refusal(HTTPException):
-    """A request is refused with one of our codes.
-
-    Args:
-        status: the HTTP status.
-        name: a key of ``envelope.MESSAGES``.
-        details: see ``envelope.failure``.
-        headers: more headers of the answer.
-    """
-
-    def __init__(self, status: int, name: str, details: Sequence[Any] = (), **headers: str) -> None:
-        super().__init__(name)
-        self.code = status
-        self.key, self.details, self.headers = name, details, headers
-
-
-class InvalidJson(InvalidConfig):
-    """The body is not JSON."""
-
-
 def answer_errors(blueprint: Blueprint) -> None:
     """Answer in the envelope whatever the blueprint's views raise."""
 
     @blueprint.errorhandler(InvalidConfig)
     def on_invalid(exc: InvalidConfig) -> Response:
-        code = "invalid_json" if isinstance(exc, InvalidJson) else "invalid_config"
-        return failure(400, code, exc.details or [{"field": "", "problem": str(exc)}])
+        details = exc.details or [{"field": "", "problem": str(exc)}]
+        return failure(400, "invalid_config", details)
 
     @blueprint.errorhandler(ConfigConflict)
     def on_conflict(exc: ConfigConflict) -> Response:
@@ -86,8 +65,6 @@ def answer_errors(blueprint: Blueprint) -> None:
 
 def on_http_error(exc: HTTPException) -> Response:
     """Answer an HTTP error in the envelope."""
-    if isinstance(exc, Refusal):
-        return failure(exc.code or 500, exc.key, exc.details, **exc.headers)
     status = exc.code or 500
     code = _CODES.get(status, "bad_request" if status < 500 else "internal")
     # Its other headers stay: Allow, WWW-Authenticate, Retry-After.

@@ -114,15 +114,11 @@ class Query(BaseModel):
 
 
 class StatsQuery(Query):
-    """Which time is looked back on."""
-
     window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
     """The time that is looked back on."""
 
 
 class HistoryQuery(Query):
-    """Which time is looked back on, and in which steps."""
-
     resolution: Literal["1m", "5m", "1h"] = DEFAULT_RESOLUTION
     """How long an interval is."""
     window: Literal["1h", "24h"] = DEFAULT_WINDOW
@@ -130,8 +126,6 @@ class HistoryQuery(Query):
 
 
 class MetricsQuery(Query):
-    """Which limits are among the metrics."""
-
     accounts: bool = False
     """With the thousand busiest accounts."""
 
@@ -155,8 +149,6 @@ class PageQuery(Query):
 
 
 class TokensQuery(PageQuery):
-    """Whose holders."""
-
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
     """The next of the page before."""
     task: str = Field(default="", json_schema_extra=_without_default)
@@ -164,15 +156,11 @@ class TokensQuery(PageQuery):
 
 
 class WaitingQuery(PageQuery):
-    """Whose waiters."""
-
     cursor: str = Field(default="", pattern=f"^{TICKET}$", json_schema_extra=_without_default)
     """The next of the page before."""
 
 
 class CancelQuery(Query):
-    """Whose waiters."""
-
     limit: Annotated[str, AfterValidator(_check_limit)]
     """All that count in this limit, as platform:douyin."""
 

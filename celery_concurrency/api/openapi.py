@@ -36,12 +36,7 @@ def route_of(routes: Sequence[Route]) -> Route:
 
 
 def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
-    """Return the OpenAPI document.
-
-    Args:
-        routes: what is described.
-        server: the path that all of theirs are below.
-    """
+    """Return the OpenAPI document of these routes, whose paths are below ``server``."""
     schemas, components = _schemas(routes)
     paths: dict[str, Any] = {}
     for route in routes:
@@ -112,40 +107,28 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {**_TEXT, "minLength": 1}}
-        for name in re.findall(r"<(?:\w+:)?(\w+)>", route.path)
-    ]
+    names = re.findall(r"<(?:\w+:)?(\w+)>", route.path)
+    text = {**_TEXT, "minLength": 1}
+    parameters = [_parameter(name, "path", text, required=True) for name in names]
     if route.query is not None:
-        schema = route.query.model_json_schema()
+        query = route.query.model_json_schema()
+        required = query.get("required", ())
         parameters += [
-            {
-                "name": name,
-                "in": "query",
-                "required": name in schema.get("required", ()),
-                "schema": inner,
-            }
-            for name, inner in schema["properties"].items()
+            _parameter(name, "query", schema, required=name in required)
+            for name, schema in query["properties"].items()
         ]
     if route.method not in SAFE_METHODS:
-        parameters.append(
-            {
-                "name": "X-Operator",
-                "in": "header",
-                "description": "Who makes this change, for the history.",
-                "schema": {**_TEXT, "maxLength": 200},
-            }
-        )
+        about = "Who makes this change, for the history."
+        text = {**_TEXT, "maxLength": 200}
+        parameters.append(_parameter("X-Operator", "header", text, description=about))
         if route.versioned:
-            parameters.append(
-                {
-                    "name": "If-Match",
-                    "in": "header",
-                    "description": "The ETag that has to be that of the configuration now.",
-                    "schema": _TEXT,
-                }
-            )
+            about = "The ETag that has to be that of the configuration now."
+            parameters.append(_parameter("If-Match", "header", _TEXT, description=about))
     return parameters
+
+
+def _parameter(name: str, where: str, schema: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"name": name, "in": where, **more, "schema": schema}
 
 
 def _refusals(route: Route) -> list[int]:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Response, request
+from flask import Response, abort, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
-from celery_concurrency.api.errors import InvalidJson, Refusal
+from celery_concurrency.api.envelope import failure
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, details_of, parse_json
 
@@ -49,13 +49,7 @@ class Route:
     media_type: str = "application/json"
 
     def arguments(self) -> dict[str, Any]:
-        """Return the query and the body of this request, as the view is given them.
-
-        Raises:
-            Refusal: 400, the query is not valid.
-            InvalidJson: the body is no JSON.
-            HTTPException: 413 or 415, the body is too long or of another type.
-        """
+        """Return the query and the body of this request, as the view is given them."""
         arguments: dict[str, Any] = {}
         if self.query is not None:
             arguments["query"] = validated(self.query, request.args.to_dict(), "invalid_query")
@@ -78,15 +72,11 @@ class Routes(list[Route]):
 
 
 def validated(model: type[Model], value: Any, code: str) -> Model:
-    """Return ``value`` as a model's instance.
-
-    Raises:
-        Refusal: 400 with this code, and a detail for each mistake.
-    """
+    """Return ``value`` as a model's instance, or answer 400 with a detail for each mistake."""
     try:
         return model.model_validate(value)
     except ValidationError as exc:
-        raise Refusal(400, code, details_of(exc)) from None
+        abort(failure(400, code, details_of(exc)))
 
 
 def _json_body() -> Any:
@@ -97,4 +87,4 @@ def _json_body() -> Any:
     try:
         return parse_json(raw)
     except InvalidConfig as exc:
-        raise InvalidJson(str(exc)) from exc
+        abort(failure(400, "invalid_json", [{"field": "", "problem": str(exc)}]))

@@ -1,7 +1,4 @@
-"""The routes of the tokens: who holds them, and taking one back.
-
-They are read in ``limiter/inspect/holders.py``.
-"""
+"""The routes of the tokens: who holds them (``limiter/inspect/holders.py``), and a release."""
 
 from flask import Response
 

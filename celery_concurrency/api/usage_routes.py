@@ -1,8 +1,4 @@
-"""The routes that show what goes on: usage and statistics.
-
-What they show is read in ``limiter/inspect/usage.py``, ``limiter/stats/counters.py`` and
-``limiter/stats/history.py``.
-"""
+"""The routes of usage (``limiter/inspect/usage.py``) and statistics (``limiter/stats/``)."""
 
 from flask import Response
 

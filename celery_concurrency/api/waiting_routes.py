@@ -1,7 +1,4 @@
-"""The routes of the waiting room: who waits, why, and cancelling it.
-
-What they show is read in ``limiter/inspect/waiting.py`` and ``limiter/inspect/explanation.py``.
-"""
+"""The routes of the waiting room: who waits (``limiter/inspect/waiting.py``), and cancelling."""
 
 from flask import Response
 

@@ -20,9 +20,9 @@ from celery_concurrency.limiter import Limiter, connect
 from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.limiter.outcomes import Denied
 from celery_concurrency.worker import gate
+from celery_concurrency.worker.apps import forget
 from celery_concurrency.worker.bootstep import ConcurrencyStep
 from celery_concurrency.worker.hooks import gated
-from celery_concurrency.worker.per_process import forget
 from celery_concurrency.worker.tags import tags_of
 
 #: Seconds between two looks at a result.

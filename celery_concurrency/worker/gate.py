@@ -54,12 +54,7 @@ def is_gated(task: Any) -> bool:
 
 
 def is_exempt(name: str, exempt: Iterable[str]) -> bool:
-    """Return whether a task of this name is never gated.
-
-    Args:
-        name: the task's.
-        exempt: globs, the app's ``concurrency_exempt``.
-    """
+    """Return whether a task of this name is never gated; ``exempt`` are globs."""
     return name.startswith("celery.") or any(fnmatchcase(name, glob) for glob in exempt)
 
 

@@ -6,6 +6,7 @@ nothing. All of this runs in the main process, in the thread of ``housekeeping.p
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,13 @@ class Heartbeat:
         self._processes = processes
         # Process id to run. A child runs one task at a time: it has released those before.
         self._running: dict[int, str] = {}
-        # Received since the last look; and those from before that have not begun.
-        self._new: list[Any] = []
-        self._waiting: list[Any] = []
+        # Requests that no child has yet, as far as we have looked.
+        self._received: deque[Any] = deque()
 
     def on_received(self, request: Any = None, **_: Any) -> None:
         """``task_received``, in the main thread: remember the request until a child has it."""
         if request is not None and self._processes:
-            self._new.append(request)
+            self._received.append(request)
 
     def beat(self) -> None:
         """Renew the tokens of the runs that live here; report those that were taken back."""
@@ -83,20 +83,20 @@ class Heartbeat:
         if not self._processes:
             return
         self._look_who_runs()
-        ended = {pid: token for pid, token in self._running.items() if _has_ended(pid)}
-        for pid, token in ended.items():
-            del self._running[pid]
-            self._release(token)
+        for pid in list(self._running):
+            if _has_ended(pid):
+                self._release(self._running.pop(pid))
 
     def _look_who_runs(self) -> None:
         """Note which child has which run, however short it was: there is no signal for it."""
-        requests, self._new = [*self._waiting, *self._new], []
+        # The main thread adds to them meanwhile.
+        requests = [self._received.popleft() for _ in range(len(self._received))]
         begun = [request for request in requests if request.worker_pid]
         for request in sorted(begun, key=lambda request: request.time_start or 0):
             token = token_of(request)
             if token:
                 self._running[request.worker_pid] = token
-        self._waiting = [request for request in requests if _may_begin(request)]
+        self._received.extend(request for request in requests if _may_begin(request))
 
     def _release(self, token: str) -> None:
         try:
@@ -126,15 +126,11 @@ def _may_begin(request: Any) -> bool:
 def _has_ended(pid: int) -> bool:
     """Return whether a child process has ended, reaped by its parent or not."""
     try:
-        # The state comes after the name, which is in brackets and may contain anything.
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        return stat.rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        pass  # it was reaped, or there is no /proc
-    try:
         os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except ProcessLookupError:
         return True
-    except PermissionError:
-        pass
-    return False
+    except OSError:
+        return False  # there is no /proc, or it ends just now
+    # The state comes after the name, which is in brackets and may contain anything.
+    return stat.rpartition(")")[2].split()[0] in "ZX"

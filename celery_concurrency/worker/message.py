@@ -6,18 +6,16 @@ canvas, stamps and properties stay as they are. How a message waits is in ``park
 
 import re
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
-from celery import Celery
 from celery.utils.quorum_queues import detect_quorum_queues
 from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils import json
 
 from celery_concurrency.worker.celery_compat import headers_of
-from celery_concurrency.worker.per_process import per_process
 
 #: Properties that a message gets anew when it is published.
 _OWN_PROPERTIES: Final = (
@@ -106,10 +104,6 @@ class TaskMessage:
             is_copy=is_copy,
         )
 
-    def with_headers(self, headers: dict[str, Any]) -> Self:
-        """Return the message with these headers added or replaced."""
-        return replace(self, headers={**self.headers, **headers})
-
     def to_json(self) -> bytes:
         """Return it as a JSON object whose first member is ``headers``."""
         fields = {"headers": self.headers, **asdict(self)}
@@ -132,19 +126,15 @@ class TaskMessage:
         Args:
             app: the Celery app.
             countdown: seconds after which it runs; None leaves its ``eta`` as it is.
-            producer: what to publish with; None takes one of the app's.
-
-        Raises:
-            kombu.exceptions.OperationalError: the broker does not take it.
+            producer: what to publish with, without retries; None takes one of the app's.
         """
         headers = self.headers
         if countdown is not None:
             eta = datetime.now(UTC) + timedelta(seconds=countdown)
             headers = {**headers, "eta": eta.isoformat()}
-        own = producer
-        with app.producer_or_acquire(producer) as producer:
-            exchange, routing_key = self._route(app, producer, countdown or 0)
-            producer.publish(
+        exchange, routing_key = self._route(app, countdown or 0)
+        with app.producer_or_acquire(producer) as acquired:
+            acquired.publish(
                 self.body,
                 exchange=exchange,
                 routing_key=routing_key,
@@ -154,8 +144,7 @@ class TaskMessage:
                 headers=headers,
                 expiration=self.expiration,
                 declare=self._queues(app),
-                # Callers with a producer of their own try again themselves.
-                retry=own is None,
+                retry=producer is None,
                 retry_policy=_PUBLISH_POLICY,
                 **self.properties,
             )
@@ -172,31 +161,29 @@ class TaskMessage:
             return []
         return [queue for queue in app.amqp.queues.values() if queue.exchange.name == self.exchange]
 
-    def _route(self, app: Any, producer: Any, countdown: float) -> tuple[str, str]:
+    def _route(self, app: Any, countdown: float) -> tuple[str, str]:
         """Return exchange and routing key, by way of Celery's delay queues where it uses them."""
-        driver = producer.connection.transport.driver_type
+        kind = broker_kind(app)
         delayed = self.exchange.startswith("celery_delayed") or any(
             queue.exchange.type != "direct" for queue in self._queues(app)
         )
-        if self.exchange and delayed and countdown >= 1 and detect_quorum_queues(app, driver)[0]:
+        if self.exchange and delayed and countdown >= 1 and detect_quorum_queues(app, kind)[0]:
             return _DELAY_EXCHANGE, calculate_routing_key(int(countdown), self.routing_key)
         return self.exchange, self.routing_key
 
 
-@per_process()
-def _broker_kind(app: Celery) -> str:
-    """Return the kind of an app's broker: "redis", "amqp"."""
-    with app.connection_for_write() as connection:  # it isn't connected for that
-        return str(connection.transport.driver_type)
+def broker_kind(app: Any) -> str:
+    """Return the kind of an app's broker, as "redis" or "amqp"; the pool knows it unconnected."""
+    return str(app.pool.connection.transport.driver_type)
 
 
-def message_rank(app: Celery, message: TaskMessage | None) -> int:
+def message_rank(app: Any, message: TaskMessage) -> int:
     """Return a message's priority as a rank, 0 for the highest.
 
     Redis brokers take low numbers first, the others high ones.
     """
-    priority = min(max(int((message and message.properties.get("priority")) or 0), 0), 255)
-    return priority if _broker_kind(app) == "redis" else 255 - priority
+    priority = min(max(int(message.properties.get("priority") or 0), 0), 255)
+    return priority if broker_kind(app) == "redis" else 255 - priority
 
 
 def to_bytes(fields: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.worker.message import TaskMessage
+from celery_concurrency.worker.message import TaskMessage, broker_kind
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -40,7 +40,7 @@ class Sender:
     """Publishes what is in the outbox, in a thread and on a connection of its own.
 
     Args:
-        app: returns the app whose broker it is; None when there is no app any more.
+        app: returns the app, whose broker it is; None when that is gone.
         room: returns the waiting room.
     """
 
@@ -98,20 +98,12 @@ class Sender:
         return True
 
     def _open(self, app: Any) -> Any:
-        """Return what to publish with, connected.
-
-        Raises:
-            OperationalError: the broker is away.
-        """
+        """Return what to publish with, connected."""
         if self._producer is None:
-            connection = app.connection_for_write()
             # Without confirms, a message that the broker loses on the way would pass for
             # sent; without time-outs, the thread would hang as long as the broker does.
-            driver = connection.transport.driver_type
-            connection.transport_options = {
-                **(connection.transport_options or {}),
-                **_TRANSPORT_OPTIONS.get(driver, {}),
-            }
+            options = _TRANSPORT_OPTIONS.get(broker_kind(app))
+            connection = app.connection_for_write(transport_options=options)
             self._producer = app.amqp.Producer(connection)
             connection.ensure_connection(timeout=connection.connect_timeout)
         return self._producer

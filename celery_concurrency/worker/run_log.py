@@ -41,8 +41,6 @@ def log_decision(
     """Log what was decided of a run.
 
     Args:
-        level: as of ``logging``.
-        task, run: the run, and its task with the request.
         decision: one of those in ``docs/logging.md``.
         detail: more of the line, for people.
         more: the decision's own fields.

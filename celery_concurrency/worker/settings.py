@@ -92,9 +92,6 @@ def _refuse_others(conf: Any, known: list[str]) -> None:
 
     Where there is a namespace, a name without its prefix is another package's, unless it was
     set on ``app.conf`` itself. Functions and classes in a settings module are no settings.
-
-    Raises:
-        ImproperlyConfigured: names it, and the one that may be meant.
     """
     keys = list(conf)  # before it is read, the configuration knows no prefix
     namespace = (conf.prefix or "").lower()
@@ -113,11 +110,7 @@ def _refuse_others(conf: Any, known: list[str]) -> None:
 
 
 def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:
-    """Return the URL of the broker or the result backend, and what goes with it.
-
-    Raises:
-        ImproperlyConfigured: neither is Redis.
-    """
+    """Return the URL of the broker or the result backend, and what goes with it."""
     # Attributes and not keys: these also know CELERY_BROKER_URL and the like, in
     # which `celery -b URL` is kept.
     for url, options, ssl in (

@@ -65,7 +65,7 @@ limiter = limiter_of(app)
 CHECK = """
 from celery import Celery
 from celery_concurrency.worker.apps import limiter_of as _limiter_of
-from celery_concurrency.worker.per_process import forget as _forget
+from celery_concurrency.worker.apps import forget as _forget
 
 for one in [value for value in list(globals().values()) if isinstance(value, Celery)]:
     _forget(one)

@@ -1,15 +1,20 @@
-"""The route that Prometheus scrapes. The metrics are made in ``metrics.py``."""
+"""The routes that monitoring asks: health, and Prometheus' metrics (``metrics.py``)."""
 
-from typing import Any
+from flask import Response, abort
 
-from flask import Response
-
-from celery_concurrency.api.errors import Refusal
+from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import MetricsQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.inspect.health import Health, read_health
 
 routes = Routes()
+
+
+@routes.add("GET", "/health", data=Health)
+def get_health(limiter: Limiter) -> Response:
+    """Return 200 while Redis answers."""
+    return success(read_health(limiter.keyspace).model_dump())
 
 
 @routes.add(
@@ -23,17 +28,12 @@ def get_metrics(limiter: Limiter, query: MetricsQuery) -> Response:
     accounts with which most tasks wait and run are among the limits. 501 where the
     extra is not installed that this needs.
     """
-    metrics = _metrics()
-    text = metrics.expose(limiter, accounts=query.accounts)
-    return Response(text, content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
-
-
-def _metrics() -> Any:
     try:
         from celery_concurrency import metrics  # noqa: PLC0415 - it needs an extra
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] != "prometheus_client":
             raise
         problem = "install the extra: pip install 'celery-concurrency[prometheus]'"
-        raise Refusal(501, "extra_missing", [{"field": "", "problem": problem}]) from exc
-    return metrics
+        abort(failure(501, "extra_missing", [{"field": "", "problem": problem}]))
+    text = metrics.expose(limiter, accounts=query.accounts)
+    return Response(text, content_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
