@@ -1,62 +1,21 @@
-"""Parking: whether an app's denied tasks wait in the waiting room, and what the room gets.
+"""Parked messages: what the waiting room gets, and what it left on one that comes back.
 
-They do where the setting says so, or by ``auto`` where the broker is the Redis server that
-holds the tokens: a parked message is then as safe as a queued one. Else they wait by countdown.
 ``gate.py`` decides when a message is parked, ``limiter/waiting_room.py`` says what follows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
-
-from celery import Celery
 
 from celery_concurrency.limiter.outcomes import Denied, Ticket
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.worker import kombu_redis
-from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
+from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
+from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 #: The header of a message that was parked: where it waited.
 PARKED: Final = "concurrency_parked"
-
-#: Seconds until we look again whether broker and limiter are one server: either may fail over.
-SURE_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingMode:
-    """How an app's denied tasks wait.
-
-    Attributes:
-        by_handoff: in the waiting room.
-        same_server: the broker is the Redis server that holds the tokens.
-        reason: why, for the log.
-    """
-
-    by_handoff: bool
-    same_server: bool
-    reason: str
-
-
-@per_process(SURE_SECONDS)
-def waiting_mode_of(app: Celery) -> WaitingMode:
-    """Return how denied tasks of this app wait now.
-
-    Raises:
-        OperationalError: the broker is away.
-    """
-    wanted = settings_of(app).waiting
-    if wanted == "retry":
-        return WaitingMode(False, False, "concurrency_waiting is 'retry'")
-    # By the servers' own ids: one server may have many addresses.
-    broker = kombu_redis.server_id(app)
-    ours: Any = limiter_of(app).redis.info("server") if broker else {}
-    same = bool(broker) and broker == ours["run_id"]
-    if wanted == "handoff":
-        return WaitingMode(True, same, "concurrency_waiting is 'handoff'")
-    is_it = "is" if same else "is not"
-    return WaitingMode(same, same, f"the broker {is_it} the Redis server that holds the tokens")
 
 
 def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Waiter | None:

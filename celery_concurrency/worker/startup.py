@@ -14,7 +14,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of
-from celery_concurrency.worker.parking import waiting_mode_of
+from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
 
