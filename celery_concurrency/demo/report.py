@@ -49,14 +49,16 @@ class Report(NamedTuple):
     def print(self) -> None:
         """Print it; of the accounts it shows the busiest."""
         accounts = [row for row in self.rows if row.limit.startswith("account:")]
-        shown = [row for row in self.rows if row not in accounts]
+        shown = {row.limit: row for row in self.rows if row not in accounts}
         if accounts:
             worst = max(accounts, key=lambda row: (row.exceeded, row.overlap, row.sent))
-            name = f"{worst.limit} (the busiest of {len(accounts)})"
-            shown.append(worst._replace(limit=name))
+            shown[f"{worst.limit} (the busiest of {len(accounts)})"] = worst
         print_table(
             ("limit", "sent", "run", "highest overlap", "allowed"),
-            ((*row[:4], f"{row.max or 'unlimited'}{'*' if row.changed else ''}") for row in shown),
+            (
+                (name, *row[1:4], f"{row.max or 'unlimited'}{'*' if row.changed else ''}")
+                for name, row in shown.items()
+            ),
         )
         click.echo()
         if any(row.changed for row in self.rows):
