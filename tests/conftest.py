@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -30,6 +31,9 @@ from tests.support.ports import free_port
 from tests.support.serving import Serving
 from tests.support.workers import Worker, import_project, settle, stop_all
 
+# A suite that was started in the background ignores Ctrl-C; the programs it starts must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
     testing_server.find_server = lambda: os.environ["TEST_SERVER"]
