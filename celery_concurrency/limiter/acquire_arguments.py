@@ -12,9 +12,6 @@ from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
-#: The dimensions that the statistics count by, beside the total.
-COUNTED = ("platform", "task_type")
-
 
 def arguments(
     limits: tuple[str, ...],

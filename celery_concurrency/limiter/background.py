@@ -1,6 +1,6 @@
 """A thread that is there only while there is work for it.
 
-What the work is say its users: ``limiter.py``, ``blocking_acquire.py``, ``worker/outbox.py``.
+Its users: ``limiter.py``, ``blocking_acquire.py``, ``worker/outbox.py``.
 """
 
 import logging

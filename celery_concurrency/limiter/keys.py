@@ -1,6 +1,6 @@
-"""The names of all our keys in Redis; ``docs/redis-keys.md`` says what each holds.
+"""The names of the keys that Python uses; ``docs/redis-keys.md`` says what each holds.
 
-The scripts have the same names in ``scripts/lib/keys.lua``; a test holds both equal.
+All names are in ``scripts/lib/keys.lua``. A test finds none here that is missing there, but two.
 """
 
 

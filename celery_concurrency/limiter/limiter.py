@@ -38,7 +38,7 @@ DEFAULT_PREFIX: Final = "concurrency"
 #: How often acquire is called again because its reply asks for that (a new dimension,
 #: no flat configuration): each happens once, then nothing has changed.
 ROUNDS: Final = 5
-#: How long we know which run began on a parked message: while it runs, and at least a day.
+#: How long Redis knows at least, from the grant on, which run began on a parked message.
 BEGUN_SECONDS: Final = 86_400
 
 
@@ -230,7 +230,7 @@ class Limiter:
     def _release(self, token: str, done: bool = False) -> bool:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
-        held = self.waiting_room.call("release", token, mark, copies_seconds)
+        held = self.waiting_room.call_and_hand_over("release", token, mark, copies_seconds)
         self._doubtful.discard(token)
         return bool(held)
 

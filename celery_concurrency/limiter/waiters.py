@@ -66,7 +66,7 @@ def groups_in_order(keyspace: Keyspace) -> Iterator[tuple[list[str], float]]:
     A group whose first waiter leaves meanwhile may come again.
 
     Yields:
-        groups, and the ticket up to which these and those before are all.
+        a batch of groups, and the ticket up to which none is missing.
     """
     after = -1
     while True:

@@ -68,7 +68,7 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; park it again, that is safe.
         """
-        reply = self.call(
+        reply = self.call_and_hand_over(
             "park",
             waiter.run,
             waiter.name,
@@ -108,7 +108,11 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
         """
-        return bool(self.call("forgo", parked_as, group_of(tuple(limits)), self._copies_seconds))
+        return bool(
+            self.call_and_hand_over(
+                "forgo", parked_as, group_of(tuple(limits)), self._copies_seconds
+            )
+        )
 
     def cancel(self, task_id: str) -> bool:
         """Take a task out of the room; return whether it waited.
@@ -116,7 +120,7 @@ class WaitingRoom:
         Its message goes back to its queue; a worker discards it as revoked and tells its
         canvas.
         """
-        return bool(self.call("cancel", task_id))
+        return bool(self.call_and_hand_over("cancel", task_id))
 
     def cancel_limit(self, limit: str) -> Iterator[int]:
         """Cancel all present waiters of a limit, in steps; yield how many each step took."""
@@ -137,7 +141,7 @@ class WaitingRoom:
         ticket = int(last[0][1]) if last else 0
         for done in range(0, waiters, CANCEL_BATCH):
             most = min(waiters - done, CANCEL_BATCH)
-            yield self.call("cancel_first", group, ticket, most)
+            yield self.call_and_hand_over("cancel_first", group, ticket, most)
 
     def drain(self) -> Iterator[int]:
         """Give all waiters back to the broker, in steps; yield how many each step gave."""
@@ -213,7 +217,7 @@ class WaitingRoom:
         """
         self._keyspace.call("confirm", number)
 
-    def call(self, verb: str, *args: str | int | bytes) -> Any:
+    def call_and_hand_over(self, verb: str, *args: str | int | bytes) -> Any:
         """Call a script that hands room over, and go on for a moment if that takes more calls.
 
         Returns:

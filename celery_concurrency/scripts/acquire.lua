@@ -173,8 +173,8 @@ end
 count('acquired:')
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)
 
--- The server's microseconds, which lost data can't make smaller; one more than the last
--- number where the clock went back.
+-- The server's time in microseconds, so that it grows even if Redis lost its data. If the
+-- clock went back: the last number plus one.
 local fence = math.floor(time * 1000000 + 0.5)
 local last = redis.call('SET', key('fence'), fence, 'GET')
 if last and tonumber(last) >= fence then

@@ -16,7 +16,8 @@
 --        task waits already, by another copy of its message; again: this run was parked
 --        before; more and outbox as in release
 -- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
--- Again  the waiter, or the mark that it leaves, says that this run's message was parked.
+-- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
+--        second copy only goes on handing over.
 
 -- include handover
 

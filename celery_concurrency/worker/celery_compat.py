@@ -1,7 +1,7 @@
 """Celery's private and undocumented parts, each behind a function.
 
 Each says in which versions the part was seen, and what happens without it; a test fails by its
-name. kombu's private parts are in ``kombu_redis.py``, redis-py's in ``limiter/connection.py``.
+name. kombu's private parts are in ``kombu_redis.py``, redis-py's in ``limiter/client.py``.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The gate: the path of a run, from the receipt of its message to its end.
 
-What a handler of ``task_prerun`` raises, Celery swallows: it can't stop a task, ``before_start``
-can. So ``on_prerun`` asks the limiter and keeps the outcome on the run, ``check`` acts on it, and
+Only ``before_start`` can stop a task: Celery swallows what a handler of ``task_prerun`` raises.
+So ``on_prerun`` asks the limiter and keeps the outcome on the run, ``check`` acts on it, and
 ``on_postrun`` gives back the tokens, or parks the message or sends it on. ``hooks.py`` puts
 them in, ``run.py`` says what a run is.
 """
@@ -31,8 +31,8 @@ from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.run import (
     Asked,
     Failed,
-    Outcome,
     Run,
+    RunOutcome,
     TurnedAway,
     Unanswered,
     Uncounted,
@@ -146,7 +146,7 @@ def _decide(task: Any, run: Run) -> None:
     log_outcome(task, run)
 
 
-def _ask(task: Any, run: Run) -> Outcome:
+def _ask(task: Any, run: Run) -> RunOutcome:
     """Ask the limiter for the run's tokens."""
     run.tags = tags_of(task)
     limiter = limiter_of(task.app)

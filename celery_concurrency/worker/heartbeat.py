@@ -44,7 +44,7 @@ class Heartbeat:
         self._seconds = seconds
         self._on_lost = on_lost
         self._processes = processes
-        # Process id to run. A child runs one task at a time: it has released those before.
+        # Process id to its latest run: a child runs one task at a time, and released the others.
         self._running: dict[int, str] = {}
         # Requests that no child has yet, as far as we have looked.
         self._received: deque[Any] = deque()
@@ -57,7 +57,6 @@ class Heartbeat:
     def beat(self) -> None:
         """Renew the tokens of the runs that live here; report those that were taken back."""
         requests = self._active()
-        # One beat alone names each.
         lost = self._limiter.leases.beat(requests.keys(), self._seconds)
         for token in lost:
             request = requests[token]
@@ -78,7 +77,7 @@ class Heartbeat:
         """Whether runs live here that could not get their tokens back after a loss of data."""
         return any(not self._limiter.leases.knows(token) for token in self._active())
 
-    def look(self) -> None:
+    def release_dead(self) -> None:
         """Give back the tokens of runs whose process has ended."""
         if not self._processes:
             return

@@ -68,7 +68,7 @@ class Housekeeping:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        self._heartbeat.look()  # the pool's processes are gone, in whatever way
+        self._heartbeat.release_dead()  # the pool's processes are gone, in whatever way
 
     def _wait_until_open(self) -> None:
         """Where Redis lost its data, or has none yet, delay the start until it admits runs."""
@@ -128,7 +128,7 @@ class Housekeeping:
 
     def _pass_on(self) -> None:
         """Tell the waiting room what became of tasks in this worker."""
-        for task_id in self._revokes.look():
+        for task_id in self._revokes.recent():
             if self._limiter.waiting_room.cancel(task_id):
                 logger.info(
                     "task %s was revoked while it waited",
@@ -147,7 +147,7 @@ class Housekeeping:
             if self._stopped.is_set():
                 return
             try:
-                self._heartbeat.look()
+                self._heartbeat.release_dead()
                 if woken or time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK
                     self.tick()
@@ -166,7 +166,7 @@ class _Revokes:
         self._seen: set[str] = set()
         self._recent: dict[str, int] = {}
 
-    def look(self) -> list[str]:
+    def recent(self) -> list[str]:
         """Return the tasks that were revoked in the last ticks."""
         revoked = set(worker_state.revoked)
         self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))

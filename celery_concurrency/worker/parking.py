@@ -1,6 +1,7 @@
 """Parked messages: what the waiting room gets, and what it left on one that comes back.
 
-``gate.py`` decides when a message is parked, ``limiter/waiting_room.py`` says what follows.
+``gate.py`` parks one after its task's state was written; ``limiter/waiting_room.py`` says what
+follows.
 """
 
 from dataclasses import replace

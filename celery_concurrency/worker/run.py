@@ -56,10 +56,10 @@ class Failed:
 class TurnedAway:
     """The task was told to retry, so its message must be parked or sent on."""
 
-    before: "Outcome | None"
+    before: "RunOutcome | None"
 
 
-Outcome = (
+RunOutcome = (
     Granted | Denied | Repeated | Asked | Unanswered | Uncounted | Ungated | Failed | TurnedAway
 )
 
@@ -88,14 +88,14 @@ class Run:
     rank: int
     broadcast: bool
     lease_seconds: float
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     tags: dict[str, object] = field(default_factory=dict)
     began: float | None = None
     waiter: Waiter | None = None
     lease: Lease | None = None
 
     @property
-    def answer(self) -> Outcome | None:
+    def answer(self) -> RunOutcome | None:
         """The outcome, as it was before the task was turned away."""
         return self.outcome.before if isinstance(self.outcome, TurnedAway) else self.outcome
 

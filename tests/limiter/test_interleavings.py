@@ -495,8 +495,10 @@ def test_a_second_copy_of_a_cancel_takes_nobody_who_came_after_it(floor, monkeyp
     floor.hold(account="a")
     for task in ("meant", "meant too"):
         floor.wait(task, account="a")
-    call, calls = floor.room.call, []
-    monkeypatch.setattr(floor.room, "call", lambda *args: calls.append(args) or call(*args))
+    call, calls = floor.room.call_and_hand_over, []
+    monkeypatch.setattr(
+        floor.room, "call_and_hand_over", lambda *args: calls.append(args) or call(*args)
+    )
     assert sum(floor.room.cancel_limit("account:a")) == 2
     floor.wait("newcomer", account="a")
     for args in calls:

@@ -173,16 +173,16 @@ def test_a_redelivered_task_is_not_taken_for_its_run_that_died(beats):
     """It has the same id, is another run, and stands in front of its child just now."""
     for request in (request_of("task:died", NO_PROCESS), request_of("task:lives")):
         beats.on_received(request)
-    beats.look()
+    beats.release_dead()
     assert beats.limiter.released == ["task:died"]
 
 
 def test_a_run_that_died_between_two_looks_gives_its_tokens_back(beats):
     """Celery itself has forgotten it by then, and sent no signal, as it comes again."""
     beats.on_received(request_of("task:1", NO_PROCESS))
-    beats.look()
+    beats.release_dead()
     assert beats.limiter.released == ["task:1"]
-    beats.look()
+    beats.release_dead()
     assert beats.limiter.released == ["task:1"]
 
 

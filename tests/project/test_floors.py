@@ -1,4 +1,4 @@
-"""Three floors, told by paths alone: an import only ever points down."""
+"""The floors, told by paths alone: an import only ever points down."""
 
 from __future__ import annotations
 

@@ -19,11 +19,6 @@ MAX_COUNT: Final = 1000
 #: The last expiry of a page, and the token that had it.
 CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
 
-#: How the name of a reservation's token ends.
-_RESERVED: Final = ":reserved"
-#: And of one by which room is collected for a waiter: nobody holds it.
-_KEPT: Final = ":collecting"
-
 
 class Holder(BaseModel):
     """Who holds tokens.

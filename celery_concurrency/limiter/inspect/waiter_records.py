@@ -1,6 +1,6 @@
 """Reads the records of waiters: of each its group, its ticket and position, its task.
 
-``park.lua`` writes a record, ``lib/handover.lua`` takes it away.
+``park.lua`` writes a record, ``lib/messages.lua`` reads and deletes it.
 """
 
 import json

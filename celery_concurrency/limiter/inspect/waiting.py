@@ -121,12 +121,12 @@ def read_waiting(
 
 
 class _Entry(NamedTuple):
-    """A waiter in the order; ``is_last``: there may be more of its group to read."""
+    """A waiter in the order; ``ends_chunk``: there may be more of its group to read."""
 
     ticket: int
     name: str
     group: str
-    is_last: bool
+    ends_chunk: bool
 
 
 def _in_order(keyspace: Keyspace, after: int, limit: str) -> Iterator[_Entry]:
@@ -140,7 +140,7 @@ def _in_order(keyspace: Keyspace, after: int, limit: str) -> Iterator[_Entry]:
         while heap and heap[0].ticket <= until:
             first = heapq.heappop(heap)
             yield first
-            if first.is_last:
+            if first.ends_chunk:
                 _push(heap, keyspace, [first.group], first.ticket)
 
 

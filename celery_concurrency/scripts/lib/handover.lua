@@ -2,7 +2,7 @@
 -- messages back. A reservation belongs to the group: its first run that stands at a
 -- worker's slot begins on it.
 
--- include room
+-- include capacity
 -- include index
 -- include messages
 -- constants RESERVED_SUFFIX

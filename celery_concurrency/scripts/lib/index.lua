@@ -34,7 +34,7 @@
 -- it files it anew, so each is looked at once for each room that it missed.
 
 -- include limits
--- include room
+-- include capacity
 
 -- Own limit of groups that have none: never full.
 local NOTHING = ''

@@ -31,7 +31,7 @@
 --   reservations        the same of all groups
 --   begun:<run>         by the run that parked a message: which run began on it, or 'ended'
 --   collecting          the group that room is collected for, with which token, until when
---   collecting:cursor   the ticket at which the next one is looked for
+--   collecting:cursor   the ticket after which the next one is looked for
 --   outbox              number of a message → when somebody may send it
 --   outbox:<number>     the message
 --   outbox:number       the last number

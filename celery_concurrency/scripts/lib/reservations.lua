@@ -1,5 +1,7 @@
--- Reservations: tokens that a hand-over took for a group. A run of the group begins on one,
--- whichever; or it is given up, or lapses.
+-- Reservations: tokens that a hand-over took for a group, for as many seconds as its waiter
+-- says (`hold`, from the setting concurrency_handoff_timeout). One ends when a run of the group
+-- begins on it, whichever (acquire); when it is given up, as its message will not run (forgo)
+-- or its limits have changed (acquire); when it lapses (sweep); or when an operator releases it.
 
 -- include freed
 -- include tokens
