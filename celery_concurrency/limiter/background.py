@@ -3,13 +3,8 @@
 Its users: ``limiter.py``, ``blocking_acquire.py``, ``worker/outbox.py``.
 """
 
-import logging
 import threading
 from collections.abc import Callable
-
-from celery_concurrency.log import LIMITER_LOG
-
-logger = logging.getLogger(LIMITER_LOG)
 
 
 class Background:
@@ -29,16 +24,17 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Have a round begin now, or another one after that under way; returns at once."""
+        """Have a round begin now, or another one after that under way; returns at once.
+
+        Raises:
+            RuntimeError: there can be no more threads, or the interpreter ends.
+        """
         with self._lock:
             self._woken.set()
             # A time limit may have struck between making a thread and starting it.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError as exc:  # no more threads, or the interpreter ends
-                    logger.warning("%s can't start now: %s", self._name, exc)
+                self._thread.start()
 
     def join(self, seconds: float) -> None:
         """Wait until nothing is left to do, for so many seconds at most."""

@@ -66,8 +66,8 @@ class BlockingAcquire:
     def hold(self, tags: Mapping[str, object], timeout: float | None) -> Iterator[Lease]:
         """Hold what these tags need while the block runs; see ``Limiter.acquire``."""
         granted = _Caller(self, tags, timeout).wait()
-        self._keeper.add(granted.token)
         try:
+            self._keeper.add(granted.token)
             yield Lease(granted, self.keyspace, LEASE_SECONDS)
         finally:
             self._keeper.discard(granted.token)
@@ -188,7 +188,11 @@ class LeaseKeeper:
         self._thread = Background("concurrency-keeper", self._beat)
 
     def add(self, token: str) -> None:
-        """Renew this token from now on."""
+        """Renew this token from now on.
+
+        Raises:
+            RuntimeError: there can be no more threads.
+        """
         self._tokens.add(token)
         # At once: what no beat has seen would not come back after a loss of data.
         self._thread.wake()

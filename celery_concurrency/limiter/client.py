@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError, WatchError
 
 from celery_concurrency.errors import LimiterUnavailable
 
@@ -29,8 +29,8 @@ class Client(Redis):
     observability). The scripts need none of it, and half of a call's time went there.
 
     Raises:
-        LimiterUnavailable: from each command, and each pipeline's ``execute``, where Redis
-            can't be asked. ``evalsha`` alone raises redis-py's own errors.
+        RedisUnavailable: from each command and each pipeline's ``execute``. Only ``evalsha``
+            and ``eval`` raise redis-py's own errors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,17 +50,20 @@ class Client(Redis):
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        """Call a script; another thread's call takes another connection.
+        """Call a script by its name; another thread's call takes another connection."""
+        return self._call_script("EVALSHA", sha, numkeys, *keys_and_args)
 
-        Raises:
-            RedisError: as of ``Redis.evalsha``.
-        """
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
+        """Call a script by its text."""
+        return self._call_script("EVAL", script, numkeys, *keys_and_args)
+
+    def _call_script(self, *command: Any) -> Any:
         if self._pid != os.getpid():
             # After a fork the parent's connections would give us its replies.
             self._idle, self._pid = [], os.getpid()
         connection = self._connection()
         try:
-            connection.send_command("EVALSHA", sha, numkeys, *keys_and_args, check_health=False)
+            connection.send_command(*command, check_health=False)
             reply = connection.read_response()
         except ResponseError:
             self._idle.append((connection, time.monotonic()))
@@ -100,13 +103,19 @@ class _Pipeline(Pipeline):
             return super().execute(raise_on_error)
 
 
+class RedisUnavailable(LimiterUnavailable, RedisError):
+    """Redis could not be asked: our error, and redis-py's for those who use the client itself."""
+
+
 @contextmanager
 def our_errors() -> Iterator[None]:
-    """Raise ``LimiterUnavailable`` for any of redis-py's errors."""
+    """Raise ``RedisUnavailable`` for redis-py's errors."""
     try:
         yield
+    except WatchError:
+        raise  # says that a transaction has to be tried again
     except RedisError as exc:
-        raise LimiterUnavailable(
+        raise RedisUnavailable(
             f"Redis can't be asked ({exc}); check that it runs "
             "and that concurrency_redis_url is right"
         ) from exc

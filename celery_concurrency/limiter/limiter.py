@@ -258,7 +258,10 @@ class _Later:
         """Do this for a token, instead of what was to be done for it; release by default."""
         with self._lock:
             self._tokens[token] = (time.monotonic() + self.PATIENCE, action or self._release)
-        self._thread.wake()
+        try:
+            self._thread.wake()
+        except RuntimeError as exc:
+            logger.warning("what Redis missed is done later: %s", exc)
 
     def discard(self, token: str) -> None:
         """Do nothing for a token any more."""

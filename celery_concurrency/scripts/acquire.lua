@@ -80,7 +80,8 @@ if parked then
     return {'running', begun}
   end
   if waited.group then
-    -- Its limits have changed since: a reservation of the old ones is of no use.
+    -- Its limits have changed since: a reservation of the old ones is of no use, and its
+    -- room is for the waiters, this run among them.
     give_up_reservation(waited.group)
   end
   reserved = begin_on_reservation(group, token, expiry)

@@ -1,7 +1,8 @@
 -- snapshot: store a copy of the counters, one in each period, as their history.
 --
 -- KEYS   1 the prefix
--- ARGV   1 seconds of a period; periods begin at whole multiples of them
+-- ARGV   1 seconds of a period; periods begin at whole multiples of them, at the full
+--          minute, so that a copy says what was counted before it
 --        2 how many copies are stored
 -- Reply  1 if a copy was made, 0 if this period has one
 -- Cost   one read of the counters, of which there are a few a platform and a type

@@ -47,7 +47,7 @@ class Concurrency:
         self._ends = ExitStack()
         self.limiter = Limiter(self._redis, f"test-{uuid.uuid4().hex}")
         # With an epoch, it admits runs at once. Without, it would first wait for beats.
-        self._redis.set(f"{self.limiter.prefix}:epoch", 1)
+        self._redis.set(self.limiter.keyspace.keys.epoch, 1)
 
     def configure(self, **changes: Any) -> None:
         """Change the limits: ``configure(global_max=2, platform_max={"douyin": 1})``.

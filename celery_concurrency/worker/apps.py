@@ -37,9 +37,9 @@ def per_process(
     def decorate(make: Callable[[Celery], T]) -> Callable[[Celery], T]:
         @wraps(make)
         def made(app: Celery) -> T:
+            app = real_app(app)
             pid, until, value = _made.get(app, {}).get(make, (0, 0.0, None))
             if pid != os.getpid() or time.monotonic() > until:
-                app = real_app(app)  # a proxy is found like its app, and would not last as long
                 value = make(app)
                 until = time.monotonic() + seconds
                 _made.setdefault(app, {})[make] = (os.getpid(), until, value)
@@ -52,7 +52,7 @@ def per_process(
 
 def forget(app: Celery) -> None:
     """Make all of an app anew when it is needed next; for tests, which change its settings."""
-    _made.pop(app, None)
+    _made.pop(real_app(app), None)
 
 
 @per_process()

@@ -32,6 +32,15 @@ def on_each_app(call: Callable[[Celery], object]) -> None:
             call(app)
 
 
+def tasks_of(app: Celery) -> list[Any]:
+    """Return the tasks of an app that are bound by now.
+
+    ``Celery._tasks``: Celery 5.5 to 5.7. ``app.tasks`` would complete the app first, which may
+    be too early.
+    """
+    return list(app._tasks.values())
+
+
 def watch_tasks(app: Celery, call: Callable[[type[Any]], None]) -> bool:
     """Call a function with each task class that is bound to an app from now on.
 

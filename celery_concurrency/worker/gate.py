@@ -100,7 +100,7 @@ def check(task: Any) -> None:
             return
         raise ConcurrencyError(
             f"task {task.name} can not be limited, as the worker kept no message to send on: "
-            "name celery_concurrency.signals in imports"
+            "name celery_concurrency.signals in imports, or see in its log why it could not"
         )
     match run.outcome:
         case Granted() | Uncounted() | Ungated():

@@ -125,11 +125,13 @@ def _may_begin(request: Any) -> bool:
 def _has_ended(pid: int) -> bool:
     """Return whether a child process has ended, reaped by its parent or not."""
     try:
-        os.kill(pid, 0)
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except ProcessLookupError:
-        return True
     except OSError:
-        return False  # there is no /proc, or it ends just now
+        # There is no such process, or no /proc.
+        try:
+            os.kill(pid, 0)
+        except OSError as exc:
+            return isinstance(exc, ProcessLookupError)
+        return False
     # The state comes after the name, which is in brackets and may contain anything.
     return stat.rpartition(")")[2].split()[0] in "ZX"

@@ -12,7 +12,12 @@ from celery import Celery, Task, signals
 
 from celery_concurrency.worker import gate, outbox
 from celery_concurrency.worker.bootstep import ConcurrencyStep
-from celery_concurrency.worker.celery_compat import on_each_app, unwatch_tasks, watch_tasks
+from celery_concurrency.worker.celery_compat import (
+    on_each_app,
+    tasks_of,
+    unwatch_tasks,
+    watch_tasks,
+)
 
 
 def gate_class(cls: type[Any]) -> None:
@@ -60,7 +65,7 @@ def gated(app: Celery) -> Iterator[None]:
     finally:
         if is_new and not _all_are_gated:
             unwatch_tasks(app)
-            tasks = list(app.tasks.values())
+            tasks = tasks_of(app)
             if not any(isinstance(task, ConcurrencyTask) for task in tasks):
                 app.steps["worker"].discard(ConcurrencyStep)
             for task in tasks:
@@ -71,7 +76,7 @@ def gated(app: Celery) -> Iterator[None]:
 def _gate_app(app: Celery) -> bool:
     """Gate an app's tasks; return False where they were gated already."""
     is_new = watch_tasks(app, gate_class)
-    for task in list(app.tasks.values()):
+    for task in tasks_of(app):
         gate_class(type(task))
     app.steps["worker"].add(ConcurrencyStep)
     return is_new

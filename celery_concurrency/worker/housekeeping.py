@@ -168,6 +168,7 @@ class _Revokes:
 
     def recent(self) -> list[str]:
         """Return the tasks that were revoked in the last ticks."""
+        # The main thread adds to it meanwhile: it iterates over a list made in one go.
         revoked = set(worker_state.revoked)
         self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))
         self._seen = revoked

@@ -53,7 +53,10 @@ class Sender:
 
     def send(self) -> None:
         """Send what is in the outbox; returns at once. What can't be sent now is left for later."""
-        self._thread.wake()
+        try:
+            self._thread.wake()
+        except RuntimeError as exc:
+            logger.warning("messages of the outbox are sent later: %s", exc)
 
     def finish(self, seconds: float) -> None:
         """Wait until nothing is being sent any more, for so many seconds at most."""

@@ -191,3 +191,15 @@ def test_one_that_is_interrupted_while_it_waits_leaves_nothing(
 
 def waiting(redis: Redis) -> int:
     return sum(redis.zcard(key) for key in redis.scan_iter("concurrency:group:*"))
+
+
+def test_where_no_thread_can_renew_it_nothing_is_held(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"), limiter.acquire(account="a"):
+        raise AssertionError("held, and not renewed")
+    assert not redis.exists(ACCOUNT)

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
+from redis.client import Pipeline
+from redis.exceptions import (
+    ConnectionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import client as client_module
@@ -202,3 +209,20 @@ def test_errors_of_commands_and_pipelines_are_ours(redis_url: str) -> None:
         with pytest.raises(LimiterUnavailable, match="WRONGTYPE") as caught:
             ask()
         assert isinstance(caught.value.__cause__, ResponseError)
+        assert isinstance(caught.value, RedisError), "whoever uses the client itself catches these"
+
+
+def test_a_transaction_that_was_overtaken_is_tried_again(redis_url: str, redis: Redis) -> None:
+    client = connect(redis_url)
+    others = iter(["b"])
+
+    def append(pipe: Pipeline) -> None:
+        text = pipe.get("text")
+        for other in others:
+            redis.set("text", other)
+        pipe.multi()
+        pipe.set("text", f"{(text or b'').decode()}!")
+
+    client.set("text", "a")
+    client.transaction(append, "text")
+    assert redis.get("text") == "b!"

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
-from celery import Celery, current_app
+from celery import Celery, _state, current_app
 from celery.app.task import Context
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 
-from celery_concurrency.worker import celery_compat
+from celery_concurrency.api import create_blueprint
+from celery_concurrency.worker import apps, celery_compat
+from celery_concurrency.worker.hooks import gated
 
 CHECKS = {}
 
@@ -142,6 +144,14 @@ def active_requests(app, request_):
     assert request_ in celery_compat.active_requests()
 
 
+@uses("Celery._tasks")
+def tasks_of(app, request_):
+    early = Celery("early", autofinalize=False, set_as_current=False)
+    assert celery_compat.tasks_of(early) == []
+    assert not early.finalized
+    assert request_.task.name in {task.name for task in celery_compat.tasks_of(app)}
+
+
 @pytest.mark.parametrize("part", CHECKS)
 def test_the_part_is_there(part, app, request_):
     CHECKS[part](app, request_)
@@ -156,3 +166,23 @@ def test_each_function_has_its_check():
         and (inspect.isfunction(what) or inspect.isclass(what))
     }
     assert {check.__name__ for check in CHECKS.values()} == own
+
+
+def test_the_current_app_is_as_good_as_the_app_itself(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a proxy, of which nobody can keep a weak reference."""
+    app = Celery("proxied", broker=redis_url, set_as_current=False)
+    monkeypatch.setattr(_state._tls, "current_app", app)
+    assert apps.limiter_of(current_app) is apps.limiter_of(app)
+    assert apps.settings_of(current_app) is apps.settings_of(app)
+    create_blueprint(current_app)
+    before = apps.limiter_of(app)
+    apps.forget(current_app)
+    assert apps.limiter_of(app) is not before
+
+
+def test_gating_an_app_does_not_complete_it(redis_url: str) -> None:
+    app = Celery("early", broker=redis_url, autofinalize=False, set_as_current=False)
+    with gated(app):
+        assert not app.finalized

@@ -143,7 +143,7 @@ def test_no_thread_to_send_in_fails_no_release(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", none_left)
         sender.send()
-    assert "concurrency-sender can't start now: can't start new thread" in caplog.text
+    assert "messages of the outbox are sent later: can't start new thread" in caplog.text
     send(sender)
     assert room.messages == []
 
