@@ -159,8 +159,11 @@ class Session:
             return
         snapshot, title, period = Snapshot.of(self._limiter), self._title(phase), LIVE_SECONDS
         if isinstance(view, LineView):
-            # Limits alone: task ids say nothing here, and make long lines.
-            snapshot, period = replace(snapshot, held=0, waiting=[]), LINE_SECONDS
+            # Platforms and task types alone: ids and accounts say little here, in long lines.
+            title += f", {len(snapshot.usage.accounts)} accounts busy"
+            usage = snapshot.usage.model_copy(update={"accounts": {}})
+            snapshot = replace(snapshot, usage=usage, held=0, waiting=[])
+            period = LINE_SECONDS
         else:
             title += f"\nAPI  {self._processes.api}"
         view.show(snapshot, title)
