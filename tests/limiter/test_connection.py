@@ -226,3 +226,13 @@ def test_a_transaction_that_was_overtaken_is_tried_again(redis_url: str, redis: 
     client.set("text", "a")
     client.transaction(append, "text")
     assert redis.get("text") == "b!"
+
+
+@pytest.mark.parametrize("verb", ["eval", "evalsha"])
+def test_errors_of_scripts_are_those_of_redis_py(redis_url: str, redis: Redis, verb: str) -> None:
+    """``scripts.call`` tells a lost reply by them, and sends the script again."""
+    script = "return redis.call('NOSUCH')"
+    named = redis.script_load(script) if verb == "evalsha" else script
+    with pytest.raises(ResponseError, match="Unknown") as caught:
+        getattr(connect(redis_url), verb)(named, 0)
+    assert not isinstance(caught.value, LimiterUnavailable)
