@@ -194,9 +194,10 @@ def _wait(task: Any, run: Run) -> None:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
             _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
-            attempt += 1
+            level = logging.DEBUG if attempt else logging.WARNING
             detail = f"as its message finds no place: {exc}"
-            log_decision(logging.WARNING, task, run, "keeps its slot", detail, reason=str(exc))
+            log_decision(level, task, run, "keeps its slot", detail, reason=str(exc))
+            attempt += 1
         else:
             return
 

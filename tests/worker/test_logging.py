@@ -19,6 +19,7 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.outbox import Sender
 from tests.support.floor import Floor
 from tests.support.tracing import Message, trace
 
@@ -140,6 +141,18 @@ def limiter_comes_back(scene):
     ticker.tick()
 
 
+def broker_comes_back(scene):
+    def send_all(app):
+        raise OSError("away")
+
+    sender = Sender(lambda: scene.app, lambda: scene.limiter.waiting_room)
+    with scene.monkeypatch.context() as patch:
+        patch.setattr(sender, "_send_all", send_all)
+        sender._round()
+    scene.monkeypatch.setattr(sender, "_send_all", lambda app: None)
+    sender._round()
+
+
 def configured(scene):
     scene.client.put(
         "/api/v1/concurrency/config", json={"global_max": 9}, headers={"X-Operator": "ann"}
@@ -183,6 +196,8 @@ SCENES = {
     "revoked": revoked,
     "limiter away": limiter_comes_back,
     "limiter back": limiter_comes_back,
+    "broker away": broker_comes_back,
+    "broker back": broker_comes_back,
     "configured": configured,
     "configuration invalid": invalid,
     "released by operator": released_by_operator,
