@@ -20,6 +20,7 @@ from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.leases import BEAT_SECONDS
 from celery_concurrency.log import WORKER_LOG, Outage, fields
+from celery_concurrency.worker import rescue
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.run import reservation_of
 
@@ -67,7 +68,8 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait for a tick under way."""
+        """Stop, and wait for a tick under way, and for the messages of killed runs."""
+        rescue.finish()
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():

@@ -14,14 +14,15 @@ from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.worker import gate
+from celery_concurrency.worker import gate, rescue
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.celery_compat import sent_along
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.outbox import Sender
 from tests.support.floor import Floor
-from tests.support.tracing import Message, trace
+from tests.support.tracing import Message, request_of, trace
 
 TEXT = (Path(__file__).parents[2] / "docs" / "logging.md").read_text("utf-8")
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| ([A-Z]+) \|(.*)\|$", re.MULTILINE)
@@ -121,6 +122,22 @@ def lost(scene):
     heartbeat.beat()
 
 
+def rescued(scene):
+    request = request_of("task:1234")
+    request.app = scene.app
+    scene.monkeypatch.setattr(rescue, "_rescue", lambda request, run: "it waits")
+    rescuer = rescue._Rescuer()
+    rescuer._runs.append((request, sent_along(request)))
+    rescuer._round()
+
+
+def message_lost(scene):
+    request = request_of("task:1234")
+    rescuer = rescue._Rescuer()
+    rescuer._runs.append((request, sent_along(request)))
+    rescuer.finish(0)
+
+
 def revoked(scene):
     scene.floor.hold(**TAGS)
     scene.floor.wait("waits", **TAGS)
@@ -193,6 +210,8 @@ SCENES = {
     "releases later": releases_later,
     "released for it": released_for_it,
     "lost": lost,
+    "rescued": rescued,
+    "message lost": message_lost,
     "revoked": revoked,
     "limiter away": limiter_comes_back,
     "limiter back": limiter_comes_back,
