@@ -7,7 +7,7 @@
 -- Reply  {more, outbox}, as in release
 -- Cost   the steps
 -- Again  a second copy goes on where the first has ended.
--- Full   goes on, but puts no message into a queue of this server
+-- OOM    goes on, but puts no message into a queue of this server
 
 -- include handover
 

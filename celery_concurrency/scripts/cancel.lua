@@ -6,7 +6,7 @@
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, of which a task has one, and the steps
 -- Again  a second copy finds nothing that waits.
--- Full   done: a worker that takes the message frees it
+-- OOM    done: a worker that takes the message frees it
 
 -- include taking_out
 -- include handover

@@ -6,7 +6,7 @@
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, and the steps
 -- Again  a second copy takes the next ones out, none beyond the last that is meant.
--- Full   done, as in cancel
+-- OOM    done, as in cancel
 
 -- include taking_out
 -- include handover

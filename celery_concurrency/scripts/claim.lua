@@ -6,7 +6,7 @@
 -- Reply  a list: number, message, number, message, ...
 -- Cost   two commands a message
 -- Again  a second copy takes others; what the first took comes again after the time.
--- Full   done: what is sent is freed
+-- OOM    done: what is sent is freed
 
 never_refuse()
 local claimed = {}

@@ -13,7 +13,7 @@
 --        a removal of each that has no room any more
 -- Again  a second copy finds its name in the history and answers as the first did; if it
 --        was forgotten, 0.
--- Full   done: it may let waiters go
+-- OOM    done: it may let waiters go
 
 -- The history holds the last hundred changes and the one before, for comparison; of JSON
 -- at most these bytes, as a configuration may have a megabyte.

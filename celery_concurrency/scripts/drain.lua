@@ -5,7 +5,7 @@
 -- Reply  {how many were given back, 1 if more wait, 1 if the outbox has messages to send}
 -- Cost   about 20 commands a task
 -- Again  a second copy gives the next ones back.
--- Full   done
+-- OOM    done
 
 -- include taking_out
 

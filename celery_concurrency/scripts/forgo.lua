@@ -7,7 +7,7 @@
 -- Reply  {1 if a reservation was given up, more, outbox}
 -- Cost   one removal a limit, and the steps
 -- Again  the message is known as ended, so a second copy does nothing.
--- Full   done; the hand-over as in advance
+-- OOM    done; the hand-over as in advance
 
 -- include reservations
 -- include handover

@@ -18,7 +18,7 @@
 -- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
 --        second copy only goes on handing over.
--- Full   refused, unless this run was parked before
+-- OOM    refused, unless this run was parked before
 
 -- include handover
 

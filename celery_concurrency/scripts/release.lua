@@ -11,7 +11,7 @@
 --        1 if the outbox has messages to send}
 -- Cost   one removal a limit, and the steps
 -- Again  a second copy finds the token not held, sets the mark, and goes on handing over.
--- Full   done; the hand-over as in advance
+-- OOM    done; the hand-over as in advance
 
 -- include tokens
 -- include freed when note_freed is called

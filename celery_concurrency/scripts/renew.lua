@@ -10,7 +10,7 @@
 -- Cost   2 commands a token, and once in a third of its lease one more a limit; each time
 --        where it has less than SHORTEST_LEASE left
 -- Again  a second copy renews what was just renewed, or finds the token given back.
--- Full   done: what lives keeps its tokens
+-- OOM    done: what lives keeps its tokens
 
 -- constants SHORTEST_LEASE
 

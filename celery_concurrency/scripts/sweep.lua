@@ -12,7 +12,7 @@
 -- Reply  {1 if it was due, tokens taken back, more (call again with 0), outbox}
 -- Cost   one removal a limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
--- Full   takes tokens back; the hand-over as in advance, and what has expired stays
+-- OOM    takes tokens back; the hand-over as in advance, and what has expired stays
 
 -- include taking_out
 -- include handover
@@ -138,7 +138,7 @@ local function choose()
 end
 
 local taken = take_back_tokens()
-local expired = is_full and 0 or put_back_expired()
+local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])
 local left = math.min(recheck(key('blocked:shared'), before, batch),
   recheck(key('blocked:own'), before, 4 * batch))

@@ -220,7 +220,8 @@ class ConfigStore:
         raise ConfigConflict()
 
     def _find(self) -> _Found:
-        pipe = self._keyspace.redis.pipeline(transaction=True)
+        # Read at two moments, they are refused by the compare-and-set, or taken over again.
+        pipe = self._keyspace.pipeline()
         pipe.get(self._keyspace.keys.config)
         pipe.get(self._keyspace.keys.config_version)
         pipe.hmget(self._keyspace.keys.config_flat, "source", "json", "problem")

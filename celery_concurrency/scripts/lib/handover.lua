@@ -15,7 +15,7 @@ local FRONT_MOST = 32
 local function grant(group, outgoing)
   local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
   local message = read_waiter(waiter)
-  if is_full and message and message.facts.queue then
+  if out_of_memory and message and message.facts.queue then
     -- It stays: kombu needs memory to take it, and would lose it.
     redis.call('ZADD', key('group', group), ticket, waiter)
     outgoing.withheld = true
