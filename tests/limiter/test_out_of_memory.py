@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_hea
 from celery_concurrency.limiter.inspect.holders import find_token, read_tokens
 from celery_concurrency.limiter.inspect.usage import read_usage
 from celery_concurrency.limiter.inspect.waiting import read_waiting
-from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limiter import _Later
 from celery_concurrency.limiter.stats.history import read_stats_history
 from tests.support.floor import Floor
@@ -150,11 +148,11 @@ def test_all_reads_answer(floor, redis):
         "token": lambda: find_token(keyspace, scene.holder),
         "tokens": lambda: read_tokens(keyspace),
         "stats": lambda: limiter.stats.window("1h"),
-        "durations": lambda: limiter.durations.total(),
+        "durations": limiter.durations.total,
         "history": lambda: len(read_stats_history(keyspace).points),
-        "config": lambda: limiter.config.sync(),
-        "versions": lambda: limiter.config.history(),
-        "closed": lambda: limiter.leases.closed_for(),
+        "config": limiter.config.sync,
+        "versions": limiter.config.history,
+        "closed": limiter.leases.closed_for,
     }
     before = {name: read() for name, read in reads.items()}
     with out_of_memory(redis):
@@ -351,15 +349,3 @@ def test_an_error_of_an_older_server_is_known():
         "-OOM command not allowed when used memory > 'maxmemory'."
     )
     assert scripts.is_out_of_memory(scripts.RedisError(text))
-
-
-def test_no_read_is_sent_as_a_transaction():
-    """Out of memory, Redis refuses each command that is queued for one."""
-    package = Path(scripts.__file__).parents[1]
-    sources = {path.relative_to(package): path.read_text("utf-8") for path in package.rglob("*.py")}
-    ours = re.compile(r"(keyspace|self)\.pipeline\(\)")
-    makers = [path for path, text in sources.items() if ".pipeline(" in ours.sub("", text)]
-    assert [str(path) for path in makers] == ["limiter/keyspace.py"]
-    for path, text in sources.items():
-        assert not re.search(r"\.(transaction|multi|watch)\(", text), path
-    assert not Keyspace(connect("redis://127.0.0.1:1"), "x").pipeline().transaction

@@ -1,4 +1,4 @@
-"""Servers that are out of memory, of each kind that is at hand; ``tests/conftest.py`` has others."""
+"""Servers that are out of memory, of each kind at hand; ``tests/conftest.py`` has others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from celery_concurrency.testing import server as testing_server
 from celery_concurrency.testing.server import Server
 
 #: They differ: only Redis refuses, out of memory, whatever is queued in a transaction.
-PROGRAMS = [
-    path for path in (testing_server.embedded_server(), shutil.which("redis-server")) if path
-]
+PROGRAMS = list(
+    dict.fromkeys(
+        path for path in (testing_server.find_server(), shutil.which("redis-server")) if path
+    )
+)
 
 
 def server_of(program: str) -> Server:

@@ -220,7 +220,7 @@ class ConfigStore:
         raise ConfigConflict()
 
     def _find(self) -> _Found:
-        # Read at two moments, they are refused by the compare-and-set, or taken over again.
+        # No transaction is needed: what changes in between, the compare-and-set of a change sees.
         pipe = self._keyspace.pipeline()
         pipe.get(self._keyspace.keys.config)
         pipe.get(self._keyspace.keys.config_version)
