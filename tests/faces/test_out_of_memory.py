@@ -11,6 +11,7 @@ import pytest
 from celery_concurrency import metrics
 from celery_concurrency.api.blueprint import ROUTES, URL_PREFIX
 from celery_concurrency.cli import concurrency
+from celery_concurrency.cli.snapshot import Snapshot
 from tests.support.answers import assert_refused, out
 from tests.support.floor import Floor
 from tests.support.memory import PROGRAMS, out_of_memory, server_of
@@ -43,7 +44,7 @@ def looks():
             yield re.sub("<path:task_id>", "w1", route.path)
 
 
-@pytest.mark.parametrize("path", looks())
+@pytest.mark.parametrize("path", list(looks()))
 def test_whoever_looks_is_answered(client, floor, redis, path):
     before = client.get(URL_PREFIX + path)
     with out_of_memory(redis):
@@ -88,7 +89,7 @@ def test_the_metrics_say_so(limiter, redis):
         assert b"\ncelery_concurrency_out_of_memory 1.0\n" in metrics.expose(limiter)
 
 
-#: Each command but ``serve``, with what it is called with.
+#: Each command that ends by itself, with what it is called with.
 COMMANDS = {
     "usage": [["--json"], []],
     "stats": [[], ["--json"]],
@@ -100,12 +101,11 @@ COMMANDS = {
     "waiting": [[], ["w1"], ["--json"]],
     "cancel": [["w2"]],
     "drain": [[]],
-    "monitor": [["--json", "--count", "1"]],
 }
 
 
 def test_all_commands_are_tried():
-    assert {*COMMANDS, "serve"} == set(concurrency.commands)
+    assert {*COMMANDS, "monitor", "serve"} == set(concurrency.commands)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,11 @@ def test_all_commands_are_tried():
 def test_the_command_line_goes_on(here, floor, redis, arguments):
     with out_of_memory(redis):
         out(here(*(one.format(holder=floor.holder) for one in arguments)))
+
+
+def test_the_monitor_goes_on(limiter, floor, redis):
+    with out_of_memory(redis):
+        assert len(Snapshot.of(limiter).waiting) == 2
 
 
 def test_what_is_drained_is_in_the_queue(here, floor, redis):
