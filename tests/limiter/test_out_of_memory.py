@@ -99,6 +99,7 @@ DONE = {
     ),
     "release": (lambda scene: scene.limiter.release(scene.holder), True),
     "renew": (lambda scene: scene.limiter.leases.beat([scene.holder], 30), set()),
+    "rescue": (lambda scene: scene.room.rescue("killed:1", "killed"), False),
     "sweep": (lambda scene: scene.room.sweep(now=True), 1),
     "tally": (lambda scene: scene.limiter.durations.tally(), 2),
     "tokens": (lambda scene: read_tokens(scene.limiter.keyspace).total, 3),
