@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.inspect.health import read_sweep_age
+from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
 from celery_concurrency.limiter.limits import GLOBAL, split_limit
 from celery_concurrency.limiter.stats.durations import Histogram
@@ -86,6 +86,11 @@ class ConcurrencyCollector(Collector):
         yield _histogram("wait_seconds", "How long runs waited for their tokens.", spans.wait)
         yield _histogram("hold_seconds", "How long runs held their tokens.", spans.hold)
         yield from _state(stored, read_sweep_age(self._limiter.keyspace))
+        yield GaugeMetricFamily(
+            _name("out_of_memory"),
+            "1 while Redis is at its maxmemory, and admits nobody.",
+            is_out_of_memory(self._limiter.keyspace),
+        )
 
     def _limits(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         current = _gauge("current", "Living tokens, reserved ones included.")

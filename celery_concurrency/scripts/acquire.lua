@@ -30,6 +30,7 @@
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation of no use to anybody, and is counted.
+-- OOM    refused, unless the token is held or something is reserved for it
 
 -- include limits when is_shared is called
 -- include freed when drop_orphans is called

@@ -7,6 +7,7 @@
 -- Reply  1 if a copy was made, 0 if this period has one
 -- Cost   one read of the counters, of which there are a few a platform and a type
 -- Again  a second copy within the period does nothing, nor does another worker's call.
+-- OOM    refused
 
 local function period_of(seconds)
   return math.floor(seconds / tonumber(ARGV[1]))

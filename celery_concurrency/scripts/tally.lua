@@ -8,6 +8,7 @@
 -- Cost   a read of each record, and one write a field that changes: at most two kinds, a
 --        bound, a limit of those that is counted
 -- Again  a record is taken out as it is counted; a second copy counts the next ones.
+-- OOM    done: it frees more than it writes
 --
 -- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were below that
 -- bound and above the one before, and the sum of their milliseconds. Accounts are never

@@ -39,7 +39,7 @@ class Stats:
             "acquired:platform:douyin": 856, ...}``, the two totals always there.
         """
         seconds = WINDOWS[name]
-        pipe = self._keyspace.redis.pipeline(transaction=True)
+        pipe = self._keyspace.pipeline()
         pipe.hgetall(self._keyspace.keys.counters)
         pipe.time()
         counted, (now, _) = pipe.execute()
