@@ -8,9 +8,10 @@
 --          minute, so that a copy says what was counted before it
 --        2 how many copies are stored
 --        3 seconds after which an unused name goes that the configuration does not have
+--        4.. upper bounds of the histograms (see tally)
 -- Reply  {1 if a copy was made, 0 if this period has one; 1 if no name has room any more}
 -- Cost   two reads and at most two writes a counter that has a name, of which there is a
---        bounded number (see named.lua); six commands for each of 64 unused names
+--        bounded number (see named.lua); four commands for each of 64 unused names
 -- Again  a second copy within the period does nothing, nor does another worker's call.
 
 -- include named
@@ -67,20 +68,35 @@ for i, field in ipairs(fields) do
   end
 end
 
+-- Take out all that is counted of a limit.
+local function forget(limit)
+  local counters, times = {}, {}
+  for _, what in ipairs(BY_LIMIT) do
+    local field = what .. ':' .. limit
+    counters[#counters + 1] = field
+    if all[field] then
+      changed[field], all[field] = '0', nil
+    end
+  end
+  for _, kind in ipairs({'wait ', 'hold '}) do
+    for i = 4, #ARGV do
+      times[#times + 1] = kind .. ARGV[i] .. ' ' .. limit
+    end
+    times[#times + 1] = kind .. 'inf ' .. limit
+    times[#times + 1] = kind .. 'sum ' .. limit
+  end
+  redis.call('ZREM', key('stats:named'), limit)
+  redis.call('HDEL', key('stats:counters'), unpack(counters))
+  redis.call('HDEL', key('stats:times'), unpack(times))
+end
+
 local unused = redis.call('ZRANGEBYSCORE', key('stats:named'), '-inf', time - ARGV[3],
   'LIMIT', 0, UNUSED_MOST)
 for _, limit in ipairs(unused) do
   if is_configured(limit) then
     redis.call('ZADD', key('stats:named'), time, limit)
   else
-    redis.call('ZREM', key('stats:named'), limit)
-    for _, what in ipairs(BY_LIMIT) do
-      local field = what .. ':' .. limit
-      if all[field] then
-        changed[field], all[field] = '0', nil
-      end
-      redis.call('HDEL', key('stats:counters'), field)
-    end
+    forget(limit)
   end
 end
 

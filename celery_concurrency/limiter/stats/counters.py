@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import other_of
+from celery_concurrency.limiter.stats.durations import BOUNDS
 from celery_concurrency.limiter.stats.names import read_names
 from celery_concurrency.log import LIMITER_LOG, fields
 from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
@@ -69,7 +70,7 @@ class Stats:
         Whoever stores it also takes out, in bounded steps, what is counted without a name.
         """
         reply = self._keyspace.call(
-            "snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT, UNUSED_SECONDS
+            "snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT, UNUSED_SECONDS, *BOUNDS
         ).reply
         stored, full = map(bool, reply)
         if stored:
