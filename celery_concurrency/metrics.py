@@ -39,7 +39,7 @@ MAX_ACCOUNTS: Final = 1000
 
 #: Bytes that gauges of limits, and their statistics, may have about: names may be long.
 GAUGES_BYTES: Final = 1_000_000
-STATISTICS_BYTES: Final = 2_500_000
+STATISTICS_BYTES: Final = 2_000_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
 GAUGES_LINES: Final = 4
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)

@@ -60,8 +60,8 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{count} more: filter by name to see them.",
     ),
     "unlisted_limits": (
-        "另有 {count} 个已配置但未使用的限制未列出。",
-        "{count} more limits are configured and not in use; they are not listed.",
+        "另有 {count} 个已配置或使用中的限制未列出。",
+        "{count} more limits are configured or in use; they are not listed.",
     ),
     "unread_tokens": (
         "另有 {count} 个令牌正被持有；仅由它们占用的限制未列出。",

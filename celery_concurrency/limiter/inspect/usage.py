@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Iterator
+from heapq import nlargest
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -18,9 +19,10 @@ from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_
 from celery_concurrency.limiter.stats.names import are_full
 from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
 
-#: Configured limits that are listed, and living tokens that are read.
-MAX_LIMITS: Final = 5_000
-MAX_TOKENS: Final = 10_000
+#: Configured limits that are listed, others that are, and living tokens that are read.
+MAX_CONFIGURED: Final = 5_000
+MAX_OTHERS: Final = 5_000
+MAX_TOKENS: Final = 5_000
 
 
 class LimitUsage(BaseModel):
@@ -49,8 +51,8 @@ class Usage(BaseModel):
             therefore not in force; None where nothing is.
         uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
             leaves out.
-        unlisted_limits: configured limits beyond ``MAX_LIMITS``, which are left out unless
-            they are in use.
+        unlisted_limits: configured limits beyond ``MAX_CONFIGURED`` that are not in use, and
+            others in use beyond ``MAX_OTHERS``: those with fewest waiters are left out.
         unread_tokens: living tokens beyond ``MAX_TOKENS``: a limit that only these hold is
             left out, unless it is configured.
         statistics_full: limits that the configuration does not name count together in the
@@ -76,7 +78,7 @@ class Usage(BaseModel):
     def notes(self) -> Iterator[str]:
         """Yield in a line each what is not as one would think: what is left out, and a problem."""
         if self.unlisted_limits:
-            yield f"{self.unlisted_limits} more limits are configured, and not in use"
+            yield f"{self.unlisted_limits} more limits are configured or in use, and not listed"
         if self.unread_tokens:
             yield f"{self.unread_tokens} more tokens are held; what only these hold is not listed"
         if self.uncounted_groups:
@@ -116,8 +118,8 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     config = stored.config
     # First in the order of the configuration, then what else is in use.
     named = dict.fromkeys(_configured(config))
-    listed = chain(islice(named, MAX_LIMITS), islice(config.paused, MAX_LIMITS))
-    configured = dict.fromkeys(listed)
+    first = chain(islice(named, MAX_CONFIGURED), islice(config.paused, MAX_CONFIGURED))
+    configured = dict.fromkeys(first)
     # Expired ones as well: a token counts until it is taken back.
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_TOKENS - 1)
     held: Any = keyspace.redis.zcard(keyspace.keys.leases)
@@ -126,7 +128,9 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
-    counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
+    others -= configured.keys()
+    listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
+    counts = count_living(keyspace, [*configured, *sorted(listed)])
 
     paused = set(config.paused)
     shown = {
@@ -152,7 +156,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         dimensions=by_dimension,
         config_problem=stored.problem,
         uncounted_groups=max(0, groups - MAX_GROUPS),
-        unlisted_limits=len(named.keys() - shown.keys()),
+        unlisted_limits=len((named.keys() | others) - counts.keys()),
         unread_tokens=max(0, held - MAX_TOKENS),
         statistics_full=are_full(keyspace),
     )
