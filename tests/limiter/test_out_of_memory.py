@@ -82,7 +82,6 @@ class Scene:
 REFUSED = {
     "acquire": lambda scene: scene.floor.ask("new", account="x"),
     "park": lambda scene: scene.parked(),
-    "snapshot": lambda scene: scene.limiter.stats.snapshot(),
 }
 #: Verb to a call that is done, and what it answers.
 DONE = {
@@ -100,8 +99,10 @@ DONE = {
     "release": (lambda scene: scene.limiter.release(scene.holder), True),
     "renew": (lambda scene: scene.limiter.leases.beat([scene.holder], 30), set()),
     "rescue": (lambda scene: scene.room.rescue("killed:1", "killed"), False),
+    "snapshot": (lambda scene: scene.limiter.stats.snapshot(), True),
     "sweep": (lambda scene: scene.room.sweep(now=True), 1),
     "tally": (lambda scene: scene.limiter.durations.tally(), 2),
+    "trim": (lambda scene: scene.limiter.keyspace.call("trim", 500).reply, 0),
     "tokens": (lambda scene: read_tokens(scene.limiter.keyspace).total, 3),
 }
 
@@ -149,7 +150,7 @@ def test_all_reads_answer(floor, redis):
         "token": lambda: find_token(keyspace, scene.holder),
         "tokens": lambda: read_tokens(keyspace),
         "stats": lambda: limiter.stats.window("1h"),
-        "durations": limiter.durations.total,
+        "durations": lambda: limiter.durations.total(["platform:douyin"]),
         "history": lambda: len(read_stats_history(keyspace).points),
         "config": limiter.config.sync,
         "versions": limiter.config.history,
