@@ -67,7 +67,7 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
             except BrokenPipeError:  # the reader closed the pipe: click ends quietly
                 raise
             except OSError as exc:  # such as a full disk
-                raise click.ClickException(exc.strerror or str(exc)) from exc
+                raise refusal(exc.strerror or str(exc)) from exc
 
         celery_command: type[click.Command] = CeleryCommand
         return click.command(name=name, cls=celery_command)(run)

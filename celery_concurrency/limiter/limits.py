@@ -7,6 +7,7 @@ counts under (``account:acc123``). ``limiter/config/schema.py`` says how many ea
 from collections.abc import Iterable, Mapping
 
 from celery_concurrency.errors import InvalidTag
+from celery_concurrency.text import unprintable
 
 GLOBAL = "global"
 WILDCARD = "*"
@@ -53,10 +54,9 @@ def name_problem(name: object) -> str | None:
         return "is empty"
     if len(name) > MAX_TAG_LENGTH:
         return f"is longer than {MAX_TAG_LENGTH} characters"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "is no valid Unicode text"
+    char = unprintable(name)
+    if char:
+        return f"has '{char}', which can't be printed: take it out"
     return None
 
 
@@ -95,7 +95,10 @@ def split_limit(limit: str) -> tuple[str, str | None]:
 def limit_problem(limit: str) -> str | None:
     """Return what keeps ``limit`` from being a limit's name, or None if nothing does."""
     dimension, name = split_limit(limit)
-    named = name is not None and dimension and not name_problem(name)
-    if limit == GLOBAL or named:
+    if limit == GLOBAL:
         return None
-    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit: write 'global' or 'platform:douyin'"
+    problem = "" if name is None else name_problem(dimension) or name_problem(name)
+    if problem is None:
+        return None
+    why = f", as it {problem}" if problem else ""
+    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit{why}: write 'global' or 'platform:douyin'"

@@ -294,6 +294,7 @@ def test_nobody_fills_the_disk_with_a_body_that_is_never_read(redis_url):
     with Serving(redis_url) as serving:
         connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
         connection.putrequest("PUT", CONFIG)
+        connection.putheader("Content-Type", "application/json")
         connection.putheader("Content-Length", str(2**29))
         connection.endheaders(b"{")
         assert connection.getresponse().status == 413
