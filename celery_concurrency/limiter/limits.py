@@ -27,8 +27,8 @@ def tag_value(tag: str, value: object) -> str:
 
     Args:
         tag: the tag's name, for the error.
-        value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` characters at
-            most; no bool, which is an accident more often than a name.
+        value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` printable characters
+            at most; no bool, which is an accident more often than a name.
 
     Raises:
         InvalidTag: it is anything else; names the tag and shows the value.
@@ -40,7 +40,7 @@ def tag_value(tag: str, value: object) -> str:
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise InvalidTag(
             f"tag {tag!r} {problem}, it is {shown}: give it a non-empty text or an "
-            f"integer of at most {MAX_TAG_LENGTH} characters, or leave it out"
+            f"integer of at most {MAX_TAG_LENGTH} printable characters, or leave it out"
         )
     assert isinstance(text, str)
     return text
@@ -56,7 +56,7 @@ def name_problem(name: object) -> str | None:
         return f"is longer than {MAX_TAG_LENGTH} characters"
     char = unprintable(name)
     if char:
-        return f"has '{char}', which can't be printed: take it out"
+        return f"has '{char}', which can't be printed"
     return None
 
 

@@ -211,7 +211,7 @@ def test_a_count_is_an_integer_within_bounds(field, bad):
         ({"platform_max": [1]}, "platform_max: "),
         ({"platform_max": {"": 1}}, "is empty"),
         ({"platform_max": {"x" * 201: 1}}, "longer than 200"),
-        ({"platform_max": {"\ud800": 1}}, "Unicode"),
+        ({"platform_max": {"\ud800": 1}}, "can't be printed"),
         ({"platform_max": {1: 1}}, "platform_max"),
         ({"platform_max": {"douyin": {"max": None}}}, "platform_max.douyin"),
         ({"account_overrides": {"*": 5}}, "'*' is no name here"),

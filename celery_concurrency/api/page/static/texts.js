@@ -6,5 +6,5 @@ export const LANGUAGE = document.documentElement.lang;
 
 /** Return a text, with its `{names}` filled in. */
 export function t(key, values = {}) {
-  return TEXTS[key].replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
+  return TEXTS[key].replace(/\{(\w+)\}/g, (all, name) => (Object.hasOwn(values, name) ? String(values[name]) : all));
 }
