@@ -5,7 +5,9 @@ import { entry } from "./names.js";
 import { t } from "./texts.js";
 
 const MAPS = new Map([["platform", "platform_max"], ["task_type", "task_type_max"], ["account", "account_overrides"]]);
-const TEXTS = new Map(["global", ...MAPS.keys()].map((dimension) => [dimension, t(dimension)]));
+const TEXTS = new Map([
+  ["global", t("global")], ["platform", t("platform")], ["task_type", t("task_type")], ["account", t("account")],
+]);
 
 /** Return a limit's dimension and name; a name may have colons. */
 export function split(limit) {

@@ -3,7 +3,9 @@
 import { count } from "./format.js";
 import { t } from "./texts.js";
 
-const TEXTS = new Map(["full", "paused", "kept", "behind", "next"].map((reason) => [reason, `why_${reason}`]));
+const TEXTS = new Map([
+  ["full", "why_full"], ["paused", "why_paused"], ["kept", "why_kept"], ["behind", "why_behind"], ["next", "why_next"],
+]);
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
 export function reasonText({ reason, limit, current, max }) {

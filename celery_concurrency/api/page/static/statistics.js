@@ -65,7 +65,7 @@ function offer(limits) {
 function draw({ resolution, points }) {
   const limit = choice.value;
   const counter = (verb) => countsOf(points, `${verb}:${limit === "global" ? "total" : limit}`);
-  const percentiles = (times) => PERCENTILES.map((name) => points.map((point) => entry(point[times], limit)?.[name] ?? null));
+  const percentiles = (times) => PERCENTILES.map((name) => points.map((point) => entry(entry(point[times], limit), name) ?? null));
   const at = points.map((point) => point.at);
   const some = points.some(({ counters }) => Object.values(counters).some(Boolean));
   shown(byId("statistics-none"), !some);
