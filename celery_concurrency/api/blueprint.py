@@ -47,7 +47,8 @@ ROUTES: Final = [
 ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-CONVERTERS: Final = {"id": IdConverter}
+#: By names that no converter of the user's own app has.
+CONVERTERS: Final = {"concurrency_id": IdConverter}
 
 
 def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> Blueprint:
@@ -141,4 +142,4 @@ def _answer_other_requests(blueprint: Blueprint) -> None:
         return failure(405, "method_not_allowed", Allow=allowed)
 
     blueprint.add_url_rule("/", view_func=no_route, methods=METHODS, strict_slashes=False)
-    blueprint.add_url_rule("/<id:path>", view_func=no_route, methods=METHODS)
+    blueprint.add_url_rule("/<concurrency_id:path>", view_func=no_route, methods=METHODS)

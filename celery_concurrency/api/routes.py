@@ -36,7 +36,7 @@ class Route:
 
     Attributes:
         method: ``"GET"``, ``"PUT"``, ...
-        path: below the API's prefix, in Flask's notation: ``"/tokens/<id:token>"``.
+        path: below the API's prefix, in Flask's notation: ``"/tokens/<concurrency_id:token>"``.
         view: is given the limiter, the path's variables, and ``query`` and ``body`` if
             the route has them. Its docstring describes the route.
         data: the type of ``data`` in the envelope.

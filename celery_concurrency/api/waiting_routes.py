@@ -21,7 +21,7 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
     return success(page.to_dict())
 
 
-@routes.add("GET", "/waiting/<id:task_id>", data=Explanation, query=IdQuery)
+@routes.add("GET", "/waiting/<concurrency_id:task_id>", data=Explanation, query=IdQuery)
 def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Return why a task waits: all of its limits, and who holds those that are full."""
     config = limiter.config.sync().config
@@ -29,7 +29,7 @@ def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     return success(found.to_dict()) if found else failure(404, "not_waiting")
 
 
-@routes.add("DELETE", "/waiting/<id:task_id>", data=Cancelled, query=IdQuery)
+@routes.add("DELETE", "/waiting/<concurrency_id:task_id>", data=Cancelled, query=IdQuery)
 def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Cancel a task that waits; a worker discards it as revoked.
 

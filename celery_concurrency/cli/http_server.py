@@ -51,9 +51,11 @@ ANSWER_SECONDS: Final = 60
 GRACE_SECONDS: Final = 5
 #: Bytes of a request's headers, its address among them.
 MAX_HEADERS: Final = 128 * 1024
-#: Bytes of the longest body that is read, before a token is asked for; where one is longer, the
-#: app is told its length, and refuses it in its own form.
+#: Bytes of the longest body that is kept, before a token is asked for. Of a longer one the app is
+#: told the length, and refuses it in its own form: once all has come, as most clients read no
+#: answer before, but at once if it is longer than ``MAX_READ``.
 MAX_BODY: Final = 2**20
+MAX_READ: Final = 16 * MAX_BODY
 #: Bytes of all bodies on their way; with more, the one goes that began first.
 MAX_BODIES: Final = 64 * MAX_BODY
 #: Seconds until it is said again that there are too many connections.
@@ -155,7 +157,7 @@ class Server(HTTPServer):
         self._forget(client.stream)
 
     def count(self, stream: IOStream, size: int) -> None:
-        """Count bytes of a body that have come."""
+        """Count bytes of a body that are kept."""
         if stream in self._expected:
             self._expected[stream] += size
         if sum(self._expected.values()) > MAX_BODIES:
@@ -166,7 +168,7 @@ class Server(HTTPServer):
 
         Args:
             stream: the connection that it came by.
-            request: complete, but for a body that is too long.
+            request: complete, but for a body that is longer than ``MAX_BODY``.
             length: of its body, in bytes.
         """
         self._expected.pop(stream, None)
@@ -225,11 +227,12 @@ class Exchange(HTTPMessageDelegate):
         self._server, self._stream, self._connection = server, stream, connection
         self._request: HTTPServerRequest | None = None
         self._body = bytearray()
+        self._length = 0
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        """Read what it is about; a body that says that it is too long is not waited for."""
+        """Read what it is about."""
         assert isinstance(start_line, RequestStartLine)
         self._request = HTTPServerRequest(
             connection=self._connection, start_line=start_line, headers=headers
@@ -238,25 +241,27 @@ class Exchange(HTTPMessageDelegate):
             raise HTTPInputError("Host has a colon and no port")
         length = headers.get("Content-Length", "")
         # Tornado refuses what is no number, or an absurd one.
-        if re.fullmatch("[0-9]{1,18}", length) and int(length) > MAX_BODY:
-            return self._answer(int(length))
+        if re.fullmatch("[0-9]{1,18}", length) and int(length) > MAX_READ:
+            self._length = int(length)
+            return self._answer()
         return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Read a part of its body; one that comes in chunks does not say how long it will be."""
-        self._body += chunk
-        self._server.count(self._stream, len(chunk))
-        if len(self._body) > MAX_BODY:
-            length = len(self._body)
+        self._length += len(chunk)
+        if self._length <= MAX_BODY:
+            self._body += chunk
+            self._server.count(self._stream, len(chunk))
+        elif self._body:
+            self._server.count(self._stream, -len(self._body))
             self._body.clear()
-            return self._answer(length)
-        return None
+        return self._answer() if self._length > MAX_READ else None
 
     def finish(self) -> None:
         """Answer it: it is complete."""
-        self._answer(len(self._body))
+        self._answer()
 
-    def _answer(self, length: int) -> Awaitable[None]:
+    def _answer(self) -> Awaitable[None]:
         assert self._request is not None
         self._request.body = bytes(self._body)
-        return self._server.answer_soon(self._stream, self._request, length)
+        return self._server.answer_soon(self._stream, self._request, self._length)

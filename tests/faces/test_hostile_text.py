@@ -12,61 +12,16 @@ from celery_concurrency.errors import InvalidConfig, InvalidOperator, InvalidTag
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.log import API_LOG, LIMITER_LOG, WORKER_LOG
 from celery_concurrency.text import json_line, printable
-from tests.faces.test_serve import connect, rest_of
 from tests.project.test_floors import PACKAGE
 from tests.support.answers import all_keys, assert_refused, out, refusal
+from tests.support.hostile import CHARACTERS, FORGED, IDS
 from tests.support.serving import Serving
 from tests.support.waiting import hold, park, put_back, waiters
+from tests.support.wire import connect, rest_of
 
 BASE = "/api/v1/concurrency"
-#: Line ends, control characters, what nobody sees, what turns a line round, no character at all.
-CHARACTERS = [
-    *("\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x85", "\x9b"),
-    *("\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\u200d", "\ufeff", "\xad", "\xa0"),
-    *("\ue000", "\U000e0041", "\uffff"),
-]
 SURROGATE = "\ud800"
 NAMES = [f"x{char}y" for char in CHARACTERS]
-FORGED = "x\n2026-01-01 00:00:00,000 WARNING all is well\x1b[2J\u202e"
-
-#: Ids that Celery takes as they are.
-IDS = [
-    "a\nb",
-    *("\n", " ", "\0", "\x1b[2J", "a\r\nb"),
-    *(
-        "a/b",
-        "/",
-        "//",
-        "/a//b/",
-        "a/",
-        "a%2Fb",
-        "%",
-        "%0A",
-        "a+b",
-        "a b",
-        " a ",
-        "?",
-        "a?b=c&d",
-        "#",
-    ),
-    *(
-        ".",
-        "..",
-        "../..",
-        "./a",
-        "a/../b",
-        "%2E%2E",
-        ";",
-        "config",
-        "-",
-        "--help",
-        "*",
-        "[a]",
-        "\\",
-    ),
-    *("任务", "\u202eabc", "\u2028", "\U0001f600", "constructor", "__proto__", FORGED),
-    *("x" * 20_000, "任" * 5_000),
-]
 ACCOUNT = {"account": "a"}
 
 

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from celery_concurrency.api import page
-from tests.faces.test_hostile_text import FORGED, IDS
 from tests.faces.test_page_actions import click, confirm, used
+from tests.support.hostile import FORGED, IDS
 from tests.support.waiting import hold, park, put_back
 
 #: What every object of a script has, beside what is its own.

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ import pytest
 from flask import Flask, Response, request
 
 from celery_concurrency.cli import http_server
-from celery_concurrency.cli.http_server import MAX_BODY, Server, listen
+from celery_concurrency.cli.http_server import MAX_BODY, MAX_READ, Server, listen
 from tests.support.serving import Serving
+from tests.support.wire import connect, rest_of
 from tests.support.workers import wait_for
 
 HEALTH = "/api/v1/concurrency/health"
@@ -75,23 +75,6 @@ def served(most=20, app=None):
     finally:
         found["loop"].call_soon_threadsafe(found["stop"].set)
         thread.join(20)
-
-
-def connect(port, sent=b""):
-    one = socket.create_connection(("127.0.0.1", port), timeout=20)
-    one.sendall(sent)
-    return one
-
-
-def rest_of(one):
-    """Return what comes until the other side closes."""
-    parts = []
-    try:
-        while part := one.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
 
 
 def is_open(one):
@@ -306,13 +289,31 @@ def test_a_request_comes_as_it_was_sent():
         assert ask(port, "/nope")[0].status == 404
 
 
-@pytest.mark.parametrize("body", [b"x" * (MAX_BODY + 1), iter([b"x" * 2**16] * 17)])
+def in_chunks(length):
+    return (b"x" * 2**16 for _ in range(length // 2**16))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"x" * (MAX_BODY + 1), b"x" * MAX_READ, in_chunks(MAX_BODY + 2**16), in_chunks(MAX_READ)],
+    ids=["a little", "much", "a little, in chunks", "much, in chunks"],
+)
 def test_a_body_that_is_too_long_is_refused_by_the_app(body):
+    with served() as (port, server):
+        assert ask(port, "/", "PUT", body)[0].status == 413
+        assert ask(port, "/", "PUT", b"x" * MAX_BODY)[0].status == 200
+        wait_for(lambda: not server._open)
+
+
+@pytest.mark.parametrize(
+    "body", [b"x" * (MAX_READ + 1), in_chunks(MAX_READ + 2**16)], ids=["told", "in chunks"]
+)
+def test_a_body_that_is_far_too_long_is_not_waited_for(body):
     with served() as (port, _):
         # Whoever goes on sending may not see the answer.
         with suppress(BrokenPipeError, ConnectionResetError):
             assert ask(port, "/", "PUT", body)[0].status == 413
-        assert ask(port, "/", "PUT", b"x" * MAX_BODY)[0].status == 200
+        assert ask(port)[0].status == 200
 
 
 @pytest.mark.parametrize(
