@@ -57,6 +57,25 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
+class Shut:
+    """A limit that admits nobody until a moment.
+
+    Attributes:
+        until: that moment, in Unix seconds of the Redis server.
+        seconds: how many were left when the limiter was asked.
+        rate: how many may begin in how many seconds; None where it cools down.
+    """
+
+    until: float
+    seconds: float
+    rate: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        why = f"{self.rate[0]} per {self.rate[1]} s" if self.rate else "it cools down"
+        return f"opens in {self.seconds:.0f} s: {why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """A run holds nothing, as a limit has no room for it.
 
@@ -68,6 +87,7 @@ class Denied:
         max: how many it allows; ``PAUSED`` where it admits nobody for now, None
             where earlier waiters come first.
         ticket: where it stands in the order of waiters.
+        shut: until when that limit is shut, and by what; None where no moment opens it.
     """
 
     token: str
@@ -76,8 +96,11 @@ class Denied:
     held: int | None
     max: int | None
     ticket: Ticket
+    shut: "Shut | None" = None
 
     def __str__(self) -> str:
+        if self.shut is not None:
+            return f"{self.limit} ({self.shut})"
         if self.max is None:
             return f"{self.limit} (others came before)"
         allowed = f"{self.held} of {self.max}" if self.max != PAUSED else f"paused, {self.held} run"

@@ -19,6 +19,8 @@
 --            group: that it waited in, if that is another one
 -- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
 --        {'denied', limit, held, max, ticket}  the first full limit; max -1: paused
+--        {'shut', limit, until, cause, ticket}  the first that opens at a moment: Unix
+--                                      seconds; by 'max/per', a rate, or 'cooldown'
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
@@ -26,8 +28,9 @@
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
---        that has no counter of its own; only logarithms of sorted sets grow with holders
---        and waiters, nothing with the configuration
+--        that has no counter of its own; about 8 for a limit with rates, and one a limit
+--        while any limit cools down; only logarithms of sorted sets grow with holders and
+--        waiters, nothing with the configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation of no use to anybody, and is counted.
@@ -38,6 +41,8 @@
 -- include reservations when begin_on_reservation is called
 -- include reservations when give_up_reservation is called
 -- include named when begin_counter is called
+-- include moments when shut_until is called
+-- include moments when note_start is called
 -- constants RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
@@ -45,9 +50,9 @@ local run = cjson.decode(ARGV[3])
 local limits, wildcards = cjson.decode(group), run.wildcards
 local record = key('token', token)
 
-local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens'}, {}
+local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens', 'rated'}, {}
 for i = 1, #limits do
-  fields[3 + 2 * i], fields[4 + 2 * i] = limits[i], wildcards[i]
+  fields[4 + 2 * i], fields[5 + 2 * i] = limits[i], wildcards[i]
   semaphores[i] = key('semaphore', limits[i])
 end
 local config = redis.call('HMGET', key('config:flat'), unpack(fields))
@@ -57,8 +62,9 @@ elseif config[3] ~= run.dimensions then
   return {'dimensions', config[3]}
 end
 
--- One look for both: most of the time this call is no copy, and nobody waits.
-local others = redis.call('EXISTS', record, key('groups')) > 0
+-- One look for all: most of the time this call is no copy, nobody waits, and nothing cools down.
+local others = redis.call('EXISTS', record, key('groups'), key('cooldowns')) > 0
+local cooling = others and redis.call('EXISTS', key('cooldowns')) == 1
 if others and redis.call('EXISTS', record) == 1 then
   -- Held, or ended. One whose time is over has ended too, swept or not.
   local expiry = tonumber(redis.call('ZSCORE', key('leases'), token) or 0)
@@ -91,7 +97,16 @@ if parked then
 end
 
 local function max_of(i)
-  return tonumber(config[3 + 2 * i] or config[4 + 2 * i] or 0)
+  return tonumber(config[4 + 2 * i] or config[5 + 2 * i] or 0)
+end
+
+-- Return whether a limit's dimension has rates.
+local function is_rated_here(i)
+  return config[5] and string.find(config[5], ':' .. string.match(limits[i], '^[^:]*') .. ':', 1, true)
+end
+
+local function is_limited(i)
+  return max_of(i) ~= 0 or cooling or is_rated_here(i)
 end
 
 -- Return the refusal of the first full limit, nil if each has room. A token whose time is
@@ -108,6 +123,12 @@ local function denial()
         return {'denied', limits[i], held, max}
       end
     end
+    if cooling or is_rated_here(i) then
+      local moment, cause = shut_until(limits[i])
+      if moment > 0 then
+        return {'shut', limits[i], exact(moment), cause}
+      end
+    end
   end
   return nil
 end
@@ -117,7 +138,7 @@ local function limit_of_seniors()
   if redis.call('EXISTS', key('open')) == 1 then
     -- A hand-over is under way: the room of limits that many groups share is the waiters'.
     for i = 1, #limits do
-      if max_of(i) ~= 0 and (limits[i] == 'global' or is_shared(limits[i])) then
+      if is_limited(i) and (limits[i] == 'global' or is_shared(limits[i])) then
         return limits[i]
       end
     end
@@ -125,6 +146,13 @@ local function limit_of_seniors()
   for i = 1, #limits do
     if redis.call('SISMEMBER', key('freed'), limits[i]) == 1 then
       return limits[i]
+    end
+    if cooling or is_rated_here(i) then
+      local moment = redis.call('ZSCORE', key('moments'), limits[i])
+      if moment and tonumber(moment) <= time then
+        -- It has just opened, and nobody has told those who wait for that.
+        return limits[i]
+      end
     end
   end
   return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
@@ -175,6 +203,9 @@ if not reserved then
   for i = 1, #limits do
     redis.call('ZADD', semaphores[i], expiry, token)
   end
+end
+if config[5] and not reserved then
+  note_start(token, limits, time)
 end
 count('acquired:')
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)

@@ -7,7 +7,8 @@
 --          what is wrong with it
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
---        7.. the flat copy's fields and values in turn; 'json' is what is in force
+--        7.. the flat copy's fields and values in turn; 'json' is what is in force, 'rates'
+--          a JSON object of each limit's rates, for a hash of its own
 -- Reply  the new version, or 0 if another change came first; nothing is done then
 -- Cost   one write a field of the flat copy; in the history a new entry, and a read and
 --        a removal of each that has no room any more
@@ -53,9 +54,15 @@ local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 
 if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
-redis.call('DEL', key('config:flat'))
+redis.call('DEL', key('config:flat'), key('config:rates'))
 for i = 7, #ARGV, 2 do
-  redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+  if ARGV[i] == 'rates' then
+    for limit, rates in pairs(cjson.decode(ARGV[i + 1])) do
+      redis.call('HSET', key('config:rates'), limit, rates)
+    end
+  else
+    redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+  end
 end
 -- Without an epoch the data is new, or all of it was lost.
 redis.call('SET', key('epoch'), exact(time), 'NX')

@@ -6,7 +6,8 @@
 --          reply to one may have been lost. A token that is not held gets it always.
 --        3 seconds for which a second copy of the run's message is known, if the run came
 --          to its end; '' if it did not, so that a copy runs
---        4 steps of the hand-over at most
+--        4 '1' if its body never began: its start does not count
+--        5 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
 -- Cost   one removal a limit, and the steps
@@ -25,7 +26,7 @@ if hands_over then
   never_refuse()
 end
 
-local record = drop_token(token)
+local record = drop_token(token, ARGV[4] == '1')
 local held = record and 1 or 0
 -- A reservation that an operator gives back was no run.
 if record and not record.reserved then
@@ -48,4 +49,4 @@ if not hands_over then
 end
 
 note_freed(record and record.limits or {})
-return {held, hand_over(tonumber(ARGV[4]))}
+return {held, hand_over(tonumber(ARGV[5]))}

@@ -12,6 +12,7 @@
 -- Again  a second copy renews what was just renewed, or finds the token given back.
 -- OOM    done: what lives keeps its tokens
 
+-- include moments when note_start is called
 -- constants SHORTEST_LEASE
 
 local epoch = redis.call('GET', key('epoch'))
@@ -41,6 +42,7 @@ local function restore(token, json)
   for _, limit in ipairs(limits) do
     redis.call('ZADD', key('semaphore', limit), 0, token)
   end
+  note_start(token, limits, tonumber(facts.since))
   extend(token, limits)
 end
 

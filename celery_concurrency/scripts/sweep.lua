@@ -92,7 +92,7 @@ end
 local function is_passed_over(group, ticket)
   local scarce, full = 0, 0
   for _, limit in ipairs(parse(group).limits) do
-    if is_paused(limit) then
+    if is_closed(limit) then
       return false
     end
     if room(limit) ~= math.huge then
@@ -137,6 +137,7 @@ local function choose()
   end
 end
 
+redis.call('ZREMRANGEBYSCORE', key('cooldowns'), '-inf', exact(time))
 local taken = take_back_tokens()
 local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])

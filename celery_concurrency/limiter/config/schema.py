@@ -22,12 +22,16 @@ from celery_concurrency.limiter.limits import (
     WILDCARD,
     name_problem,
     split_limit,
+    wildcard_of,
 )
 from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import printable
 
 MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
+MAX_STARTS: Final = 10_000
+MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
+MAX_RATES: Final = 4
 MAX_JSON_BYTES = 1_048_576
 
 #: Mistakes that one error names, and characters of a name in them.
@@ -104,6 +108,24 @@ class Dimension(_Strict):
     overrides: dict[OverrideName, Count] = {}
 
 
+class Rate(_Strict):
+    """How often runs of a limit may begin.
+
+    Attributes:
+        max: how many begin at most in any window of ``per`` seconds.
+        per: seconds.
+    """
+
+    max: Annotated[int, Field(ge=1, le=MAX_STARTS)]
+    per: Annotated[int, Field(ge=1, le=MAX_PERIOD)]
+
+    def __str__(self) -> str:
+        return f"{self.max} per {self.per} s"
+
+
+Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
+
+
 class Config(_Strict):
     """The run-time configuration; the defaults are those of the original description.
 
@@ -119,6 +141,8 @@ class Config(_Strict):
         account_overrides: account to limit, where it differs from ``account_max``.
         dimensions: the user's own dimensions by the name of their header.
         paused: limits that admit nobody for now, as ``"platform:douyin"`` or ``"global"``.
+        rates: limit or wildcard (``"account:*"``) to its rates, all of which hold. Those of a
+            name replace those of its wildcard.
     """
 
     global_max: Count = 0
@@ -136,18 +160,21 @@ class Config(_Strict):
     account_overrides: dict[OverrideName, Count] = {}
     dimensions: dict[DimensionName, Dimension] = {}
     paused: Limits = []
+    rates: dict[str, Rates] = {}
 
     @model_validator(mode="after")
-    def _paused_names_limits(self) -> Self:
+    def _names_limits(self) -> Self:
         known = {*BUILTIN_DIMENSIONS, *self.dimensions}
-        for limit in self.paused:
-            dimension, name = split_limit(limit)
-            names_one = dimension in known and name != WILDCARD and not name_problem(name)
-            if limit != GLOBAL and not names_one:
-                raise ValueError(
-                    f"paused names {limit[:MAX_QUOTED]!r}, which is no limit: write 'global' or "
-                    f"'<dimension>:<name>' with one of the dimensions {', '.join(sorted(known))}"
-                )
+        for field, limits in (("paused", self.paused), ("rates", self.rates)):
+            for limit in limits:
+                dimension, name = split_limit(limit)
+                is_one = dimension in known and not name_problem(name)
+                if limit != GLOBAL and not (is_one and (name != WILDCARD or field == "rates")):
+                    raise ValueError(
+                        f"{field} names {limit[:MAX_QUOTED]!r}, which is no limit: write 'global' "
+                        f"or '<dimension>:<name>'{' or <dimension>:*' if field == 'rates' else ''} "
+                        f"with one of the dimensions {', '.join(sorted(known))}"
+                    )
         return self
 
     @classmethod
@@ -214,7 +241,9 @@ class Config(_Strict):
         Returns:
             ``enabled`` ("1" or "0"), ``timeout`` (seconds), ``dimensions``
             (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
-            ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused.
+            ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
+            there are rates: ``rated`` (their dimensions, as ``:account:platform:``) and
+            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``).
         """
         counts = {
             f"{dimension}:{name}": count
@@ -228,7 +257,25 @@ class Config(_Strict):
             "timeout": str(self.timeout),
             "dimensions": dimensions_key(self.dimensions),
             **{limit: str(count) for limit, count in counts.items()},
+            **self._flat_rates(),
         }
+
+    def _flat_rates(self) -> dict[str, str]:
+        if not self.rates:
+            return {}
+        dimensions = sorted({split_limit(limit)[0] for limit in self.rates})
+        rates = {
+            limit: " ".join(f"{rate.max}/{rate.per}" for rate in rates)
+            for limit, rates in self.rates.items()
+        }
+        return {
+            "rated": f":{':'.join(dimensions)}:",
+            "rates": json.dumps(rates, ensure_ascii=False),
+        }
+
+    def rates_of(self, limit: str) -> list[Rate]:
+        """Return a limit's rates; none where it has none."""
+        return self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
 
     def max_of(self, limit: str) -> int:
         """Return a limit's configured maximum, paused or not; 0 is unlimited."""

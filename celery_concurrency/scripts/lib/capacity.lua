@@ -1,12 +1,16 @@
--- Room: how many more tokens each limit admits. It is counted once a call, so tokens
--- that enter or leave after that do so by the functions here.
+-- Room: how many more tokens each limit admits, by its maximum, its rates and its cool-down. It
+-- is counted once a call, so tokens that enter or leave after that do so by the functions here.
 
 -- include freed
+-- include moments
 -- constants PAUSED
 
-local enabled, opens = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens'))
+local enabled, opens
+enabled, opens, rated = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens', 'rated'))
 -- After a loss of data nobody is admitted before the living runs have said what they hold.
 local closed = not enabled or time < tonumber(opens)
+
+local cooling = redis.call('EXISTS', key('cooldowns')) == 1
 
 local function count_room(limit)
   if closed then
@@ -17,10 +21,11 @@ local function count_room(limit)
   local wildcard = string.match(limit, '^[^:]*') .. ':*'
   local configured = redis.call('HMGET', key('config:flat'), limit, wildcard)
   local max = tonumber(configured[1] or configured[2] or 0)
-  if max == 0 then
-    return math.huge
+  local left = max == 0 and math.huge or max - redis.call('ZCARD', key('semaphore', limit))
+  if cooling and cools_until(limit) > time then
+    return 0
   end
-  return max - redis.call('ZCARD', key('semaphore', limit))
+  return math.min(left, starts_left(limit))
 end
 
 local rooms = {}
@@ -33,9 +38,19 @@ local function room(limit)
   return rooms[limit]
 end
 
--- Return whether a limit admits nobody for now, whoever leaves.
-local function is_paused(limit)
-  return enabled ~= '0' and tonumber(redis.call('HGET', key('config:flat'), limit) or 0) == PAUSED
+-- Return until when nobody is admitted, whoever leaves: 0 if that depends on them, infinity
+-- while it is paused.
+local function closed_until(limit)
+  if enabled == '0' then
+    return 0
+  elseif tonumber(redis.call('HGET', key('config:flat'), limit) or 0) == PAUSED then
+    return math.huge
+  end
+  return (shut_until(limit))
+end
+
+local function is_closed(limit)
+  return closed_until(limit) > 0
 end
 
 -- Put a token into each of these limits.

@@ -25,6 +25,7 @@ local function grant(group, outgoing)
     local token = message.facts.run .. RESERVED_SUFFIX
     local expiry = math.ceil(time + message.facts.hold)
     enter(token, parse(group).limits, expiry)
+    note_start(token, parse(group).limits, expiry)
     redis.call('ZADD', key('leases'), expiry, token)
     redis.call('ZADD', key('reserved', group), expiry, token)
     redis.call('ZADD', key('reservations'), expiry, token)
@@ -37,10 +38,10 @@ local function grant(group, outgoing)
   file_group(group)
 end
 
--- Return whether to go on collecting for a group: not while a limit is paused, maybe for long.
+-- Return whether to go on collecting for a group: not while a limit is closed, maybe for long.
 local function may_collect(group, over)
   for _, limit in ipairs(parse(group).limits) do
-    if is_paused(limit) then
+    if is_closed(limit) then
       return false
     end
   end
@@ -111,6 +112,7 @@ local function hand_over(steps)
   -- At most half of the steps, so that many limits to look at don't keep all waiting.
   local half = math.ceil(steps / 2)
   steps = steps - half + recheck_all(half)
+  local due = free_due(half)
   steps = reopen_freed(steps)
   while steps > 0 and room('global') > 0 and not outgoing.withheld do
     local class = first(key('open'))
@@ -122,7 +124,8 @@ local function hand_over(steps)
   end
   put_in_front(outgoing.front)
   put_behind(outgoing.behind)
-  local more = not outgoing.withheld and (redis.call('EXISTS', key('freed'), key('recheck')) > 0
+  local more = not outgoing.withheld and (due == half
+    or redis.call('EXISTS', key('freed'), key('recheck')) > 0
     or (redis.call('EXISTS', key('open')) == 1 and room('global') > 0))
   return more and 1 or 0, redis.call('EXISTS', key('outbox'))
 end

@@ -13,6 +13,8 @@
 --   group:<group>   waiters
 --   shut:<limit>    classes that wait for a full limit: of a shared limit they are not open,
 --                   of an own limit their bucket is not ready
+--   moments         limits with such classes that open by themselves, and when: one entry for
+--                   all who wait for it
 --
 -- One waiter W, of group G = ["global", "platform:x", "account:a"], class C = ["platform:x"]:
 --
@@ -90,9 +92,21 @@ local function blocked_key(limit)
   return key(is_shared(limit) and 'blocked:shared' or 'blocked:own')
 end
 
+-- Note at which moment a limit opens again, if at one.
+local function file_moment(limit)
+  if not (cooling or is_rated(limit)) then
+    return
+  end
+  local moment = closed_until(limit)
+  if moment > 0 and moment < math.huge then
+    redis.call('ZADD', key('moments'), exact(moment), limit)
+  end
+end
+
 local function shut(limit, class, ticket)
   redis.call('ZADD', key('shut', limit), ticket, class)
   redis.call('ZADD', blocked_key(limit), 'NX', time, limit)
+  file_moment(limit)
 end
 
 -- File a class: open, or under its first shared limit that is full.
@@ -169,8 +183,19 @@ local function reopen(limit, steps)
   end
   if room(limit) <= 0 then
     redis.call('SREM', key('freed'), limit)
+    file_moment(limit)
   end
   return steps
+end
+
+-- Take those limits for freed whose moment has come, so many at most.
+local function free_due(most)
+  local limits = redis.call('ZRANGEBYSCORE', key('moments'), '-inf', exact(time), 'LIMIT', 0, most)
+  for _, limit in ipairs(limits) do
+    redis.call('ZREM', key('moments'), limit)
+  end
+  note_freed(limits)
+  return #limits
 end
 
 -- File anew what is shut under the limits that were freed. Return the steps that are left.
@@ -201,6 +226,8 @@ local function recheck(blocked, before, steps)
       end
       if room(limit) > 0 then
         redis.call('SADD', key('freed'), limit)
+      else
+        file_moment(limit)
       end
     end
   end

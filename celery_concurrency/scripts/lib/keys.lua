@@ -2,6 +2,9 @@
 --
 -- Tokens
 --   semaphore:<limit>   token → its expiry
+--   rate:<limit>        token → when its run began (see moments.lua)
+--   cooldowns           limit that cools down → until when
+--   cooldown:<limit>    its reason, and who said so
 --   leases              token → when it is taken back if nobody renews it
 --   token:<token>       its record, and the marks that refuse late calls
 --   fence               the last fencing number
@@ -12,6 +15,7 @@
 -- Configuration and statistics
 --   config              the JSON
 --   config:flat         what scripts read of it: a setting or limit → its value
+--   config:rates        limit or wildcard → its rates, as '1/30 15/86400'
 --   config:version      its number
 --   config:history      a stream of the changes
 --   stats:counters      name → total since the beginning
@@ -44,6 +48,7 @@
 --   ready:<class>       own limits
 --   bucket:<class><own limit>   groups
 --   shut:<limit>        classes
+--   moments             limit that is shut until a moment → that
 --   blocked:shared      shared limit that is shut → when it was looked at
 --   blocked:own         own limit that is shut → when it was looked at
 --   freed               limits that got room, and are shut

@@ -4,6 +4,7 @@
 -- or its limits have changed (acquire); when it lapses (sweep); or when an operator releases it.
 
 -- include freed
+-- include moments
 -- include tokens
 
 -- Begin on a reservation of the run's group: its tokens become the run's. Return whether
@@ -14,11 +15,17 @@ local function begin_on_reservation(group, token, expiry)
   if not reserved then
     return false
   end
-  for _, limit in ipairs(cjson.decode(group)) do
+  local limits = cjson.decode(group)
+  for _, limit in ipairs(limits) do
     -- What an operator's DEL freed stays free.
     if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then
       redis.call('ZADD', key('semaphore', limit), expiry, token)
     end
+  end
+  take_start_back(reserved, limits)
+  note_start(token, limits, time)
+  for _, limit in ipairs(limits) do
+    hasten(limit)
   end
   redis.call('ZREM', key('reserved', group), reserved)
   redis.call('ZREM', key('reservations'), reserved)

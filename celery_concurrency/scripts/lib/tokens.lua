@@ -6,9 +6,12 @@ local ENDED_MOST = 20000
 -- A mark refuses late copies of a call for so long: far beyond every try of a client.
 local MARK_SECONDS = 600
 
+-- include moments when take_start_back is called
+
 -- Take a token out of each of its limits; one removal a limit. Return what an end needs of
--- its record (group: its limits as JSON), nil if nobody holds it.
-local function drop_token(token)
+-- its record (group: its limits as JSON), nil if nobody holds it. No run began on one that is
+-- reserved, nor where `unbegun` says so: then its start does not count.
+local function drop_token(token, unbegun)
   local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
     'parked_as', 'reserved')
   redis.call('ZREM', key('leases'), token)
@@ -19,6 +22,9 @@ local function drop_token(token)
   local limits = cjson.decode(group)
   for _, limit in ipairs(limits) do
     redis.call('ZREM', key('semaphore', limit), token)
+  end
+  if reserved or unbegun then
+    take_start_back(token, limits)
   end
   if reserved then
     redis.call('ZREM', key('reserved', group), token)
