@@ -60,8 +60,11 @@ def extend_query_task(mark: type[Any]) -> None:
     if getattr(original, "knows_who_waits", False):
         return
 
-    @inspect_command(
-        name="query_task", variadic="ids", signature=Panel.meta["query_task"].signature
+    signature = Panel.meta["query_task"].signature
+
+    # Celery has no types.
+    @inspect_command(  # type: ignore[untyped-decorator]
+        name="query_task", variadic="ids", signature=signature
     )
     def query_task(state: Any, ids: Any, **kwargs: Any) -> dict[str, Any]:
         """Query for task information by id."""
