@@ -32,7 +32,7 @@ $(READY): setup.cfg pyproject.toml
 demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end by itself)
 	@$(BIN)/python -m celery_concurrency.demo --seconds $(SECONDS)
 
-soak: $(READY) ## workers and their children killed at random under load (SECONDS=60)
+soak: $(READY) ## workers, children and Redis killed at random, and Redis full, under load (SECONDS=60)
 	$(BIN)/python -m tests.support.soak $(SECONDS)
 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)

@@ -4,6 +4,7 @@ Each record of a decision has an attribute ``concurrency``: an object of fields,
 which ``decision`` says what happened. ``docs/logging.md`` lists them.
 """
 
+import logging
 from typing import Any, Final
 
 #: The limiter, without Celery: configuration, and calls repeated in the background.
@@ -22,3 +23,38 @@ def fields(decision: str, **more: Any) -> dict[str, Any]:
         more: what is known of it; None where something has no value here.
     """
     return {"concurrency": {"decision": decision, **more}}
+
+
+class Outage:
+    """Says in the log when a server goes away, and when it is back: a line each.
+
+    Args:
+        logger: where.
+        server: its name, as of the fields ``<server> away`` and ``<server> back``.
+        meanwhile: more of the first line: what becomes of what it is needed for.
+
+    Attributes:
+        is_on: the server is away, as far as we know.
+    """
+
+    def __init__(self, logger: logging.Logger, server: str, meanwhile: str = "") -> None:
+        self._logger = logger
+        self._server = server
+        self._meanwhile = meanwhile
+        self.is_on = False
+
+    def begin(self, reason: Exception) -> None:
+        """Note that the server is away, and why."""
+        if not self.is_on:
+            extra = fields(f"{self._server} away", reason=str(reason))
+            self._logger.warning(
+                "the %s is away%s: %s", self._server, self._meanwhile, reason, extra=extra
+            )
+        self.is_on = True
+
+    def end(self) -> None:
+        """Note that the server answers."""
+        if self.is_on:
+            extra = fields(f"{self._server} back")
+            self._logger.warning("the %s is back", self._server, extra=extra)
+        self.is_on = False

@@ -48,10 +48,15 @@ class Waiter:
     @property
     def name(self) -> str:
         """Names it in Redis: copies of a message share a name, retries don't."""
-        name = self.task_id
-        if self.retries or self.replaced:
-            name += f" retry {self.retries}"
-        return f"{name} replaced {self.replaced}" if self.replaced else name
+        return waiter_name(self.task_id, self.retries, self.replaced)
+
+
+def waiter_name(task_id: str, retries: int, replaced: int) -> str:
+    """Return the name of a waiter; see ``Waiter``."""
+    name = task_id
+    if retries or replaced:
+        name += f" retry {retries}"
+    return f"{name} replaced {replaced}" if replaced else name
 
 
 @lru_cache(maxsize=4096)

@@ -99,6 +99,18 @@ class WaitingRoom:
                 facts["home"] = self._keyspace.redis.get_connection_kwargs().get("db") or 0
         return facts
 
+    def rescue(self, token: str, waiter: str) -> bool:
+        """Return whether the message of a run has a place; if not, that run gives it none.
+
+        Args:
+            token: a run whose process was killed before it told so.
+            waiter: the name of its waiter (``waiters.waiter_name``).
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked; ask again, that is safe.
+        """
+        return bool(self._keyspace.call("rescue", token, waiter).reply)
+
     def forgo(self, parked_as: str, limits: Sequence[str]) -> bool:
         """Give up the reservation for a message that was put back and will not run.
 

@@ -14,7 +14,7 @@
 --        8 steps of the hand-over at most
 -- Reply  {'parked' | 'handed over' | 'merged' | 'again', more, outbox}; merged: this
 --        task waits already, by another copy of its message; again: this run was parked
---        before; more and outbox as in release
+--        or rescued before; more and outbox as in release
 -- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
 --        second copy only goes on handing over.
@@ -42,7 +42,8 @@ end
 local answer
 local message = read_waiter(waiter)
 if message and message.facts.run == token
-  or redis.call('HEXISTS', key('token', token), 'parked') == 1 then
+  or redis.call('HEXISTS', key('token', token), 'parked') == 1
+  or redis.call('HEXISTS', key('token', token), 'rescued') == 1 then
   answer = 'again'
 elseif message then
   answer = 'merged'

@@ -25,9 +25,11 @@ from celery_concurrency.errors import (
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
 from celery_concurrency.scripts.constants import DISCARD
+from celery_concurrency.worker import progress
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import headers_of, ours_on
 from celery_concurrency.worker.parking import waiter_of
+from celery_concurrency.worker.progress import Stage
 from celery_concurrency.worker.run import (
     Asked,
     Failed,
@@ -103,6 +105,10 @@ def check(task: Any) -> None:
             "name celery_concurrency.signals in imports, or see in its log why it could not"
         )
     match run.outcome:
+        case Granted() | Uncounted() | Ungated() | Failed() | Repeated(token=None):
+            # Killed from now on, it ends as Celery says (rescue.py).
+            progress.note(run.token, Stage.BEGUN)
+    match run.outcome:
         case Granted() | Uncounted() | Ungated():
             return
         case Failed(error):
@@ -160,6 +166,7 @@ def _ask(task: Any, run: Run) -> RunOutcome:
         )
     # Whatever ends the run before the answer is read may leave it with its tokens.
     run.outcome = Asked()
+    progress.note(run.token, Stage.ASKING)
     return limiter.try_acquire(run.token, run.tags, **_facts(task, run))
 
 
@@ -194,9 +201,10 @@ def _wait(task: Any, run: Run) -> None:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
             _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
-            attempt += 1
+            level = logging.DEBUG if attempt else logging.WARNING
             detail = f"as its message finds no place: {exc}"
-            log_decision(logging.WARNING, task, run, "keeps its slot", detail, reason=str(exc))
+            log_decision(level, task, run, "keeps its slot", detail, reason=str(exc))
+            attempt += 1
         else:
             return
 
@@ -215,6 +223,7 @@ def _wait_once(task: Any, run: Run) -> None:
     else:
         parked = limiter_of(task.app).waiting_room.park(run.waiter)
         log_decision(logging.DEBUG, task, run, parked, limits=list(run.waiter.limits))
+    progress.note(run.token, Stage.PLACED)
 
 
 def _release(task: Any, run: Run, *, done: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 
-from celery_concurrency.worker import gate, outbox
+from celery_concurrency.worker import gate, outbox, rescue
 from celery_concurrency.worker.bootstep import ConcurrencyStep
 from celery_concurrency.worker.celery_compat import (
     on_each_app,
@@ -37,11 +37,13 @@ def gate_class(cls: type[Any]) -> None:
 
     before_start.is_gate = True  # type: ignore[attr-defined]  # a mark on a function
     cls.before_start = before_start
+    cls.Request = rescue.rescuing(cls.Request)
 
 
 def _ungate_class(cls: type[Any]) -> None:
     if getattr(cls.before_start, "is_gate", False):
         cls.before_start = cls.before_start.__wrapped__
+        cls.Request = cls.Request.rescues
 
 
 #: Whether every app of this process is gated: there is no way back then.

@@ -19,7 +19,8 @@ from celery.worker import state as worker_state
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.leases import BEAT_SECONDS
-from celery_concurrency.log import WORKER_LOG, fields
+from celery_concurrency.log import WORKER_LOG, Outage, fields
+from celery_concurrency.worker import rescue
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.run import reservation_of
 
@@ -38,19 +39,22 @@ class Housekeeping:
     Args:
         limiter: this process's.
         heartbeat: of this worker's runs.
-        greet: is called in the first tick that reaches Redis.
+        greet: is called in the first tick that reaches Redis, and if it returns False, as
+            the broker is away, once more when the worker has connected to that.
     """
 
     def __init__(
-        self, limiter: Limiter, heartbeat: Heartbeat, greet: Callable[[], None] = lambda: None
+        self, limiter: Limiter, heartbeat: Heartbeat, greet: Callable[[], bool] = lambda: True
     ) -> None:
         self._limiter = limiter
         self._heartbeat = heartbeat
-        self._greet: Callable[[], None] | None = greet
+        self._greet = greet
+        self._greeting_due = True
+        self._greeted = False
         self._stopped = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
-        self._away = False
+        self._outage = Outage(logger, "limiter")
         self._revokes = _Revokes()
         self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
@@ -58,12 +62,14 @@ class Housekeeping:
         """Tick once now, so that the first task finds all in order; then go on in the thread."""
         self.tick()
         self._wait_until_open()
+        signals.worker_ready.connect(self.on_ready)
         signals.task_revoked.connect(self.on_revoked)
         signals.task_received.connect(self._heartbeat.on_received)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait for a tick under way."""
+        """Stop, and wait for a tick under way, and for the messages of killed runs."""
+        rescue.finish()
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -81,6 +87,12 @@ class Housekeeping:
                 "the limiter's data is new: runs that live elsewhere have %.0f s to say so", seconds
             )
             time.sleep(seconds)
+
+    def on_ready(self, **_: Any) -> None:
+        """``worker_ready``: the worker is connected to its broker."""
+        if not self._greeted:
+            self._greeting_due = True
+            self._wake.set()
 
     def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
         """``task_revoked``: a task that won't run gives up, in the thread, what it was handed."""
@@ -100,15 +112,9 @@ class Housekeeping:
             self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
         except LimiterUnavailable as exc:
-            if not self._away:
-                logger.warning(
-                    "the limiter is away: %s", exc, extra=fields("limiter away", reason=str(exc))
-                )
-            self._away = True
+            self._outage.begin(exc)
         else:
-            if self._away:
-                logger.warning("the limiter is back", extra=fields("limiter back"))
-            self._away = False
+            self._outage.end()
 
     def _do(self, part: Callable[[], object]) -> None:
         """Do a part of a tick; its failure stops no other part, least of all the beat."""
@@ -122,9 +128,9 @@ class Housekeeping:
             logger.exception("a part of a tick failed; the next one comes in %s s", TICK)
 
     def _say_hello(self) -> None:
-        if self._greet:
-            self._greet()
-            self._greet = None
+        if self._greeting_due:
+            self._greeted = self._greet()
+            self._greeting_due = False
 
     def _pass_on(self) -> None:
         """Tell the waiting room what became of tasks in this worker."""
@@ -151,9 +157,11 @@ class Housekeeping:
                 if woken or time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK
                     self.tick()
-                elif not self._away and self._heartbeat.is_unknown():
+                elif not self._outage.is_on and self._heartbeat.is_unknown():
                     # A run that no beat has named yet would lose its tokens with the data.
                     self._heartbeat.beat()
+            except LimiterUnavailable as exc:
+                self._outage.begin(exc)
             except Exception:
                 # A tick lost is better than a thread lost.
                 logger.exception("a tick failed; the next one comes in %s s", TICK)

@@ -19,7 +19,7 @@ from celery import Celery
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.waiting_room import WaitingRoom
-from celery_concurrency.log import WORKER_LOG
+from celery_concurrency.log import WORKER_LOG, Outage
 from celery_concurrency.worker.message import TaskMessage, broker_kind
 
 logger = logging.getLogger(WORKER_LOG)
@@ -49,6 +49,9 @@ class Sender:
         self._room = room
         self._producer: Any = None
         self._thread = Background("concurrency-sender", self._round)
+        later = ", so messages of the outbox are sent later"
+        self._limiter = Outage(logger, "limiter", later)
+        self._broker = Outage(logger, "broker", later)
         _senders.add(self)
 
     def send(self) -> None:
@@ -68,10 +71,13 @@ class Sender:
             if app is not None:
                 self._send_all(app)
         except LimiterUnavailable as exc:
-            logger.warning("messages of the outbox are sent later: %s", exc)
+            self._limiter.begin(exc)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
-            logger.warning("messages of the outbox are sent later, as the broker is away: %s", exc)
+            self._broker.begin(exc)
             self._close()
+        else:
+            self._limiter.end()
+            self._broker.end()
 
     def _send_all(self, app: Any) -> None:
         # Connect first: what is claimed while the broker is away lies there when it is back.

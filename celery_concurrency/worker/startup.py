@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -19,13 +20,22 @@ from celery_concurrency.worker.waiting_mode import waiting_mode_of
 logger = logging.getLogger(WORKER_LOG)
 
 
-def greet(app: Any) -> None:
-    """Log how tasks wait, and warn of what is probably not meant."""
+def greet(app: Any) -> bool:
+    """Log how tasks wait, and warn of what is probably not meant.
+
+    Returns:
+        False where the broker is away, as Celery itself says: how tasks wait isn't known yet.
+
+    Raises:
+        LimiterUnavailable: Redis can't be asked.
+    """
     try:
         mode = waiting_mode_of(app)
-    except (RedisError, OSError, *app.connection_for_write().connection_errors) as exc:
-        logger.warning("how tasks wait that find no room is not known yet: %s", exc)
-        return
+    except LimiterUnavailable:
+        raise
+    except (RedisError, OSError, OperationalError) as exc:
+        logger.debug("how tasks wait that find no room is not known yet: %s", exc)
+        return False
     for problem in _unknown_tags(app):
         logger.warning("%s", problem)
     how = "are handed it the moment it is there" if mode.by_handoff else "ask again by countdown"
@@ -33,6 +43,7 @@ def greet(app: Any) -> None:
     if mode.by_handoff:
         for risk in _risks(limiter_of(app).redis):
             logger.warning("waiting tasks are at risk: %s", risk)
+    return True
 
 
 def _unknown_tags(app: Any) -> Iterator[str]:

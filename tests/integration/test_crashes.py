@@ -92,6 +92,18 @@ def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
     assert result.get(timeout=30) == "again"
 
 
+@pytest.mark.parametrize("name", ["denied", "denied_late"])
+def test_a_denied_task_whose_child_is_killed_before_it_is_parked_is_not_lost(crashes, name):
+    """The main process gives its message a place: the task runs once, and has never failed."""
+    crashes.redis.delete("ran")
+    task, failed = getattr(crashes.tasks, name), crashes.tasks.failed.s()
+    with crashes.held(**ACCOUNT):
+        result = task.apply_async(headers=ACCOUNT, link_error=failed)
+        crashes.wait_until_parked(result)
+    assert result.get(timeout=30) == "done"
+    assert crashes.ran() == ["killed", "ran"]
+
+
 @pytest.mark.skipif(
     not hasattr(Task, "retry_on_worker_lost"), reason="this Celery has no task_retry_on_worker_lost"
 )

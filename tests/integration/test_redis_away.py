@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from celery_concurrency.testing.server import Server
@@ -49,6 +52,38 @@ def test_without_the_limiters_redis_tasks_run_where_the_settings_say_so(
         result = away.tasks.work.apply_async(headers={"account": "a"})
         assert result.get(timeout=30) == "done"
         assert f"[{result.id}] granted " in away.output()
+
+
+@pytest.mark.parametrize("waiting", ["retry", "auto"])
+def test_a_denied_task_whose_child_is_killed_while_the_broker_is_away_is_not_lost(
+    server, tmp_path, waiting
+):
+    """Its message is put back when the broker is there again, and the task runs once."""
+    proxy = Proxy(server.port)
+    through = f"redis://127.0.0.1:{proxy.port}/0"
+    limiter = server.url() if waiting == "retry" else through
+    urls = {"BROKER_URL": through, "LIMITER_URL": limiter, "WAITING": waiting}
+    try:
+        with site(server, tmp_path, "away", **urls) as away:
+            worker = away.start(concurrency=1)
+            with away.held(account="a"):
+                headers = {"account": "a", "held_up": True}
+                result = away.tasks.work.apply_async(headers=headers)
+                wait_for(lambda: away.ran() == ["at the gate"])
+                [child] = worker.children()
+                proxy.close()
+                away.redis.rpush("go on", "1", *["again"] * 100)
+                said = "keeps its slot" if waiting == "retry" else "waits Redis did not answer"
+                wait_for(lambda: f"[{result.id}] {said} " in worker.output())
+                os.kill(child, signal.SIGKILL)
+                proxy.open()
+                assert "work" not in away.ran()
+            again = away.tasks.app.AsyncResult
+            wait_for(lambda: again(result.id).state == "SUCCESS")
+            assert away.ran().count("work") == 1
+            assert f"[{result.id}] was not lost with its process" in worker.output()
+    finally:
+        proxy.close()
 
 
 @pytest.mark.parametrize("limiter", ["here", "away-too"])

@@ -704,6 +704,27 @@ def test_killed_between_denial_and_park_its_message_comes_again(floor):
     assert isinstance(floor.ask("task", account="a"), Granted)
 
 
+def test_a_park_that_comes_late_after_its_run_was_rescued(floor):
+    """Its message is back in the broker: a second one would run too."""
+    holder = floor.hold(account="a")
+    denied = floor.ask("task", account="a")
+    waiter = floor.waiter(denied, {"account": "a"})
+    # The answer to the first call was lost.
+    assert [floor.room.rescue(waiter.run, waiter.name) for _ in range(2)] == [False, False]
+    assert floor.room.park(waiter) == "again"
+    floor.limiter.release(holder)
+    assert (floor.waiting(), floor.back()) == (set(), [])
+
+
+@pytest.mark.parametrize("when", ["waits", "was put back"])
+def test_the_message_of_a_killed_run_that_has_a_place_keeps_it(floor, when):
+    holder = floor.hold(account="a")
+    waiter = floor.wait("task", account="a")
+    if when == "was put back":
+        floor.limiter.release(holder)
+    assert floor.room.rescue(waiter.run, waiter.name) is True
+
+
 def test_killed_between_hand_over_and_begin_its_room_goes_to_the_next(floor):
     holder = floor.hold(account="a")
     floor.wait("killed", account="a")

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from celery import Celery
+from celery import Celery, Task
 from redis import Redis
 
 from celery_concurrency import current_lease
@@ -106,3 +106,30 @@ def look_at_lease(seconds: float) -> list:
     while time.monotonic() < ends and not lease.lost:
         time.sleep(0.1)
     return [before, lease.lost]
+
+
+class Killed(Task):
+    """A task whose child is killed once, between its denial and its message's place."""
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo) -> None:
+        with Redis.from_url(os.environ["RECORDS_URL"]) as client:
+            if client.incr(f"denials of {task_id}") == 1:
+                note("killed")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=Killed)
+def denied() -> str:
+    note("ran")
+    return "done"
+
+
+@app.task(base=Killed, acks_late=True)
+def denied_late() -> str:
+    note("ran")
+    return "done"
+
+
+@app.task
+def failed(request, exc, traceback) -> None:
+    note(f"failed: {exc!r}")

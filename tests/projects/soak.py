@@ -9,6 +9,7 @@ import time
 from celery import Celery
 
 app = Celery("soak", broker=os.environ["BROKER_URL"])
+app.conf.concurrency_redis_url = os.environ["LIMITER_URL"]
 app.conf.concurrency_worker_timeout = 5.0
 app.conf.concurrency_handoff_timeout = 3.0
 app.conf.concurrency_retry_countdown = 0.5
@@ -33,8 +34,14 @@ def journal(what: str, task_id: str, account: str) -> None:
 
 @app.task(bind=True)
 def work(self, seconds: float) -> None:
-    """Hold what this task holds for ``seconds``."""
+    """Hold what this task holds for ``seconds``; acknowledged when it has ended."""
     account = self.request.headers["account"]
     journal("begin", self.request.id, account)
     time.sleep(seconds)
     journal("end", self.request.id, account)
+
+
+@app.task(bind=True, acks_late=False)
+def early(self, seconds: float) -> None:
+    """As ``work``, but acknowledged when it begins."""
+    work.run.__func__(self, seconds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
@@ -12,7 +14,13 @@ from redis import Redis
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.testing.server import Server
+from celery_concurrency.worker.apps import limiter_of
+from celery_concurrency.worker.heartbeat import Heartbeat
+from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.startup import greet
+from tests.support.proxies import Proxy
 from tests.support.workers import Worker, wait_for
 
 KEY = "concurrency:config"
@@ -97,3 +105,59 @@ def test_a_declared_tag_that_no_limit_goes_by_is_told(
         "task wrong declares the tag 'task_type'",
     ]
     assert "there is platform, account, type, tenant" in warned[0]
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line each, also where an early beat notices it first."""
+    with Server() as server:
+        limiter = Limiter(connect(server.url()))
+        heartbeat = Heartbeat(limiter, 30)
+        monkeypatch.setattr(heartbeat, "_active", lambda: {"new:run": None})
+        looks: list[bool] = []
+        is_unknown = heartbeat.is_unknown
+        monkeypatch.setattr(heartbeat, "is_unknown", lambda: looks.append(True) or is_unknown())
+        housekeeping = Housekeeping(limiter, heartbeat)
+        housekeeping.start()
+        try:
+            server.kill()
+            wait_for(lambda: "limiter away" in decisions(caplog))
+            seen = len(looks)
+            server.start()
+            # Early beats come only while the limiter is not away.
+            wait_for(lambda: "limiter back" in decisions(caplog) and len(looks) > seen)
+        finally:
+            housekeeping.stop()
+    assert decisions(caplog) == ["limiter away", "limiter back"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def decisions(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the records of level WARNING and above say, by their decisions."""
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return [getattr(record, "concurrency", {}).get("decision", record.msg) for record in told]
+
+
+def test_a_worker_that_starts_without_its_broker_says_later_how_tasks_wait(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Celery itself says that the broker is away, and when it is there."""
+    caplog.set_level("INFO", logger="celery_concurrency.worker")
+    proxy = Proxy(urlsplit(redis_url).port or 0)
+    app = Celery("away", broker=f"redis://127.0.0.1:{proxy.port}", set_as_current=False)
+    app.conf.concurrency_redis_url = redis_url
+    limiter = limiter_of(app)
+    housekeeping = Housekeeping(limiter, Heartbeat(limiter, 30), lambda: greet(app))
+    try:
+        proxy.close()
+        housekeeping.tick()
+        housekeeping.tick()
+        assert not caplog.records
+        proxy.open()
+        housekeeping.on_ready()
+        housekeeping.tick()
+        assert "are handed it the moment it is there" in caplog.text
+    finally:
+        proxy.close()
+        app.close()

@@ -14,13 +14,15 @@ from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.worker import gate
+from celery_concurrency.worker import gate, rescue
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.celery_compat import sent_along
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.outbox import Sender
 from tests.support.floor import Floor
-from tests.support.tracing import Message, trace
+from tests.support.tracing import Message, request_of, trace
 
 TEXT = (Path(__file__).parents[2] / "docs" / "logging.md").read_text("utf-8")
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| ([A-Z]+) \|(.*)\|$", re.MULTILINE)
@@ -120,6 +122,22 @@ def lost(scene):
     heartbeat.beat()
 
 
+def rescued(scene):
+    request = request_of("task:1234")
+    request.app = scene.app
+    scene.monkeypatch.setattr(rescue, "_rescue", lambda request, run: "it waits")
+    rescuer = rescue._Rescuer()
+    rescuer._runs.append((request, sent_along(request)))
+    rescuer._round()
+
+
+def message_lost(scene):
+    request = request_of("task:1234")
+    rescuer = rescue._Rescuer()
+    rescuer._runs.append((request, sent_along(request)))
+    rescuer.finish(0)
+
+
 def revoked(scene):
     scene.floor.hold(**TAGS)
     scene.floor.wait("waits", **TAGS)
@@ -138,6 +156,18 @@ def limiter_comes_back(scene):
     ticker.tick()
     scene.monkeypatch.setattr(scene.limiter.waiting_room, "sweep", sweep)
     ticker.tick()
+
+
+def broker_comes_back(scene):
+    def send_all(app):
+        raise OSError("away")
+
+    sender = Sender(lambda: scene.app, lambda: scene.limiter.waiting_room)
+    with scene.monkeypatch.context() as patch:
+        patch.setattr(sender, "_send_all", send_all)
+        sender._round()
+    scene.monkeypatch.setattr(sender, "_send_all", lambda app: None)
+    sender._round()
 
 
 def configured(scene):
@@ -180,9 +210,13 @@ SCENES = {
     "releases later": releases_later,
     "released for it": released_for_it,
     "lost": lost,
+    "rescued": rescued,
+    "message lost": message_lost,
     "revoked": revoked,
     "limiter away": limiter_comes_back,
     "limiter back": limiter_comes_back,
+    "broker away": broker_comes_back,
+    "broker back": broker_comes_back,
     "configured": configured,
     "configuration invalid": invalid,
     "released by operator": released_by_operator,

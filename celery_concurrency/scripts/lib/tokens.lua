@@ -41,7 +41,8 @@ local function note_end(record)
   end
 end
 
--- Leave a mark that refuses late calls: `ended` and `taken` (back) an acquire, `parked` a park.
+-- Leave a mark that refuses late calls: `ended` and `taken` (back) an acquire, `parked` and
+-- `rescued` a park.
 local function mark(token, what)
   redis.call('HSET', key('token', token), what, 1)
   redis.call('EXPIRE', key('token', token), MARK_SECONDS)

@@ -81,7 +81,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("purge", "claim", "confirm", "configure", "renew", "tally"),
+        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue"),
     )
 }
 
@@ -242,6 +242,9 @@ class Machine(RuleBasedStateMachine):
             waits = self.redis.exists(f"{PREFIX}:waiter:{waiter}")
             expected = "parked" if waits else "handed over"
         assert reply[0].decode() == expected
+
+    def compare_rescue(self, args: tuple[Any, ...], reply: Any) -> None:
+        assert reply == self.model.rescue(*args)
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
         before = len(self.model.records)
@@ -483,6 +486,25 @@ class Machine(RuleBasedStateMachine):
             self.line.fates = []
         del self.denied[run]
 
+    @precondition(lambda self: self.denied)
+    @rule(data=st.data(), fates=FATES)
+    def its_process_is_killed_before_it_parks(self, data: st.DataObject, fates: list[str]) -> None:
+        """The main process puts its message back, unless it has a place; a park comes too late."""
+        run = data.draw(st.sampled_from(sorted(self.denied)))
+        answer, task = self.denied[run]
+        self.line.fates = fates
+        try:
+            has_place = self.limiter.waiting_room.rescue(run, task)
+        except LimiterUnavailable:
+            return  # the main process tries on
+        finally:
+            self.line.fates = []
+        del self.denied[run]
+        if not has_place:
+            place = answer.ticket
+            message = self.message(task, place.parked_as, place.number, answer.limits)
+            self.messages.append(json.loads(message)["headers"])
+
     fence = 0
 
     def message(self, task: str, parked_as: str, score: int, limits: Limits) -> bytes:
@@ -507,7 +529,9 @@ class Machine(RuleBasedStateMachine):
             for dimension, _, name in (limit.partition(":") for limit in limits)
             if name
         }
-        place = Ticket(message["score"], message["parked_as"], tuple(limits))
+        # One that was rescued and never parked asks as for the first time.
+        parked_as = message["parked_as"]
+        place = Ticket(message["score"], parked_as, tuple(limits)) if parked_as else None
         return self.ask(message["waiter"], tags, fates, 0, place)
 
     @precondition(lambda self: self.messages)
@@ -516,7 +540,7 @@ class Machine(RuleBasedStateMachine):
         """Its task was revoked while the message was on its way."""
         index = data.draw(st.integers(0, len(self.messages) - 1))
         message = self.messages.pop(index)
-        if not message.get("concurrency_discard"):
+        if message["parked_as"] and not message.get("concurrency_discard"):
             self.limiter.waiting_room.forgo(message["parked_as"], message["limits"])
             self.finish()
 

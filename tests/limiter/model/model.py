@@ -38,6 +38,7 @@ class Model:
         freed: (token, limit) that an operator's DEL took out of a semaphore.
         ended: runs that were given up or swept; late calls of theirs are refused.
         parked: runs whose message has found its place.
+        rescued: runs whose process was killed before, and whose message was put back.
         waiting: waiter to what is known of it.
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
@@ -57,6 +58,7 @@ class Model:
     freed: set[tuple[str, str]] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
+    rescued: set[str] = field(default_factory=set)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
@@ -113,7 +115,11 @@ class Model:
             useless: a reservation of the group that its message waited in, where it asks
                 with other limits by now; those of it are in ``freed`` already.
         """
-        if run in self.ended or run in self.lapsed or (run in self.parked and not self.waits(run)):
+        if (
+            run in self.ended | self.rescued
+            or run in self.lapsed
+            or (run in self.parked and not self.waits(run))
+        ):
             return "ended"
         if run in self.held:
             return "granted"
@@ -242,7 +248,7 @@ class Model:
 
     def park(self, waiter: str, one: Waiting) -> str:
         """Return what becomes of a message; "parked" may become "handed over" at once."""
-        if one.run in self.parked:
+        if one.run in self.parked | self.rescued:
             return "again"
         self.parked.add(one.run)
         if waiter in self.waiting:
@@ -250,6 +256,13 @@ class Model:
         self.waiting[waiter] = one
         self.counters["parked:total"] += 1
         return "parked"
+
+    def rescue(self, run: str, waiter: str) -> int:
+        """Return 1 if a message has a place; if not, that run gives it none any more."""
+        if run in self.parked or waiter in self.waiting:
+            return 1
+        self.rescued.add(run)
+        return 0
 
     def take_out(self, waiter: str) -> None:
         """It waits no more."""

@@ -1,0 +1,48 @@
+"""Progress: how far each run has got, in memory that the main process shares with its children.
+
+A child that is killed says nothing any more, and Redis may be away as well. ``gate.py`` notes
+what a run has reached, ``rescue.py`` reads it. A pool that spawns its children shares no memory.
+"""
+
+import mmap
+import zlib
+from enum import IntEnum
+from typing import Final
+
+#: Each run has an entry, by the random end of its token. Where two have the same one, which
+#: is rare, the earlier run is unknown.
+_ENTRIES: Final = 1 << 16
+_NAME_BYTES: Final = 8
+_ENTRY_BYTES: Final = _NAME_BYTES + 1
+
+_table: Final = mmap.mmap(-1, _ENTRIES * _ENTRY_BYTES)
+
+
+class Stage(IntEnum):
+    """What a run has reached, from its ask on."""
+
+    ASKING = 1
+    """It asks, or was denied: its body has not begun, and its message has no place yet."""
+    PLACED = 2
+    """Its message was parked or sent on."""
+    BEGUN = 3
+    """Its body may have begun."""
+
+
+def note(token: str, stage: Stage) -> None:
+    """Note how far a run has got; it takes less than a microsecond."""
+    name, start = _entry_of(token)
+    _table[start : start + _ENTRY_BYTES] = name + bytes([stage])
+
+
+def stage_of(token: str) -> Stage | None:
+    """Return how far a run has got; None where that is unknown, or it has not asked."""
+    name, start = _entry_of(token)
+    entry = _table[start : start + _ENTRY_BYTES]
+    return Stage(entry[_NAME_BYTES]) if entry[:_NAME_BYTES] == name else None
+
+
+def _entry_of(token: str) -> tuple[bytes, int]:
+    """Return what names a run in its entry, and where that begins."""
+    name = token[-_NAME_BYTES:].encode()[-_NAME_BYTES:].rjust(_NAME_BYTES)
+    return name, zlib.crc32(name) % _ENTRIES * _ENTRY_BYTES

@@ -1,0 +1,156 @@
+"""Rescue: runs whose child was killed between their ask and their message's place.
+
+Celery would end such a task as failed, though it was only to wait. Its body has not begun, and
+the main process has its message: that goes back to the broker, and the task asks anew. How far
+a run had got is in ``progress.py``.
+"""
+
+import logging
+from collections import deque
+from functools import lru_cache
+from typing import Any, Final
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery.exceptions import Reject, Retry
+from kombu.utils.functional import LRUCache
+from kombu.utils.imports import symbol_by_name
+
+from celery_concurrency.limiter.background import Background
+from celery_concurrency.limiter.waiters import waiter_name
+from celery_concurrency.log import WORKER_LOG, fields
+from celery_concurrency.worker.apps import limiter_of
+from celery_concurrency.worker.celery_compat import headers_of, sent_along
+from celery_concurrency.worker.progress import Stage, stage_of
+from celery_concurrency.worker.run import Run
+
+logger = logging.getLogger(WORKER_LOG)
+
+#: How often a task is rescued by one worker: its own handlers may be what kills its children.
+MOST: Final = 3
+#: Seconds between two tries while the servers are away, and to finish when the worker ends.
+PAUSE: Final = 1.0
+FINISH_SECONDS: Final = 5.0
+
+
+@lru_cache
+def rescuing(base: Any) -> type[Any]:
+    """Return a class of worker requests that rescues runs.
+
+    Args:
+        base: that of a task (``Task.Request``, Celery's place for it), or its name.
+    """
+    original: type[Any] = symbol_by_name(base)  # type: ignore[no-untyped-call]  # kombu
+
+    class RescuingRequest(original):  # type: ignore[misc]  # a base known at run time
+        """A worker's request."""
+
+        rescues = base
+
+        def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
+            """Celery's hook for a run that failed, or whose child was killed."""
+            return super().on_failure(_ending_of(self, exc_info), *args, **options)
+
+    return RescuingRequest
+
+
+def _ending_of(request: Any, exc_info: Any) -> Any:
+    """Return how a run ends: where its child was killed before its body began, not as failed."""
+    error = getattr(exc_info.exception, "exc", exc_info.exception)
+    run: Run | None = sent_along(request)
+    if run is None or not isinstance(error, WorkerLostError):
+        return exc_info
+    stage = stage_of(run.token)
+    if stage in (None, Stage.BEGUN) or (stage != Stage.PLACED and not _rescuer.may(request.id)):
+        return exc_info
+    if stage != Stage.PLACED and request.task.acks_late:
+        return _info(Reject("its child was killed before its body began", requeue=True))
+    if stage == Stage.ASKING:
+        _rescuer.add(request, run)
+    return _info(Retry("its child was killed before its body began"))
+
+
+def _info(error: Exception) -> Any:
+    try:
+        raise error
+    except type(error):
+        return ExceptionInfo()
+
+
+class _Rescuer:
+    """Puts the messages of killed runs back, in a thread: the servers may be away."""
+
+    def __init__(self) -> None:
+        self._runs: deque[tuple[Any, Run]] = deque()
+        self._times: Any = LRUCache(limit=1000)  # type: ignore[no-untyped-call]  # kombu
+        self._thread = Background("concurrency-rescue", self._round)
+
+    def may(self, task_id: str) -> bool:
+        """Return whether this task may be rescued once more."""
+        self._times[task_id] = times = self._times.get(task_id, 0) + 1
+        return bool(times <= MOST)
+
+    def add(self, request: Any, run: Run) -> None:
+        self._runs.append((request, run))
+        try:
+            self._thread.wake()
+        except RuntimeError:  # there can be no more threads
+            self._round()
+
+    def finish(self, seconds: float) -> None:
+        """Wait for the rest, for so many seconds at most; say what is lost."""
+        self._thread.join(seconds)
+        while self._runs:
+            _say_lost(*self._runs.popleft(), "the worker ended before its message found a place")
+
+    def _round(self) -> float | None:
+        while self._runs:
+            request, run = self._runs[0]
+            try:
+                detail = _rescue(request, run)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, a lost message is worse
+                logger.debug("the message of %s finds no place: %s", run.token, exc)
+                return PAUSE
+            self._runs.popleft()
+            logger.warning(
+                "Task %s[%s] was not lost with its process: %s",
+                request.name,
+                request.id,
+                detail,
+                extra=fields(
+                    "rescued", task_id=request.id, task_name=request.name, token=run.token
+                ),
+            )
+        return None
+
+
+_rescuer: Final = _Rescuer()
+
+
+def finish() -> None:
+    """Before the worker ends, let the messages of killed runs find their places."""
+    _rescuer.finish(FINISH_SECONDS)
+
+
+def _rescue(request: Any, run: Run) -> str:
+    """Put a message back, unless it has a place; return which."""
+    limiter, headers = limiter_of(request.app), headers_of(request)
+    # It may have been granted, and its process killed before it knew.
+    limiter.release(run.token)
+    waiter = waiter_name(
+        request.id, headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
+    )
+    if limiter.waiting_room.rescue(run.token, waiter):
+        return "it waits"
+    run.message.publish(request.app)
+    return "its message is back in its queue"
+
+
+def _say_lost(request: Any, run: Run, why: str) -> None:
+    logger.error(
+        "Task %s[%s] may be lost: %s",
+        request.name,
+        request.id,
+        why,
+        extra=fields("message lost", task_id=request.id, task_name=request.name, token=run.token),
+    )

@@ -1,0 +1,163 @@
+"""What became of each task of a soak, and why where that was not one run to its end.
+
+The tasks' own journal says which runs there were, the events what was done to their processes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+#: How long after an event its consequences may begin, in seconds: connections are made anew,
+#: and what a dead worker had comes again after its visibility timeout.
+LATE = 12.0
+
+
+#: What may be done. The broker's server has the limiter's tokens too, where that has no own.
+SAID = {
+    "child": "a child was killed",
+    "worker": "a worker was killed",
+    "exit": "a worker ended by itself",
+    "broker": "the broker's Redis was killed",
+    "broker full": "the broker's Redis was out of memory",
+    "limiter": "the limiter's Redis was killed",
+    "limiter full": "the limiter's Redis was out of memory",
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was done.
+
+    Attributes:
+        what: a key of ``SAID``.
+        begin, end: when, by the clock of the journal.
+        pids: the processes that ended by it.
+    """
+
+    what: str
+    begin: float
+    end: float
+    pids: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        return SAID[self.what]
+
+
+@dataclass
+class Run:
+    """One run, as the task noted it; its end is None where it did not come to it."""
+
+    pid: int
+    parent: int
+    begin: float
+    end: float | None = None
+
+
+@dataclass
+class Task:
+    """One task that was sent.
+
+    Attributes:
+        id: its id.
+        acks_late: its message is acknowledged after its run.
+        account: whose it is.
+        sent: when.
+        is_sure: the broker has confirmed it; else it may be there or not.
+        runs: its runs.
+    """
+
+    id: str
+    acks_late: bool
+    account: str
+    sent: float
+    is_sure: bool = True
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def ends(self) -> int:
+        """How many runs came to their end."""
+        return sum(run.end is not None for run in self.runs)
+
+
+def take_in(tasks: dict[str, Task], lines: Iterable[list]) -> None:
+    """Give each task its runs, as the journal has them."""
+    running: dict[int, Run] = {}
+    for what, task, _, pid, parent, at in lines:
+        if what == "begin":
+            running[pid] = Run(pid, parent, at)
+            tasks[task].runs.append(running[pid])
+        else:
+            running.pop(pid).end = at
+
+
+def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
+    """Return why a task never came to its end; None where nothing explains it.
+
+    Args:
+        said: what workers logged of it, each line with the process id of its worker in front.
+    """
+    if not task.is_sure:
+        return "the broker never confirmed that it had the message"
+    killed = [run for run in task.runs if _end_of(run, events)]
+    if not task.acks_late and killed:
+        return "acknowledged early, and killed while its body ran"
+    if any("may be lost" in line for line in said):
+        return "told as lost: its worker ended before its message found a place"
+    if not task.acks_late and said and not task.runs:
+        last = int(said[-1].split(maxsplit=1)[0])
+        for event in events:
+            if event.what in ("worker", "exit") and last in event.pids:
+                return f"acknowledged early, and {event} before its body began"
+    for event in events:
+        if (
+            event.what in ("broker", "broker full")
+            and event.begin - 1 < _last_seen(task) < event.end + 5
+        ):
+            return f"taken out of its queue while {event}, which kombu does before it notes it"
+    return None
+
+
+def why_doubled(task: Task, events: list[Event]) -> str | None:
+    """Return why more than one run of a task came to its end; None where nothing explains it."""
+    first, *_ = ended = sorted(run.end for run in task.runs if run.end is not None)
+    begun = min(run.begin for run in task.runs)
+    for event in events:
+        if event.what in ("broker", "broker full", "worker", "exit"):
+            if begun - 1 < event.end and event.begin < ended[-1] + 1:
+                return f"{event} before it was acknowledged, so that it was delivered again"
+        elif event.what == "child" and task.acks_late and first - 0.1 < event.begin < first + 1:
+            pids = {run.pid for run in task.runs if run.end is not None}
+            if pids & event.pids:
+                return f"{event} between its end and its acknowledgement"
+    return None
+
+
+def killed_at(run: Run, events: list[Event]) -> float:
+    """Return when a run ended that did not come to its end; infinity where nobody knows."""
+    return _end_of(run, events) or float("inf")
+
+
+def overlaps(tasks: Iterable[Task], events: list[Event]) -> list[str]:
+    """Return each two runs of one account that were there at once."""
+    by_account: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for task in tasks:
+        for run in task.runs:
+            end = run.end or max(run.begin, killed_at(run, events))
+            by_account[task.account].append((run.begin, end, task.id))
+    found = []
+    for account, runs in by_account.items():
+        runs.sort()
+        for (_, end, one), (begin, _, other) in pairwise(runs):
+            if end > begin:
+                found.append(f"{account}: {one} until {end:.3f}, {other} from {begin:.3f}")
+    return found
+
+
+def _end_of(run: Run, events: list[Event]) -> float | None:
+    if run.end is not None:
+        return None
+    deaths = [event.begin for event in events if {run.pid, run.parent} & event.pids]
+    return min((at for at in deaths if at > run.begin - LATE), default=None)
