@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shelve
+import signal
 import threading
 import zlib
 from pickle import loads
@@ -55,8 +56,12 @@ NOT_BEFORE_5_7 = {"lost_once"}
 def copies(server, tmp_path_factory):
     directory = tmp_path_factory.mktemp("copies")
     with site(server, directory, "copies") as one:
-        one.start(concurrency=2, arguments=("--statedb", str(directory / "state")))
+        start(one)
         yield one
+
+
+def start(copies):
+    copies.start(concurrency=2, arguments=("--statedb", str(copies.directory / "state")))
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +183,41 @@ def test_while_it_waits_and_runs_inspection_shows_what_it_shows_without_us(copie
     assert "concurrency" not in copies.redis.get(f"celery-task-meta-{waiting.id}")
 
 
+def test_what_celery_has_run_before_is_left_to_celery(copies):
+    """A copy of a message that waited, delivered again after success; no tokens are taken."""
+    with copies.held(account="a"):
+        result = copies.tasks.app.send_task("look", headers=HEADERS)
+        copies.wait_until_parked(result)
+        record = copies.redis.get(f"concurrency:waiter:{result.id}")
+    result.get(timeout=30)
+    acquired = copies.limiter.stats.window("total")["acquired:total"]
+    copy = json.loads(record.partition("\n")[2])
+    copy["properties"]["delivery_info"]["redelivered"] = True
+    copies.redis.rpush("celery", json.dumps(copy))
+    said = f"{result.id}] Task already completed successfully."
+    wait_for(lambda: said in copies.output(), timeout=15)
+    assert len(copies.ran()) == 1
+    assert copies.limiter.stats.window("total")["acquired:total"] == acquired
+
+
+def test_a_cold_shutdown_writes_and_sends_back_what_it_does_without_us(copies):
+    with copies.held(account="a"):
+        result = copies.tasks.app.send_task("slow", headers=HEADERS, time_limit=600)
+        copies.wait_until_parked(result)
+    wait_for(copies.ran)
+    worker = copies.workers.pop()
+    worker.process.send_signal(signal.SIGQUIT)
+    worker.process.wait(30)
+    assert "concurrency_" not in copies.redis.get(f"celery-task-meta-{result.id}")
+    start(copies)
+    # kombu adds a header of its own, that it comes again.
+    wait_for(lambda: len(copies.ran()) == 2)
+    first, again = map(json.loads, copies.ran())
+    assert set(again["headers"]) - {"redelivered"} == set(first["headers"]) == set(HEADERS)
+    result.revoke(terminate=True, signal="SIGKILL")
+    wait_for(lambda: result.state == "REVOKED")
+
+
 def test_what_a_worker_keeps_over_its_end_is_ids(copies, tmp_path):
     """Of those that were cancelled, too, which it was told by a header of ours."""
     with copies.held(account="a"):
@@ -192,7 +232,7 @@ def test_what_a_worker_keeps_over_its_end_is_ids(copies, tmp_path):
         found = repr({**found, "zrevoked": list(found["zrevoked"])})
     assert cancelled.id in found
     assert "concurrency" not in found
-    copies.start(concurrency=2)
+    start(copies)
 
 
 def unpacked(value):
