@@ -62,6 +62,10 @@ class LimiterUnavailable(ConcurrencyError):
     """Redis could not be asked; check that it runs and concurrency_redis_url."""
 
 
+class OutOfMemory(LimiterUnavailable):
+    """Redis is out of memory: let tasks run, cancel some that wait, or raise its maxmemory."""
+
+
 class RunEnded(ConcurrencyError):
     """This run was given up or its time is over, so it gets no tokens any more."""
 

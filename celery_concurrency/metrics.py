@@ -5,8 +5,10 @@ route in ``api/monitoring_routes.py``. Needs the extra ``prometheus``. Accounts 
 unless that is asked for.
 """
 
-import heapq
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from heapq import nlargest
+from itertools import accumulate, takewhile
 from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,18 +22,28 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.inspect.health import read_sweep_age
+from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
-from celery_concurrency.limiter.limits import GLOBAL, split_limit
-from celery_concurrency.limiter.stats.durations import Histogram
+from celery_concurrency.limiter.limits import GLOBAL, dimension_of, other_of, split_limit
+from celery_concurrency.limiter.stats.counters import read_counters
+from celery_concurrency.limiter.stats.durations import BOUNDS, Histogram
+from celery_concurrency.limiter.stats.names import read_names
+from celery_concurrency.scripts.constants import BY_LIMIT, SHARED_DIMENSIONS
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 #: How many limits of accounts are given, and of others that the configuration does not name,
 #: if they are asked for: those with most waiters and then most tokens.
 MAX_ACCOUNTS: Final = 1000
+
+#: Bytes that gauges of limits, and their statistics, may have about: names may be long.
+GAUGES_BYTES: Final = 1_000_000
+STATISTICS_BYTES: Final = 2_000_000
+#: Lines a limit in each of them, and bytes of a line without the limit's name.
+GAUGES_LINES: Final = 4
+STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
+LINE_BYTES: Final = 90
 
 LABELS: Final = ("dimension", "limit")
 
@@ -73,66 +85,137 @@ class ConcurrencyCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read all metrics; raises ``LimiterUnavailable`` if Redis can't be asked."""
+        keyspace = self._limiter.keyspace
         stored = self._limiter.config.sync()
-        usage = read_usage(self._limiter.keyspace, stored)
-        yield from self._limits(stored.config, dict(usage.limits()))
+        usage = read_usage(keyspace, stored)
+        configured = stored.config.flat()
+        limits, left_out = self._shown(configured, dict(usage.limits()))
+        yield from _gauges(limits)
         yield GaugeMetricFamily(
             _name("waiting_uncounted_groups"),
             "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
             usage.uncounted_groups,
         )
-        yield from _counters(self._limiter.stats.window("total"))
-        spans = self._limiter.durations.total()
-        yield _histogram("wait_seconds", "How long runs waited for their tokens.", spans.wait)
-        yield _histogram("hold_seconds", "How long runs held their tokens.", spans.hold)
-        yield from _state(stored, read_sweep_age(self._limiter.keyspace))
+        names = _in_order(configured, read_names(keyspace))
+        shown = _affordable(names, STATISTICS_LINES, STATISTICS_BYTES)
+        yield from _counters(read_counters(keyspace), shown)
+        spans = self._limiter.durations.total(names)
+        waits, holds = (_by_name(one, names, shown) for one in (spans.wait, spans.hold))
+        yield _histogram("wait_seconds", "How long runs waited for their tokens.", waits)
+        yield _histogram("hold_seconds", "How long runs held their tokens.", holds)
+        left_out |= set(names) - set(shown)
+        yield GaugeMetricFamily(
+            _name("limits_left_out"),
+            "Limits that are not given by name, as there are too many.",
+            len(left_out) + usage.unlisted_limits,
+        )
+        yield GaugeMetricFamily(
+            _name("statistics_full"),
+            "1 while there are no counters and histograms by name for further limits.",
+            usage.statistics_full,
+        )
+        yield from _state(stored, read_sweep_age(keyspace))
+        yield GaugeMetricFamily(
+            _name("out_of_memory"),
+            "1 while Redis is at its maxmemory, and admits nobody.",
+            is_out_of_memory(keyspace),
+        )
 
-    def _limits(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[Metric]:
-        current = _gauge("current", "Living tokens, reserved ones included.")
-        most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
-        paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
-        waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
-        for limit in self._shown(config, usage):
-            labels, of_limit = _labels(limit), usage[limit]
-            current.add_metric(labels, of_limit.current)
-            most.add_metric(labels, of_limit.max)
-            paused.add_metric(labels, of_limit.paused)
-            waiting.add_metric(labels, of_limit.waiting)
-        yield from (current, most, paused, waiting)
+    def _shown(
+        self, configured: Collection[str], usage: Mapping[str, LimitUsage]
+    ) -> tuple[dict[str, LimitUsage], set[str]]:
+        """Return the limits that are shown, the busiest first, and those left out.
 
-    def _shown(self, config: Config, usage: Mapping[str, LimitUsage]) -> Iterator[str]:
-        """Yield the limits that are shown: a few, and accounts if they are asked for."""
-        named = config.flat()
+        Where accounts are asked for they are among them, and no account is left out that
+        has not been asked for.
+        """
+        few: list[str] = []
         many: list[str] = []
         for limit in usage:
             dimension = split_limit(limit)[0]
-            own = dimension != "account" and limit in named
-            if own or dimension in (GLOBAL, "platform", "task_type"):
-                yield limit
-            else:
-                many.append(limit)
+            own = dimension != "account" and limit in configured
+            is_few = own or dimension in (GLOBAL, *SHARED_DIMENSIONS)
+            (few if is_few else many).append(limit)
+
+        def busy(limit: str) -> tuple[int, int]:
+            return usage[limit].waiting, usage[limit].current
+
+        few.sort(key=busy, reverse=True)  # global, which counts all, comes first
+        shown = _affordable(few, GAUGES_LINES, GAUGES_BYTES)
+        left_out = set(few[len(shown) :])
         if self._accounts:
-            yield from heapq.nlargest(
-                MAX_ACCOUNTS, many, lambda limit: (usage[limit].waiting, usage[limit].current)
-            )
+            busiest = nlargest(MAX_ACCOUNTS, many, busy)
+            shown += _affordable(busiest, GAUGES_LINES, GAUGES_BYTES)
+        return {limit: usage[limit] for limit in shown}, left_out
 
 
-def _counters(counted: Mapping[str, int]) -> Iterator[Metric]:
+def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
+    current = _gauge("current", "Living tokens, reserved ones included.")
+    most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
+    paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
+    waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    for limit, usage in limits.items():
+        labels = _labels(limit)
+        current.add_metric(labels, usage.current)
+        most.add_metric(labels, usage.max)
+        paused.add_metric(labels, usage.paused)
+        waiting.add_metric(labels, usage.waiting)
+    yield from (current, most, paused, waiting)
+
+
+def _in_order(configured: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return names, those first that the configuration has.
+
+    The order is always the same: what is given by name once is not counted among the others
+    at the next scrape, where a counter must not go back.
+    """
+    places = {limit: place for place, limit in enumerate(configured)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
+
+def _affordable(limits: list[str], lines: int, most: int) -> list[str]:
+    """Return the first of these limits whose lines have no more than so many bytes."""
+    sizes = (lines * (LINE_BYTES + len(limit.encode())) for limit in limits)
+    return limits[: sum(1 for _ in takewhile(most.__ge__, accumulate(sizes)))]
+
+
+def _shown_as(limit: str, shown: Collection[str]) -> str:
+    """Return under which name a limit is given: its own, or that of others of its dimension."""
+    # Without a colon are "global", and those that are counted together.
+    return limit if ":" not in limit or limit in shown else other_of(dimension_of(limit))
+
+
+def _counters(counted: Mapping[str, int], names: Collection[str]) -> Iterator[Metric]:
+    shown = set(names)
     for what, help_ in _BY_LIMIT.items():
-        family = CounterMetricFamily(_name(what), help_, labels=LABELS)
-        family.add_metric(_labels(GLOBAL), counted.get(f"{what}:total", 0))
+        by_limit = Counter({GLOBAL: counted.get(f"{what}:total", 0)})
         for name, count in counted.items():
             limit = name.removeprefix(f"{what}:")
             if limit not in (name, "total"):
-                family.add_metric(_labels(limit), count)
+                by_limit[_shown_as(limit, shown)] += count
+        family = CounterMetricFamily(_name(what), help_, labels=LABELS)
+        for limit, count in by_limit.items():
+            family.add_metric(_labels(limit), count)
         yield family
     for what, help_ in _IN_ALL.items():
         yield CounterMetricFamily(_name(what), help_, counted.get(f"{what}:total", 0))
 
 
+def _by_name(
+    found: Mapping[str, Histogram], names: Iterable[str], shown: Iterable[str]
+) -> dict[str, Histogram]:
+    """Return the histograms of the limits that are shown, and of the others together."""
+    known, by_name = set(names), set(shown)
+    merged: dict[str, Histogram] = {}
+    for limit, histogram in sorted(found.items()):
+        if ":" not in limit or limit in known:  # what has no name any more is on its way out
+            merged.setdefault(_shown_as(limit, by_name), Histogram()).add(histogram)
+    return merged
+
+
 def _histogram(name: str, help_: str, by_limit: Mapping[str, Histogram]) -> Metric:
     family = HistogramMetricFamily(_name(name), help_, labels=LABELS)
-    for limit, histogram in sorted(by_limit.items()):
+    for limit, histogram in by_limit.items():
         buckets = [
             ("+Inf" if bound is None else str(bound), up_to)
             for bound, up_to in histogram.cumulative()
@@ -168,4 +251,4 @@ def _name(name: str) -> str:
 
 
 def _labels(limit: str) -> tuple[str, str]:
-    return split_limit(limit)[0], limit
+    return dimension_of(limit), limit

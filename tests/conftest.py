@@ -44,6 +44,7 @@ testing_server.free_port = free_port
 #: process would be busy with one of them at the end.
 LONGEST = (
     "limiter/model/test_promises.py",
+    "limiter/test_key_bounds.py",
     "faces/test_cli.py",
     "integration/test_handoff_fleet.py",
     "integration/test_redis_lost.py",

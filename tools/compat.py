@@ -37,6 +37,7 @@ ON_A_SERVER = (
     "tests/limiter/test_interleavings.py",
     "tests/limiter/test_config_store.py",
     "tests/limiter/test_holders.py",
+    "tests/limiter/test_out_of_memory.py",
     "tests/integration/test_handoff.py",
     # It measures the machine, not the versions.
     "--deselect", "tests/integration/test_handoff.py::"

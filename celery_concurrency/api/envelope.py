@@ -72,6 +72,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "Send it with Content-Type: application/json",
     ),
     "unavailable": ("Redis 不可用，请稍后重试", "Redis can't be reached; try again later"),
+    "out_of_memory": (
+        "Redis 内存已满：可以查看、取消和释放，但不再放行任务",
+        "Redis is out of memory: you may look, cancel and release, and no task is admitted",
+    ),
     "extra_missing": (
         "缺少可选依赖，未安装",
         "What this needs is not installed: an extra of the package",

@@ -11,6 +11,7 @@ from celery_concurrency.errors import (
     ConfigConflict,
     InvalidConfig,
     LimiterUnavailable,
+    OutOfMemory,
     UnknownVersion,
     VersionMismatch,
 )
@@ -54,6 +55,12 @@ def answer_errors(blueprint: Blueprint) -> None:
     def on_unavailable(exc: LimiterUnavailable) -> Response:
         logger.warning("%s %s: %s", request.method, request.path, exc)
         return failure(503, "unavailable", **{"Retry-After": "5"})
+
+    @blueprint.errorhandler(OutOfMemory)
+    def on_out_of_memory(exc: OutOfMemory) -> Response:
+        logger.warning("%s %s: %s", request.method, request.path, exc)
+        details = [{"field": "maxmemory", "problem": str(exc)}]
+        return failure(503, "out_of_memory", details, **{"Retry-After": "5"})
 
     blueprint.register_error_handler(HTTPException, on_http_error)
 

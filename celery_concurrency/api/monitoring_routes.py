@@ -13,7 +13,11 @@ routes = Routes()
 
 @routes.add("GET", "/health", data=Health)
 def get_health(limiter: Limiter) -> Response:
-    """Return 200 while Redis answers."""
+    """Return 200 while Redis answers, and has memory for tasks to begin and to wait.
+
+    503 with the code out_of_memory: it has none. Who only looks is answered all the same,
+    and cancelling, releasing and changes of the configuration go on.
+    """
     return success(read_health(limiter.keyspace).model_dump())
 
 

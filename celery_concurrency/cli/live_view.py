@@ -38,14 +38,14 @@ class LiveView:
     def show(self, snapshot: Snapshot, title: str = "") -> None:
         """Draw a snapshot; a title stands in place of its time."""
         self._last = snapshot, title
-        self._draw(snapshot, title, snapshot.usage.config_problem)
+        self._draw(snapshot, title, *snapshot.usage.notes())
 
     def fail(self, problem: str) -> None:
         """Draw the last snapshot again, with the reason why there is no newer one."""
         if self._last:
             self._draw(*self._last, problem)
 
-    def _draw(self, snapshot: Snapshot, title: str, problem: str | None) -> None:
+    def _draw(self, snapshot: Snapshot, title: str, *problems: str) -> None:
         rows = max(4 * LEAST, self._live.console.height - FRAME)
         waiting = snapshot.usage.global_.waiting
         title = title or f"{snapshot.at:%Y-%m-%d %H:%M:%S}   end with Ctrl-C"
@@ -57,8 +57,7 @@ class LiveView:
             _heading(f"{waiting} wait", waiting, rows // 4),
             _waiters(snapshot, rows // 4),
         ]
-        if problem:
-            parts.append(Text(printable(problem), style="red"))
+        parts += [Text(printable(problem), style="red") for problem in problems]
         self._live.update(Group(*parts), refresh=True)
 
     def _limits(self, snapshot: Snapshot, rows: int) -> Table:

@@ -15,7 +15,7 @@ from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import echo, print_json, print_problem
+from celery_concurrency.cli.output import echo, print_json, print_notes
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.inspect.holders import Holder
@@ -95,7 +95,7 @@ class LineView:
             parts.append(f"{waiting} wait: {_some(waiters, waiting)}")
         start = f"{title} | " if title else f"{snapshot.at:%H:%M:%S}  "
         echo(start + " | ".join(parts))
-        print_problem(snapshot.usage.config_problem)
+        print_notes(snapshot.usage.notes())
 
     def fail(self, problem: str) -> None:
         """Print a problem on stderr."""

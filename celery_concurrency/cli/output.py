@@ -65,6 +65,12 @@ def allowed(most: int, paused: bool) -> str:
     return f"{most or 'unlimited'}{' (paused)' if paused else ''}"
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print on stderr what a table does not show, a line each."""
+    for note in notes:
+        echo(note, err=True)
+
+
 def print_problem(problem: str | None) -> None:
     """Print on stderr what is wrong with a configuration written by hand, if anything."""
     if problem:

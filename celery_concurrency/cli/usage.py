@@ -13,7 +13,7 @@ from celery_concurrency.cli.output import (
     allowed,
     local_time,
     print_json,
-    print_problem,
+    print_notes,
     print_table,
 )
 from celery_concurrency.limiter.limits import GLOBAL
@@ -42,7 +42,7 @@ def usage(app: Celery, as_json: bool) -> None:
                 for name, limit in found.limits()
             ),
         )
-    print_problem(found.config_problem)
+    print_notes(found.notes())
 
 
 @command()

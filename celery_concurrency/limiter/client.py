@@ -16,7 +16,8 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError, WatchError
 
-from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
+from celery_concurrency.scripts import is_out_of_memory
 
 #: Seconds after which an idle connection is looked at before it is used.
 IDLE_SECONDS: Final = 1.0
@@ -107,6 +108,10 @@ class RedisUnavailable(LimiterUnavailable, RedisError):
     """Redis could not be asked: our error, and redis-py's for those who use the client itself."""
 
 
+class RedisOutOfMemory(OutOfMemory, RedisUnavailable):
+    """Redis is out of memory: let tasks run, cancel some that wait, or raise its maxmemory."""
+
+
 @contextmanager
 def our_errors() -> Iterator[None]:
     """Raise ``RedisUnavailable`` for redis-py's errors."""
@@ -115,6 +120,8 @@ def our_errors() -> Iterator[None]:
     except WatchError:
         raise  # says that a transaction has to be tried again
     except RedisError as exc:
+        if is_out_of_memory(exc):
+            raise RedisOutOfMemory() from exc
         raise RedisUnavailable(
             f"Redis can't be asked ({exc}); check that it runs "
             "and that concurrency_redis_url is right"

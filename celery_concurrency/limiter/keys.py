@@ -26,6 +26,7 @@ class Keys:
         self.collecting = f"{prefix}:collecting"
         self.counters = f"{prefix}:stats:counters"
         self.counters_history = f"{prefix}:stats:history"
+        self.named = f"{prefix}:stats:named"
         self.durations = f"{prefix}:stats:times"
 
     def semaphore(self, limit: str) -> str:

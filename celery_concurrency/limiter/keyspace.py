@@ -40,7 +40,10 @@ class Keyspace:
         return scripts.call(self.redis, verb, self.prefix, *args)
 
     def pipeline(self) -> Pipeline:
-        """Return commands to be sent in one trip; others may come in between."""
+        """Return commands to be sent in one trip; others may come in between.
+
+        No transaction: in one, a Redis that is out of memory refuses even what only reads.
+        """
         return self.redis.pipeline(transaction=False)
 
     def for_each(
@@ -57,6 +60,15 @@ class Keyspace:
             for item in some:
                 command(pipe, item)
             yield from zip(some, pipe.execute(), strict=True)
+
+    def check_memory(self) -> None:
+        """Change nothing, as a command does that may take memory.
+
+        Raises:
+            OutOfMemory: Redis refuses such commands now.
+            LimiterUnavailable: it refuses to write at all, or can't be asked.
+        """
+        self.redis.zadd(self.keys.leases, {"": 0}, xx=True)
 
     def now(self) -> float:
         """Return the server's time, in Unix seconds."""

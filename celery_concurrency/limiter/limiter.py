@@ -15,7 +15,12 @@ from typing import Any, Final
 
 from redis import Redis
 
-from celery_concurrency.errors import ConfigConflict, LimiterUnavailable, RunEnded
+from celery_concurrency.errors import (
+    ConfigConflict,
+    LimiterUnavailable,
+    OutOfMemory,
+    RunEnded,
+)
 from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
@@ -135,6 +140,7 @@ class Limiter:
             InvalidTag: a tag names no limit.
             RunEnded: it was given up before, or its tokens have expired.
             ConfigConflict: the configuration changed with every try.
+            OutOfMemory: Redis has no memory for it; the run holds nothing.
             LimiterUnavailable: Redis can't be asked; the run holds nothing, or nothing
                 for long.
         """
@@ -174,11 +180,12 @@ class Limiter:
         """Call acquire once; no reply: schedule a release, unless the run has begun."""
         try:
             reply, lost = self.keyspace.call("acquire", token, *args)
-        except BaseException:
+        except BaseException as exc:
             # Also a soft time limit, which may strike between the call and its reply.
             if begun:
                 self._doubtful.add(token)
-            else:
+            elif token in self._doubtful or not isinstance(exc, OutOfMemory):
+                # Not what was refused: there is nothing to give up, and a mark takes memory.
                 self.give_up(token)
             raise
         if lost:

@@ -7,6 +7,7 @@ counts under (``account:acc123``). ``limiter/config/schema.py`` says how many ea
 from collections.abc import Iterable, Mapping
 
 from celery_concurrency.errors import InvalidTag
+from celery_concurrency.scripts.constants import OTHER
 
 GLOBAL = "global"
 WILDCARD = "*"
@@ -90,6 +91,17 @@ def split_limit(limit: str) -> tuple[str, str | None]:
     """Return a limit's dimension and name: ``("account", "a:1")`` for ``account:a:1``."""
     dimension, colon, name = limit.partition(":")
     return dimension, name if colon else None
+
+
+def other_of(dimension: str) -> str:
+    """Return as what those limits of a dimension are counted that have no name in statistics."""
+    return OTHER + dimension
+
+
+def dimension_of(counted: str) -> str:
+    """Return the dimension of what is counted: of a limit, or of those counted together."""
+    dimension, name = split_limit(counted)
+    return dimension.removeprefix(OTHER) if name is None else dimension
 
 
 def limit_problem(limit: str) -> str | None:

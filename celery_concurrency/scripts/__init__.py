@@ -2,7 +2,7 @@
 
 A call may be sent several times, as its reply may be lost on the way: each script says what
 a second copy of it does. ``lib/`` holds what the verbs include, ``constants.py`` what they
-share with Python. Every verb begins with ``lib/keys.lua`` and ``lib/time.lua``.
+share with Python. Every verb begins with ``PRELUDE``.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
-from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.scripts import constants
 
 #: ``-- include tokens`` puts in ``lib/tokens.lua``, once a script. ``-- include handover when
@@ -24,6 +24,9 @@ from celery_concurrency.scripts import constants
 #: that one: made on every call, they would be 4 % of an acquire and release.
 _INCLUDE: Final = re.compile(r"^-- include (\w+)(?: when (\w+) is called)?$", re.MULTILINE)
 _CONSTANTS: Final = re.compile(r"^-- constants (.+)$", re.MULTILINE)
+
+#: What every verb begins with.
+PRELUDE: Final = ("lib/keys.lua", "lib/time.lua", "lib/memory.lua")
 
 TRIES: Final = 3
 PAUSE: Final = 0.05  # seconds before a second try; the third waits twice that
@@ -46,7 +49,7 @@ class Answer(NamedTuple):
 def source(verb: str) -> str:
     """Return the whole text of a verb's script."""
     included: set[str] = set()
-    parts = ("lib/keys.lua", "lib/time.lua", f"{verb}.lua")
+    parts = (*PRELUDE, f"{verb}.lua")
     return "\n".join(_text(file, included) for file in parts)
 
 
@@ -95,9 +98,10 @@ def call(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Answ
         args: the script's ARGV.
 
     Raises:
+        OutOfMemory: Redis is out of memory; no copy of the call has done anything.
         LimiterUnavailable: Redis did not answer ``TRIES`` times, or can't do it
-            now (it is loading, out of memory, read-only). The call may have been
-            executed all the same, or may be later.
+            now (it is loading, read-only). The call may have been executed all the
+            same, or may be later.
     """
     lost = False
     for attempt in range(TRIES):
@@ -108,6 +112,8 @@ def call(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Answ
         except (ConnectionError, TimeoutError) as exc:
             lost, problem = True, exc
         except RedisError as exc:
+            if is_out_of_memory(exc) and not lost:
+                raise OutOfMemory() from exc
             raise LimiterUnavailable(f"Redis refused {verb}: {exc}") from exc
     raise LimiterUnavailable(
         f"Redis did not answer {TRIES} times ({problem}); check that it runs "
@@ -121,3 +127,9 @@ def _evalsha(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> 
     except NoScriptError:
         # A server that was restarted, or SCRIPT FLUSH: send the text once.
         return redis.eval(source(verb), 1, prefix, *args)
+
+
+def is_out_of_memory(error: RedisError) -> bool:
+    """Return whether Redis refused a command or script because it is at its ``maxmemory``."""
+    # Redis 6.2 wraps the error of a script's command, which then has no class of its own.
+    return "command not allowed when used memory > 'maxmemory'" in str(error)

@@ -25,16 +25,19 @@
 --        {'done'}                      and has ended: drop this copy
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit, a denial one for each that is counted; only logarithms
---        of sorted sets grow with holders and waiters, nothing with the configuration
+-- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
+--        that has no counter of its own; only logarithms of sorted sets grow with holders
+--        and waiters, nothing with the configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation of no use to anybody, and is counted.
+-- OOM    refused, unless the token is held or something is reserved for it
 
 -- include limits when is_shared is called
 -- include freed when drop_orphans is called
 -- include reservations when begin_on_reservation is called
 -- include reservations when give_up_reservation is called
+-- include named when begin_counter is called
 -- constants RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
@@ -156,7 +159,9 @@ local function count(what)
   local counters = key('stats:counters')
   redis.call('HINCRBY', counters, what .. 'total', 1)
   for i = 1, #run.counted do
-    redis.call('HINCRBY', counters, what .. run.counted[i], 1)
+    if redis.call('HINCRBY', counters, what .. run.counted[i], 1) == 1 then
+      begin_counter(what, run.counted[i])
+    end
   end
 end
 

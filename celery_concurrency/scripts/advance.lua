@@ -7,9 +7,11 @@
 -- Reply  {more, outbox}, as in release
 -- Cost   the steps
 -- Again  a second copy goes on where the first has ended.
+-- OOM    goes on, but puts no message into a queue of this server
 
 -- include handover
 
+never_refuse()
 if ARGV[1] == '1' then
   redis.call('SET', key('recheck'), exact(time))
 end

@@ -6,10 +6,12 @@
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, of which a task has one, and the steps
 -- Again  a second copy finds nothing that waits.
+-- OOM    done: a worker that takes the message frees it
 
 -- include taking_out
 -- include handover
 
+never_refuse()
 local waiters = redis.call('SRANDMEMBER', key('retried', ARGV[1]), 16)
 waiters[#waiters + 1] = ARGV[1]
 local messages = {}

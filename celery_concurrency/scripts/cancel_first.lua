@@ -6,10 +6,12 @@
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, and the steps
 -- Again  a second copy takes the next ones out, none beyond the last that is meant.
+-- OOM    done, as in cancel
 
 -- include taking_out
 -- include handover
 
+never_refuse()
 local group = ARGV[1]
 local messages = {}
 for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', key('group', group), '-inf', ARGV[2],

@@ -6,7 +6,9 @@
 -- Reply  a list: number, message, number, message, ...
 -- Cost   two commands a message
 -- Again  a second copy takes others; what the first took comes again after the time.
+-- OOM    done: what is sent is freed
 
+never_refuse()
 local claimed = {}
 for _, number in ipairs(redis.call('ZRANGEBYSCORE', key('outbox'), '-inf', time,
   'LIMIT', 0, tonumber(ARGV[1]))) do

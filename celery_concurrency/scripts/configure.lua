@@ -13,6 +13,7 @@
 --        a removal of each that has no room any more
 -- Again  a second copy finds its name in the history and answers as the first did; if it
 --        was forgotten, 0.
+-- OOM    done: it may let waiters go
 
 -- The history holds the last hundred changes and the one before, for comparison; of JSON
 -- at most these bytes, as a configuration may have a megabyte.
@@ -46,6 +47,7 @@ if tonumber(redis.call('GET', key('config:version')) or 0) ~= seen or digest() ~
   return first_copy and first_copy.id == ARGV[4] and first_copy.version or 0
 end
 
+never_refuse()
 local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 'COUNT', 1)[1])
 
 if ARGV[3] ~= '' then

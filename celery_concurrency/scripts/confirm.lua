@@ -5,6 +5,7 @@
 -- Reply  1 if it was still there, else 0
 -- Cost   two commands
 -- Again  a second copy finds nothing.
+-- OOM    done
 
 redis.call('DEL', key('outbox', ARGV[1]))
 return redis.call('ZREM', key('outbox'), ARGV[1])

@@ -19,6 +19,18 @@ PAUSED: Final = -1
 #: The dimensions that many groups of waiters share, and that have counters: few names each.
 SHARED_DIMENSIONS: Final = ("platform", "task_type")
 
+#: How many limits are counted by name: so many at once that the configuration does not name,
+#: and twice as many with those that it does. The rest of a dimension is counted together.
+NAMED_MOST: Final = 500
+#: How that entry begins: ``other/platform``. No limit's name is without a colon but "global".
+OTHER: Final = "other/"
+#: What is counted over all runs, as ``acquired:total``; and by limit too.
+TOTALS: Final = (
+    *("acquired", "denied", "released", "expired", "reclaimed"),
+    *("lost", "parked", "handed_over", "lapsed", "cancelled"),
+)
+BY_LIMIT: Final = ("acquired", "denied")
+
 #: How the name of a token ends that is reserved for a group.
 RESERVED_SUFFIX: Final = ":reserved"
 #: And of one that collects room for a waiter that was passed over for long.

@@ -5,9 +5,11 @@
 -- Reply  {how many were given back, 1 if more wait, 1 if the outbox has messages to send}
 -- Cost   about 20 commands a task
 -- Again  a second copy gives the next ones back.
+-- OOM    done
 
 -- include taking_out
 
+never_refuse()
 local count, most, messages = 0, tonumber(ARGV[1]), {}
 while count < most do
   local group = first(key('groups'))

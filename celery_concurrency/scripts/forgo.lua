@@ -7,10 +7,12 @@
 -- Reply  {1 if a reservation was given up, more, outbox}
 -- Cost   one removal a limit, and the steps
 -- Again  the message is known as ended, so a second copy does nothing.
+-- OOM    done; the hand-over as in advance
 
 -- include reservations
 -- include handover
 
+never_refuse()
 local is_new = redis.call('SET', key('begun', ARGV[1]), 'ended', 'EX', ARGV[3], 'NX')
 local given_up = is_new and give_up_reservation(ARGV[2])
 return {given_up and 1 or 0, hand_over(tonumber(ARGV[4]))}

@@ -18,6 +18,7 @@
 -- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
 --        second copy only goes on handing over.
+-- OOM    refused, unless this run was parked before
 
 -- include handover
 
@@ -44,6 +45,7 @@ local message = read_waiter(waiter)
 if message and message.facts.run == token
   or redis.call('HEXISTS', key('token', token), 'parked') == 1
   or redis.call('HEXISTS', key('token', token), 'rescued') == 1 then
+  never_refuse()
   answer = 'again'
 elseif message then
   answer = 'merged'

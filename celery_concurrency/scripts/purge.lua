@@ -7,9 +7,9 @@
 -- ARGV   1 the time in the last ticket that is meant: who asked later stays
 --        and of each group 2 its name   3 how many of its first waiters are looked at, 1 or more
 -- Reply  {how many were taken out, how many of these were thrown away}
--- Cost   about 20 commands a waiter, of which the caller asks for 64 in all. It frees before it
---        stores anything, so that it works where Redis is out of memory.
+-- Cost   about 20 commands a waiter, of which the caller asks for 64 in all
 -- Again  a second copy takes others that asked in time, and none that came later.
+-- OOM    done
 
 -- include taking_out
 -- constants RANK
@@ -30,6 +30,7 @@ local function throw_away(waiter, group)
   taken = taken + 1
 end
 
+never_refuse()
 for i = 2, #ARGV, 2 do
   local found = redis.call('ZRANGE', key('group', ARGV[i]), 0, ARGV[i + 1] - 1, 'WITHSCORES')
   for j = 1, #found, 2 do

@@ -11,12 +11,19 @@
 --        1 if the outbox has messages to send}
 -- Cost   one removal a limit, and the steps
 -- Again  a second copy finds the token not held, sets the mark, and goes on handing over.
+-- OOM    done; the hand-over as in advance
 
 -- include tokens
 -- include freed when note_freed is called
 -- include handover when hand_over is called
 
 local token = ARGV[1]
+
+-- A hand-over costs as much as all else here, and most of the time nobody waits.
+local hands_over = redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) > 0
+if hands_over then
+  never_refuse()
+end
 
 local record = drop_token(token)
 local held = record and 1 or 0
@@ -36,8 +43,7 @@ end
 if ARGV[2] == '1' or not record then
   mark(token, 'ended')
 end
--- A hand-over costs as much as all of this, and most of the time nobody waits.
-if redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) == 0 then
+if not hands_over then
   return {held, 0, 0}
 end
 

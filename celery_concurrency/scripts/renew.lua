@@ -10,6 +10,7 @@
 -- Cost   2 commands a token, and once in a third of its lease one more a limit; each time
 --        where it has less than SHORTEST_LEASE left
 -- Again  a second copy renews what was just renewed, or finds the token given back.
+-- OOM    done: what lives keeps its tokens
 
 -- constants SHORTEST_LEASE
 
@@ -72,6 +73,7 @@ local function renew(token, known)
   return 'gone'
 end
 
+never_refuse()
 local reply = {epoch}
 for i = 3, #ARGV, 2 do
   reply[#reply + 1] = renew(ARGV[i], ARGV[i + 1])

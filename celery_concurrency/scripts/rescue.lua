@@ -6,6 +6,7 @@
 -- Reply  1 if the message has a place, else 0
 -- Cost   3 commands
 -- Again  a second copy finds the waiter, or one of the marks, and replies the same.
+-- OOM    done: the message goes back to the broker
 
 -- include messages
 
@@ -14,5 +15,6 @@ local token = ARGV[1]
 if read_waiter(ARGV[2]) or redis.call('HEXISTS', key('token', token), 'parked') == 1 then
   return 1
 end
+never_refuse()
 mark(token, 'rescued')
 return 0

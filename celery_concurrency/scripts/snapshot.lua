@@ -1,26 +1,118 @@
 -- snapshot: store a copy of the counters, one in each period, as their history.
 --
+-- A copy has the counters that changed since the one before; the first of an hour has all, so
+-- that a moment's are found from there. It shows who was used: names unused for long go.
+--
 -- KEYS   1 the prefix
 -- ARGV   1 seconds of a period; periods begin at whole multiples of them, at the full
 --          minute, so that a copy says what was counted before it
 --        2 how many copies are stored
--- Reply  1 if a copy was made, 0 if this period has one
--- Cost   one read of the counters, of which there are a few a platform and a type
+--        3 seconds after which an unused name goes that the configuration does not have
+--        4.. upper bounds of the histograms (see tally)
+-- Reply  {1 if a copy was made, 0 if this period has one; 1 if no name has room any more}
+-- Cost   two reads and at most two writes a counter that has a name, of which there is a
+--        bounded number (see named.lua); four commands for each of 64 unused names
 -- Again  a second copy within the period does nothing, nor does another worker's call.
+-- OOM    done: what it adds, the oldest copy frees
 
-local function period_of(seconds)
-  return math.floor(seconds / tonumber(ARGV[1]))
-end
+-- include named
+-- constants BY_LIMIT, SHARED_DIMENSIONS, TOTALS
+
+local FULL_SECONDS = 3600
+-- Unused names that are looked at in one call, and those taken out that are too many.
+local UNUSED_MOST, SURPLUS_MOST = 64, 1000
 
 local last = redis.call('XREVRANGE', key('stats:history'), '+', '-', 'COUNT', 1)[1]
-if last and period_of(tonumber(string.match(last[1], '^%d+')) / 1000) >= period_of(time) then
-  return 0
+last = last and tonumber(string.match(last[1], '^%d+')) / 1000
+
+local function is_new(seconds)
+  return not last or math.floor(last / seconds) < math.floor(time / seconds)
 end
-local counters = {}
-local pairs_read = redis.call('HGETALL', key('stats:counters'))
-for i = 1, #pairs_read, 2 do
-  counters[pairs_read[i]] = pairs_read[i + 1]
+
+if not is_new(tonumber(ARGV[1])) then
+  return {0, 0}
+end
+never_refuse()
+
+-- Somebody wrote more there by hand.
+local surplus = redis.call('ZCARD', key('stats:named')) - 2 * NAMED_MOST
+if surplus > 0 then
+  redis.call('ZREMRANGEBYRANK', key('stats:named'), 0, math.min(surplus, SURPLUS_MOST) - 1)
+end
+
+-- The fields of all counters, and whose those are that belong to a name.
+local fields, names = {}, {}
+for _, what in ipairs(TOTALS) do
+  fields[#fields + 1] = what .. ':total'
+end
+for _, what in ipairs(BY_LIMIT) do
+  for _, dimension in ipairs(SHARED_DIMENSIONS) do
+    fields[#fields + 1] = what .. ':' .. other_of(dimension)
+  end
+  for _, limit in ipairs(redis.call('ZREVRANGE', key('stats:named'), 0, 2 * NAMED_MOST - 1)) do
+    fields[#fields + 1] = what .. ':' .. limit
+    names[#fields] = limit
+  end
+end
+
+local now = redis.call('HMGET', key('stats:counters'), unpack(fields))
+local before = redis.call('HMGET', key('stats:copied'), unpack(fields))
+local all, changed = {}, {}
+for i, field in ipairs(fields) do
+  if now[i] then
+    all[field] = now[i]
+  end
+  if now[i] ~= before[i] then
+    changed[field] = now[i] or '0' -- an operator deleted it
+    if now[i] and names[i] then
+      redis.call('ZADD', key('stats:named'), time, names[i])
+    end
+  end
+end
+
+-- Take out all that is counted of a limit.
+local function forget(limit)
+  local counters, times = {}, {}
+  for _, what in ipairs(BY_LIMIT) do
+    local field = what .. ':' .. limit
+    counters[#counters + 1] = field
+    if all[field] then
+      changed[field], all[field] = '0', nil
+    end
+  end
+  for _, kind in ipairs({'wait ', 'hold '}) do
+    for i = 4, #ARGV do
+      times[#times + 1] = kind .. ARGV[i] .. ' ' .. limit
+    end
+    times[#times + 1] = kind .. 'inf ' .. limit
+    times[#times + 1] = kind .. 'sum ' .. limit
+  end
+  redis.call('ZREM', key('stats:named'), limit)
+  redis.call('HDEL', key('stats:counters'), unpack(counters))
+  redis.call('HDEL', key('stats:times'), unpack(times))
+end
+
+local unused = redis.call('ZRANGEBYSCORE', key('stats:named'), '-inf', time - ARGV[3],
+  'LIMIT', 0, UNUSED_MOST)
+for _, limit in ipairs(unused) do
+  if is_configured(limit) then
+    redis.call('ZADD', key('stats:named'), time, limit)
+  else
+    forget(limit)
+  end
+end
+
+local is_full = is_new(FULL_SECONDS)
+if is_full then
+  redis.call('DEL', key('stats:copied'))
+end
+for field, count in pairs(is_full and all or changed) do
+  if count == '0' then
+    redis.call('HDEL', key('stats:copied'), field)
+  else
+    redis.call('HSET', key('stats:copied'), field, count)
+  end
 end
 redis.call('XADD', key('stats:history'), 'MAXLEN', '~', ARGV[2], '*',
-  'counters', cjson.encode(counters))
-return 1
+  is_full and 'counters' or 'changed', cjson.encode(is_full and all or changed))
+return {1, redis.call('ZCARD', key('stats:named')) >= NAMED_MOST and 1 or 0}

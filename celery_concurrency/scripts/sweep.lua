@@ -12,6 +12,7 @@
 -- Reply  {1 if it was due, tokens taken back, more (call again with 0), outbox}
 -- Cost   one removal a limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
+-- OOM    takes tokens back; the hand-over as in advance, and what has expired stays
 
 -- include taking_out
 -- include handover
@@ -24,6 +25,7 @@ local GAP, GRACE_SECONDS = 2, 5
 local HOLDERS = 8
 
 local batch = tonumber(ARGV[2])
+never_refuse()
 if tonumber(ARGV[1]) > 0 then
   local due = tonumber(redis.call('GET', key('sweep:next')) or time)
   if time < due then
@@ -136,7 +138,7 @@ local function choose()
 end
 
 local taken = take_back_tokens()
-local expired = put_back_expired()
+local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])
 local left = math.min(recheck(key('blocked:shared'), before, batch),
   recheck(key('blocked:own'), before, 4 * batch))

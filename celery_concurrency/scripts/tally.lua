@@ -5,15 +5,18 @@
 --        3 seconds after its interval for which such a hash is stored
 --        4.. upper bounds of the histogram in milliseconds, ascending
 -- Reply  how many were counted
--- Cost   a read of each record, and one write a field that changes: at most two kinds, a
---        bound, a limit of those that is counted
+-- Cost   a read of each record, four commands a limit that is counted, and one write a field
+--        that changes: at most two kinds, a bound, a limit
 -- Again  a record is taken out as it is counted; a second copy counts the next ones.
+-- OOM    done: it frees more than it writes
 --
 -- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were below that
 -- bound and above the one before, and the sum of their milliseconds. Accounts are never
--- counted, and of the user's own dimensions only limits that the configuration names.
+-- counted, and of the user's own dimensions only limits that the configuration names; what
+-- has no name among those (see named.lua) counts together.
 
 -- include limits
+-- include named
 -- constants RANK
 
 local bounds = {}
@@ -36,15 +39,27 @@ local function is_counted(limit)
     or (dimension ~= 'account' and redis.call('HEXISTS', key('config:flat'), limit) == 1)
 end
 
-local known = {}
+-- Return as what a limit is counted: by its name, or together with others of its dimension.
+local function counted_as(limit)
+  if limit == 'global' then
+    return limit
+  elseif not admit(limit) then
+    return other_of(limit)
+  end
+  redis.call('ZADD', key('stats:named'), time, limit)
+  return limit
+end
 
--- Return those limits of a group that are counted; many runs are of the same group.
+local known, as = {}, {}
+
+-- Return as what those limits of a group are counted that are; many runs are of one group.
 local function counted_of(group)
   if not known[group] then
     known[group] = {}
     for _, limit in ipairs(cjson.decode(group)) do
       if is_counted(limit) then
-        table.insert(known[group], limit)
+        as[limit] = as[limit] or counted_as(limit)
+        table.insert(known[group], as[limit])
       end
     end
   end

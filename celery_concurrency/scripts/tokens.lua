@@ -10,6 +10,7 @@
 -- Cost   one read a token listed, and the logarithm in a sorted set
 -- Again  it changes nothing. A token that is renewed between two pages comes again on a
 --        later one; none that is held all the time is left out.
+-- OOM    done
 
 local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
 local dead = redis.call('ZCOUNT', holders, '-inf', time)

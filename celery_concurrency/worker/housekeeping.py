@@ -111,6 +111,7 @@ class Housekeeping:
             self._do(self._limiter.waiting_room.sweep)
             self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
+            self._do(self._limiter.keyspace.check_memory)
         except LimiterUnavailable as exc:
             self._outage.begin(exc)
         else:

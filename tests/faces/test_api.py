@@ -646,19 +646,19 @@ def test_made_without_redis_it_serves_when_redis_comes(mortal):
 
 @pytest.mark.parametrize("path", ["/config", "/usage"])
 def test_a_redis_that_refuses_is_away_too(mortal, path):
-    """Out of memory: what reads goes on, what writes is refused with a 503."""
+    """A replica: what reads goes on, what writes is refused with a 503."""
     mortal.start()
     app = Celery("full", broker=mortal.url(), set_as_current=False)
     client = create_app(app).test_client()
     assert client.get(BASE + path).status_code == 200
     with Redis.from_url(mortal.url()) as admin:
-        admin.config_set("maxmemory", 1)
+        admin.replicaof("127.0.0.1", "1")
         try:
             assert client.get(BASE + path).status_code == 200
             assert_refused(client.put(CONFIG, json={"global_max": 9}), 503, "unavailable")
             assert client.get(CONFIG).json["data"]["global_max"] != 9
         finally:
-            admin.config_set("maxmemory", 0)
+            admin.replicaof("NO", "ONE")
 
 
 def test_a_change_that_others_overtook_is_a_conflict(client, celery_app, redis_url, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from celery_concurrency.limiter.inspect.usage import read_usage
+from celery_concurrency.scripts.constants import NAMED_MOST
 from tests.support import history, scenes
 from tests.support.waiting import hold, park
 
@@ -350,6 +351,21 @@ def test_a_day_is_plotted_and_told(desk):
     newest = view.locator("details").nth(1).locator("tbody tr").first.locator("td")
     times = points[-1]["wait"]["global"]
     expect(newest).to_have_text([f"{times[name]:.4g}" for name in ("p50", "p95", "p99")])
+
+
+def test_what_is_left_out_is_said(desk, limiter):
+    now = limiter.redis.time()[0]
+    names = {f"platform:{number}": now for number in range(NAMED_MOST)}
+    limiter.redis.zadd("concurrency:stats:named", names)
+    expect(desk.open().locator("#limits-left-out")).to_contain_text("as other/platform and")
+    answer = statistics()
+    answer["data"]["left_out"] = 450
+    answer["data"]["points"][-1]["counters"]["acquired:other/platform"] = 7
+    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
+    view = desk.open("statistics")
+    expect(view.locator("#statistics-left-out")).to_contain_text("450 more are not shown")
+    view.get_by_label("Of the limit").select_option("other/platform")
+    assert "acquired 7" in view.locator(".plot").first.get_attribute("aria-label")
 
 
 def test_a_day_of_one_limit(desk):

@@ -15,6 +15,7 @@ from celery_concurrency.limiter.stats.durations import (
     Histogram,
     Spans,
 )
+from celery_concurrency.limiter.stats.names import read_names
 from tests.support.floor import Floor
 
 ENDED = "concurrency:stats:ended"
@@ -60,7 +61,7 @@ def test_they_are_counted_by_limit_and_never_by_account(limiter: Limiter, redis:
     assert limiter.durations.tally() == 2
     assert limiter.durations.tally() == 0
     assert not redis.exists(ENDED)
-    spans = limiter.durations.total()
+    spans = limiter.durations.total(read_names(limiter.keyspace))
     assert {limit: one.count for limit, one in spans.wait.items()} == {
         "global": 2,
         "platform:douyin": 2,
@@ -85,8 +86,8 @@ def test_each_five_minutes_have_a_hash_that_goes_after_a_day(
     assert start <= now < start + 2 * INTERVAL
     assert redis.expiretime(key) == start + INTERVAL + KEPT_SECONDS
     assert redis.ttl(TOTAL) == -1, "what Prometheus counts with would begin anew"
-    [spans] = limiter.durations.series(start, start + INTERVAL, INTERVAL)
-    assert spans == limiter.durations.total()
+    [spans] = limiter.durations.series(start, start + INTERVAL, INTERVAL, [])
+    assert spans == limiter.durations.total(read_names(limiter.keyspace))
 
 
 def test_one_call_is_bounded_and_a_second_copy_counts_the_next(
@@ -97,7 +98,7 @@ def test_one_call_is_bounded_and_a_second_copy_counts_the_next(
     for name in "abcdefg":
         run(limiter, name)
     assert [limiter.durations.tally() for _ in range(3)] == [4, 3, 0]
-    assert limiter.durations.total().hold["global"].count == 7
+    assert limiter.durations.total(read_names(limiter.keyspace)).hold["global"].count == 7
 
 
 def test_a_run_that_expired_is_counted_and_a_reservation_is_not(
@@ -129,7 +130,7 @@ def test_waiting_counts_from_asking_first_whatever_the_priority(
     token = floor.deliver(message).token
     limiter.release(token)
     limiter.durations.tally()
-    wait = limiter.durations.total().wait["global"]
+    wait = limiter.durations.total(read_names(limiter.keyspace)).wait["global"]
     assert wait.milliseconds == pytest.approx(5000, abs=500)
 
 
@@ -143,7 +144,7 @@ def test_what_somebody_wrote_there_by_hand_stops_nothing(limiter: Limiter, redis
     redis.hset(TOTAL, "nonsense", "x")
     run(limiter, "a")
     assert limiter.durations.tally() == 2
-    assert limiter.durations.total().hold["global"].count == 1
+    assert limiter.durations.total(read_names(limiter.keyspace)).hold["global"].count == 1
 
 
 def test_bounds_ascend() -> None:

@@ -102,6 +102,7 @@ def test_percentiles_are_those_of_each_interval(limiter: Limiter, redis: Redis, 
         f"{TIMES}:{start - INTERVAL}",
         mapping={"wait 1000 global": 98, "wait 5000 global": 2, "hold 10 platform:douyin": 1},
     )
+    redis.zadd("concurrency:stats:named", {"platform:douyin": now})
     points = read(limiter, "5m").points
     assert points[-1].wait["global"].model_dump() == {"count": 1, "p50": 0, "p95": 0, "p99": 0}
     assert points[-1].hold == {}

@@ -53,10 +53,11 @@ def test_a_library_is_put_in_once():
 
 
 @pytest.mark.parametrize("path", VERBS, ids=name_of)
-def test_each_verb_begins_with_keys_and_time(path):
+def test_each_verb_begins_with_keys_time_and_memory(path):
     source = scripts.source(path.stem)
     assert source.startswith(KEYS)
-    assert [source.count(f"local {name}") for name in ("function key(", "time =")] == [1, 1]
+    begin = ("function key(", "time =", "function never_refuse(")
+    assert [source.count(f"local {name}") for name in begin] == [1, 1, 1]
 
 
 def test_each_key_that_is_used_is_listed_once():
@@ -88,11 +89,11 @@ def test_keys_are_built_in_one_place():
 
 
 @pytest.mark.parametrize("path", VERBS, ids=name_of)
-def test_each_verb_says_what_a_second_copy_does(path):
+def test_each_verb_says_what_a_second_copy_does_and_what_it_does_out_of_memory(path):
     text = path.read_text("utf-8")
     assert text.startswith(f"-- {path.stem}: ")
-    headings = re.findall(r"^-- (KEYS|ARGV|Reply|Cost|Again)\b", text, re.MULTILINE)
-    assert headings == ["KEYS", "ARGV", "Reply", "Cost", "Again"]
+    headings = re.findall(r"^-- (KEYS|ARGV|Reply|Cost|Again|OOM)\b", text, re.MULTILINE)
+    assert headings == ["KEYS", "ARGV", "Reply", "Cost", "Again", "OOM"]
 
 
 def test_constants_are_written_as_lua():

@@ -15,7 +15,7 @@ def made_up(now: float, hours: int = 24) -> dict[str, Any]:
     points = [
         _point(end - (count - 1 - place) * RESOLUTION, place / count) for place in range(count)
     ]
-    return {"resolution": RESOLUTION, "points": points}
+    return {"resolution": RESOLUTION, "points": points, "left_out": 0}
 
 
 def _point(at: int, part: float) -> dict[str, Any]:

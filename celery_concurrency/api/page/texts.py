@@ -59,6 +59,24 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "还有 {count} 项，请用名称筛选。",
         "{count} more: filter by name to see them.",
     ),
+    "unlisted_limits": (
+        "另有 {count} 个已配置或使用中的限制未列出。",
+        "{count} more limits are configured or in use; they are not listed.",
+    ),
+    "unread_tokens": (
+        "另有 {count} 个令牌正被持有；仅由它们占用的限制未列出。",
+        "{count} more tokens are held; limits that only these hold are not listed.",
+    ),
+    "uncounted_groups": (
+        "另有 {count} 组等待中的任务未计入。",
+        "{count} more groups of waiting tasks are not counted.",
+    ),
+    "statistics_full": (
+        "按名称统计的限制已达上限：其余未配置的平台和任务类型合并计入 "
+        "other/platform 和 other/task_type。",
+        "The statistics take no more names: other platforms and task types that are not "
+        "configured count together, as other/platform and other/task_type.",
+    ),
     "used": ("运行中 / 上限", "Running / limit"),
     "used_of": ("{current} / {max}", "{current} of {max}"),
     "used_unlimited": ("{current}，不限", "{current}, no limit"),
@@ -150,6 +168,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "statistics_none": (
         "还没有历史数据：由运行中的 Worker 每分钟记录。",
         "There is no history yet: running workers write it, once a minute.",
+    ),
+    "statistics_left_out": (
+        "仅显示最繁忙的限制，另有 {count} 个未显示。",
+        "These are the busiest limits; {count} more are not shown.",
     ),
     "counts_title": (
         "获得与等待（每 {minutes} 分钟）",

@@ -5,9 +5,10 @@ It is in force where there is no other (``store.py``), and after a reset.
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.errors import InvalidConfig, OutOfMemory
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.log import LIMITER_LOG
@@ -40,9 +41,12 @@ class Defaults:
 
     def read(self) -> Config:
         """Return the stored defaults; store this process's first, as ``store`` does."""
-        if self._has_changes:
-            self._redis.set(self._key, self._ours.to_json(), nx=True)
         stored: Any = self._redis.get(self._key)
+        if stored is None and self._has_changes:
+            # Out of memory, they are in force here for now; the next call stores them.
+            with suppress(OutOfMemory):
+                self._redis.set(self._key, self._ours.to_json(), nx=True)
+                stored = self._redis.get(self._key)
         problem = None
         try:
             defaults = self._ours if stored is None else Config.parse(stored)
@@ -58,5 +62,5 @@ class Defaults:
                 problem,
                 self._key,
             )
-        self._checked = True
+        self._checked = stored is not None or not self._has_changes
         return defaults

@@ -220,7 +220,8 @@ class ConfigStore:
         raise ConfigConflict()
 
     def _find(self) -> _Found:
-        pipe = self._keyspace.redis.pipeline(transaction=True)
+        # No transaction is needed: what changes in between, the compare-and-set of a change sees.
+        pipe = self._keyspace.pipeline()
         pipe.get(self._keyspace.keys.config)
         pipe.get(self._keyspace.keys.config_version)
         pipe.hmget(self._keyspace.keys.config_flat, "source", "json", "problem")

@@ -7,6 +7,7 @@ import time
 
 from pydantic import BaseModel
 
+from celery_concurrency.errors import OutOfMemory
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiting_room import SWEEP_PERIOD
 
@@ -27,14 +28,25 @@ def read_health(keyspace: Keyspace) -> Health:
     """Ask Redis, and change nothing.
 
     Raises:
-        LimiterUnavailable: it does not answer, or can't answer now.
+        OutOfMemory: it answers, and admits nobody: what only reads or frees goes on.
+        LimiterUnavailable: it does not answer, or takes no writes at all.
     """
     keyspace.redis.ping()  # a connection may have to be made first
     begun = time.perf_counter()
     keyspace.redis.ping()
     seconds = time.perf_counter() - begun
     version = keyspace.redis.get(keyspace.keys.config_version)
+    keyspace.check_memory()
     return Health(config_version=int(version or 0), ping_ms=round(seconds * 1000, 3))
+
+
+def is_out_of_memory(keyspace: Keyspace) -> bool:
+    """Return whether Redis has no memory for more tokens and waiters."""
+    try:
+        keyspace.check_memory()
+    except OutOfMemory:
+        return True
+    return False
 
 
 def read_sweep_age(keyspace: Keyspace) -> float | None:

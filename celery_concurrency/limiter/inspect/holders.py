@@ -92,11 +92,12 @@ def read_tokens(
 
 def find_token(keyspace: Keyspace, token: str) -> Holder | None:
     """Return who holds a token; None where it is not held, or its time is over."""
-    pipe = keyspace.redis.pipeline(transaction=True)
-    pipe.time()
-    pipe.zscore(keyspace.keys.leases, token)
+    pipe = keyspace.pipeline()
+    # In this order: of a run that ends meanwhile the record may be there, and the lease not.
     pipe.hmget(keyspace.keys.token(token), "limits", "task", "worker", "since", "reserved")
-    now, expiry, record = pipe.execute()
+    pipe.zscore(keyspace.keys.leases, token)
+    pipe.time()
+    record, expiry, now = pipe.execute()
     if expiry is None or expiry <= unix_seconds(now):
         return None
     return _holder(token.encode(), expiry, *record)

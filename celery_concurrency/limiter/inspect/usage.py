@@ -5,7 +5,9 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from heapq import nlargest
+from itertools import chain, islice
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -13,8 +15,14 @@ from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, count_waiting
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, split_limit
-from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
+from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
+from celery_concurrency.limiter.stats.names import are_full
+from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
+
+#: Configured limits that are listed, others that are, and living tokens that are read.
+MAX_CONFIGURED: Final = 5_000
+MAX_OTHERS: Final = 5_000
+MAX_TOKENS: Final = 5_000
 
 
 class LimitUsage(BaseModel):
@@ -43,6 +51,12 @@ class Usage(BaseModel):
             therefore not in force; None where nothing is.
         uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
             leaves out.
+        unlisted_limits: configured limits beyond ``MAX_CONFIGURED`` that are not in use, and
+            others in use beyond ``MAX_OTHERS``: those with fewest waiters are left out.
+        unread_tokens: living tokens beyond ``MAX_TOKENS``: a limit that only these hold is
+            left out, unless it is configured.
+        statistics_full: limits that the configuration does not name count together in the
+            statistics, unless they have a name there already.
     """
 
     global_: LimitUsage
@@ -52,11 +66,31 @@ class Usage(BaseModel):
     dimensions: dict[str, dict[str, LimitUsage]]
     config_problem: str | None = None
     uncounted_groups: int = 0
+    unlisted_limits: int = 0
+    unread_tokens: int = 0
+    statistics_full: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the API's JSON object, without what has its default value."""
         data = self.model_dump(exclude_defaults=True)
         return {"global": data.pop("global_"), **data}
+
+    def notes(self) -> Iterator[str]:
+        """Yield in a line each what is not as one would think: what is left out, and a problem."""
+        if self.unlisted_limits:
+            yield f"{self.unlisted_limits} more limits are configured or in use, and not listed"
+        if self.unread_tokens:
+            yield f"{self.unread_tokens} more tokens are held; what only these hold is not listed"
+        if self.uncounted_groups:
+            yield f"{self.uncounted_groups} more groups wait, and are not counted"
+        if self.statistics_full:
+            yield (
+                f"{NAMED_MOST} limits or more have statistics: further ones, which the "
+                f"configuration does not name, count together as {other_of('platform')} and "
+                f"{other_of('task_type')}"
+            )
+        if self.config_problem:
+            yield f"the stored configuration is not in force: {self.config_problem}"
 
     def limits(self) -> Iterator[tuple[str, LimitUsage]]:
         """Return each limit's whole name and its use, ``global`` first."""
@@ -74,23 +108,29 @@ class Usage(BaseModel):
 def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     """Count the living tokens and the waiters of limits.
 
-    It costs a command for each living token and for each group of waiters, in batches
-    between which Redis serves others: 10,000 groups take about a tenth of a second.
+    It costs a command for each limit, each living token and each group of waiters, in batches
+    between which Redis serves others: 10,000 take about a tenth of a second, and more of a
+    kind are not read.
 
     Args:
         stored: the configuration in force.
     """
     config = stored.config
     # First in the order of the configuration, then what else is in use.
-    configured = dict.fromkeys(_configured(config))
+    named = dict.fromkeys(_configured(config))
+    first = chain(islice(named, MAX_CONFIGURED), islice(config.paused, MAX_CONFIGURED))
+    configured = dict.fromkeys(first)
     # Expired ones as well: a token counts until it is taken back.
-    tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, -1)
+    tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_TOKENS - 1)
+    held: Any = keyspace.redis.zcard(keyspace.keys.leases)
     waiting = count_waiting(keyspace, MAX_GROUPS)
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
-    counts = count_living(keyspace, [*configured, *sorted(others - configured.keys())])
+    others -= configured.keys()
+    listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
+    counts = count_living(keyspace, [*configured, *sorted(listed)])
 
     paused = set(config.paused)
     shown = {
@@ -116,6 +156,9 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         dimensions=by_dimension,
         config_problem=stored.problem,
         uncounted_groups=max(0, groups - MAX_GROUPS),
+        unlisted_limits=len((named.keys() | others) - counts.keys()),
+        unread_tokens=max(0, held - MAX_TOKENS),
+        statistics_full=are_full(keyspace),
     )
 
 

@@ -6,14 +6,16 @@ five minutes each, which expire after a day.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, islice, product
 from typing import Any, Final, Self
 
 from pydantic import BaseModel
 
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import GLOBAL, dimension_of, other_of
+from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
 #: Upper bounds of the buckets in milliseconds; one more bucket has what is above. The first
 #: is for runs that did not wait. Redis names a bucket by its bound, so that a change of
@@ -34,6 +36,8 @@ BATCH: Final = 200
 CALLS: Final = 32
 #: Hashes read in one trip: Redis serves others in between.
 TRIP: Final = 24
+#: Fields of a hash that is read as a whole; of a larger one only what is asked for.
+FIELDS_MOST: Final = 2500
 
 
 class Percentiles(BaseModel):
@@ -68,6 +72,12 @@ class Histogram:
     def count(self) -> int:
         """How many there are in all."""
         return sum(self.counts.values())
+
+    def add(self, other: Self) -> None:
+        """Count those of another histogram too."""
+        self.milliseconds += other.milliseconds
+        for bound, count in other.counts.items():
+            self.counts[bound] = self.counts.get(bound, 0) + count
 
     def cumulative(self) -> list[tuple[float | None, int]]:
         """Return the buckets as Prometheus has them, all of ``BOUNDS`` among them.
@@ -158,26 +168,52 @@ class Durations:
                 break
         return total
 
-    def total(self) -> Spans:
-        """Return the histograms since the beginning."""
-        return Spans.of(*self._read([self._keyspace.keys.durations]))
+    def total(self, limits: Iterable[str]) -> Spans:
+        """Return the histograms of ``global`` and these limits since the beginning."""
+        return Spans.of(*self._read([self._keyspace.keys.durations], limits))
 
-    def series(self, start: int, end: int, step: int) -> Iterator[Spans]:
+    def series(self, start: int, end: int, step: int, limits: Iterable[str]) -> Iterator[Spans]:
         """Yield the histograms of a time, step by step.
 
         Args:
             start, end: Unix seconds; multiples of ``step``.
             step: seconds; a multiple of ``INTERVAL``.
+            limits: those that are asked for; ``global`` is always there, others may be.
         """
         starts = range(start, end, INTERVAL)
-        hashes = self._read([self._keyspace.keys.durations_from(one) for one in starts])
+        hashes = self._read([self._keyspace.keys.durations_from(one) for one in starts], limits)
         for _ in range(start, end, step):
             yield Spans.of(*islice(hashes, step // INTERVAL))
 
-    def _read(self, keys: Sequence[str]) -> Iterator[dict[bytes, bytes]]:
+    def _read(self, keys: Sequence[str], limits: Iterable[str]) -> Iterator[dict[bytes, bytes]]:
+        fields = _fields_of(limits)
         for first in range(0, len(keys), TRIP):
+            some = keys[first : first + TRIP]
             pipe = self._keyspace.pipeline()
-            for key in keys[first : first + TRIP]:
-                pipe.hgetall(key)
-            found: list[Any] = pipe.execute()
-            yield from found
+            for key in some:
+                pipe.hlen(key)
+            sizes: list[Any] = pipe.execute()
+            for key, size in zip(some, sizes, strict=True):
+                if size > FIELDS_MOST:
+                    pipe.hmget(key, fields)
+                else:
+                    pipe.hgetall(key)
+            for found in pipe.execute():
+                yield found if isinstance(found, dict) else _there(fields, found)
+
+
+def _fields_of(limits: Iterable[str]) -> list[bytes]:
+    """Return the fields of limits, of ``global``, and of the others of their dimensions."""
+    named = list(limits)
+    dimensions = dict.fromkeys((*SHARED_DIMENSIONS, *map(dimension_of, named)))
+    counted = (GLOBAL, *map(other_of, dimensions), *named)
+    buckets = (*BOUNDS, "inf", "sum")
+    return [
+        f"{kind} {bucket} {limit}".encode()
+        for kind, bucket, limit in product(("wait", "hold"), buckets, counted)
+    ]
+
+
+def _there(fields: Iterable[bytes], found: Iterable[bytes | None]) -> dict[bytes, bytes]:
+    pairs = zip(fields, found, strict=True)
+    return {field: amount for field, amount in pairs if amount is not None}

@@ -1,22 +1,28 @@
 """The statistics of the last hours, interval by interval: what the page plots.
 
 Counters are differences between the copies of each full minute (``counters.py``); how long
-runs waited and held comes from histograms of five minutes (``durations.py``).
+runs waited and held comes from histograms of five minutes (``durations.py``). Of many limits
+only the busiest are in it.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise, repeat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import nlargest
+from itertools import repeat
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import other_of
 from celery_concurrency.limiter.stats.counters import (
     DEFAULT_WINDOW,
     SNAPSHOT_SECONDS,
     WINDOWS,
-    counters_of,
+    Copy,
+    copies_up_to,
     difference,
+    read_counters,
 )
 from celery_concurrency.limiter.stats.durations import (
     INTERVAL,
@@ -25,6 +31,8 @@ from celery_concurrency.limiter.stats.durations import (
     Percentiles,
     Spans,
 )
+from celery_concurrency.limiter.stats.names import read_names
+from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
 #: Resolutions by name, in seconds.
 RESOLUTIONS: Final[dict[str, int]] = {"1m": 60, "5m": 300, "1h": 3600}
@@ -32,6 +40,8 @@ DEFAULT_RESOLUTION: Final = "5m"
 
 #: Copies of the counters read in one trip: Redis serves others in between.
 TRIP: Final = 100
+#: Limits that are in it by name: those with most runs acquired and denied.
+LIMITS_MOST: Final = 50
 
 
 class Point(BaseModel):
@@ -61,6 +71,11 @@ class StatsHistory(BaseModel):
         description="One for each interval, the oldest first. They begin at whole multiples "
         "of the resolution; the last one is still going on."
     )
+    left_out: int = Field(
+        description="How many limits that are counted by name are not in it: it has the "
+        f"{LIMITS_MOST} that counted most. Those without a name are in it, together, as "
+        f"{other_of(SHARED_DIMENSIONS[0])}."
+    )
 
 
 def read_stats_history(
@@ -80,56 +95,76 @@ def read_stats_history(
         raise ValueError("a history needs a window that has a beginning")
     now = int(keyspace.now())
     starts = range((now - length) // step * step, now + 1, step)
-    counters = _counters_at(keyspace, starts)
+    counted = list(_counted_between(keyspace, starts))
+    names = read_names(keyspace)
+    shown = _busiest(names, counted)
     series: Iterable[Spans] = repeat(Spans())
     if step >= INTERVAL:
-        series = Durations(keyspace).series(starts[0], starts[-1] + step, step)
+        series = Durations(keyspace).series(starts[0], starts[-1] + step, step, shown)
     points = [
         Point(
             at=start,
-            counters=difference(after, before),
-            wait=_percentiles(spans.wait),
-            hold=_percentiles(spans.hold),
+            counters={name: n for name, n in counts.items() if _is_shown(_limit_of(name), shown)},
+            wait=_percentiles(spans.wait, shown),
+            hold=_percentiles(spans.hold, shown),
         )
-        for start, (before, after), spans in zip(starts, pairwise(counters), series, strict=False)
+        for start, counts, spans in zip(starts, counted, series, strict=False)
     ]
-    return StatsHistory(resolution=step, points=points)
+    return StatsHistory(resolution=step, points=points, left_out=len(names) - len(shown))
 
 
-def _percentiles(histograms: dict[str, Histogram]) -> dict[str, Percentiles]:
+def _limit_of(counter: str) -> str:
+    return counter.partition(":")[2]
+
+
+def _busiest(names: list[str], counted: Iterable[dict[str, int]]) -> list[str]:
+    """Return the limits that counted most; a dimension of one's own has no counters."""
+    sums: Counter[str] = Counter()
+    for counts in counted:
+        for counter, count in counts.items():
+            sums[_limit_of(counter)] += count
+    return nlargest(LIMITS_MOST, names, key=sums.__getitem__)
+
+
+def _is_shown(limit: str, shown: list[str]) -> bool:
+    # Without a colon are "global", "total", and those that are counted together.
+    return ":" not in limit or limit in shown
+
+
+def _percentiles(histograms: dict[str, Histogram], shown: list[str]) -> dict[str, Percentiles]:
     return {
         limit: histogram.percentiles()
         for limit, histogram in sorted(histograms.items())
-        if histogram.count
+        if histogram.count and _is_shown(limit, shown)
     }
 
 
-def _counters_at(keyspace: Keyspace, moments: Sequence[int]) -> list[dict[str, int]]:
-    """Return the counters at each of these moments, which ascend, and those of now.
+def _counted_between(keyspace: Keyspace, moments: Sequence[int]) -> Iterator[dict[str, int]]:
+    """Yield what was counted from each of these moments, which ascend, to the next, or to now.
 
     The copy of a full minute is made a moment after it begins. Where it is missing, no
     worker ran, and the copy before says what was counted by then.
     """
     copies = _copies(keyspace, moments[0])
-    found: list[dict[str, int]] = []
+    following = next(copies, None)
     known: dict[str, int] = {}
-    for moment in moments:
-        while copies and copies[0][0] < moment + SNAPSHOT_SECONDS:
-            known = copies.pop(0)[1]
-        found.append(known)
-    counters: Any = keyspace.redis.hgetall(keyspace.keys.counters)
-    return [*found, {name.decode(): int(count) for name, count in counters.items()}]
+    for number, moment in enumerate(moments):
+        before = dict(known)
+        while following and following.at < moment + SNAPSHOT_SECONDS:
+            following.apply_to(known)
+            following = next(copies, None)
+        if number:
+            yield difference(known, before)
+    yield difference(read_counters(keyspace), known)
 
 
-def _copies(keyspace: Keyspace, since: int) -> list[tuple[float, dict[str, int]]]:
-    """Return the copies since a moment and the one before: when they were made, their counters."""
-    key = keyspace.keys.counters_history
-    entries: Any = keyspace.redis.xrevrange(key, max=f"({since * 1000}-0", count=1)
+def _copies(keyspace: Keyspace, since: int) -> Iterator[Copy]:
+    """Yield the copies since a moment, and those before that tell what the counters were."""
+    yield from copies_up_to(keyspace, f"({since * 1000}-0")
     first = f"{since * 1000}-0"
     while True:
-        some: Any = keyspace.redis.xrange(key, min=first, count=TRIP)
-        entries += some
+        some: Any = keyspace.redis.xrange(keyspace.keys.counters_history, min=first, count=TRIP)
+        yield from map(Copy.of, some)
         if len(some) < TRIP:
-            break
+            return
         first = f"({some[-1][0].decode()}"
-    return [(int(copy[0].partition(b"-")[0]) / 1000, counters_of(copy)) for copy in entries]

@@ -15,7 +15,12 @@ local FRONT_MOST = 32
 local function grant(group, outgoing)
   local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
   local message = read_waiter(waiter)
-  if message then
+  if out_of_memory and message and message.facts.queue then
+    -- It stays: kombu needs memory to take it, and would lose it.
+    redis.call('ZADD', key('group', group), ticket, waiter)
+    outgoing.withheld = true
+    return
+  elseif message then
     forget_waiter(waiter, message.facts)
     local token = message.facts.run .. RESERVED_SUFFIX
     local expiry = math.ceil(time + message.facts.hold)
@@ -107,7 +112,7 @@ local function hand_over(steps)
   local half = math.ceil(steps / 2)
   steps = steps - half + recheck_all(half)
   steps = reopen_freed(steps)
-  while steps > 0 and room('global') > 0 do
+  while steps > 0 and room('global') > 0 and not outgoing.withheld do
     local class = first(key('open'))
     if not class then
       break
@@ -117,7 +122,7 @@ local function hand_over(steps)
   end
   put_in_front(outgoing.front)
   put_behind(outgoing.behind)
-  local more = redis.call('EXISTS', key('freed'), key('recheck')) > 0
-    or (redis.call('EXISTS', key('open')) == 1 and room('global') > 0)
+  local more = not outgoing.withheld and (redis.call('EXISTS', key('freed'), key('recheck')) > 0
+    or (redis.call('EXISTS', key('open')) == 1 and room('global') > 0))
   return more and 1 or 0, redis.call('EXISTS', key('outbox'))
 end

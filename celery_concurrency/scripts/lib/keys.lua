@@ -15,7 +15,10 @@
 --   config:version      its number
 --   config:history      a stream of the changes
 --   stats:counters      name → total since the beginning
+--   stats:named         limit that is counted by name → when it was last used
 --   stats:history       a stream of copies of the counters
+--   stats:copied        the counters as they were in the last copy
+--   stats:trimmed       how far the walk has come that takes out what has no name any more
 --   stats:ended         records of ended runs, until tally counts them
 --   stats:times         histograms of how long runs waited and held
 --   stats:times:<start> the same of one interval

@@ -14,15 +14,14 @@ local function read_waiter(waiter)
     text = string.sub(record, line + 1) }
 end
 
--- Delete a waiter's record. While there was one it refused a late park; now a mark does, which
--- comes last: out of memory, Redis lets a script store only what it has made room for.
+-- Delete a waiter's record. While there was one it refused a late park; now a mark does.
 local function forget_waiter(waiter, facts)
+  mark(facts.run, 'parked')
   redis.call('DEL', key('waiter', waiter))
   redis.call('ZREM', key('expiring'), waiter)
   if facts.task then
     redis.call('SREM', key('retried', facts.task), waiter)
   end
-  mark(facts.run, 'parked')
 end
 
 -- Push a message into its queue, where the broker is this server.

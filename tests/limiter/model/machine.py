@@ -8,6 +8,7 @@ handed room to and in which order, and all that it left in Redis.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,9 +31,10 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
+from celery_concurrency.limiter.stats.counters import copies_up_to
 from celery_concurrency.limiter.stats.durations import Spans
 from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import MESSAGE_START
+from celery_concurrency.scripts.constants import MESSAGE_START, NAMED_MOST
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 
@@ -81,7 +83,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue"),
+        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue", "snapshot", "trim"),
     )
 }
 
@@ -147,6 +149,7 @@ class Machine(RuleBasedStateMachine):
         self.later = Later()
         self.limiter._later = self.later  # type: ignore[assignment]  # no thread
         self.outbox = outbox
+        self.crowd()
         self.number = 0
         #: Denied runs whose message looks for its place: what is known of each.
         self.denied: dict[str, tuple[Denied, str]] = {}
@@ -161,6 +164,12 @@ class Machine(RuleBasedStateMachine):
         self.known: set[str] = set()
         self.limiter.config.sync()
         self.open()
+
+    def crowd(self) -> None:
+        """Others have most of the room for names in the statistics."""
+        now = self.redis.time()[0]
+        others = {f"platform:crowd{n}": now for n in range(NAMED_MOST - self.model.rooms)}
+        self.redis.zadd(f"{PREFIX}:stats:named", others)
 
     def open(self) -> None:
         """As if the time were over in which those who live say what they hold."""
@@ -188,7 +197,7 @@ class Machine(RuleBasedStateMachine):
         compare = getattr(self, f"compare_{verb}", None)
         if compare:
             compare(args, reply)
-        if verb not in ("configure", "renew"):
+        if verb not in ("configure", "renew", "snapshot", "trim"):
             self.settle(verb, reply)
         return reply
 
@@ -671,6 +680,28 @@ class Machine(RuleBasedStateMachine):
             self.line.fates = []
         assert not self.model.records
 
+    @rule(fates=FATES)
+    def a_minute_is_over(self, fates: list[str]) -> None:
+        """The copies tell what was counted; all that has a name keeps it."""
+        stream = f"{PREFIX}:stats:history"
+        copies = self.redis.xrange(stream)
+        self.redis.delete(stream)
+        for entry_id, copy in copies:
+            self.redis.xadd(stream, copy, id=f"{int(entry_id.partition(b'-')[0]) - 61_000}-0")
+        self.line.fates = fates
+        try:
+            if not self.limiter.stats.snapshot():
+                return  # a first copy of the call has stored it
+        except LimiterUnavailable:
+            return
+        finally:
+            self.line.fates = []
+        told: dict[str, int] = {}
+        for one in copies_up_to(self.limiter.keyspace, "+"):
+            one.apply_to(told)
+        assert +Counter(told) == +self.model.counters
+        self.holds()
+
     @rule(limit=st.sampled_from(LIMITS))
     def an_operator_deletes_a_semaphore(self, limit: str) -> None:
         self.redis.delete(f"{PREFIX}:semaphore:{limit}")
@@ -712,6 +743,7 @@ class Machine(RuleBasedStateMachine):
         held = {run: limits for run, limits in self.model.held.items() if run in self.alive}
         self.redis.flushall()
         self.model = Model(closed=True)
+        self.crowd()
         self.forgotten, self.sent_last = held, 0
         self.messages, self.copies, self.denied = [], [], {}
         self.limiter.config.sync()

@@ -43,6 +43,8 @@ class Model:
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
         counters: as in the seed.
+        named: limits that are counted by name.
+        rooms: how many there is room for that the configuration does not name.
         records: the limits of those who ended, in that order, as long as nobody counted them.
         counted: by limit, how many of them were counted.
         closed: after a loss of data, until those who live have said so.
@@ -63,6 +65,8 @@ class Model:
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    named: set[str] = field(default_factory=set)
+    rooms: int = 2
     records: list[Limits] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     closed: bool = False
@@ -183,7 +187,13 @@ class Model:
         self.counters[f"{what}:total"] += 1
         for limit in limits:
             if limit.startswith(("platform:", "task_type:")):
-                self.counters[f"{what}:{limit}"] += 1
+                self.counters[f"{what}:{self.counted_as(limit)}"] += 1
+
+    def counted_as(self, limit: str) -> str:
+        """Return a limit's name if it may have one, else that of what is counted together."""
+        if limit in self.config.flat() or len(self.named) < self.rooms:
+            self.named.add(limit)
+        return limit if limit in self.named else f"other/{limit.partition(':')[0]}"
 
     def release(self, run: str, mark: bool, done: bool) -> bool:
         """Return whether it held anything."""
@@ -223,8 +233,10 @@ class Model:
             for limit in limits:
                 dimension = limit.partition(":")[0]
                 own = dimension != "account" and limit in named
-                if dimension in ("global", "platform", "task_type") or own:
+                if limit == "global":
                     self.counted[limit] += 1
+                elif dimension in ("platform", "task_type") or own:
+                    self.counted[self.counted_as(limit)] += 1
         return len(some)
 
     def delete_semaphore(self, limit: str) -> None:

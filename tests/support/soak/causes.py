@@ -111,11 +111,9 @@ def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
         for event in events:
             if event.what in ("worker", "exit") and last in event.pids:
                 return f"acknowledged early, and {event} before its body began"
+    seen = max([task.sent, *(run.begin for run in task.runs)])
     for event in events:
-        if (
-            event.what in ("broker", "broker full")
-            and event.begin - 1 < _last_seen(task) < event.end + 5
-        ):
+        if event.what.startswith("broker") and event.begin - 1 < seen < event.end + 5:
             return f"taken out of its queue while {event}, which kombu does before it notes it"
     return None
 

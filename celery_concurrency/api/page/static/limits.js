@@ -11,6 +11,9 @@ import { t } from "./texts.js";
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
 const ROWS = 100;
 
+/** What an answer of /usage leaves out: numbers of each, or true. */
+const LEFT_OUT = ["unlisted_limits", "unread_tokens", "uncounted_groups", "statistics_full"];
+
 const table = byId("limits-table");
 const filter = byId("limits-filter");
 let last = null;
@@ -58,6 +61,9 @@ function showLimits(usage) {
   shown(byId("limits-none"), !kept.length);
   shown(byId("limits-more"), more > 0);
   write(byId("limits-more"), t("more_limits", { count: count(more) }));
+  const notes = LEFT_OUT.filter((name) => usage[name]).map((name) => t(name, { count: count(usage[name]) }));
+  write(byId("limits-left-out"), notes.join(" "));
+  shown(byId("limits-left-out"), notes.length > 0);
 }
 
 function makeGroup({ dimension }) {

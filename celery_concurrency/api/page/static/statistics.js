@@ -38,6 +38,9 @@ export const statistics = {
     last = answer;
     offer(limitsIn(answer.history.points));
     draw(answer.history);
+    const leftOut = answer.history.left_out ?? 0;
+    write(byId("statistics-left-out"), t("statistics_left_out", { count: count(leftOut) }));
+    shown(byId("statistics-left-out"), leftOut > 0);
     const totals = Object.entries(answer.totals).filter(([name]) => name.endsWith(":total"));
     keepRows(byId("totals"), totals, ([name]) => name, makeTotal);
   },
@@ -49,7 +52,7 @@ function limitsIn(points) {
     for (const name of [...Object.keys(wait), ...Object.keys(hold)]) names.add(name);
     for (const name of Object.keys(counters)) {
       const limit = name.slice(name.indexOf(":") + 1);
-      if (limit.includes(":")) names.add(limit);
+      if (limit !== "total") names.add(limit);
     }
   }
   return [...names].sort((one, other) => (other === "global") - (one === "global") || one.localeCompare(other));

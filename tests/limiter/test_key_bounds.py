@@ -1,0 +1,278 @@
+"""What each key of the key reference may grow to, where names come from outside.
+
+100,000 names are put into each: the product trims it, or it holds no more than what lives or
+waits, or what the configuration says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis import Redis
+
+from benchmarks.crowd import TRIP, Crowd
+from celery_concurrency import scripts
+from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES
+from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
+from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
+from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
+from celery_concurrency.limiter.waiting_room import STEPS
+from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS, TOTALS
+
+MANY: Final = 100_000
+#: Names that there is room for, and all that statistics have besides: totals, and the others.
+NAMES: Final = 2 * NAMED_MOST
+BESIDES: Final = len(TOTALS) + 2 * len(SHARED_DIMENSIONS)
+
+#: Each key of the reference, and what bounds it: the size of the ``configuration``; a ``trim``
+#: in which the product takes out what is too much; the runs that ``live`` and messages that
+#: ``wait``, after whose end nothing is left but marks that expire; or it is ``one`` value.
+BOUNDS: Final = {
+    "config": "configuration",
+    "config:flat": "configuration",
+    "config:version": "one",
+    "config:history": "configuration",
+    "config:defaults": "configuration",
+    "semaphore:<limit>": "live",
+    "leases": "live",
+    "token:<token>": "live",
+    "stats:counters": "trim",
+    "stats:named": "trim",
+    "stats:copied": "trim",
+    "stats:trimmed": "one",
+    "stats:history": "trim",
+    "stats:ended": "trim",
+    "stats:times": "trim",
+    "stats:times:<start>": "trim",
+    "sweep:next": "one",
+    "sweep:grace": "one",
+    "epoch": "one",
+    "fence": "one",
+    "groups": "live",
+    "group:<group>": "live",
+    "waiter:<waiter>": "live",
+    "retried:<task id>": "live",
+    "expiring": "live",
+    "ticket": "one",
+    "reserved:<group>": "live",
+    "reservations": "live",
+    "begun:<run>": "live",
+    "collecting": "live",
+    "collecting:cursor": "one",
+    "outbox": "live",
+    "outbox:<number>": "live",
+    "outbox:number": "one",
+    "call:<id>": "live",
+    "open": "live",
+    "ready:<class>": "live",
+    "bucket:<class><own limit>": "live",
+    "shut:<limit>": "live",
+    "blocked:shared": "live",
+    "blocked:own": "live",
+    "freed": "live",
+    "recheck": "one",
+}
+
+
+def test_each_key_of_the_reference_is_considered() -> None:
+    """A new key is to be given a bound here, and a test that fills it."""
+    text = (Path(__file__).parents[2] / "docs" / "redis-keys.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`concurrency:.*?) \|", text, re.MULTILINE)
+    listed = [key for cell in cells for key in re.findall(r"`concurrency:(.*?)`", cell)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == BOUNDS.keys()
+    assert {key for key, bound in BOUNDS.items() if bound == "trim"} == FILLED.keys()
+
+
+# -- what is trimmed
+
+
+def counters(redis: Redis, limiter: Limiter) -> None:
+    fill(redis, "stats:counters", (f"acquired:platform:{n}" for n in range(MANY)))
+    assert redis.hlen("concurrency:stats:counters") == MANY
+    trim(limiter)
+    assert redis.hlen("concurrency:stats:counters") <= 2 * NAMES + BESIDES
+
+
+def named(redis: Redis, limiter: Limiter) -> None:
+    for some in range(0, MANY, 1000):
+        names = {f"platform:{number}": 1 for number in range(some, some + 1000)}
+        redis.zadd("concurrency:stats:named", names)
+    calls = 0
+    while redis.zcard("concurrency:stats:named") > NAMES:
+        redis.delete("concurrency:stats:history")  # a minute is over
+        limiter.stats.snapshot()
+        calls += 1
+        assert calls <= MANY / 1000
+
+
+def copied(redis: Redis, limiter: Limiter) -> None:
+    fill(redis, "stats:copied", (f"acquired:platform:{n}" for n in range(MANY)))
+    limiter.stats.snapshot()  # the first of an hour
+    assert redis.hlen("concurrency:stats:copied") <= 2 * NAMES + BESIDES
+
+
+def history(redis: Redis, limiter: Limiter) -> None:
+    large = json.dumps({f"acquired:platform:{n}": "1" for n in range(MANY)})
+    now = redis.time()[0]
+    for minute in range(9, 0, -1):
+        redis.xadd("concurrency:stats:history", {"counters": large}, id=f"{now - 60 * minute}000-0")
+    limiter.stats.snapshot()
+    assert redis.xlen("concurrency:stats:history") == 1
+    redis.delete("concurrency:stats:history")
+    pipe = redis.pipeline()
+    for second in range(MANY, 0, -1):
+        pipe.xadd("concurrency:stats:history", {"changed": "{}"}, id=f"{now - 60 * second}000-0")
+    pipe.execute()
+    for _ in range(MANY // 10_000):  # which is what one copy takes out at most
+        assert limiter.stats.snapshot()
+        [(newest, _)] = redis.xrevrange("concurrency:stats:history", count=1)
+        redis.xdel("concurrency:stats:history", newest)  # a minute is over
+    assert redis.xlen("concurrency:stats:history") < SNAPSHOTS_KEPT + 200  # whole nodes
+
+
+def ended(redis: Redis, limiter: Limiter) -> None:
+    for some in range(0, MANY, 1000):
+        lines = (f'1 2 3 ["global", "platform:{n}"]' for n in range(some, some + 1000))
+        redis.rpush("concurrency:stats:ended", *lines)
+    redis.ltrim("concurrency:stats:ended", -20_000, -1)
+    limiter.try_acquire("a", {})
+    limiter.release("a")
+    assert redis.llen("concurrency:stats:ended") == 20_000
+    while limiter.durations.tally():
+        pass
+    assert not redis.exists("concurrency:stats:ended")
+    assert redis.hlen("concurrency:stats:times") <= 4 * (NAMED_MOST + 1 + len(SHARED_DIMENSIONS))
+
+
+def times(redis: Redis, limiter: Limiter) -> None:
+    fields = (f"{kind} 0 platform:{n}" for n in range(MANY) for kind in ("wait", "hold"))
+    fill(redis, "stats:times", fields)
+    trim(limiter)
+    assert redis.hlen("concurrency:stats:times") <= 2 * NAMES * (len(BUCKETS) + 2)
+
+
+def times_of_an_interval(redis: Redis, limiter: Limiter) -> None:
+    """It holds those that a tally found a name for, and is gone after a day."""
+    ended(redis, limiter)
+    [key] = redis.keys("concurrency:stats:times:*")
+    assert redis.hlen(key) <= 4 * (NAMED_MOST + 1 + len(SHARED_DIMENSIONS))
+    assert 0 < redis.ttl(key) <= KEPT_SECONDS + 300
+
+
+FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
+    "stats:counters": counters,
+    "stats:named": named,
+    "stats:copied": copied,
+    "stats:history": history,
+    "stats:ended": ended,
+    "stats:times": times,
+    "stats:times:<start>": times_of_an_interval,
+}
+
+
+def fill(redis: Redis, name: str, fields: Iterator[str]) -> None:
+    pipe = redis.pipeline()
+    for field in fields:
+        pipe.hset(f"concurrency:{name}", field, 1)
+        if len(pipe) == 10_000:
+            pipe.execute()
+    pipe.execute()
+
+
+def trim(limiter: Limiter) -> None:
+    steps = 0
+    while not scripts.call(limiter.redis, "trim", "concurrency", 500).reply:
+        steps += 1
+        assert steps < 10 * MANY / 500, "a walk without end"
+
+
+@pytest.mark.parametrize("key", FILLED)
+def test_it_is_trimmed(limiter: Limiter, redis: Redis, key: str) -> None:
+    FILLED[key](redis, limiter)
+
+
+# -- what the configuration bounds
+
+
+def test_a_configuration_has_a_size(limiter: Limiter, redis: Redis) -> None:
+    many = {f"tenant-{number:07}": 1 for number in range(MANY)}
+    with pytest.raises(InvalidConfig, match="longer than"):
+        limiter.config.update({"platform_max": many})
+    redis.set("concurrency:config", json.dumps({"platform_max": many}))
+    assert "longer than" in (limiter.config.sync().problem or "")
+    fitting = dict(list(many.items())[:45_000])
+    for change in range(9):
+        limiter.config.update({"platform_max": fitting, "account_max": change})
+    assert redis.strlen("concurrency:config") <= MAX_JSON_BYTES
+    assert redis.hlen("concurrency:config:flat") <= MAX_JSON_BYTES / 10
+    copies = redis.xrange("concurrency:config:history")
+    assert sum(len(copy["json"]) for _, copy in copies) <= 8 * MAX_JSON_BYTES
+    with pytest.raises(InvalidConfig, match="longer than"):
+        Limiter(limiter.redis, "other", {"platform_max": many}).config.sync()
+
+
+# -- what lives and waits
+
+
+def tags_of(number: int) -> dict[str, str]:
+    """All names are different, and two runs share none."""
+    return {"platform": f"p{number}", "account": f"a{number}", "type": f"t{number}"}
+
+
+@pytest.mark.timeout(900)
+def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) -> None:
+    client = connect(redis_url)
+    crowd = Crowd(client, "concurrency", tags=tags_of)
+    crowd.hold(iter(range(MANY)))
+    assert redis.zcard("concurrency:leases") == MANY
+    crowd.park(iter(range(MANY)))
+    assert redis.zcard("concurrency:groups") == MANY
+    seen = {kind_of(key) for key in redis.scan_iter("concurrency:*", count=10_000)}
+    # Some go on with the room that others leave, the rest is given back to the broker.
+    for number in range(500):
+        crowd.limiter.release(crowd.holders[number])
+        crowd.take_over(number)
+    assert sum(crowd.limiter.waiting_room.drain()) == MANY - 500
+    release_all(client, crowd)
+    sweeps = 0
+    while redis.exists("concurrency:blocked:own", "concurrency:blocked:shared"):
+        crowd.limiter.waiting_room.sweep(now=True)
+        sweeps += 1
+        assert sweeps < 100, "limits that nobody waits for are looked at for ever"
+    left = list(redis.scan_iter("concurrency:*", count=10_000))
+    assert seen > {"semaphore:<limit>", "bucket:<class><own limit>", "shut:<limit>"}
+    for key in left:
+        bound = BOUNDS[kind_of(key)]
+        if bound == "live":
+            assert redis.ttl(key) > 0, key
+        elif bound == "one":
+            assert redis.strlen(key) < 100
+    client.close()
+
+
+def release_all(client: Redis, crowd: Crowd) -> None:
+    client.script_load(scripts.source("release"))
+    tokens = list(crowd.holders.values())
+    for first in range(0, len(tokens), TRIP):
+        pipe = client.pipeline(transaction=False)
+        for token in tokens[first : first + TRIP]:
+            crowd.call(pipe, "release", token, 0, 7200, STEPS)
+        pipe.execute()
+
+
+def kind_of(key: str) -> str:
+    """Return the key of the reference that this one is an example of."""
+    name = key.removeprefix("concurrency:")
+    if name in BOUNDS:
+        return name
+    [kind] = {one for one in BOUNDS if "<" in one and name.startswith(one.partition("<")[0])}
+    return kind
