@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from celery_concurrency import scripts
-from celery_concurrency.errors import LimiterUnavailable, RunEnded
+from celery_concurrency.errors import RunEnded
 from celery_concurrency.limiter import Denied, Granted, Repeated, waiting_room
 from celery_concurrency.limiter.outcomes import Ticket
 from tests.support.floor import Floor
@@ -588,20 +588,6 @@ def test_a_caller_outside_of_tasks_outlives_a_purge_in_its_place(floor):
     floor.limiter.release(holder)
     caller.join(30)
     assert entered.is_set()
-
-
-def test_a_purge_out_of_memory_frees_all(floor):
-    floor.hold(account="a")
-    for number in range(5):
-        floor.wait(f"task{number}", account="a")
-    floor.redis.config_set("maxmemory", 1)
-    try:
-        with pytest.raises(LimiterUnavailable):
-            floor.ask("task", account="a")
-        assert purge(floor) == 5
-    finally:
-        floor.redis.config_set("maxmemory", 0)
-    assert floor.waiting() == set()
 
 
 def test_a_group_deleted_by_hand_stops_neither_sweep_nor_drain(floor):
