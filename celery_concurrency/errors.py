@@ -22,7 +22,11 @@ class ImproperlyConfigured(ConcurrencyError):
 
 
 class InvalidTag(ConcurrencyError):
-    """A tag has to be a non-empty text or an integer, 200 characters at most."""
+    """A tag has to be a non-empty text or an integer, 200 printable characters at most."""
+
+
+class InvalidOperator(ConcurrencyError):
+    """An operator's name has to be a text of 200 printable characters at most."""
 
 
 class InvalidConfig(ConcurrencyError):

@@ -1,11 +1,14 @@
 """The log: one logger a floor, and records that programs can read.
 
 Each record of a decision has an attribute ``concurrency``: an object of fields, of
-which ``decision`` says what happened. ``docs/logging.md`` lists them.
+which ``decision`` says what happened. ``docs/logging.md`` lists them. The text of every record
+is one printable line, whoever chose the names in it (``text.py``).
 """
 
 import logging
 from typing import Any, Final
+
+from celery_concurrency.text import printable
 
 #: The limiter, without Celery: configuration, and calls repeated in the background.
 LIMITER_LOG: Final = "celery_concurrency.limiter"
@@ -13,6 +16,25 @@ LIMITER_LOG: Final = "celery_concurrency.limiter"
 WORKER_LOG: Final = "celery_concurrency.worker"
 #: HTTP: who changed something, and what went wrong.
 API_LOG: Final = "celery_concurrency.api"
+
+
+class OneLine(logging.Filter):
+    """Escapes what can't be printed in a record's text; tracebacks keep their lines."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through."""
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - the handler says what is wrong with its arguments
+            return True
+        if not text.isprintable():
+            record.msg, record.args = printable(text), None
+        return True
+
+
+# On the loggers, so that no call that logs has to think of it.
+for _name in (LIMITER_LOG, WORKER_LOG, API_LOG):
+    logging.getLogger(_name).addFilter(OneLine())
 
 
 def fields(decision: str, **more: Any) -> dict[str, Any]:

@@ -4,8 +4,9 @@ Who the caller is, is in ``author.py``.
 """
 
 import hmac
+import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from flask import Request, abort, current_app, g, request
@@ -14,6 +15,11 @@ from werkzeug.exceptions import HTTPException
 from celery_concurrency.api.envelope import failure
 
 Authorize = Callable[[Request], object]
+
+#: A host and its port, as browsers write them: nothing else names who is asked. Werkzeug's own
+#: check takes "localhost:80:80", and no address of IPv6.
+AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+ORIGIN: Final = re.compile(rf"https?://({AUTHORITY.pattern})")
 
 #: The methods that only read.
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -82,7 +88,7 @@ def refuse_cross_site() -> None:
     if site is not None:
         allowed = site in ("same-origin", "none")
     else:
-        allowed = origin is None or origin.partition("://")[2] == request.headers.get("Host")
+        allowed = origin is None or _authority_of(origin) == request.headers.get("Host")
     if not allowed:
         abort(failure(403, "cross_site"))
 
@@ -94,7 +100,7 @@ def refuse_foreign_host() -> None:
     and ours would then be of the same origin.
     """
     host = request.headers.get("Host", "localhost")
-    if not is_loopback(_name_of(host)):
+    if not _names_loopback(host):
         problem = f"{host[:200]!r} is no name of loopback: ask for localhost or 127.0.0.1"
         abort(failure(403, "foreign_host", [{"field": "Host", "problem": problem}]))
 
@@ -107,11 +113,24 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _name_of(host: str) -> str:
-    """Return a Host header without its port: ``[::1]:7000`` is ``::1``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _names_loopback(host: str) -> bool:
+    """Return whether a Host header, with a port or without, is a name of loopback."""
+    found = AUTHORITY.fullmatch(host)
+    if not found:
+        return False
+    in_brackets, name = found.groups()
+    try:
+        if in_brackets is not None:
+            return IPv6Address(in_brackets).is_loopback
+        return name.lower() == "localhost" or IPv4Address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _authority_of(origin: str) -> str | None:
+    """Return the host and port of an Origin header; None where it is none of a page."""
+    found = ORIGIN.fullmatch(origin)
+    return found and found[1]
 
 
 def _same(shown: str, token: str | None) -> bool:

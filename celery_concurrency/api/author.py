@@ -9,8 +9,8 @@ from typing import Any, Final
 from flask import abort, g, request
 
 from celery_concurrency.api.envelope import failure
+from celery_concurrency.errors import InvalidOperator
 from celery_concurrency.limiter.config.history import Author
-from celery_concurrency.limiter.limits import name_problem
 from celery_concurrency.log import API_LOG, fields
 
 logger = logging.getLogger(API_LOG)
@@ -27,18 +27,13 @@ def known_operator() -> str | None:
 def author(source: str = "api") -> Author:
     """Return who makes this request: whom ``authorize`` named, else whom ``X-Operator`` names."""
     known = known_operator()
-    claimed = request.headers.get(OPERATOR_HEADER)
-    if known or not claimed:
-        return Author(source, known)
     # WSGI decodes headers as Latin-1, and curl sends a name in UTF-8.
-    name = claimed.encode("latin-1").decode("utf-8", "replace")
-    problem = name_problem(name)
-    if not problem and not name.isprintable():  # it is logged, and shown in terminals
-        problem = "has characters that can't be printed"
-    if problem:
-        details = [{"field": OPERATOR_HEADER, "problem": f"the name {problem}"}]
-        abort(failure(400, "invalid_operator", details))
-    return Author(source, name)
+    claimed = request.headers.get(OPERATOR_HEADER, "").encode("latin-1").decode("utf-8", "replace")
+    try:
+        return Author(source, known or claimed or None)
+    except InvalidOperator as exc:
+        field = "authorize" if known else OPERATOR_HEADER
+        abort(failure(400, "invalid_operator", [{"field": field, "problem": str(exc)}]))
 
 
 def log_action(by: Author, decision: str, message: str, *args: object, **more: Any) -> None:

@@ -30,7 +30,7 @@ from celery_concurrency.api.access import (
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.api.errors import answer_errors, on_http_error
 from celery_concurrency.api.page import create_page
-from celery_concurrency.api.routes import Route
+from celery_concurrency.api.routes import IdConverter, Route
 from celery_concurrency.worker.apps import limiter_of
 
 URL_PREFIX: Final = "/api/v1/concurrency"
@@ -47,6 +47,8 @@ ROUTES: Final = [
 ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+#: By names that no converter of the user's own app has.
+CONVERTERS: Final = {"concurrency_id": IdConverter}
 
 
 def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> Blueprint:
@@ -106,6 +108,7 @@ def _blueprint(
         if authorize is not None:
             admit(authorize)
 
+    blueprint.record(lambda state: state.app.url_map.converters.update(CONVERTERS))
     for route in routes:
         blueprint.add_url_rule(
             route.path,
@@ -128,7 +131,8 @@ def _view(route: Route, celery_app: Celery) -> Callable[..., Response]:
 
 def _answer_other_requests(blueprint: Blueprint) -> None:
     """Answer 404 and 405 below the prefix; the user's app would answer them in HTML."""
-    known = Map([Rule(route.path, methods=[route.method]) for route in ROUTES]).bind("")
+    rules = [Rule(route.path, methods=[route.method]) for route in ROUTES]
+    known = Map(rules, converters=CONVERTERS).bind("")
 
     def no_route(path: str = "") -> Response:
         methods = known.allowed_methods(f"/{path}")
@@ -138,4 +142,4 @@ def _answer_other_requests(blueprint: Blueprint) -> None:
         return failure(405, "method_not_allowed", Allow=allowed)
 
     blueprint.add_url_rule("/", view_func=no_route, methods=METHODS, strict_slashes=False)
-    blueprint.add_url_rule("/<path:path>", view_func=no_route, methods=METHODS)
+    blueprint.add_url_rule("/<concurrency_id:path>", view_func=no_route, methods=METHODS)

@@ -34,7 +34,14 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
     "invalid_body": ("请求体无效", "The body does not say what it has to"),
-    "invalid_operator": ("操作人名称无效", "The operator's name is not valid"),
+    "invalid_operator": (
+        "操作人名称无效，请使用不超过 200 个可显示的字符",
+        "The operator's name is not valid: give it 200 printable characters at most",
+    ),
+    "unprintable": (
+        "名称中有无法显示的字符（换行、控制字符、零宽字符等），请去掉后重试",
+        "A name has characters that can't be printed, such as line ends: take them out",
+    ),
     "bad_request": ("请求无效", "The request is not valid"),
     "unauthorized": (
         "请提供令牌：Authorization: Bearer <token>",

@@ -155,6 +155,12 @@ class TokensQuery(PageQuery):
     """Those of the task with this id only, on one page."""
 
 
+class IdQuery(Query):
+    id: str = Field(default="", json_schema_extra=_without_default)
+    """The id of the task, in place of the one in the path: browsers and proxies take ``.``
+    and ``..`` there for folders."""
+
+
 class WaitingQuery(PageQuery):
     cursor: str = Field(default="", pattern=f"^{TICKET}$", json_schema_extra=_without_default)
     """The next of the page before."""

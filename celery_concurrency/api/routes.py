@@ -3,17 +3,28 @@
 Each file of routes makes a ``Routes`` and declares its views in it; ``blueprint.py`` lists them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 from flask import Response, abort, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.routing import BaseConverter
 
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.errors import InvalidConfig
-from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, details_of, parse_json
+from celery_concurrency.limiter.config.schema import (
+    MAX_DETAILS,
+    MAX_JSON_BYTES,
+    details_of,
+    parse_json,
+)
+from celery_concurrency.text import printable, unprintable
+
+#: The parameters that are names of ours. An id that is looked up is Celery's, and may be any text.
+NAMES: Final = frozenset({"limit"})
 
 View = Callable[..., Response]
 Model = TypeVar("Model", bound=BaseModel)
@@ -25,7 +36,7 @@ class Route:
 
     Attributes:
         method: ``"GET"``, ``"PUT"``, ...
-        path: below the API's prefix, in Flask's notation: ``"/tokens/<path:token>"``.
+        path: below the API's prefix, in Flask's notation: ``"/tokens/<concurrency_id:token>"``.
         view: is given the limiter, the path's variables, and ``query`` and ``body`` if
             the route has them. Its docstring describes the route.
         data: the type of ``data`` in the envelope.
@@ -52,10 +63,21 @@ class Route:
         """Return the query and the body of this request, as the view is given them."""
         arguments: dict[str, Any] = {}
         if self.query is not None:
-            arguments["query"] = validated(self.query, request.args.to_dict(), "invalid_query")
+            asked = request.args.to_dict()
+            _refuse_unprintable({name: asked[name] for name in NAMES & asked.keys()})
+            arguments["query"] = validated(self.query, asked, "invalid_query")
         if self.body is not None:
             arguments["body"] = _json_body()
+            _refuse_unprintable(arguments["body"])
         return arguments
+
+
+class IdConverter(BaseConverter):
+    """All of the path's rest: line ends and slashes too, as Celery takes any text as an id."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
+    weight = 200  # after all others, as Werkzeug's own for paths
 
 
 class Routes(list[Route]):
@@ -77,6 +99,32 @@ def validated(model: type[Model], value: Any, code: str) -> Model:
         return model.model_validate(value)
     except ValidationError as exc:
         abort(failure(400, code, details_of(exc)))
+
+
+def _refuse_unprintable(value: Any) -> None:
+    """Answer 400 if a text in a query or a body can't be printed: all of them are names."""
+    details = [
+        {"field": printable(field), "problem": f"has '{char}', which can't be printed: take it out"}
+        for field, char in islice(_unprintable_in(value), MAX_DETAILS)
+    ]
+    if details:
+        abort(failure(400, "unprintable", details))
+
+
+def _unprintable_in(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """Yield where such a text is, as ``platform_max.<name>``, and its first such character."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            path = f"{field}.{name}".lstrip(".")
+            char = unprintable(name)
+            if char:
+                yield path, char
+            yield from _unprintable_in(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _unprintable_in(inner, field)
+    elif isinstance(value, str) and (char := unprintable(value)):
+        yield field, char
 
 
 def _json_body() -> Any:

@@ -28,7 +28,7 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
     return success(page.model_dump())
 
 
-@routes.add("DELETE", "/tokens/<path:token>", data=Holder)
+@routes.add("DELETE", "/tokens/<concurrency_id:token>", data=Holder)
 def delete_token(limiter: Limiter, token: str) -> Response:
     """Release a token for its holder, who goes on running without it."""
     by = author()

@@ -4,7 +4,7 @@ from flask import Response
 
 from celery_concurrency.api.author import author, log_action
 from celery_concurrency.api.envelope import failure, success
-from celery_concurrency.api.models import Cancelled, CancelQuery, WaitingQuery
+from celery_concurrency.api.models import Cancelled, CancelQuery, IdQuery, WaitingQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.explanation import Explanation, explain
@@ -21,20 +21,21 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
     return success(page.to_dict())
 
 
-@routes.add("GET", "/waiting/<path:task_id>", data=Explanation)
-def get_why(limiter: Limiter, task_id: str) -> Response:
+@routes.add("GET", "/waiting/<concurrency_id:task_id>", data=Explanation, query=IdQuery)
+def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Return why a task waits: all of its limits, and who holds those that are full."""
-    found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
+    config = limiter.config.sync().config
+    found = explain(limiter.keyspace, config, query.id or task_id)
     return success(found.to_dict()) if found else failure(404, "not_waiting")
 
 
-@routes.add("DELETE", "/waiting/<path:task_id>", data=Cancelled)
-def cancel_waiting(limiter: Limiter, task_id: str) -> Response:
+@routes.add("DELETE", "/waiting/<concurrency_id:task_id>", data=Cancelled, query=IdQuery)
+def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Cancel a task that waits; a worker discards it as revoked.
 
     One that was handed over is not waiting any more.
     """
-    by = author()
+    by, task_id = author(), query.id or task_id
     if not limiter.waiting_room.cancel(task_id):
         return failure(404, "not_waiting")
     message = "waiting task %s cancelled"

@@ -64,10 +64,12 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
                 return function(ctx.obj.app, *args, **kwargs)
             except ConcurrencyError as exc:
                 raise _refusal_of(exc) from exc
+            except UnicodeEncodeError as exc:  # an argument that is no UTF-8 names nothing
+                raise refusal(f"{exc.object!r} is no text in UTF-8") from exc
             except BrokenPipeError:  # the reader closed the pipe: click ends quietly
                 raise
             except OSError as exc:  # such as a full disk
-                raise click.ClickException(exc.strerror or str(exc)) from exc
+                raise refusal(exc.strerror or str(exc)) from exc
 
         celery_command: type[click.Command] = CeleryCommand
         return click.command(name=name, cls=celery_command)(run)

@@ -11,7 +11,15 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
-from celery_concurrency.cli.output import echo, local_time, print_json, print_problem, print_table
+from celery_concurrency.cli.output import (
+    echo,
+    local_time,
+    mistake,
+    print_json,
+    print_problem,
+    print_table,
+    refusal,
+)
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.history import Author, Version
 from celery_concurrency.limiter.config.schema import Config, parse_json
@@ -37,7 +45,7 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
     value: Any = stored.config.model_dump() if field else stored.config.to_dict()
     for key in _path(field, stored.config) if field else []:
         if not isinstance(value, dict) or key not in value:
-            raise click.ClickException(f"there is no {field} in the configuration")
+            raise refusal(f"there is no {field} in the configuration")
         value = value[key]
     _print_config(value, as_json)
     print_problem(stored.problem)
@@ -139,7 +147,7 @@ def parse_change(text: str) -> tuple[str, Any]:
                 return field, parse_json(value)
         except InvalidConfig:
             continue
-    raise click.UsageError(
+    raise mistake(
         f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
         "platform_max.douyin=null or 'paused=[\"global\"]'"
     )
@@ -154,7 +162,7 @@ def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, A
         for key in path:
             inner = inner.setdefault(key, {}) if isinstance(inner, dict) else None
         if not isinstance(inner, dict) or last in inner:
-            raise click.UsageError(f"{field} is given twice")
+            raise mistake(f"{field} is given twice")
         inner[last] = value
     return change
 
@@ -176,12 +184,12 @@ def _changed(version: Version) -> str:
 def _print_changed(stored: Stored, as_json: bool) -> None:
     """Print a configuration that was just put in force."""
     _print_config(stored.config.to_dict(), as_json)
-    click.echo("in force now", err=True)
+    echo("in force now", err=True)
 
 
 def _print_config(value: Any, as_json: bool) -> None:
     # JSON in either form: what is shown can be sent back.
-    click.echo(json.dumps(value, ensure_ascii=False, indent=None if as_json else 2))
+    print_json(value, indent=None if as_json else 2)
 
 
 def _print_paused(stored: Stored, as_json: bool) -> None:

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import allowed, duration, printable
+from celery_concurrency.cli.output import allowed, duration
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 from celery_concurrency.limiter.limits import GLOBAL
+from celery_concurrency.text import printable
 
 BAR_WIDTH: Final = 20
 #: Lines that are no rows of the three tables, and rows that each has at least.

@@ -3,7 +3,6 @@
 The view of ``monitor`` in a terminal is in ``live_view.py``.
 """
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -11,10 +10,7 @@ from typing import Any
 import click
 from rich.cells import cell_len, set_cell_size
 
-
-def printable(value: Any) -> str:
-    """Return a text for a terminal: control characters in names become "?"."""
-    return "".join(char if char.isprintable() else "?" for char in str(value))
+from celery_concurrency.text import json_line, printable
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -27,9 +23,14 @@ def refusal(text: str) -> click.ClickException:
     return click.ClickException(printable(text))
 
 
-def print_json(value: Any) -> None:
-    """Print one line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+def mistake(text: str) -> click.UsageError:
+    """Return the error that ends a command with this line, how it is called, and exit status 2."""
+    return click.UsageError(printable(text))
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON, in one line if it is not indented."""
+    click.echo(json_line(value, indent))
 
 
 def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
@@ -74,4 +75,4 @@ def print_notes(notes: Iterable[str]) -> None:
 def print_problem(problem: str | None) -> None:
     """Print on stderr what is wrong with a configuration written by hand, if anything."""
     if problem:
-        click.echo(f"the stored configuration is not in force: {problem}", err=True)
+        echo(f"the stored configuration is not in force: {problem}", err=True)

@@ -1,24 +1,24 @@
-"""The command ``serve``: the HTTP API and its page, by waitress.
+"""The command ``serve``: the HTTP API and its page.
 
-The app is made in ``api/blueprint.py``.
+The app is made in ``api/blueprint.py``, and served in ``http_server.py``.
 """
 
 import logging
 import os
 import re
+import socket
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command
+from celery_concurrency.cli.output import echo, refusal
+from celery_concurrency.log import OneLine
 
 DEFAULT_PORT: Final = 7000
-#: Bytes of the longest body that is read; this is before a token is asked for. The API itself
-#: takes less, and refuses what is longer in its own form.
-MAX_BODY: Final = 16 * 2**20
 
 TOKEN_VARIABLE: Final = "CONCURRENCY_TOKEN"  # noqa: S105 - the name of a variable
 READ_TOKEN_VARIABLE: Final = "CONCURRENCY_READ_TOKEN"  # noqa: S105 - as well
@@ -46,19 +46,17 @@ def serve(
 
     On loopback it asks for a token if it is given one; elsewhere it needs one.
     """
-    from waitress import create_server  # noqa: PLC0415 - other commands need no server
-    from waitress.utilities import queue_logger  # noqa: PLC0415 - nor its logger
-
-    from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - nor Flask
-    from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - nor this
+    from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - needs Flask
+    from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - as well
+    from celery_concurrency.cli import http_server  # noqa: PLC0415 - needs Tornado
 
     token = _token(token_file, TOKEN_VARIABLE)
     read_token = _token(read_token_file, READ_TOKEN_VARIABLE)
     if token is not None and token == read_token:
-        raise click.ClickException("the read token opens everything: give it another value")
+        raise refusal("the read token opens everything: give it another value")
     asks = token is not None or read_token is not None
     if not asks and not is_loopback(host):
-        raise click.ClickException(
+        raise refusal(
             f"on {host!r} others can reach it, so it needs a token: write one to a file "
             f"(openssl rand -hex 32 > FILE) and add --token-file FILE, or set {TOKEN_VARIABLE}; "
             "or leave out --host"
@@ -66,26 +64,21 @@ def serve(
     wsgi_app = create_app(
         app, bearer(token, read_token) if asks else None, loopback=is_loopback(host)
     )
-    # OSError: the port is taken. ValueError: there is no such host.
     try:
-        server = create_server(
-            wsgi_app, host=host, port=port, ident=None, max_request_body_size=MAX_BODY
-        )
-    except (OSError, ValueError) as exc:
+        sockets = http_server.listen(host, port)
+    except (OSError, UnicodeError) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else "there is no such host"
-        raise click.ClickException(
+        raise refusal(
             f"can't listen on {host}:{port} ({problem}); choose another with --host and --port"
         ) from exc
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Waitress warns of each request that waits for a thread, as the first ones of a page do.
-    queue_logger.setLevel(logging.ERROR)
-    for address in _addresses(server):
-        click.echo(
+    _log_to_stderr()
+    for address in map(_address, sockets):
+        echo(
             f"serving http://{address}{URL_PREFIX}, "
             f"with a page at http://{address}/, end with Ctrl-C"
         )
     sys.stdout.flush()
-    server.run()
+    http_server.serve(wsgi_app, sockets)
 
 
 def _token(file: Path | None, variable: str) -> str | None:
@@ -100,20 +93,25 @@ def _token(file: Path | None, variable: str) -> str | None:
             token = file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
             problem = exc.strerror if isinstance(exc, OSError) else "it is no text"
-            raise click.ClickException(f"can't read the token in {file} ({problem})") from exc
+            raise refusal(f"can't read the token in {file} ({problem})") from exc
     # The characters of a bearer token (RFC 6750).
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
-        raise click.ClickException(
+        raise refusal(
             f"{source} has no token: it takes letters, digits and ._~+/- in one line, "
             "as openssl rand -hex 32 makes them"
         )
     return token
 
 
-def _addresses(server: Any) -> list[str]:
-    """Return where a waitress server listens; a host's name may have several addresses."""
-    several = getattr(server, "effective_listen", None)
-    return [
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        for host, port in several or [(server.effective_host, server.effective_port)]
-    ]
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.addFilter(OneLine())  # for Tornado's records, and those of all others
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[handler]
+    )
+
+
+def _address(listening: socket.socket) -> str:
+    """Return where a socket listens, as in a URL."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,6 +12,7 @@ from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.output import (
     allowed,
     local_time,
+    mistake,
     print_json,
     print_notes,
     print_table,
@@ -67,7 +68,7 @@ def stats(app: Celery, window: str, history: bool, resolution: str, as_json: boo
     limiter = limiter_of(app)
     if history:
         if WINDOWS[window] is None:
-            raise click.UsageError("--history looks back on a time that has a beginning: 1h or 24h")
+            raise mistake("--history looks back on a time that has a beginning: 1h or 24h")
         found = read_stats_history(limiter.keyspace, resolution, window)
         if as_json:
             print_json(found.model_dump())

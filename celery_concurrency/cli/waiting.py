@@ -10,7 +10,14 @@ from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, limit_option
 from celery_concurrency.cli.explain import reason_of, show_explanation
-from celery_concurrency.cli.output import echo, local_time, print_json, print_table, refusal
+from celery_concurrency.cli.output import (
+    echo,
+    local_time,
+    mistake,
+    print_json,
+    print_table,
+    refusal,
+)
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
@@ -30,7 +37,7 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
     """Show who waits, in order; or why the task ID does."""
     if task_id and limit:
-        raise click.UsageError("give an ID or --limit: an ID is explained with all of its limits")
+        raise mistake("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
     if task_id:
         show_explanation(limiter, task_id, as_json)
@@ -54,7 +61,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
         ),
     )
     if total > len(waiters):
-        click.echo(f"{total} wait in all; --count shows more", err=True)
+        echo(f"{total} wait in all; --count shows more", err=True)
 
 
 @command()
@@ -82,7 +89,7 @@ def drain(app: Celery) -> None:
     limiter = limiter_of(app)
     mode = settings_of(app).waiting
     if mode != "retry":
-        click.echo(
+        echo(
             f"warning: concurrency_waiting is {mode!r} here, and workers that hand off park them "
             "again: set it to 'retry' and restart the workers first",
             err=True,
@@ -94,10 +101,10 @@ def drain(app: Celery) -> None:
             bar.update(count)
             if given >= total:  # tasks that are parked again would never end
                 break
-    click.echo(f"{given} given back to the broker")
+    echo(f"{given} given back to the broker")
     left = _total(limiter)
     if left:
-        click.echo(f"{left} wait again or are new", err=True)
+        echo(f"{left} wait again or are new", err=True)
 
 
 @command()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from celery_concurrency.errors import InvalidTag
 from celery_concurrency.scripts.constants import OTHER
+from celery_concurrency.text import unprintable
 
 GLOBAL = "global"
 WILDCARD = "*"
@@ -27,8 +28,8 @@ def tag_value(tag: str, value: object) -> str:
 
     Args:
         tag: the tag's name, for the error.
-        value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` characters at
-            most; no bool, which is an accident more often than a name.
+        value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` printable characters
+            at most; no bool, which is an accident more often than a name.
 
     Raises:
         InvalidTag: it is anything else; names the tag and shows the value.
@@ -40,7 +41,7 @@ def tag_value(tag: str, value: object) -> str:
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise InvalidTag(
             f"tag {tag!r} {problem}, it is {shown}: give it a non-empty text or an "
-            f"integer of at most {MAX_TAG_LENGTH} characters, or leave it out"
+            f"integer of at most {MAX_TAG_LENGTH} printable characters, or leave it out"
         )
     assert isinstance(text, str)
     return text
@@ -54,10 +55,9 @@ def name_problem(name: object) -> str | None:
         return "is empty"
     if len(name) > MAX_TAG_LENGTH:
         return f"is longer than {MAX_TAG_LENGTH} characters"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "is no valid Unicode text"
+    char = unprintable(name)
+    if char:
+        return f"has '{char}', which can't be printed"
     return None
 
 
@@ -107,7 +107,10 @@ def dimension_of(counted: str) -> str:
 def limit_problem(limit: str) -> str | None:
     """Return what keeps ``limit`` from being a limit's name, or None if nothing does."""
     dimension, name = split_limit(limit)
-    named = name is not None and dimension and not name_problem(name)
-    if limit == GLOBAL or named:
+    if limit == GLOBAL:
         return None
-    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit: write 'global' or 'platform:douyin'"
+    problem = "" if name is None else name_problem(dimension) or name_problem(name)
+    if problem is None:
+        return None
+    why = f", as it {problem}" if problem else ""
+    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit{why}: write 'global' or 'platform:douyin'"

@@ -54,8 +54,8 @@ def log_decision(
         "Task %s[%s] %s (%s)",
         task.name,
         task_id,
-        _printable(f"{decision} {detail}".rstrip()),
-        _printable(" ".join(f"{name}={value}" for name, value in tags.items()) or "no tags"),
+        f"{decision} {detail}".rstrip(),
+        " ".join(f"{name}={value}" for name, value in tags.items()) or "no tags",
         extra=fields(
             decision, task_id=task_id, task_name=task.name, token=run.token, tags=tags, **more
         ),
@@ -86,8 +86,3 @@ def _tags_of(run: Run) -> dict[str, object]:
     own = {dimension: name for dimension, name in named if dimension not in BUILTIN_DIMENSIONS}
     own.pop(GLOBAL, None)
     return {**tags, **own}
-
-
-def _printable(text: str) -> str:
-    """Return a text in one line: no tag may look like a line of the log."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

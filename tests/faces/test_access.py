@@ -122,6 +122,16 @@ FOREIGN = [
     {"Origin": "null"},
     {"Origin": ""},
     {"Origin": "http://["},
+    {"Origin": "localhost"},
+    {"Origin": "://localhost"},
+    {"Origin": "evil://localhost"},
+    {"Origin": "chrome-extension://localhost"},
+    {"Origin": "http://localhost/"},
+    {"Origin": "http://evil.com@localhost"},
+    {"Origin": "http://localhost, http://evil.com"},
+    {"Origin": "http://a, b", "Host": "a, b"},
+    {"Origin": "http://a@b", "Host": "a@b"},
+    {"Origin": "http://", "Host": ""},
 ]
 OWN = [
     {"Sec_Fetch_Site": "same-origin"},
@@ -130,6 +140,8 @@ OWN = [
     {"Sec_Fetch_Site": "same-origin", "Origin": "https://admin.example"},
     {"Origin": "http://localhost"},
     {"Origin": "https://localhost"},
+    {"Origin": "http://my_app.example:8000", "Host": "my_app.example:8000"},
+    {"Origin": "http://[::1]:7000", "Host": "[::1]:7000"},
     {},
 ]
 
@@ -168,7 +180,10 @@ def test_our_own_pages_and_programs_do(client, limiter, headers):
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:7000", "127.0.0.1", "127.0.0.1:7000", "127.1.2.3", "[::1]:7000"],
+    [
+        *("localhost", "LOCALHOST:7000", "127.0.0.1", "127.0.0.1:7000", "127.1.2.3"),
+        *("[::1]", "[::1]:7000", "[0:0::1]"),
+    ],
 )
 def test_loopback_answers_to_its_names(celery_app, host):
     client = create_app(celery_app, loopback=True).test_client()
@@ -185,15 +200,45 @@ def test_loopback_answers_to_its_names(celery_app, host):
         "[::2]",
         "[",
         "x@y",
+        *("127.0.0.1:80@evil.com", "localhost@evil.com", "evil.com@localhost", "localhost:80:80"),
+        *("[::1]x.evil.com", "x[::1]", "[::1", "::1", "[::1]:", "[::1%lo]", "[127.0.0.1]", "[]"),
+        *("localhost:7000, evil.com", "evil.com, localhost", "localhost,localhost", "localhost "),
+        *(
+            "localhost.",
+            "localhost:",
+            "localhost:x",
+            "localhost:123456",
+            "localhost:-1",
+            "local_host",
+        ),
+        *("127.0.0.1.evil.com", "127.0.0.1.", "0x7f.1", "127.1", "0177.0.0.1", "127.0.0.01"),
+        *("2130706433", "127.0.0.1/evil.com", "127.0.0.1#", "127.0.0.1?", "127.0.0.1\\evil", ""),
+        *("lócalhost", "ｌocalhost", "127.0.0.１", "localhost%00", "localhost\x0b", "0.0.0.0"),
     ],
+    ids=repr,
 )
 def test_loopback_answers_to_no_other_name(celery_app, redis_url, host):
     client = create_app(celery_app, loopback=True).test_client()
     for path in (CONFIG, "/", f"{BASE}/nope"):
-        [detail] = assert_refused(client.get(path, headers={"Host": host}), 403, "foreign_host")
+        # As WSGI has it: in Latin-1.
+        named = {"HTTP_HOST": host.encode().decode("latin-1")}
+        [detail] = assert_refused(client.get(path, environ_overrides=named), 403, "foreign_host")
         assert detail["field"] == "Host"
         assert "localhost" in detail["problem"]
     assert all_keys(redis_url) == {}
+
+
+def test_two_hosts_are_none(redis_url):
+    """One that is ours and another: no matter which of them somebody else goes by."""
+    with Serving(redis_url) as serving:
+        for hosts in (("localhost", "evil.com"), ("evil.com", "localhost"), ("localhost",) * 2, ()):
+            connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
+            connection.putrequest("GET", CONFIG, skip_host=True)
+            for host in hosts:
+                connection.putheader("Host", host)
+            connection.endheaders()
+            assert connection.getresponse().status == 400
+            connection.close()
 
 
 def test_elsewhere_any_name_will_do(client):
@@ -294,6 +339,7 @@ def test_nobody_fills_the_disk_with_a_body_that_is_never_read(redis_url):
     with Serving(redis_url) as serving:
         connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=20)
         connection.putrequest("PUT", CONFIG)
+        connection.putheader("Content-Type", "application/json")
         connection.putheader("Content-Length", str(2**29))
         connection.endheaders(b"{")
         assert connection.getresponse().status == 413

@@ -149,6 +149,16 @@ def test_a_name_that_is_none_is_refused(client, redis_url, name):
     assert versions(client)[0]["operator"] is None
 
 
+def test_a_name_by_the_authorizer_has_to_be_one_too(redis_url):
+    app = Flask("the-users-own")
+    celery_app = Celery("named", broker=redis_url, set_as_current=False)
+    app.register_blueprint(create_blueprint(celery_app, authorize=lambda request: "bob\n"))
+    client = app.test_client()
+    assert client.get(CONFIG).status_code == 200
+    [detail] = assert_refused(client.put(CONFIG, json={}), 400, "invalid_operator")
+    assert detail["field"] == "authorize"
+
+
 @pytest.mark.parametrize(
     ("answer", "operator"), [("bob", "bob"), (True, "claimed"), (object(), "claimed")]
 )

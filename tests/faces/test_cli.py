@@ -144,7 +144,7 @@ def test_config_set_and_reset(cli, limiter):
         (("global_max=2", 'timeout="5"'), "timeout"),
         (("global_max=null",), "null"),
         (("paused=1", "account_max=true"), "account_max"),
-        (("platform_max.a\nb=-1",), "platform_max.a b"),
+        (("platform_max.a\nb=-1",), r"platform_max.a\nb: "),
         (("dimensions.id.max=1",), "uses itself"),
     ],
 )

@@ -22,13 +22,14 @@ def test_history_and_rollback(cli, here, limiter):
     out(cli("config", "set", "global_max=4", "platform_max.douyin=2"))
     out(here("config", "set", "account_max=3", "--operator", "张三"))
     limiter.config.update({"paused": ["global"]}, Author("api"))
-    out(here("config", "reset", "--operator", "a\n\x1b[31mb"))
+    assert "can't be printed" in refusal(here("config", "reset", "--operator", "a\n\x1b[31mb"))
+    out(here("config", "reset", "--operator", "eve"))
     user = getpass.getuser()
     shown = table(cli("config", "history"))
     assert shown[0] == ["version", "at", "operator", "source", "changed"]
     assert [[row[0], *row[2:]] for row in shown[1:]] == [
         [
-            *("5", "a??[31mb", "reset"),
+            *("5", "eve", "reset"),
             "global_max 4 -> 0, platform_max.douyin 2 -> 0, account_max 3 -> 1, and 1 more",
         ],
         ["4", "-", "api", 'paused null -> ["global"]'],

@@ -155,7 +155,7 @@ def test_cancel(cli, here, limiter, held, redis):
     messages = put_back(redis)
     assert sorted(message["headers"]["id"] for message in messages) == ["w1", "w2"]
     assert all(message["headers"]["concurrency_discard"] for message in messages)
-    assert "not waiting, or not any more: w1 no?pe; waiting lists" in refusal(
+    assert "not waiting, or not any more: w1 no\\npe; waiting lists" in refusal(
         here("cancel", "w1", "no\npe")
     )
     park(limiter, "w3", ACCOUNT_A)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from statistics import median
+from urllib.parse import quote
 
 import pytest
 
+from celery_concurrency.api import create_app
 from tests.support.jotting import FILE, gaps, read_jots
 from tests.support.recording import highest_overlap
 from tests.support.sites import RAN, site
@@ -172,3 +174,24 @@ def test_reservations_that_lapse_behind_a_full_pool_starve_nobody(server, tmp_pa
         assert all(result.get(timeout=30) for result in results)
         full.wait_until_free()
         assert full.waiting() == set()
+
+
+def test_a_task_of_any_id_waits_is_found_and_goes_on(room):
+    """Celery takes any text as an id; here they are a line of the log, and an address."""
+    ids = ["a\n[2026-01-01] WARNING b\x1b[2J\u202e", "../a//b?c#%2F", "任务 "]
+    client = create_app(room.tasks.app).test_client()
+    with room.held(account="any"):
+        results = [
+            room.tasks.work.apply_async((0,), task_id=id, headers={"account": "any"}) for id in ids
+        ]
+        room.wait_until_parked(*results)
+        for id in ids:
+            found = client.get(f"/api/v1/concurrency/waiting/{quote(id, safe='')}")
+            assert found.json["data"]["task_id"] == id
+        gone = client.delete(f"/api/v1/concurrency/waiting/{quote(ids[0], safe='')}")
+        assert gone.json["data"] == {"cancelled": 1}
+    runs_of(room, results[1:])
+    wait_for(lambda: results[0].state == "REVOKED")
+    told = [line for line in room.output().splitlines() if " waits for account:any" in line]
+    assert len(told) == len(ids)
+    assert r"[a\n[2026-01-01] WARNING b\x1b[2J\u202e] waits for account:any" in "".join(told)

@@ -15,7 +15,7 @@ ROOT = "celery_concurrency"
 
 #: From the ground up; what is beside each other on a floor may use each other.
 FLOORS = (
-    {"errors", "log"},
+    {"errors", "log", "text"},
     {"scripts"},
     {"limiter"},
     {"worker", "signals"},
@@ -26,7 +26,7 @@ MOVED = {"apps", "connection"}
 
 #: What only upper floors may import.
 NEEDS_CELERY = {"amqp", "billiard", "celery", "kombu", "vine"}
-NEEDS_FACES = {"click", "flask", "rich", "waitress", "werkzeug"}
+NEEDS_FACES = {"click", "flask", "rich", "tornado", "werkzeug"}
 
 PATHS = sorted(PACKAGE.rglob("*.py"))
 

@@ -18,6 +18,7 @@ class Serving:
         redis_url: broker and result backend of its project.
         arguments: those of ``serve``.
         env: more of its environment.
+        files: how many files it may have open, by its soft and its hard limit or both.
 
     Attributes:
         said: the line that says where it listens.
@@ -26,14 +27,23 @@ class Serving:
     """
 
     def __init__(
-        self, redis_url: str, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        redis_url: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        files: int | tuple[int, int] | None = None,
     ) -> None:
         own = {"BROKER_URL": redis_url, "RESULT_BACKEND": redis_url, **(env or {})}
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "tests.projects.plain"),
+            *("concurrency", "serve", *(arguments or ("--port", "0"))),
+        ]
+        if files:
+            soft, hard = (files, files) if isinstance(files, int) else files
+            limited = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"'
+            command = ["sh", "-c", limited, "sh", *command]
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "-A", "tests.projects.plain"),
-                *("concurrency", "serve", *(arguments or ("--port", "0"))),
-            ],
+            command,
             env={**os.environ, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

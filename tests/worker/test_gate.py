@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 
 from celery_concurrency import current_lease
-from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.errors import InvalidTag, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
@@ -201,10 +201,14 @@ def test_a_broadcast_task_tagged_with_an_own_dimension_is_refused(run, limiter):
     assert run(forbidden, Message(broadcast=True), tenant="t1").state == "FAILURE"
 
 
-def test_a_tag_writes_no_line_of_its_own_into_the_log(run, caplog):
-    caplog.set_level("INFO")
-    assert run(done, Message(), account="a\nTask x granted\0").get() == "done"
-    assert "account=a\\nTask x granted\\x00" in caplog.text
+@pytest.mark.parametrize(
+    "value", ["a\nTask x granted", "\0", "\x9b2J", "\u202e", "a\u200b", "\ud800"]
+)
+def test_a_tag_that_cant_be_printed_fails_its_task(run, value):
+    result = run(done, Message(), account=value)
+    assert isinstance(result.result, InvalidTag)
+    assert "which can't be printed" in str(result.result)
+    assert str(result.result).isprintable()
 
 
 def test_a_header_named_as_the_gate_names_things_does_no_harm(run, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -21,6 +22,7 @@ from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.outbox import Sender
+from tests.support import tracing
 from tests.support.floor import Floor
 from tests.support.tracing import Message, request_of, trace
 
@@ -51,8 +53,10 @@ class Scene:
         self.redis, self.client, self.monkeypatch = redis, client, monkeypatch
         self.floor = Floor(self.limiter, redis)
 
+    task_name = "work"
+
     def run(self, message=None, **headers):
-        trace(self.app, work, message or Message(), **headers)
+        trace(self.app, work, message or Message(), self.task_name, **headers)
 
     def away(self, verb="try_acquire"):
         def fail(*args, **kwargs):
@@ -217,6 +221,7 @@ SCENES = {
     "limiter back": limiter_comes_back,
     "broker away": broker_comes_back,
     "broker back": broker_comes_back,
+    "statistics full": lambda scene: scene.limiter.stats._tell(full=True),
     "configured": configured,
     "configuration invalid": invalid,
     "released by operator": released_by_operator,
@@ -249,6 +254,23 @@ def test_a_record_has_the_documented_fields(scene, caplog, decision):
     assert (found.name, found.levelname) == (name, level)
     assert set(found.concurrency) == {"decision", *fields}
     json.dumps(found.concurrency)  # of nothing but what JSON has
+
+
+@pytest.mark.parametrize("decision", SCENES)
+def test_a_record_is_a_line_whatever_its_task_is_called(scene, caplog, decision, monkeypatch):
+    evil = "x\nWARNING all is well\x1b[2J\u202e"
+    numbers = itertools.count()
+    monkeypatch.setattr(tracing, "uuid", lambda: f"{evil}{next(numbers)}")
+    monkeypatch.setattr(scene, "task_name", evil)
+    SCENES[decision](scene)
+    ours = [record for record in caplog.records if record.name.startswith("celery_concurrency")]
+    assert records(caplog, decision)
+    for record in ours:
+        assert record.getMessage().isprintable()
+    # Its fields are for programs, and are as they are.
+    named = [record.concurrency["task_name"] for record in ours if hasattr(record, "concurrency")
+             and "tags" in record.concurrency]  # fmt: skip
+    assert {*named} <= {evil}
 
 
 def test_every_documented_record_is_tested_and_every_tested_one_documented():

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from celery_concurrency.errors import UnknownVersion
+from celery_concurrency.errors import InvalidOperator, UnknownVersion
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import MAX_TAG_LENGTH, name_problem
 
 #: Versions that are listed; one more is kept, to say what the last of them changed.
 LISTED: Final = 100
@@ -28,10 +29,21 @@ class Author:
         source: how: ``api``, ``cli``, ``library``, ``reset``, ``rollback``;
             ``default``, ``hand-written`` and ``recovered`` where it was taken over.
         operator: a person's name, as far as somebody said one.
+
+    Raises:
+        InvalidOperator: this is no name.
     """
 
     source: str = "library"
     operator: str | None = None
+
+    def __post_init__(self) -> None:
+        problem = name_problem(self.operator) if self.operator else None
+        if problem:
+            raise InvalidOperator(
+                f"the operator's name {problem}: "
+                f"give it 1 to {MAX_TAG_LENGTH} characters that can be printed"
+            )
 
 
 class Change(BaseModel):

@@ -18,11 +18,13 @@ from celery_concurrency.limiter.limits import (
     BUILTIN_DIMENSIONS,
     BUILTIN_TAGS,
     GLOBAL,
+    MAX_TAG_LENGTH,
     WILDCARD,
     name_problem,
     split_limit,
 )
 from celery_concurrency.scripts.constants import PAUSED
+from celery_concurrency.text import printable
 
 MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
@@ -55,7 +57,10 @@ RESERVED_DIMENSIONS: Final = {
 def _check_name(name: str) -> str:
     problem = name_problem(name)
     if problem:
-        raise ValueError(f"the name {name[:40]!r} {problem}")
+        raise ValueError(
+            f"the name {name[:40]!r} {problem}: "
+            f"give it 1 to {MAX_TAG_LENGTH} characters that can be printed"
+        )
     return name
 
 
@@ -285,7 +290,7 @@ def details_of(exc: ValidationError) -> list[dict[str, str]]:
 
 
 def _quoted(text: object) -> str:
-    shown = str(text)
+    shown = printable(text)
     return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 3] + "..."
 
 

@@ -1,10 +1,11 @@
 // What an operator can do here: each action asks first, and shows its effect at once.
 
-import { ask } from "./client.js";
+import { ask, waiterPath } from "./client.js";
 import { confirm } from "./dialog.js";
 import { byId, element, write } from "./dom.js";
 import { count } from "./format.js";
 import { changeOf, dimensionText, dimensionsOf, maxOf, maxText } from "./limitnames.js";
+import { visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** The configuration that the page shows, its ETag, and the function that reads all again. */
@@ -165,7 +166,7 @@ export function cancelTask(waiter) {
     label: t("cancel_task"),
     danger: true,
     says: () => [t("cancel_effect", { task: nameOf(waiter) })],
-    act: async () => (await ask("DELETE", `/waiting/${encodeURIComponent(waiter.task_id)}`)).message,
+    act: async () => (await ask("DELETE", waiterPath(waiter.task_id))).message,
   });
 }
 
@@ -183,4 +184,4 @@ export function cancelAll(limit, waiting) {
   });
 }
 
-const nameOf = ({ task, task_id: id }) => (task ? `${task} (${id})` : id);
+const nameOf = ({ task, task_id: id }) => visible(task ? `${task} (${id})` : id);

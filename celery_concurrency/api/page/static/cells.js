@@ -1,11 +1,12 @@
 // Table cells that several views use.
 
 import { element, write } from "./dom.js";
+import { visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** Return a task's name, or else what its token is for. */
 export function taskName({ task, reserved, kept }) {
-  if (task) return task;
+  if (task) return visible(task);
   if (kept) return t("kept_for");
   return reserved ? t("reserved_for") : t("unknown");
 }
@@ -17,7 +18,7 @@ export function taskCell() {
   const cell = element("th", { scope: "row" }, name, " ", id);
   cell.show = (one) => {
     write(name, taskName(one));
-    write(id, one.task_id);
+    write(id, visible(one.task_id));
   };
   return cell;
 }

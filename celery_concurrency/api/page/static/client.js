@@ -37,6 +37,10 @@ export function query(path, parameters) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
+/** Return the path of a task that waits; in one, browsers take "." and ".." for folders. */
+export const waiterPath = (id) =>
+  id === "." || id === ".." ? query("/waiting/-", { id }) : `/waiting/${encodeURIComponent(id)}`;
+
 async function send(method, path, { body, version, signal }) {
   const headers = { Accept: "application/json", "Accept-Language": LANGUAGE };
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;

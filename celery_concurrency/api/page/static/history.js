@@ -3,6 +3,7 @@
 import { desk, rollBack } from "./actions.js";
 import { changing, element, shown, write } from "./dom.js";
 import { count, timeElement } from "./format.js";
+import { entry } from "./names.js";
 import { t } from "./texts.js";
 
 /** How many changes of one version are shown at most. */
@@ -51,7 +52,7 @@ function differences(before, after, field = "") {
   const isMap = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   if (isMap(before) && isMap(after)) {
     const names = Object.keys({ ...before, ...after });
-    return names.flatMap((name) => differences(before[name], after[name], field ? `${field}.${name}` : name));
+    return names.flatMap((name) => differences(entry(before, name), entry(after, name), field ? `${field}.${name}` : name));
   }
   return JSON.stringify(before) === JSON.stringify(after) ? [] : [{ field, before, after }];
 }

@@ -1,9 +1,13 @@
 // Names of limits: how they are shown, and which change of the configuration sets one.
 
 import { count } from "./format.js";
+import { entry } from "./names.js";
 import { t } from "./texts.js";
 
-const MAPS = { platform: "platform_max", task_type: "task_type_max", account: "account_overrides" };
+const MAPS = new Map([["platform", "platform_max"], ["task_type", "task_type_max"], ["account", "account_overrides"]]);
+const TEXTS = new Map([
+  ["global", t("global")], ["platform", t("platform")], ["task_type", t("task_type")], ["account", t("account")],
+]);
 
 /** Return a limit's dimension and name; a name may have colons. */
 export function split(limit) {
@@ -12,15 +16,12 @@ export function split(limit) {
 }
 
 /** Return a dimension in words; the user's own dimensions by their names. */
-export function dimensionText(dimension) {
-  const own = { global: t("global"), platform: t("platform"), task_type: t("task_type"), account: t("account") };
-  return own[dimension] ?? dimension;
-}
+export const dimensionText = (dimension) => TEXTS.get(dimension) ?? dimension;
 
 export const maxText = (max) => (max ? count(max) : t("no_limit"));
 
 /** Return the dimensions of a configuration, without "global". */
-export const dimensionsOf = (config) => [...Object.keys(MAPS), ...Object.keys(config.dimensions ?? {})];
+export const dimensionsOf = (config) => [...MAPS.keys(), ...Object.keys(config.dimensions ?? {})];
 
 /** Return whether a configuration can set this limit: not if its dimension was removed. */
 export function isSettable(limit, config) {
@@ -33,7 +34,7 @@ export function changeOf(limit, max) {
   const [dimension, name] = split(limit);
   if (name === null) return { global_max: max };
   if (limit === "account:*") return { account_max: max };
-  if (dimension in MAPS) return { [MAPS[dimension]]: { [name]: max } };
+  if (MAPS.has(dimension)) return { [MAPS.get(dimension)]: { [name]: max } };
   return { dimensions: { [dimension]: name === "*" ? { max } : { overrides: { [name]: max } } } };
 }
 
@@ -41,10 +42,13 @@ export function changeOf(limit, max) {
 export function maxOf(limit, config) {
   const [dimension, name] = split(limit);
   if (name === null) return config.global_max;
-  if (dimension === "account") return config.account_overrides?.[name] ?? config.account_max;
-  if (dimension in MAPS) return config[MAPS[dimension]][name] ?? config[MAPS[dimension]]["*"] ?? 0;
-  const own = config.dimensions?.[dimension];
-  return own?.overrides[name] ?? own?.max ?? 0;
+  if (dimension === "account") return entry(config.account_overrides, name) ?? config.account_max;
+  if (MAPS.has(dimension)) {
+    const maxima = config[MAPS.get(dimension)];
+    return entry(maxima, name) ?? entry(maxima, "*") ?? 0;
+  }
+  const own = entry(config.dimensions, dimension);
+  return entry(own?.overrides, name) ?? own?.max ?? 0;
 }
 
 /** Return the limits that have an entry of their own, and whether it can be removed. */

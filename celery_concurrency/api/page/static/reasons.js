@@ -3,16 +3,12 @@
 import { count } from "./format.js";
 import { t } from "./texts.js";
 
-const TEXTS = {
-  full: "why_full",
-  paused: "why_paused",
-  kept: "why_kept",
-  behind: "why_behind",
-  next: "why_next",
-};
+const TEXTS = new Map([
+  ["full", "why_full"], ["paused", "why_paused"], ["kept", "why_kept"], ["behind", "why_behind"], ["next", "why_next"],
+]);
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
 export function reasonText({ reason, limit, current, max }) {
   const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
-  return reason in TEXTS ? t(TEXTS[reason], { limit, ...numbers }) : reason;
+  return TEXTS.has(reason) ? t(TEXTS.get(reason), { limit, ...numbers }) : reason;
 }

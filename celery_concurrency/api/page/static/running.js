@@ -5,6 +5,7 @@ import { limitsCell, taskCell } from "./cells.js";
 import { ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { duration, now, timeElement } from "./format.js";
+import { visible } from "./names.js";
 import { createPages } from "./pages.js";
 import { t } from "./texts.js";
 
@@ -44,17 +45,17 @@ function makeRow() {
     write(worker, workerText(one));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
     expires.show(one.expires, untilText(one.expires));
-    write(name, one.token);
-    token.setAttribute("title", one.token);
+    write(name, visible(one.token));
+    token.setAttribute("title", visible(one.token));
     shown(letGo, !one.kept); // it has no holder
-    letGo.setAttribute("aria-label", `${t("release")}: ${one.token}`);
+    letGo.setAttribute("aria-label", `${t("release")}: ${visible(one.token)}`);
   };
   return row;
 }
 
 function workerText({ worker, reserved, kept }) {
   if (kept) return t("passed_over");
-  return reserved ? t("reserved") : (worker ?? t("unknown"));
+  return reserved ? t("reserved") : visible(worker ?? t("unknown"));
 }
 
 export function untilText(at) {

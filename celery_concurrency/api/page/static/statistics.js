@@ -3,6 +3,7 @@
 import { ask } from "./client.js";
 import { byId, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
+import { entry } from "./names.js";
 import { createPlot } from "./plots.js";
 import { t } from "./texts.js";
 
@@ -67,7 +68,7 @@ function offer(limits) {
 function draw({ resolution, points }) {
   const limit = choice.value;
   const counter = (verb) => countsOf(points, `${verb}:${limit === "global" ? "total" : limit}`);
-  const percentiles = (times) => PERCENTILES.map((name) => points.map((point) => point[times][limit]?.[name] ?? null));
+  const percentiles = (times) => PERCENTILES.map((name) => points.map((point) => entry(entry(point[times], limit), name) ?? null));
   const at = points.map((point) => point.at);
   const some = points.some(({ counters }) => Object.values(counters).some(Boolean));
   shown(byId("statistics-none"), !some);
@@ -80,8 +81,8 @@ function draw({ resolution, points }) {
 
 /** Return a counter's values, or nulls: most limits have times and no counters. */
 function countsOf(points, name) {
-  const counted = name.endsWith(":total") || points.some(({ counters }) => name in counters);
-  return points.map(({ counters }) => (counted ? (counters[name] ?? 0) : null));
+  const counted = name.endsWith(":total") || points.some(({ counters }) => Object.hasOwn(counters, name));
+  return points.map(({ counters }) => (counted ? (entry(counters, name) ?? 0) : null));
 }
 
 function makeTotal([name]) {

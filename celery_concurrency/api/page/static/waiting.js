@@ -5,6 +5,7 @@ import { limitsCell, taskCell } from "./cells.js";
 import { ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, timeElement } from "./format.js";
+import { visible } from "./names.js";
 import { createPages } from "./pages.js";
 import { reasonText } from "./reasons.js";
 import { t } from "./texts.js";
@@ -48,9 +49,9 @@ function makeRow({ task_id: taskId }) {
   const reason = element("td", { class: "reason" });
   const limits = limitsCell();
   const since = timeElement();
-  const why = element("a", { class: "button", href: whyAddress(taskId), "aria-label": `${t("why")} ${taskId}` }, t("why"));
+  const why = element("a", { class: "button", href: whyAddress(taskId), "aria-label": `${t("why")} ${visible(taskId)}` }, t("why"));
   const cancel = changing(t("cancel_task"), () => cancelTask(waiter), true);
-  cancel.setAttribute("aria-label", `${t("cancel_task")}: ${taskId}`);
+  cancel.setAttribute("aria-label", `${t("cancel_task")}: ${visible(taskId)}`);
   const row = element("tr", {}, task, position, reason, limits, element("td", {}, since),
     element("td", { class: "buttons" }, why, cancel));
   row.show = (one) => {

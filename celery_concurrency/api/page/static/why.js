@@ -2,9 +2,10 @@
 
 import { cancelTask, release } from "./actions.js";
 import { linkOf, taskName } from "./cells.js";
-import { ApiError, ask, query } from "./client.js";
+import { ApiError, ask, query, waiterPath } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, time, timeElement } from "./format.js";
+import { visible } from "./names.js";
 import { reasonText } from "./reasons.js";
 import { t } from "./texts.js";
 
@@ -27,7 +28,7 @@ export const why = {
     if (absent?.taskId !== taskId || performance.now() > absent.until) {
       absent = null;
       try {
-        return { taskId, found: (await ask("GET", `/waiting/${encodeURIComponent(taskId)}`, { signal })).data };
+        return { taskId, found: (await ask("GET", waiterPath(taskId), { signal })).data };
       } catch (error) {
         // "It does not wait" is an answer too.
         if (!(error instanceof ApiError) || error.code !== "not_waiting") throw error;
@@ -39,8 +40,8 @@ export const why = {
   },
   show({ taskId, found, message, tokens = [] }) {
     task = found;
-    write(name, found?.task ?? tokens[0]?.task ?? t("task"));
-    write(id, taskId);
+    write(name, visible(found?.task ?? tokens[0]?.task ?? t("task")));
+    write(id, visible(taskId));
     const texts = found ? sentences(found) : [message, ...(tokens.length ? [t("why_runs")] : [])];
     if (texts.join() !== [...lines.children].map((line) => line.textContent).join()) {
       lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
@@ -89,10 +90,10 @@ function makeHolder(holder) {
   const who = element("span");
   const since = timeElement();
   const letGo = changing(t("release"), () => release(holder), true);
-  letGo.setAttribute("aria-label", `${t("release")}: ${holder.token}`);
-  const item = element("li", {}, element("span", {}, element("strong", {}, taskName(holder)), " ", element("code", {}, holder.task_id)), who, since, letGo);
+  letGo.setAttribute("aria-label", `${t("release")}: ${visible(holder.token)}`);
+  const item = element("li", {}, element("span", {}, element("strong", {}, taskName(holder)), " ", element("code", {}, visible(holder.task_id))), who, since, letGo);
   item.show = (one) => {
-    write(who, one.reserved ? t("reserved") : (one.worker ?? t("unknown")));
+    write(who, one.reserved ? t("reserved") : visible(one.worker ?? t("unknown")));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
   };
   return item;

@@ -1,0 +1,50 @@
+"""Text from outside: what a name may consist of, and how any text is shown in one line.
+
+The one rule: no line ends, control characters, characters that nobody sees or that turn the
+direction of writing, and no lone surrogates. ``limiter/limits.py`` holds names to it; ids of
+tasks are Celery's, and may be anything.
+"""
+
+import json
+from typing import Final
+from unicodedata import category
+
+#: Control and format characters, lone surrogates, line and paragraph ends, by their Unicode
+#: categories.
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+#: Words of some scripts, and emoji, are written with these.
+_JOINERS: Final = "\u200c\u200d"
+
+
+def unprintable(text: str) -> str | None:
+    """Return a text's first character that can't be printed, escaped; None if there is none."""
+    return next((_escaped(char) for char in text if not _is_shown(char)), None)
+
+
+def printable(value: object) -> str:
+    """Return a text in one line, in which what can't be printed is escaped: ``\\n``, ``\\x1b``."""
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def json_line(value: object, indent: int | None = None) -> str:
+    """Return JSON that can be printed, with Chinese as it is; in lines only if it is indented."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.replace("\n", "").isprintable():
+        return text
+    # No text in JSON has a line end: those are of the indentation.
+    return "".join(
+        char if _is_shown(char) or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
+
+
+def _shown(char: str) -> str:
+    return char if _is_shown(char) else _escaped(char)
+
+
+def _is_shown(char: str) -> bool:
+    return category(char) not in _HIDDEN or char in _JOINERS
+
+
+def _escaped(char: str) -> str:
+    return repr(char)[1:-1]
