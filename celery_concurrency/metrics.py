@@ -60,7 +60,7 @@ _IN_ALL: Final = {
     "parked": "Messages that were put into the waiting room.",
     "handed_over": "Waiting messages that room was reserved for.",
     "lapsed": "Reservations that no run has begun on in time.",
-    "cancelled": "Waiting messages that were cancelled.",
+    "cancelled": "Waiting messages that were cancelled, or purged.",
 }
 
 

@@ -224,8 +224,8 @@ def here(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command in this process, which is quicker where only its work is of interest."""
     context = types.SimpleNamespace(app=Celery("here", broker=redis_url, set_as_current=False))
 
-    def run(*arguments):
-        done = CliRunner().invoke(concurrency, arguments, obj=context)
+    def run(*arguments, input=None):
+        done = CliRunner().invoke(concurrency, arguments, input, obj=context)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
         return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 

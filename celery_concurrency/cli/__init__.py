@@ -28,6 +28,7 @@ for command in (
     waiting.waiting,
     waiting.cancel,
     waiting.drain,
+    waiting.purge,
     monitor.monitor,
     serve.serve,
 ):

@@ -1,4 +1,4 @@
-"""The commands for the waiting room: ``waiting``, ``cancel``, ``drain``.
+"""The commands for the waiting room: ``waiting``, ``cancel``, ``drain``, ``purge``.
 
 ``explain.py`` says why one task waits.
 """
@@ -105,6 +105,39 @@ def drain(app: Celery) -> None:
     left = _total(limiter)
     if left:
         echo(f"{left} wait again or are new", err=True)
+
+
+@command()
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def purge(app: Celery, yes: bool, as_json: bool) -> None:
+    """Throw away all tasks that wait, as celery purge does with queues.
+
+    They never run, and nobody is told: results stay RETRY, and a chord of theirs never ends.
+    (DELETE /waiting?limit=global, or cancel, has workers discard them as revoked, which tells.)
+    A task that was handed room stands in its queue again, where celery purge finds it: stop
+    those who send, then call this one first. Who waits with limiter.acquire keeps its place.
+    """
+    limiter = limiter_of(app)
+    total, thrown = _total(limiter), 0
+    if total and not yes:
+        click.confirm(
+            f"This throws away the {total} tasks that wait, for good, and nobody is told.\n"
+            "Are you sure?",
+            abort=True,
+            err=True,
+        )
+    with click.progressbar(length=total, label="throwing away", file=sys.stderr) as bar:
+        for taken, some in limiter.waiting_room.purge():
+            thrown += some
+            bar.update(taken)
+    left = _total(limiter)
+    if as_json:
+        print_json({"purged": thrown, "waiting": left})
+        return
+    click.echo(f"{thrown} thrown away")
+    if left:
+        click.echo(f"{left} wait still, or are new", err=True)
 
 
 def _total(limiter: Limiter) -> int:

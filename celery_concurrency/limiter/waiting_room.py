@@ -7,7 +7,7 @@ it gets to a broker that is not this Redis, ``limiter/inspect/waiting.py`` who w
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from celery_concurrency.limiter.keyspace import Keyspace
@@ -29,9 +29,10 @@ RECHECK_SECONDS: Final = 1.0
 #: long while later ones got them; for so many seconds at most, one waiter at a time.
 PATIENCE_SECONDS: Final = 10.0
 COLLECT_SECONDS: Final = 60.0
-#: Waiters that one call gives back to the broker, or cancels.
+#: Waiters that one call gives back to the broker, cancels, or throws away.
 DRAIN_BATCH: Final = 64
 CANCEL_BATCH: Final = 64
+PURGE_BATCH: Final = 64
 #: Messages of the outbox that a sender takes at a time, and for how many seconds.
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
@@ -163,6 +164,24 @@ class WaitingRoom:
             self._send(outbox)
             yield count
 
+    def purge(self) -> Iterator[tuple[int, int]]:
+        """Throw the messages of all present waiters away, in steps; nobody is told.
+
+        Callers outside of tasks ask again, and keep their place.
+
+        Yields:
+            how many a step took out of the room, and how many of these it threw away.
+        """
+        keys = self._keyspace.keys
+        given_out: Any = self._keyspace.redis.get(keys.ticket)
+        # Later waiters are not meant, and would make this endless.
+        last = int(given_out or self._keyspace.now() * 1000)
+        groups = [group for some, _ in groups_in_order(self._keyspace) for group in some]
+        sizes = self._keyspace.for_each(groups, lambda pipe, group: pipe.zcard(keys.group(group)))
+        for some in _portions(sizes, PURGE_BATCH):
+            taken, thrown = self._keyspace.call("purge", last, *some).reply
+            yield taken, thrown
+
     def sweep(self, *, now: bool = False) -> int:
         """Do what no task's own call does (``sweep.lua``), if it is time; in bounded steps.
 
@@ -244,3 +263,20 @@ class WaitingRoom:
     def _send(self, outbox: int) -> None:
         if outbox and self._deliver:
             self._deliver()
+
+
+def _portions(sizes: Iterable[tuple[str, int]], most: int) -> Iterator[list[str | int]]:
+    """Yield groups, each followed by how many of its waiters, that have so many at most."""
+    portion: list[str | int] = []
+    left = most
+    for group, waiters in sizes:
+        rest = waiters
+        while rest:
+            some = min(rest, left)
+            portion += group, some
+            rest, left = rest - some, left - some
+            if not left:
+                yield portion
+                portion, left = [], most
+    if portion:
+        yield portion

@@ -1,4 +1,7 @@
-"""The worker's bootstep: starts and stops the thread of ``housekeeping.py``."""
+"""The worker's bootstep: starts and stops the thread of ``housekeeping.py``.
+
+What it tells ``celery inspect`` is in ``inspecting.py``.
+"""
 
 import logging
 from typing import Any
@@ -10,6 +13,7 @@ from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.inspecting import extend_query_task, stats_of
 from celery_concurrency.worker.startup import greet
 
 logger = logging.getLogger(WORKER_LOG)
@@ -30,6 +34,10 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         parent.steps.insert(0, self)
         return True
 
+    def info(self, parent: Any) -> dict[str, Any]:
+        """Celery's hook: what ``inspect stats`` says of this step."""
+        return {"concurrency": stats_of(parent.app)}
+
     def create(self, parent: Any) -> Housekeeping:
         """Make the thread, not yet started; a wrong setting stops the worker here.
 
@@ -37,6 +45,7 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             ImproperlyConfigured: names the setting.
         """
         settings, limiter = settings_of(parent.app), limiter_of(parent.app)
+        extend_query_task(ConcurrencyStep)
 
         def on_lost(request: Any) -> None:
             if settings.on_lost != "terminate":

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
-from celery.states import REJECTED
+from celery.states import FAILURE, REJECTED
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import (
@@ -186,8 +186,15 @@ def _end(task: Any, run: Run, state: str | None) -> None:
         case TurnedAway():
             _wait(task, run)
         case Granted() | Uncounted() | Asked():
-            # The message of a run that was cut off, or that rejects it, may come again.
-            _release(task, run, done=state not in (None, REJECTED))
+            _release(task, run, done=not _may_come_again(task, state))
+
+
+def _may_come_again(task: Any, state: str | None) -> bool:
+    """Return whether the message of a run that ends in this state may be delivered again."""
+    if state == FAILURE and task.acks_late:
+        # Not acknowledged, it goes where the broker keeps dead letters. Celery 5.7 has two names.
+        return not getattr(task, "acks_on_failure", task.acks_on_failure_or_timeout)
+    return state in (None, REJECTED)  # cut off, or rejected by the task itself
 
 
 def _wait(task: Any, run: Run) -> None:

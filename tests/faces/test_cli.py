@@ -212,7 +212,7 @@ COMMANDS = [
     (), ("usage",), ("stats",), ("serve",),
     ("config",), ("config", "get"), ("config", "set"), ("config", "reset"),
     ("config", "history"), ("config", "rollback"), ("pause",), ("resume",),
-    ("tokens",), ("release",),
+    ("tokens",), ("release",), ("purge",),
 ]  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def test_help_of_each(cli):
         assert " ".join(("concurrency", *command)) in text
     for name in (
         *("usage", "stats", "config", "serve", "pause", "resume", "tokens", "release"),
-        *("waiting", "cancel", "drain", "monitor"),
+        *("waiting", "cancel", "drain", "purge", "monitor"),
     ):
         assert re.search(rf"^  {name} ", helps[()], re.MULTILINE)
     for group in ((), ("config",)):  # what each of its commands does, in a line that is whole
@@ -258,6 +258,7 @@ def test_help_of_each(cli):
         ("pause", "global"),
         ("tokens",),
         ("release", "x"),
+        ("purge", "--yes"),
     ],
 )
 def test_redis_away_is_a_line_that_says_what_to_look_at(cli, arguments):

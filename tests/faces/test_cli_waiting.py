@@ -196,3 +196,36 @@ def test_drain_does_not_warn_where_tasks_retry(cli, held):
     done = cli("drain")  # of a project that says so
     assert out(done) == "2 given back to the broker\n"
     assert "warning" not in done.stderr
+
+
+def test_purge(cli, here, held, limiter, redis):
+    assert out(cli("purge", "--yes")) == "2 thrown away\n"
+    assert put_back(redis) == []
+    assert limiter.usage().global_.waiting == 0
+    done = here("purge")  # there is nothing to ask about
+    assert (out(done), done.stderr.count("Are you sure?")) == ("0 thrown away\n", 0)
+
+
+def test_purge_asks(here, held, limiter):
+    done = here("purge", input="n\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "This throws away the 2 tasks that wait, for good" in done.stderr
+    assert "Aborted!" in done.stderr
+    assert (here("purge", input="").returncode, limiter.usage().global_.waiting) == (1, 2)
+    assert out(here("purge", input="y\n")) == "2 thrown away\n"
+
+
+def test_purge_as_json(here, held, limiter, monkeypatch):
+    purge = type(limiter.waiting_room).purge
+
+    def purge_and_park(room):
+        yield from purge(room)
+        park(limiter, "new", ACCOUNT_A)
+
+    monkeypatch.setattr(type(limiter.waiting_room), "purge", purge_and_park)
+    assert json.loads(out(here("purge", "--json", "--yes"))) == {"purged": 2, "waiting": 1}
+    done = here("purge", "--json", input="y\n")  # the question stands apart from the answer
+    assert json.loads(out(done)) == {"purged": 1, "waiting": 1}
+    done = here("purge", "--yes")
+    assert (out(done), "1 wait still, or are new" in done.stderr) == ("1 thrown away\n", True)
+    assert mistake(here("purge", "w1"))

@@ -101,6 +101,7 @@ COMMANDS = {
     "waiting": [[], ["w1"], ["--json"]],
     "cancel": [["w2"]],
     "drain": [[]],
+    "purge": [["--yes"]],
 }
 
 

@@ -6,6 +6,7 @@ No worker: each call that one would make is made by hand, in the order in questi
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -515,6 +516,78 @@ def test_a_drain_gives_back_all_who_wait_in_their_order(floor):
     assert sum(floor.room.drain()) == 150
     assert floor.tasks_back() == names
     assert not floor.redis.exists("concurrency:groups")
+
+
+def purge(floor):
+    """Throw all away who wait; return how many were."""
+    return sum(thrown for _, thrown in floor.room.purge())
+
+
+def test_a_purge_throws_all_away_and_leaves_nothing_behind(floor):
+    holders = [floor.hold(account=str(number)) for number in range(3)]
+    for number in range(150):
+        floor.wait(f"task{number}", account=str(number % 3), rank=number % 2)
+    assert purge(floor) == 150
+    for holder in holders:
+        floor.limiter.release(holder)
+    assert floor.back() == []
+    floor.sweep()
+    start = "concurrency:"
+    left = {key.removeprefix(start) for key in floor.redis.keys(f"{start}*")}
+    assert not [name for name in left if name.startswith(("waiter", "group", "bucket", "shut"))]
+    assert not left & {"open", "freed", "blocked:own", "blocked:shared", "expiring"}
+    assert floor.limiter.stats.window("total")["cancelled:total"] == 150
+
+
+def test_a_purge_takes_nobody_who_came_after_it(floor, monkeypatch):
+    """Also of those that come before others by their priority; nor does a late copy of it."""
+    monkeypatch.setattr(waiting_room, "PURGE_BATCH", 2)
+    floor.hold(account="a")
+    for number in range(4):
+        floor.wait(f"task{number}", account="a", rank=3)
+    steps = floor.room.purge()
+    assert next(steps) == (2, 2)
+    floor.wait("later", account="a", rank=3)
+    floor.wait("urgent", account="a")
+    copies = []
+    call = scripts.call
+    monkeypatch.setattr(scripts, "call", lambda *args: copies.append(args) or call(*args))
+    assert list(steps) == [(1, 1)]
+    assert floor.waiting() == {"task3", "later", "urgent"}
+    assert purge(floor) == 3
+    floor.wait("last", account="a")
+    for copy in copies[:1]:
+        assert call(*copy).reply == [0, 0]
+    assert floor.waiting() == {"last"}
+
+
+def test_a_park_that_comes_late_after_a_purge_brings_nothing_back(floor):
+    holder = floor.hold(account="a")
+    waiter = floor.wait("task", account="a")
+    assert purge(floor) == 1
+    assert floor.room.park(waiter) == "again"
+    assert floor.waiting() == set()
+    floor.limiter.release(holder)
+
+
+def test_a_caller_outside_of_tasks_outlives_a_purge_in_its_place(floor):
+    holder = floor.hold(account="a")
+    entered = threading.Event()
+
+    def call():
+        with floor.limiter.acquire(account="a", timeout=30):
+            entered.set()
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_for(lambda: floor.redis.zcard("concurrency:expiring") == 1)
+    floor.wait("task", account="a")
+    [before] = floor.redis.zrange('concurrency:group:["global", "account:a"]', 0, 0)
+    assert list(floor.room.purge()) == [(2, 1)]
+    wait_for(lambda: floor.waiting() == {before})
+    floor.limiter.release(holder)
+    caller.join(30)
+    assert entered.is_set()
 
 
 def test_a_group_deleted_by_hand_stops_neither_sweep_nor_drain(floor):

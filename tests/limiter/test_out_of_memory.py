@@ -96,6 +96,7 @@ DONE = {
         lambda scene: scene.room.forgo(scene.reserved["as"], scene.reserved["limits"]),
         True,
     ),
+    "purge": (lambda scene: [thrown for _, thrown in scene.room.purge()], [3]),
     "release": (lambda scene: scene.limiter.release(scene.holder), True),
     "renew": (lambda scene: scene.limiter.leases.beat([scene.holder], 30), set()),
     "rescue": (lambda scene: scene.room.rescue("killed:1", "killed"), False),

@@ -63,6 +63,22 @@ def test_a_denied_task_is_sent_on_once_and_says_retry(run, held):
     assert message.sent == [30]
 
 
+@pytest.mark.parametrize("dropped", [False, True], ids=["acknowledged", "dead-lettered"])
+def test_a_failed_task_that_the_broker_kept_for_later_runs_again(run, dropped):
+    """As from a dead letter queue: where a failure rejects the message, its copy is no repeat."""
+    ran = []
+    options = {"acks_late": True, "acks_on_failure_or_timeout": not dropped}
+    parked = {"as": "task:1", "score": 7, "limits": ["global"]}
+
+    def fails():
+        ran.append(1)
+        raise ValueError
+
+    for number in range(2):
+        run(fails, Message(), token=f"task:{number + 2}", parked=parked, options=options)
+    assert len(ran) == 1 + dropped
+
+
 def test_what_fails_while_sending_on_is_tried_again(run, held):
     """Also a soft time limit, which may strike at any moment."""
     message = Message(OSError("away"), SoftTimeLimitExceeded())

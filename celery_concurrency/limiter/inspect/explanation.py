@@ -73,7 +73,7 @@ def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | N
         config: the configuration in force.
         task_id: the task's id.
     """
-    found = _explain_waiting(keyspace, config, task_id)
+    found = explain_waiting(keyspace, config, task_id)
     return found or _explain_handed_over(keyspace, config, task_id)
 
 
@@ -90,7 +90,12 @@ def find_runs(keyspace: Keyspace, task_id: str) -> Iterator[Holder]:
             yield holder
 
 
-def _explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
+def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
+    """Return why a task waits, in a bounded number of commands; None where it does not.
+
+    Args:
+        config, task_id: as of ``explain``. One that was handed over does not wait.
+    """
     retried: Any = keyspace.redis.srandmember(keyspace.keys.retried(task_id), WAITERS)
     names = [task_id, *(name.decode() for name in retried)]
     records = read_records(keyspace, names)

@@ -42,6 +42,7 @@
 --   outbox              number of a message → when somebody may send it
 --   outbox:<number>     the message
 --   outbox:number       the last number
+--   call:<id>           tells a caller outside of tasks that it has room
 --
 -- Index (see index.lua), all by the ticket of the first waiter
 --   open                classes

@@ -83,7 +83,7 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("claim", "confirm", "configure", "renew", "tally", "rescue", "snapshot", "trim"),
+        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue", "snapshot", "trim"),
     )
 }
 
@@ -262,6 +262,12 @@ class Machine(RuleBasedStateMachine):
         there = self.records()[before:]
         assert sorted(there) == sorted(self.model.records[before:])
         self.model.records[before:] = there
+
+    def compare_purge(self, args: tuple[Any, ...], reply: Any) -> None:
+        last, *groups = args
+        pairs = zip(*[iter(groups)] * 2, strict=True)
+        looked_at = {tuple(json.loads(group)): count for group, count in pairs}
+        assert reply == [self.model.purge(looked_at, last)] * 2
 
     def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.tally(args[0])
@@ -460,6 +466,7 @@ class Machine(RuleBasedStateMachine):
         self.finish()
         run = args[0]
         settled = run not in self.later and (run not in self.denied or verb != "park")
+        settled = settled and verb != "purge"  # who asked before it is meant all the same
         before = (dict(self.model.held), dict(self.model.waiting))
         self.execute(verb, args)
         self.finish()
@@ -576,6 +583,20 @@ class Machine(RuleBasedStateMachine):
         assert count == len(self.leaving)
         assert not self.model.waiting
         self.leaving = set()
+
+    @rule(often=st.integers(0, 15), fates=FATES)
+    def purge(self, often: int, fates: list[str]) -> None:
+        if often:
+            return
+        self.line.fates = fates
+        try:
+            for _ in self.limiter.waiting_room.purge():
+                pass
+        except LimiterUnavailable:
+            return  # some wait on
+        finally:
+            self.line.fates = []
+        assert not self.model.waiting
 
     @precondition(lambda self: self.outbox)
     @rule(killed=st.booleans())

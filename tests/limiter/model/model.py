@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from celery_concurrency.limiter.config.schema import Config
-from celery_concurrency.scripts.constants import PAUSED
+from celery_concurrency.scripts.constants import PAUSED, RANK
 
 Limits = tuple[str, ...]
 #: The limit that denied, how many held it, how many it allowed.
@@ -279,6 +279,18 @@ class Model:
     def take_out(self, waiter: str) -> None:
         """It waits no more."""
         del self.waiting[waiter]
+
+    def purge(self, looked_at: dict[Limits, int], last: int) -> int:
+        """The first of each of these groups go for good, if they asked in time; return how many."""
+        gone = []
+        for limits, count in looked_at.items():
+            mine = [name for name, one in self.waiting.items() if one.limits == limits]
+            mine.sort(key=lambda name: self.waiting[name].score)
+            gone += [name for name in mine[:count] if self.waiting[name].score % RANK <= last]
+        for waiter in gone:
+            self.take_out(waiter)
+        self.counters["cancelled:total"] += len(gone)
+        return len(gone)
 
     def heads(self) -> Iterator[str]:
         """Yield the first waiter of each group, in the order of their places."""
