@@ -70,6 +70,14 @@ class OutOfMemory(LimiterUnavailable):
     """Redis is out of memory: let tasks run, cancel some that wait, or raise its maxmemory."""
 
 
+class InvalidCooldown(ConcurrencyError):
+    """A cool-down can't be set as asked for: a limit, and seconds within bounds, are needed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field, self.problem = field, problem
+
+
 class RunEnded(ConcurrencyError):
     """This run was given up or its time is over, so it gets no tokens any more."""
 

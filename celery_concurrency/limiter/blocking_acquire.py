@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
 from celery_concurrency.limiter.background import Background
+from celery_concurrency.limiter.cooldowns import Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import BEAT_SECONDS, Lease, Leases
 from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
@@ -53,6 +54,7 @@ class BlockingAcquire:
         self,
         keyspace: Keyspace,
         room: WaitingRoom,
+        cooldowns: Cooldowns,
         try_acquire: Callable[..., Outcome],
         release: Callable[[str], bool],
     ) -> None:
@@ -60,6 +62,7 @@ class BlockingAcquire:
         self.room = room
         self.try_acquire = try_acquire
         self._release = release
+        self._cooldowns = cooldowns
         self._keeper = LeaseKeeper(Leases(keyspace))
 
     @contextmanager
@@ -68,7 +71,7 @@ class BlockingAcquire:
         granted = _Caller(self, tags, timeout).wait()
         try:
             self._keeper.add(granted.token)
-            yield Lease(granted, self.keyspace, LEASE_SECONDS)
+            yield Lease(granted, self.keyspace, LEASE_SECONDS, self._cooldowns)
         finally:
             self._keeper.discard(granted.token)
             try:
@@ -163,8 +166,9 @@ class _Caller:
         """Wait for the message to be put back, for room or to park anew; False if too late."""
         asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
         while time.monotonic() < asks_anew:
+            opens = self._room.meet_moments()
             # 0 would be without end.
-            look = min(LOOK_SECONDS, max(self._left(), 0.01))
+            look = max(min(LOOK_SECONDS, self._left(), opens or LOOK_SECONDS), 0.01)
             found: Any = self._keyspace.redis.blpop([self._queue], timeout=look)
             if found:
                 return True

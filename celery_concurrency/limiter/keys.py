@@ -21,6 +21,9 @@ class Keys:
         self.leases = f"{prefix}:leases"
         self.epoch = f"{prefix}:epoch"
         self.sweep_next = f"{prefix}:sweep:next"
+        self.cooldowns = f"{prefix}:cooldowns"
+        self.moments = f"{prefix}:moments"
+        self.moments_watched = f"{prefix}:moments:watched"
         self.groups = f"{prefix}:groups"
         self.ticket = f"{prefix}:ticket"
         self.collecting = f"{prefix}:collecting"
@@ -32,6 +35,14 @@ class Keys:
     def semaphore(self, limit: str) -> str:
         """The tokens that hold a limit."""
         return f"{self.prefix}:semaphore:{limit}"
+
+    def rate(self, limit: str) -> str:
+        """The starts in a limit that has rates."""
+        return f"{self.prefix}:rate:{limit}"
+
+    def cooldown(self, limit: str) -> str:
+        """Why a limit cools down, and who said so."""
+        return f"{self.prefix}:cooldown:{limit}"
 
     def token(self, token: str) -> str:
         """The record of a token."""

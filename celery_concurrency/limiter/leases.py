@@ -10,10 +10,13 @@ import time
 from collections.abc import Collection
 from typing import Any, Final
 
-from celery_concurrency.errors import LimiterUnavailable
+from celery_concurrency.errors import InvalidCooldown, LimiterUnavailable
+from celery_concurrency.limiter.cooldowns import MAX_REASON, Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
+from celery_concurrency.limiter.limits import BUILTIN_TAGS, split_limit
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
+from celery_concurrency.text import printable
 
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
@@ -95,15 +98,45 @@ class Lease:
             do distributed locking", 2016).
     """
 
-    def __init__(self, granted: Granted, keyspace: Keyspace, seconds: float) -> None:
+    def __init__(
+        self, granted: Granted, keyspace: Keyspace, seconds: float, cooldowns: Cooldowns
+    ) -> None:
         self.token, self.limits, self.fence = granted.token, granted.limits, granted.fence
         self._keyspace = keyspace
+        self._cooldowns = cooldowns
         # How long the tokens last without being renewed.
         self._seconds = seconds
         self._seen = time.monotonic()
 
     def __repr__(self) -> str:
         return f"Lease(token={self.token!r}, limits={self.limits!r}, fence={self.fence!r})"
+
+    def cool_down(self, seconds: float, dimension: str, *, reason: str = "") -> float:
+        """Let one of its limits admit nobody for a while, as where a platform refused it.
+
+        >>> current_lease().cool_down(600, "account", reason="429")
+
+        Args:
+            seconds: up to a week; where the limit cools down already, the longer of two stands.
+            dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
+                or ``"global"``.
+            reason: one line, which people are shown.
+
+        Returns:
+            when the limit opens, in Unix seconds of the Redis server.
+
+        Raises:
+            InvalidCooldown: the run has no such limit, or a value is out of bounds.
+            LimiterUnavailable: Redis can't be asked; it may be set all the same.
+        """
+        named = BUILTIN_TAGS.get(dimension, dimension)
+        for limit in self.limits:
+            if split_limit(limit)[0] == named:
+                task_id = self.token.rpartition(":")[0]
+                return self._cooldowns.set(
+                    limit, seconds, reason, f"task {printable(task_id)}"[:MAX_REASON]
+                )
+        raise InvalidCooldown("dimension", f"{dimension!r} is none of {', '.join(self.limits)}")
 
     @property
     def lost(self) -> bool:

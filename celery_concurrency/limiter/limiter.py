@@ -25,11 +25,20 @@ from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
+from celery_concurrency.limiter.cooldowns import Cooldowns
 from celery_concurrency.limiter.inspect.usage import Usage, read_usage
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import Lease, Leases
 from celery_concurrency.limiter.limits import limits_of
-from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
+from celery_concurrency.limiter.outcomes import (
+    Denied,
+    Granted,
+    Outcome,
+    Repeated,
+    Shut,
+    Ticket,
+    rate_of,
+)
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
 from celery_concurrency.limiter.waiting_room import WaitingRoom
@@ -61,6 +70,7 @@ class Limiter:
         config: the configuration, to read and change.
         waiting_room: where denied messages wait.
         leases: renews the tokens of living runs.
+        cooldowns: limits that admit nobody until a moment.
         stats, durations: what was counted, and how long it took.
     """
 
@@ -80,15 +90,16 @@ class Limiter:
         self.stats = Stats(self.keyspace)
         self.durations = Durations(self.keyspace)
         self.leases = Leases(self.keyspace)
+        self.cooldowns = Cooldowns(self.keyspace, self.waiting_room)
         self._blocking = BlockingAcquire(
-            self.keyspace, self.waiting_room, self.try_acquire, self.release
+            self.keyspace, self.waiting_room, self.cooldowns, self.try_acquire, self.release
         )
         self._copies_seconds = copies_seconds
         # The scripts check it: they refuse a call that has not all dimensions.
         self._dimensions: tuple[str, ...] = ()
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
-        self._later = _Later(self._release)
+        self._later = _Later(lambda token: self._release(token, began=False))
 
     def acquire(
         self, *, timeout: float | None = None, **tags: object
@@ -160,6 +171,10 @@ class Limiter:
                 case [b"denied", limit, held, most, number]:
                     ticket = Ticket(int(number), parked_as)
                     return Denied(token, limits, limit.decode(), int(held), int(most), ticket)
+                case [b"shut", limit, until, seconds, cause, number]:
+                    ticket = Ticket(int(number), parked_as)
+                    shut = Shut(float(until), float(seconds), rate_of(cause.decode()))
+                    return Denied(token, limits, limit.decode(), None, None, ticket, shut)
                 case [b"behind", limit, number]:
                     ticket = Ticket(int(number), parked_as)
                     return Denied(token, limits, limit.decode(), None, None, ticket)
@@ -200,13 +215,14 @@ class Limiter:
         self._doubtful.add(token)
         self._later.add(token)
 
-    def release(self, token: str, *, done: bool = False) -> bool:
+    def release(self, token: str, *, done: bool = False, began: bool = True) -> bool:
         """Give a run's tokens back, and wake the waiters that need them; safe to repeat.
 
         Args:
             token: the run.
             done: it came to its end, so that a second copy of its message is dropped.
                 Where nobody can say so (its process died), a copy runs.
+            began: its body may have begun: where it can not, its start does not count.
 
         Returns:
             True if it held them, False if they had expired or were never given.
@@ -216,9 +232,9 @@ class Limiter:
         """
         self._later.discard(token)
         try:
-            return self._release(token, done)
+            return self._release(token, done, began)
         except LimiterUnavailable:
-            self._later.add(token, lambda token: self._release(token, done))
+            self._later.add(token, lambda token: self._release(token, done, began))
             raise
 
     def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
@@ -234,10 +250,12 @@ class Limiter:
 
         self._later.add(token, count)
 
-    def _release(self, token: str, done: bool = False) -> bool:
+    def _release(self, token: str, done: bool = False, began: bool = True) -> bool:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
-        held = self.waiting_room.call_and_hand_over("release", token, mark, copies_seconds)
+        held = self.waiting_room.call_and_hand_over(
+            "release", token, mark, copies_seconds, "" if began else 1
+        )
         self._doubtful.discard(token)
         return bool(held)
 

@@ -75,6 +75,12 @@ class Shut:
         return f"opens in {self.seconds:.0f} s: {why}"
 
 
+def rate_of(cause: str) -> tuple[int, int] | None:
+    """Return what ``max/per`` says, as the scripts write a rate; None where it is none."""
+    most, slash, per = cause.partition("/")
+    return (int(most), int(per)) if slash else None
+
+
 @dataclass(frozen=True, slots=True)
 class Denied:
     """A run holds nothing, as a limit has no room for it.

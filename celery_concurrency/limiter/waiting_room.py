@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiters import Waiter, group_of, groups_in_order
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
@@ -19,6 +19,9 @@ STEPS: Final = 32
 RELEASE_SECONDS: Final = 0.05
 SWEEP_SECONDS: Final = 0.5
 CHANGE_SECONDS: Final = 2.0
+MOMENT_SECONDS: Final = 0.05
+#: Seconds after which another worker sees to it that moments are met.
+WATCH_SECONDS: Final = 3.0
 #: Seconds between two sweeps of all workers together, and how much one of them does.
 SWEEP_PERIOD: Final = 1.0
 SWEEP_BATCH: Final = 64
@@ -229,6 +232,38 @@ class WaitingRoom:
             more, outbox = self._keyspace.call("advance", 0, self.steps).reply
             self._send(outbox)
         return bool(more)
+
+    def watch(self, watcher: str) -> bool:
+        """Return whether this watcher is to meet moments: of all that ask, one is.
+
+        Args:
+            watcher: a name that no other has; it asks again within ``WATCH_SECONDS``.
+        """
+        key = self._keyspace.keys.moments_watched
+        pipe = self._keyspace.pipeline()
+        pipe.set(key, watcher, nx=True, px=int(1000 * WATCH_SECONDS))
+        pipe.get(key)
+        is_mine: bool = pipe.execute()[1] == watcher.encode()
+        if is_mine:
+            self._keyspace.redis.pexpire(key, int(1000 * WATCH_SECONDS))
+        return is_mine
+
+    def meet_moments(self) -> float | None:
+        """Hand over what has opened at its moment.
+
+        Returns:
+            seconds until the next moment that somebody waits for; None if there is none.
+        """
+        pipe = self._keyspace.pipeline()
+        pipe.zrange(self._keyspace.keys.moments, 0, 0, withscores=True)
+        pipe.time()
+        moments, now = pipe.execute()
+        if not moments:
+            return None
+        seconds = float(moments[0][1]) - unix_seconds(now)
+        if seconds <= 0:
+            self.advance(MOMENT_SECONDS)
+        return max(0.0, seconds)
 
     def claim(self) -> list[tuple[int, bytes]]:
         """Take messages out of the outbox, to send them to the broker and ``confirm`` them.

@@ -19,8 +19,9 @@
 --            group: that it waited in, if that is another one
 -- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
 --        {'denied', limit, held, max, ticket}  the first full limit; max -1: paused
---        {'shut', limit, until, cause, ticket}  the first that opens at a moment: Unix
---                                      seconds; by 'max/per', a rate, or 'cooldown'
+--        {'shut', limit, until, seconds, cause, ticket}  the first that opens at a moment
+--                                      (Unix seconds), in so many seconds; the cause is
+--                                      'max/per', a rate, or 'cooldown'
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
@@ -126,7 +127,7 @@ local function denial()
     if cooling or is_rated_here(i) then
       local moment, cause = shut_until(limits[i])
       if moment > 0 then
-        return {'shut', limits[i], exact(moment), cause}
+        return {'shut', limits[i], exact(moment), exact(moment - time), cause}
       end
     end
   end

@@ -5,7 +5,8 @@
 --        3 a name of this call that no other has
 --        4 its reason, and 5 who says so ('' where nobody did)
 --        6 steps of the hand-over at most
--- Reply  {until when it cools down now, as text; '' if it does not, more, outbox}
+-- Reply  {until when it cools down, as text, or would have, if that was lifted; '' if it did
+--        not, more, outbox}
 -- Cost   about 8 commands, and the steps
 -- Again  a second copy finds its name, for ten minutes after the end too, and changes nothing;
 --        one that lifts finds nothing to lift, or lifts what was set in between.
@@ -19,12 +20,13 @@ local current = tonumber(redis.call('ZSCORE', key('cooldowns'), limit) or 0)
 
 if seconds == 0 then
   never_refuse()
+  local lifted = current > time and exact(current) or ''
   redis.call('ZREM', key('cooldowns'), limit)
   redis.call('HDEL', record, 'until', 'since', 'reason', 'by')
   redis.call('EXPIRE', record, MARK_SECONDS)
   cooling = redis.call('EXISTS', key('cooldowns')) == 1
   note_freed({ limit })
-  return {'', hand_over(tonumber(ARGV[6]))}
+  return {lifted, hand_over(tonumber(ARGV[6]))}
 end
 
 -- The longer of two stands.

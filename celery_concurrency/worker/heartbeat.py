@@ -17,6 +17,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.celery_compat import active_requests
+from celery_concurrency.worker.progress import Stage, stage_of
 from celery_concurrency.worker.run import token_of
 
 logger = logging.getLogger(WORKER_LOG)
@@ -99,7 +100,7 @@ class Heartbeat:
 
     def _release(self, token: str) -> None:
         try:
-            if self._limiter.release(token):
+            if self._limiter.release(token, began=stage_of(token) is not Stage.ASKING):
                 logger.warning(
                     "released %s, as its process has ended",
                     token,

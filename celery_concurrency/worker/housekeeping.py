@@ -7,6 +7,7 @@ the dead, is in ``heartbeat.py``.
 """
 
 import logging
+import secrets
 import threading
 import time
 from collections import deque
@@ -27,8 +28,9 @@ from celery_concurrency.worker.run import reservation_of
 logger = logging.getLogger(WORKER_LOG)
 
 TICK: Final = BEAT_SECONDS
-#: Seconds between two looks at the pool's processes.
+#: Seconds between two looks at the pool's processes, and of the one worker that meets moments.
 LOOK: Final = 0.25
+WATCHING_LOOK: Final = 0.1
 #: For how many ticks we look for a revoked task among the waiters: it may be on its way there.
 REVOKE_TICKS: Final = 5
 
@@ -55,6 +57,9 @@ class Housekeeping:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="concurrency-tick", daemon=True)
         self._outage = Outage(logger, "limiter")
+        self._watcher = secrets.token_hex(8)
+        self._watching = False
+        self._next_look = LOOK
         self._revokes = _Revokes()
         self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
@@ -109,6 +114,7 @@ class Housekeeping:
             self._do(self._heartbeat.beat)
             self._do(self._pass_on)
             self._do(self._limiter.waiting_room.sweep)
+            self._do(self._watch)
             self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
             self._do(self._limiter.keyspace.check_memory)
@@ -146,10 +152,21 @@ class Housekeeping:
             self._limiter.waiting_room.forgo(*self._forgone[0])
             self._forgone.popleft()
 
+    def _watch(self) -> None:
+        self._watching = self._limiter.waiting_room.watch(self._watcher)
+
+    def _meet_moments(self) -> None:
+        """Where this worker watches, hand over what has opened; look again at the next moment."""
+        self._next_look = LOOK
+        if self._watching:
+            opens = self._limiter.waiting_room.meet_moments()
+            # By then one may be filed that comes earlier.
+            self._next_look = WATCHING_LOOK if opens is None else min(WATCHING_LOOK, opens)
+
     def _run(self) -> None:
         next_tick = time.monotonic() + TICK
         while not self._stopped.is_set():
-            woken = self._wake.wait(LOOK)
+            woken = self._wake.wait(self._next_look)
             self._wake.clear()
             if self._stopped.is_set():
                 return
@@ -158,9 +175,11 @@ class Housekeeping:
                 if woken or time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK
                     self.tick()
-                elif not self._outage.is_on and self._heartbeat.is_unknown():
-                    # A run that no beat has named yet would lose its tokens with the data.
-                    self._heartbeat.beat()
+                elif not self._outage.is_on:
+                    if self._heartbeat.is_unknown():
+                        # A run that no beat has named yet would lose its tokens with the data.
+                        self._heartbeat.beat()
+                    self._meet_moments()
             except LimiterUnavailable as exc:
                 self._outage.begin(exc)
             except Exception:

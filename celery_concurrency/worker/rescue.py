@@ -136,7 +136,7 @@ def _rescue(request: Any, run: Run) -> str:
     """Put a message back, unless it has a place; return which."""
     limiter, headers = limiter_of(request.app), headers_of(request)
     # It may have been granted, and its process killed before it knew.
-    limiter.release(run.token)
+    limiter.release(run.token, began=False)
     waiter = waiter_name(
         request.id, headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0
     )

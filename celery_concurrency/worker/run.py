@@ -154,5 +154,6 @@ def current_lease() -> Lease | None:
     if run is None or not isinstance(run.outcome, Granted):
         return None
     if run.lease is None:
-        run.lease = Lease(run.outcome, limiter_of(task.app).keyspace, run.lease_seconds)
+        limiter = limiter_of(task.app)
+        run.lease = Lease(run.outcome, limiter.keyspace, run.lease_seconds, limiter.cooldowns)
     return run.lease

@@ -103,6 +103,13 @@ class Floor:
             for token in tokens:
                 self.redis.zadd(key, {token: 1}, xx=True)
 
+    def age(self, seconds: float) -> None:
+        """Let all starts, moments and cool-downs be older, as if the clock had gone on for them."""
+        keys = self.redis.keys("concurrency:rate:*")
+        for key in (*keys, "concurrency:moments", "concurrency:cooldowns"):
+            for member, moment in self.redis.zrange(key, 0, -1, withscores=True):
+                self.redis.zadd(key, {member: moment - seconds})
+
     def sweep(self) -> None:
         """Sweep as if all limits had been looked at long ago."""
         for key in ("concurrency:blocked:shared", "concurrency:blocked:own"):

@@ -1,0 +1,122 @@
+"""Cool-downs: limits that admit nobody until a moment, whatever runs. No version of the
+configuration: ``config/schema.py`` has what stays.
+
+Redis lets each end by itself; ``scripts/cool.lua`` sets and lifts them.
+"""
+
+import math
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery_concurrency.errors import InvalidCooldown
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
+from celery_concurrency.limiter.waiting_room import WaitingRoom
+from celery_concurrency.text import printable, unprintable
+
+#: Seconds: a week.
+MAX_SECONDS: Final = 7 * 86_400
+MAX_REASON: Final = 200  # characters
+#: Cool-downs that are listed, those that end last first.
+MAX_LISTED: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """A limit that cools down.
+
+    Attributes:
+        limit: its name.
+        until: when it opens, in Unix seconds of the Redis server.
+        seconds: that are left.
+        since: when it was shut.
+        reason: why; "" where nobody said.
+        by: who shut it: an operator, or a task; "" where nobody said.
+    """
+
+    limit: str
+    until: float
+    seconds: float
+    since: float
+    reason: str
+    by: str
+
+
+class Cooldowns:
+    """Sets, lifts and lists the cool-downs under one prefix."""
+
+    def __init__(self, keyspace: Keyspace, room: WaitingRoom) -> None:
+        self._keyspace = keyspace
+        self._room = room
+
+    def set(self, limit: str, seconds: float, reason: str = "", by: str = "") -> float:
+        """Let a limit admit nobody for so many seconds; the longer of two stands.
+
+        Args:
+            limit: as ``"account:acc123"``, or ``"global"``.
+            seconds: up to ``MAX_SECONDS``.
+            reason: why; ``MAX_REASON`` characters at most.
+            by: who says so.
+
+        Returns:
+            when it opens, in Unix seconds of the Redis server.
+
+        Raises:
+            InvalidCooldown: there is no such limit, or a value is out of bounds.
+            LimiterUnavailable: Redis can't be asked; it may be set all the same.
+        """
+        problem = limit_problem(limit)
+        if split_limit(limit)[1] == WILDCARD:
+            problem = "is a wildcard: name one limit"
+        if problem:
+            raise InvalidCooldown(f"limit {printable(limit)!r}", problem)
+        # Also no NaN.
+        if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
+            raise InvalidCooldown("seconds", f"has to be over 0, and {MAX_SECONDS} at most")
+        for field, text in (("reason", reason), ("by", by)):
+            if len(text) > MAX_REASON or unprintable(text):
+                raise InvalidCooldown(
+                    field, f"has to be one line of at most {MAX_REASON} printable characters"
+                )
+        until: bytes = self._room.call_and_hand_over(
+            "cool", limit, repr(float(seconds)), uuid.uuid4().hex, reason, by
+        )
+        return float(until)
+
+    def lift(self, limit: str) -> bool:
+        """Let a limit admit runs again, and those go on who wait for it.
+
+        Returns:
+            whether it was shut.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked; lift it again, that is safe.
+        """
+        return bool(self._room.call_and_hand_over("cool", limit, 0, uuid.uuid4().hex, "", ""))
+
+    def read(self) -> list[Cooldown]:
+        """Return those that last, the longest first; ``MAX_LISTED`` at most."""
+        now = self._keyspace.now()
+        found: Any = self._keyspace.redis.zrange(
+            self._keyspace.keys.cooldowns, "+inf", f"({now}",
+            byscore=True, desc=True, offset=0, num=MAX_LISTED, withscores=True,
+        )  # fmt: skip
+        until = {limit.decode(): moment for limit, moment in found}
+        records = self._keyspace.for_each(
+            until,
+            lambda pipe, limit: pipe.hmget(
+                self._keyspace.keys.cooldown(limit), "since", "reason", "by"
+            ),
+        )
+        return [
+            Cooldown(
+                limit=limit,
+                until=until[limit],
+                seconds=max(0.0, until[limit] - now),
+                since=float(since or math.nan),
+                reason=(reason or b"").decode(),
+                by=(by or b"").decode(),
+            )
+            for limit, (since, reason, by) in records
+        ]

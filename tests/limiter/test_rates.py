@@ -1,0 +1,251 @@
+"""Rates and cool-downs: calls one by one, on a server's clock that tests turn by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_concurrency.errors import InvalidConfig, InvalidCooldown
+from celery_concurrency.limiter import Denied, Granted
+from tests.support.floor import Floor
+
+RATE = "concurrency:rate:account:a"
+
+
+@pytest.fixture
+def floor(limiter, redis):
+    """Accounts have room for many at once; each may begin once in 100 s, three times in 1,000."""
+    limiter.config.update(
+        {
+            "account_max": 0,
+            "rates": {"account:*": [{"max": 1, "per": 100}, {"max": 3, "per": 1000}]},
+        }
+    )
+    return Floor(limiter, redis)
+
+
+def assert_shut(answer, limit, seconds, rate):
+    assert isinstance(answer, Denied), answer
+    assert answer.limit == limit
+    assert answer.shut.rate == rate
+    assert seconds - 5 < answer.shut.seconds <= seconds
+
+
+def test_one_begins_and_the_next_waits_for_the_window(floor, redis):
+    first = floor.hold(account="a")
+    assert_shut(floor.ask("two", account="a"), "account:a", 100, (1, 100))
+    floor.limiter.release(first)
+    # The run has ended, and its start counts all the same.
+    answer = floor.ask("two", account="a")
+    assert_shut(answer, "account:a", 100, (1, 100))
+    assert str(answer).startswith("account:a (opens in ")
+    assert str(answer).endswith(" s: 1 per 100 s)")
+    assert isinstance(floor.ask("other", account="b"), Granted)
+    floor.age(99)
+    assert isinstance(floor.ask("two", account="a"), Denied)
+    floor.age(1)
+    assert isinstance(floor.ask("two", account="a"), Granted)
+
+
+def test_all_rates_of_a_limit_hold(floor, redis):
+    for _ in range(3):
+        floor.limiter.release(floor.hold(account="a"))
+        floor.age(100)
+    assert_shut(floor.ask("four", account="a"), "account:a", 700, (3, 1000))
+    assert redis.zcard(RATE) == 3
+    assert redis.ttl(RATE) <= 1000
+
+
+def test_who_waits_for_a_moment_goes_on_at_it(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    for task in ("one", "two"):
+        floor.wait(task, account="a")
+    floor.sweep()
+    assert floor.back() == []
+    assert 95 < floor.room.meet_moments() <= 100
+    floor.age(100)
+    # Newcomers don't pass those who wait, nor is one of them let in before the next window.
+    assert floor.ask("new", account="a").max is None
+    assert floor.room.meet_moments() == 0
+    [one] = floor.back()
+    assert one["task"] == "one"
+    assert isinstance(floor.deliver(one), Granted)
+    assert 95 < floor.room.meet_moments() <= 100
+
+
+def test_a_reservation_that_lapses_gives_its_start_back(floor, redis):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("gone", account="a")
+    floor.wait("next", account="a")
+    floor.age(100)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["gone"]
+    floor.lapse(*redis.zrange("concurrency:reservations", 0, -1))
+    floor.sweep()
+    assert floor.tasks_back() == ["next"]
+
+
+def test_a_message_that_will_not_run_gives_its_start_back(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("revoked", account="a")
+    floor.wait("next", account="a")
+    floor.age(100)
+    floor.room.meet_moments()
+    [message] = floor.back()
+    floor.room.forgo(message["as"], message["limits"])
+    assert floor.tasks_back() == ["next"]
+
+
+def test_a_run_whose_body_never_began_gives_its_start_back(floor):
+    floor.limiter.release(floor.hold(account="a"), began=False)
+    floor.limiter.release(floor.hold(account="a"), began=True)
+    assert isinstance(floor.ask("next", account="a"), Denied)
+
+
+def test_a_window_counts_from_the_moment_at_which_a_reservation_is_begun_on(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("late", account="a")
+    floor.wait("next", account="a")
+    floor.age(100)
+    floor.room.meet_moments()
+    [late] = floor.back()
+    floor.age(20)
+    assert isinstance(floor.deliver(late), Granted)
+    floor.age(99)
+    floor.room.meet_moments()
+    assert floor.back() == []
+    floor.age(1)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["next"]
+
+
+def test_a_raised_rate_lets_those_go_on_who_wait(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    floor.limiter.config.update({"rates": {"account:a": [{"max": 2, "per": 100}]}})
+    assert floor.tasks_back() == ["one"]
+    floor.wait("two", account="a")
+    floor.limiter.config.update({"rates": {"account:a": None, "account:*": None}})
+    assert floor.tasks_back() == ["two"]
+
+
+def test_a_rate_of_a_platform_is_shared_and_in_order(floor):
+    floor.limiter.config.update({"rates": {"platform:p": [{"max": 2, "per": 50}]}})
+    for account in "xy":
+        floor.hold(platform="p", account=account)
+    for account in "abc":
+        floor.wait(account, platform="p", account=account)
+    floor.age(50)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["a", "b"]
+    assert_shut(floor.ask("new", platform="p", account="z"), "platform:p", 81, (2, 50))
+
+
+def test_with_the_limiter_disabled_everybody_begins_and_is_counted(floor, redis):
+    floor.limiter.config.update({"enabled": False})
+    for _ in range(4):
+        floor.hold(account="a")
+    assert redis.zcard(RATE) == 3
+    floor.limiter.config.update({"enabled": True})
+    assert isinstance(floor.ask("next", account="a"), Denied)
+
+
+def test_starts_come_back_with_the_beats_after_a_loss_of_data(floor, redis):
+    token = floor.hold(account="a")
+    floor.limiter.leases.beat([token], 30)
+    config = redis.get("concurrency:config")
+    redis.flushall()
+    redis.set("concurrency:config", config)
+    floor.limiter.config.sync()
+    floor.limiter.leases.beat([token], 30)
+    redis.hset("concurrency:config:flat", "opens", 0)
+    assert_shut(floor.ask("next", account="a"), "account:a", 100, (1, 100))
+
+
+def test_a_cool_down_admits_nobody_until_its_end(floor):
+    holder = floor.hold(account="c")
+    floor.limiter.config.update({"rates": {"account:*": None}})
+    until = floor.limiter.cooldowns.set("account:c", 600, "429", "ann")
+    answer = floor.ask("one", account="c")
+    assert_shut(answer, "account:c", 600, None)
+    assert answer.shut.until == pytest.approx(until)
+    assert "it cools down" in str(answer)
+    floor.wait("one", account="c")
+    floor.limiter.release(holder)
+    floor.sweep()
+    assert floor.back() == []
+    [shown] = floor.limiter.cooldowns.read()
+    assert (shown.limit, shown.reason, shown.by) == ("account:c", "429", "ann")
+    assert 595 < shown.seconds <= 600
+    floor.age(600)
+    assert floor.limiter.cooldowns.read() == []
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["one"]
+
+
+def test_the_longer_of_two_cool_downs_stands_and_a_lifted_one_lets_go_on(floor):
+    until = floor.limiter.cooldowns.set("platform:p", 600, "long")
+    assert floor.limiter.cooldowns.set("platform:p", 60, "short") == until
+    assert [one.reason for one in floor.limiter.cooldowns.read()] == ["long"]
+    for task in ("one", "two"):
+        floor.wait(task, platform="p", account=task)
+    assert floor.limiter.cooldowns.lift("platform:p") is True
+    assert floor.tasks_back() == ["one", "two"]
+    assert floor.limiter.cooldowns.lift("platform:p") is False
+
+
+def test_a_second_copy_of_a_cool_down_does_not_bring_it_back(floor, redis):
+    call = ("cool", "platform:p", "600", "a-name", "", "")
+    floor.room.call_and_hand_over(*call)
+    floor.limiter.cooldowns.lift("platform:p")
+    assert floor.room.call_and_hand_over(*call) == b"0.000000"
+    assert floor.limiter.cooldowns.read() == []
+
+
+def test_a_task_cools_its_own_limit_down(floor):
+    lease = floor.limiter.acquire(account="x", platform="p")
+    with lease as held:
+        held.cool_down(60, "account", reason="429")
+        with pytest.raises(InvalidCooldown, match="dimension 'tenant' is none of global, platform"):
+            held.cool_down(60, "tenant")
+        assert isinstance(floor.ask("other", account="y", platform="p"), Granted)
+        assert isinstance(floor.ask("next", account="x", platform="p"), Denied)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("account:*", 60), "limit 'account:\\*' is a wildcard"),
+        (("nonsense", 60), "limit"),
+        (("account:a", 0), "seconds has to be over 0"),
+        (("account:a", float("nan")), "seconds"),
+        (("account:a", 604_801), "604800 at most"),
+        (("account:a", 60, "x\ny"), "reason has to be one line"),
+        (("account:a", 60, "", "x" * 201), "by has to be"),
+    ],
+)
+def test_a_cool_down_that_can_not_be(limiter, given, said):
+    with pytest.raises(InvalidCooldown, match=said):
+        limiter.cooldowns.set(*given)
+
+
+@pytest.mark.parametrize(
+    ("rates", "field"),
+    [
+        ({"account:*": []}, "rates.account:*"),
+        ({"account:*": [{"max": 0, "per": 1}]}, "rates.account:*.0.max"),
+        ({"account:*": [{"max": 1, "per": 0}]}, "rates.account:*.0.per"),
+        ({"account:*": [{"max": 10_001, "per": 1}]}, "rates.account:*.0.max"),
+        ({"account:*": [{"max": 1, "per": 604_801}]}, "rates.account:*.0.per"),
+        ({"account:*": [{"max": 1, "per": 1.5}]}, "rates.account:*.0.per"),
+        ({"account:*": [{"max": 1}]}, "rates.account:*.0.per"),
+        ({"account:*": [{"max": 1, "per": 1, "x": 1}]}, "rates.account:*.0.x"),
+        ({"account:*": [{"max": 1, "per": 1}] * 5}, "rates.account:*"),
+        ({"acount:*": [{"max": 1, "per": 1}]}, "rates"),
+        ({"account": [{"max": 1, "per": 1}]}, "rates"),
+    ],
+)
+def test_rates_that_can_not_be(limiter, rates, field):
+    with pytest.raises(InvalidConfig) as refused:
+        limiter.config.update({"rates": rates})
+    text = f"{refused.value} {[one['field'] for one in refused.value.details]}"
+    assert field in text
