@@ -56,6 +56,10 @@ ROUNDS: Final = 5
 BEGUN_SECONDS: Final = 86_400
 
 
+#: Replies of acquire by which a run is given no tokens, and may be later by another copy.
+_REFUSALS: Final = (b"denied", b"shut", b"behind", b"running", b"done")
+
+
 class Limiter:
     """Gives and takes tokens; safe to share between threads, not across a fork.
 
@@ -206,7 +210,7 @@ class Limiter:
         if lost:
             self._doubtful.add(token)
         # An earlier copy of the call, or an earlier call, may yet take tokens.
-        if token in self._doubtful and reply[0] in (b"denied", b"behind", b"running", b"done"):
+        if token in self._doubtful and reply[0] in _REFUSALS:
             self._later.add(token)
         return reply
 

@@ -56,6 +56,10 @@ LIMITS: Final = [
     *(f"tenant:{name}" for name in ("t1", "t2")),
 ]
 COUNT = st.integers(0, 3)
+RATE = st.fixed_dictionaries({"max": st.integers(1, 3), "per": st.sampled_from([500, 1300])})
+#: No sum of these is near the end of a window or a cool-down: a test's own seconds don't matter.
+AGES = st.sampled_from([152, 456])
+COOLING = st.sampled_from([600, 1900])
 CHANGE = st.fixed_dictionaries(
     {},
     optional={
@@ -75,6 +79,13 @@ CHANGE = st.fixed_dictionaries(
         ),
         "enabled": st.sampled_from([True, True, True, False]),
         "timeout": st.integers(600, 86_400),
+        "rates": st.fixed_dictionaries(
+            {},
+            optional={
+                limit: st.none() | st.lists(RATE, min_size=1, max_size=2)
+                for limit in ("account:*", "account:b", "platform:douyin", "task_type:*", "global")
+            },
+        ),
         "paused": st.lists(st.sampled_from(["global", "platform:douyin", "account:a"]), max_size=1),
     },
 )
@@ -83,7 +94,18 @@ VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
         *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue", "snapshot", "trim"),
+        *(
+            "purge",
+            "claim",
+            "confirm",
+            "configure",
+            "renew",
+            "tally",
+            "rescue",
+            "cool",
+            "snapshot",
+            "trim",
+        ),
     )
 }
 
@@ -191,6 +213,7 @@ class Machine(RuleBasedStateMachine):
         if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
+        self.model.now = self.clock()
         if verb == "acquire":
             self.foresee(args)
         reply = self.raw(verb, args)
@@ -201,6 +224,10 @@ class Machine(RuleBasedStateMachine):
             self.settle(verb, reply)
         return reply
 
+    def clock(self) -> float:
+        seconds, micros = self.redis.time()
+        return seconds + micros / 1e6
+
     def raw(self, verb: str, args: tuple[Any, ...]) -> Any:
         return self.redis.eval(scripts.source(verb), 1, PREFIX, *args)
 
@@ -208,6 +235,14 @@ class Machine(RuleBasedStateMachine):
         """Ask the model before the server is asked."""
         freed = {limit.decode() for limit in self.redis.smembers(f"{PREFIX}:freed")}
         under_way = bool(self.redis.exists(f"{PREFIX}:open"))
+        timed = self.model.config.enabled and (self.model.cooling or self.model.config.rates)
+        if timed:
+            due = self.redis.zrange(f"{PREFIX}:moments", "-inf", self.model.now, byscore=True)
+            freed |= {
+                limit.decode()
+                for limit in due
+                if self.model.cooling or self.model.is_rated(limit.decode())
+            }
         run, limits, parked_as, group = self.read(args)
         useless = None
         if group:
@@ -242,7 +277,10 @@ class Machine(RuleBasedStateMachine):
                 assert reply[0].decode() == verdict
 
     def compare_release(self, args: tuple[Any, ...], reply: Any) -> None:
-        assert reply[0] == self.model.release(args[0], mark=args[1] == 1, done=args[2] != "")
+        held = self.model.release(
+            args[0], mark=args[1] == 1, done=args[2] != "", unbegun=args[3] == 1
+        )
+        assert reply[0] == held
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
         run, waiter, group, score = args[:4]
@@ -256,6 +294,7 @@ class Machine(RuleBasedStateMachine):
         assert reply == self.model.rescue(*args)
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
+        self.model.forget_cooled()
         before = len(self.model.records)
         assert reply[:2] == [1, self.model.take_back()]
         # In which order of those that were due at once, nobody has to know.
@@ -268,6 +307,14 @@ class Machine(RuleBasedStateMachine):
         pairs = zip(*[iter(groups)] * 2, strict=True)
         looked_at = {tuple(json.loads(group)): count for group, count in pairs}
         assert reply == [self.model.purge(looked_at, last)] * 2
+
+    def compare_cool(self, args: tuple[Any, ...], reply: Any) -> None:
+        limit, seconds, call, *_ = args
+        if float(seconds):
+            self.model.cool(limit, float(seconds), call)
+            assert abs(float(reply[0]) - self.model.cooling.get(limit, 0)) < 5
+        else:
+            assert bool(reply[0]) == (self.model.cooling.pop(limit, 0) > self.model.now)
 
     def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.tally(args[0])
@@ -295,7 +342,8 @@ class Machine(RuleBasedStateMachine):
     def settle(self, verb: str, reply: Any) -> None:
         """Take note of whom the call handed room to; then all must be as the model has it."""
         self.look_what_is_kept()
-        exact = self.steps >= 64 and self.patience > 1e6 and not self.model.unnoticed
+        noticed = not self.model.unnoticed | self.model.opened
+        exact = self.steps >= 64 and self.patience > 1e6 and noticed
         # Who leaves is taken out first, though its message may come behind in the queue.
         for message in sorted(self.put_back(), key=lambda one: one["waiter"] not in self.leaving):
             waiter = message["waiter"]
@@ -309,14 +357,15 @@ class Machine(RuleBasedStateMachine):
             assert self.model.has_room(self.model.waiting[waiter].limits), "no room for it"
             if exact:
                 assert waiter == self.model.runnable()[0], "others came before, and have room"
-            self.model.hand_over(waiter)
+            reserved = f"{self.model.waiting[waiter].run}:reserved"
+            self.model.hand_over(waiter, self.redis.zscore(f"{PREFIX}:leases", reserved))
         more = self.more(verb, reply)
         if exact and not more:
             assert not self.model.runnable(), "a lost wake-up"
         self.holds()
 
     def more(self, verb: str, reply: Any) -> bool:
-        if verb in ("release", "park", "cancel", "forgo"):
+        if verb in ("release", "park", "cancel", "forgo", "cool"):
             return bool(reply[1])
         if verb == "advance":
             return bool(reply[0])
@@ -366,6 +415,7 @@ class Machine(RuleBasedStateMachine):
             assert len(kept) == (limit in self.model.kept)
             assert there - kept == self.model.members(limit), limit
         assert {token.decode() for token in leases} == set(self.model.held)
+        self.starts_hold()
         assert {name.decode(): int(count) for name, count in counters.items()} == dict(
             +self.model.counters
         )
@@ -376,6 +426,14 @@ class Machine(RuleBasedStateMachine):
         spans = Spans.of(times)
         for kind in (spans.wait, spans.hold):
             assert {limit: one.count for limit, one in kind.items()} == self.model.counted, kind
+
+    def starts_hold(self) -> None:
+        """What begins counts, what did not begin does not, and no more than may matter is kept."""
+        for limit in LIMITS:
+            there = self.members(f"rate:{limit}")
+            assert there == set(self.model.starts.get(limit, {})), limit
+        there = self.members("cooldowns")
+        assert there == set(self.model.cooling)
 
     # -- runs
 
@@ -427,13 +485,13 @@ class Machine(RuleBasedStateMachine):
         # What may still be under way must have somebody who ends it.
         return run if run in self.later else multiple()
 
-    @rule(run=consumes(runs), fates=FATES, done=st.booleans())
-    def release(self, run: str, fates: list[str], done: bool) -> None:
-        """It has ended, or its process has died."""
+    @rule(run=consumes(runs), fates=FATES, done=st.booleans(), began=st.booleans())
+    def release(self, run: str, fates: list[str], done: bool, began: bool) -> None:
+        """It has ended, or its process has died, maybe before its body began."""
         self.line.fates = fates
         self.alive.discard(run)
         try:
-            self.limiter.release(run, done=done)
+            self.limiter.release(run, done=done, began=began)
         except LimiterUnavailable:
             assert run in self.later
         else:
@@ -453,7 +511,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def what_could_not_be_released_is_released_later(self) -> None:
         run = sorted(self.later)[0]
-        self.limiter._release(run)
+        self.limiter._release(run, began=False)
         self.later.discard(run)
         assert run not in self.model.held
 
@@ -620,10 +678,12 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.limiter.config.update(change).config == self.model.config
         self.finish()
-        flat = {
-            k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:config:flat").items()
-        }
+        flat, rates = (
+            {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
+            for name in ("config:flat", "config:rates")
+        )
         expected = self.model.config.flat()
+        assert rates == json.loads(expected.pop("rates", "{}"))
         assert {name: flat.get(name) for name in expected} == expected
         for limit, runs in holders.items():
             there = self.members(f"semaphore:{limit}")
@@ -645,6 +705,48 @@ class Machine(RuleBasedStateMachine):
             self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
         self.model.lapsed.add(token)
 
+    @precondition(lambda self: self.model.starts or self.model.cooling)
+    @rule(seconds=AGES)
+    def time_goes_on(self, seconds: int) -> None:
+        """As if the clock had gone on for starts, moments and cool-downs."""
+        keys = self.redis.keys(f"{PREFIX}:rate:*")
+        for key in (*keys, f"{PREFIX}:moments", f"{PREFIX}:cooldowns"):
+            for member, moment in self.redis.zrange(key, 0, -1, withscores=True):
+                self.redis.zadd(key, {member: moment - seconds})
+        self.model.now = self.clock()
+        self.model.age(seconds)
+
+    @precondition(lambda self: self.model.opened)
+    @rule()
+    def moments_are_met(self) -> None:
+        """A worker that watches hands over what has opened: nobody waits on who can go on."""
+        for _ in range(100):
+            if self.limiter.waiting_room.meet_moments() != 0:
+                break
+        self.finish()
+        self.model.opened = set()
+        if self.patience > 1e6 and not self.model.unnoticed:
+            assert not self.model.runnable(), "a moment that nobody met"
+
+    @rule(limit=st.sampled_from(LIMITS), seconds=COOLING, fates=FATES)
+    def a_limit_cools_down(self, limit: str, seconds: int, fates: list[str]) -> None:
+        self.line.fates = fates
+        try:
+            until = self.limiter.cooldowns.set(limit, seconds, "refused", "ann")
+        except LimiterUnavailable:
+            return
+        finally:
+            self.line.fates = []
+        assert abs(until - self.model.cooling[limit]) < 5
+
+    @precondition(lambda self: self.model.cooling)
+    @rule(data=st.data())
+    def a_cool_down_is_lifted(self, data: st.DataObject) -> None:
+        limit = data.draw(st.sampled_from(sorted(self.model.cooling)))
+        self.limiter.cooldowns.lift(limit)
+        self.finish()
+        assert limit not in self.model.cooling
+
     @precondition(lambda self: set(self.model.held) - self.model.lapsed - self.model.reserved)
     @rule(data=st.data())
     def a_worker_falls_silent(self, data: st.DataObject) -> None:
@@ -664,7 +766,7 @@ class Machine(RuleBasedStateMachine):
             for limit in self.redis.zrange(f"{PREFIX}:{key}", 0, -1):
                 self.redis.zadd(f"{PREFIX}:{key}", {limit: 0})
         assert self.limiter.waiting_room.sweep(now=True) == due
-        self.model.unnoticed = set()
+        self.model.unnoticed, self.model.opened = set(), set()
         self.finish()
         if self.patience > 1e6:
             assert not self.model.runnable(), "a lost wake-up"

@@ -49,6 +49,11 @@ class Model:
         counted: by limit, how many of them were counted.
         closed: after a loss of data, until those who live have said so.
         unnoticed: limits that have room of which no script can know before a sweep.
+        starts: limit to its tokens, and when their runs began or may begin at the latest.
+        cooling: limit to when it opens.
+        cooled: limit to the name of the call that set its cool-down last.
+        opened: limits that opened at a moment that nobody has met yet.
+        now: the server's time; starts and cool-downs age by what tests take off theirs.
     """
 
     config: Config = field(default_factory=Config)
@@ -71,6 +76,11 @@ class Model:
     counted: Counter[str] = field(default_factory=Counter)
     closed: bool = False
     unnoticed: set[str] = field(default_factory=set)
+    starts: dict[str, dict[str, float]] = field(default_factory=dict)
+    cooling: dict[str, float] = field(default_factory=dict)
+    cooled: dict[str, str] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+    now: float = 0.0
 
     def members(self, limit: str, living: bool = False) -> set[str]:
         """Return the tokens in a semaphore; the living ones only, if asked."""
@@ -96,7 +106,66 @@ class Model:
 
     def has_room(self, limits: Limits) -> bool:
         """Return whether each of these limits has room."""
-        return not self.closed and all(self.count(limit) < self.most(limit) for limit in limits)
+        return not self.closed and all(
+            self.count(limit) < self.most(limit) and not self.is_shut(limit) for limit in limits
+        )
+
+    # -- time
+
+    def is_shut(self, limit: str) -> bool:
+        """Return whether a rate or a cool-down lets nobody begin now."""
+        if not self.config.enabled:
+            return False
+        starts = self.starts.get(limit, {}).values()
+        return self.cooling.get(limit, 0) > self.now or any(
+            sum(start > self.now - rate.per for start in starts) >= rate.max
+            for rate in self.config.rates_of(limit)
+        )
+
+    def shut_limits(self) -> set[str]:
+        """Return all limits that are shut now."""
+        return {limit for limit in {*self.starts, *self.cooling} if self.is_shut(limit)}
+
+    def start(self, token: str, limits: Limits, moment: float) -> None:
+        """A run begins, or may begin on this reservation at that moment at the latest."""
+        for limit in limits:
+            rates = self.config.rates_of(limit)
+            if rates:
+                starts = {**self.starts.get(limit, {}), token: moment}
+                latest = sorted(starts, key=lambda one: (starts[one], one))
+                kept = latest[-max(rate.max for rate in rates) :]
+                self.starts[limit] = {one: starts[one] for one in kept}
+
+    def take_start_back(self, token: str, limits: Limits) -> None:
+        """No run began on this token, where the limit still has rates."""
+        for limit in limits:
+            if self.is_rated(limit):
+                self.starts.get(limit, {}).pop(token, None)
+
+    def is_rated(self, limit: str) -> bool:
+        """Return whether limits of this dimension have rates."""
+        dimension = limit.partition(":")[0]
+        return any(one.partition(":")[0] == dimension for one in self.config.rates)
+
+    def age(self, seconds: float) -> None:
+        """Time goes on for starts and cool-downs."""
+        before = self.shut_limits()
+        self.starts = {
+            limit: {token: moment - seconds for token, moment in starts.items()}
+            for limit, starts in self.starts.items()
+        }
+        self.cooling = {limit: until - seconds for limit, until in self.cooling.items()}
+        self.opened |= before - self.shut_limits()
+
+    def cool(self, limit: str, seconds: float, call: str) -> None:
+        """The longer of two stands; a second copy of a call changes nothing."""
+        until = self.now + seconds
+        if until > self.cooling.get(limit, 0) and self.cooled.get(limit) != call:
+            self.cooling[limit], self.cooled[limit] = until, call
+
+    def forget_cooled(self) -> None:
+        """A sweep takes out what has lapsed."""
+        self.cooling = {limit: until for limit, until in self.cooling.items() if until > self.now}
 
     # -- runs
 
@@ -154,10 +223,12 @@ class Model:
             held, most = self.count(limit), self.most(limit)
             if held >= most:
                 return limit, held, int(most)
+            if self.is_shut(limit):
+                return "shut", limit
         if self.waiting and self.config.enabled:
             for limit in limits:
                 shared = limit.startswith(("global", "platform:", "task_type:"))
-                if under_way and shared and self.most(limit) != math.inf:
+                if under_way and shared and self.is_limited(limit):
                     return "behind", limit
             for limit in limits:
                 if limit in freed:
@@ -165,6 +236,10 @@ class Model:
             if any(one.limits == limits for one in self.waiting.values()):
                 return "behind", limits[-1]
         return None
+
+    def is_limited(self, limit: str) -> bool:
+        """Return whether anything may deny a run of this limit."""
+        return self.most(limit) != math.inf or self.is_rated(limit) or bool(self.cooling)
 
     def reservations(self, limits: Limits) -> set[str]:
         """Return the living reservations of a group."""
@@ -177,6 +252,7 @@ class Model:
             self._forget(reserved)
             self.freed |= {(run, limit) for limit in freed}
         self.held[run] = limits
+        self.start(run, limits, self.now)
         if parked_as:
             self.begun[parked_as] = run
             self.parked_as[run] = parked_as
@@ -195,10 +271,12 @@ class Model:
             self.named.add(limit)
         return limit if limit in self.named else f"other/{limit.partition(':')[0]}"
 
-    def release(self, run: str, mark: bool, done: bool) -> bool:
+    def release(self, run: str, mark: bool, done: bool, unbegun: bool) -> bool:
         """Return whether it held anything."""
         held = run in self.held
         if held:
+            if unbegun:
+                self.take_start_back(run, self.held[run])
             if run in self.parked_as and done:
                 self.begun[self.parked_as[run]] = None
             elif self.begun.get(self.parked_as.get(run, "")) == run:
@@ -247,6 +325,8 @@ class Model:
 
     def _forget(self, token: str) -> None:
         limits = self.held.pop(token)
+        if token in self.reserved:
+            self.take_start_back(token, limits)
         self.lapsed.discard(token)
         self.silent.discard(token)
         self.reserved.discard(token)
@@ -304,10 +384,11 @@ class Model:
         """Return the waiters that are the first of their group and have room, in order."""
         return [waiter for waiter in self.heads() if self.has_room(self.waiting[waiter].limits)]
 
-    def hand_over(self, waiter: str) -> None:
+    def hand_over(self, waiter: str, until: float) -> None:
         """Room is reserved for a waiter, and its message put back."""
         one = self.waiting.pop(waiter)
         token = f"{one.run}:reserved"
         self.held[token] = one.limits
         self.reserved.add(token)
+        self.start(token, one.limits, until)
         self.counters["handed_over:total"] += 1
