@@ -3,6 +3,7 @@
 It is asked in ``limiter.py``; what a task does with the answer is in ``worker/gate.py``.
 """
 
+import math
 from dataclasses import dataclass
 
 from celery_concurrency.scripts.constants import PAUSED, RANK
@@ -72,7 +73,7 @@ class Shut:
 
     def __str__(self) -> str:
         why = f"{self.rate[0]} per {self.rate[1]} s" if self.rate else "it cools down"
-        return f"opens in {self.seconds:.0f} s: {why}"
+        return f"opens in {math.ceil(self.seconds)} s ({why})"
 
 
 def rate_of(cause: str) -> tuple[int, int] | None:
@@ -106,7 +107,7 @@ class Denied:
 
     def __str__(self) -> str:
         if self.shut is not None:
-            return f"{self.limit} ({self.shut})"
+            return f"{self.limit} {self.shut}"
         if self.max is None:
             return f"{self.limit} (others came before)"
         allowed = f"{self.held} of {self.max}" if self.max != PAUSED else f"paused, {self.held} run"

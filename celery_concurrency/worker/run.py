@@ -12,7 +12,7 @@ from celery import current_task
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Shut, Ticket
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker.apps import limiter_of, settings_of
@@ -103,6 +103,8 @@ class Run:
     def reason(self) -> ConcurrencyError:
         """Why the task waits, or runs uncounted."""
         match self.answer:
+            case Denied(shut=Shut()) as denied:
+                return LimitReached(str(denied))
             case Denied() as denied:
                 return LimitReached(f"waits for {denied}")
             case Repeated(token=other):

@@ -64,9 +64,11 @@ def log_decision(
 
 def _log_wait(level: int, task: Any, run: Run, denied: Denied | None = None) -> None:
     reason = str(run.reason)
+    shut = denied.shut if denied else None
     log_decision(
-        level, task, run, "waits", reason.removeprefix("waits "), reason=reason,
-        limit=denied and denied.limit, current=denied and denied.held, max=denied and denied.max,
+        level, task, run, "waits", f"as {reason}" if shut else reason.removeprefix("waits "),
+        reason=reason, limit=denied and denied.limit, current=denied and denied.held,
+        max=denied and denied.max, opens_at=shut and shut.until,
     )  # fmt: skip
 
 
