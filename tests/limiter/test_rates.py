@@ -253,3 +253,21 @@ def test_rates_that_can_not_be(limiter, rates, field):
         limiter.config.update({"rates": rates})
     text = f"{refused.value} {[one['field'] for one in refused.value.details]}"
     assert field in text
+
+
+def test_after_a_lifted_cool_down_the_rates_moment_counts(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.limiter.cooldowns.set("account:a", 600)
+    floor.wait("one", account="a")
+    assert floor.room.meet_moments() > 590
+    floor.limiter.cooldowns.lift("account:a")
+    assert floor.back() == []
+    assert 95 < floor.room.meet_moments() <= 100
+
+
+def test_a_shorter_window_moves_the_moment_of_those_who_wait(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    floor.limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 50}]}})
+    assert floor.back() == []
+    assert 45 < floor.room.meet_moments() <= 50
