@@ -271,3 +271,14 @@ def test_a_shorter_window_moves_the_moment_of_those_who_wait(floor):
     floor.limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 50}]}})
     assert floor.back() == []
     assert 45 < floor.room.meet_moments() <= 50
+
+
+def test_a_moment_that_nobody_waits_for_any_more_holds_up_no_newcomer(floor, redis):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    assert floor.room.cancel("one")
+    floor.limiter.cooldowns.set("platform:other", 600)
+    floor.age(100)
+    floor.sweep()
+    assert not redis.exists("concurrency:moments")
+    assert isinstance(floor.ask("new", account="a"), Granted)
