@@ -282,3 +282,19 @@ def test_a_moment_that_nobody_waits_for_any_more_holds_up_no_newcomer(floor, red
     floor.sweep()
     assert not redis.exists("concurrency:moments")
     assert isinstance(floor.ask("new", account="a"), Granted)
+
+
+@pytest.mark.parametrize("shut", ["by a rate", "by a cool-down"])
+def test_a_newcomer_does_not_pass_those_whose_moment_has_come(floor, shut):
+    """They have another account: nobody of the newcomer's own group waits."""
+    if shut == "by a rate":
+        floor.limiter.config.update({"rates": {"platform:p": [{"max": 1, "per": 50}]}})
+        floor.hold(platform="p", account="x")
+    else:
+        floor.limiter.cooldowns.set("platform:p", 50)
+    floor.wait("first", platform="p", account="y")
+    floor.age(50)
+    answer = floor.ask("new", platform="p", account="z")
+    assert (answer.limit, answer.max, answer.shut) == ("platform:p", None, None)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["first"]
