@@ -7,6 +7,7 @@ a run had got is in ``progress.py``.
 
 import logging
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -111,7 +112,8 @@ class _Rescuer:
             except Exception as exc:  # noqa: BLE001 - whatever it is, a lost message is worse
                 logger.debug("the message of %s finds no place: %s", run.token, exc)
                 return PAUSE
-            self._runs.popleft()
+            with suppress(IndexError):  # the worker ended meanwhile, and has given it up
+                self._runs.popleft()
             logger.warning(
                 "Task %s[%s] was not lost with its process: %s",
                 request.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -149,6 +150,18 @@ def test_what_finds_no_place_until_the_worker_ends_is_told(placed, caplog, monke
     assert [text.partition(" may be lost")[0] for text in told] == [
         f"Task work[{request.id}]" for request in requests
     ]
+
+
+def test_what_finds_a_place_after_all_breaks_nothing(monkeypatch, caplog):
+    goes_on, broken = threading.Event(), []
+    monkeypatch.setattr(rescue, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(rescue, "_rescue", lambda *_: str(goes_on.wait(20)))
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    request = killed(Stage.ASKING)
+    rescue.finish()
+    goes_on.set()
+    wait_for(lambda: f"[{request.id}] was not lost with its process" in caplog.text or broken)
+    assert broken == []
 
 
 def test_a_task_with_a_request_class_of_its_own_keeps_it():
