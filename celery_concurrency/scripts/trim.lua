@@ -37,7 +37,7 @@ end
 
 -- Not by its bytes: names may be long.
 local function is_of_former_version(copy)
-  local _, counters = string.gsub(copy, '":"', '')
+  local _, counters = string.gsub(copy, '": ?"', '', COUNTERS_MOST + 1)
   return counters > COUNTERS_MOST
 end
 

@@ -201,9 +201,7 @@ def test_a_broadcast_task_tagged_with_an_own_dimension_is_refused(run, limiter):
     assert run(forbidden, Message(broadcast=True), tenant="t1").state == "FAILURE"
 
 
-@pytest.mark.parametrize(
-    "value", ["a\nTask x granted", "\0", "\x9b2J", "a\u2028", "\ud800"]
-)
+@pytest.mark.parametrize("value", ["a\nTask x granted", "\0", "\x9b2J", "a\u2028", "\ud800"])
 def test_a_tag_that_cant_be_printed_fails_its_task(run, value):
     result = run(done, Message(), account=value)
     assert isinstance(result.result, InvalidTag)
