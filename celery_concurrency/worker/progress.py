@@ -39,7 +39,9 @@ def stage_of(token: str) -> Stage | None:
     """Return how far a run has got; None where that is unknown, or it has not asked."""
     name, start = _entry_of(token)
     entry = _table[start : start + _ENTRY_BYTES]
-    return Stage(entry[_NAME_BYTES]) if entry[:_NAME_BYTES] == name else None
+    # A child may be killed amid its first note: then the stage is 0.
+    known = entry[:_NAME_BYTES] == name and entry[_NAME_BYTES]
+    return Stage(known) if known else None
 
 
 def _entry_of(token: str) -> tuple[bytes, int]:
