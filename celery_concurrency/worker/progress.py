@@ -1,7 +1,8 @@
 """Progress: how far each run has got, in memory that the main process shares with its children.
 
 A child that is killed says nothing any more, and Redis may be away as well. ``gate.py`` notes
-what a run has reached, ``rescue.py`` reads it. A pool that spawns its children shares no memory.
+what a run has reached, ``rescue.py`` reads it, and takes a run's message from a child that is
+about to be killed. A pool that spawns its children shares no memory.
 """
 
 import mmap
@@ -27,6 +28,8 @@ class Stage(IntEnum):
     """Its message was parked or sent on."""
     BEGUN = 3
     """Its body may have begun."""
+    TAKEN = 4
+    """Its process is about to be killed, and the main process gives its message a place."""
 
 
 def note(token: str, stage: Stage) -> None:
