@@ -335,7 +335,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "rates_too_many": ("最多 {most} 个速率", "{most} rates at most"),
     "rate_effect": (
         "{limit}：任意 {period}内最多开始 {max} 个任务。",
-        "{limit}: at most {max} tasks begin in any {period}.",
+        "{limit}: in any {period}, {max} may begin.",
     ),
     "rates_replace": (
         "它们取代 {wildcard} 的速率（{rates}）。",
