@@ -94,7 +94,7 @@ class Limiter:
         self.stats = Stats(self.keyspace)
         self.durations = Durations(self.keyspace)
         self.leases = Leases(self.keyspace)
-        self.cooldowns = Cooldowns(self.keyspace, self.waiting_room)
+        self.cooldowns = Cooldowns(self.keyspace, self.waiting_room, self.config)
         self._blocking = BlockingAcquire(
             self.keyspace, self.waiting_room, self.cooldowns, self.try_acquire, self.release
         )
