@@ -16,7 +16,9 @@ function shutText({ limit, opens_at: moment, rate, cause }) {
 }
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
-export function reasonText({ reason, limit, current, max }) {
+export function reasonText(blocked) {
+  const { reason, limit, current, max, opens_at: moment } = blocked;
+  if (moment) return shutText(blocked);
   const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
   return TEXTS.has(reason) ? t(TEXTS.get(reason), { limit, ...numbers }) : reason;
 }
