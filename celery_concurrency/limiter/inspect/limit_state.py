@@ -40,6 +40,11 @@ class LimitState(Moments):
         """Whether as many run as it allows."""
         return 0 < self.max <= self.current
 
+    @property
+    def opens_by_itself(self) -> bool:
+        """Whether nothing but a moment is waited for: a rate's, or the end of a cool-down."""
+        return self.full and not self.paused and not self.has_no_place
+
 
 class Blocked(BaseModel):
     """Why a waiter does not go on now.
@@ -109,7 +114,7 @@ class States:
         shut = state.shut(self.now)
         if state.paused:
             blocked.reason = "paused"
-        elif shut and not state.has_no_place:
+        elif shut and state.opens_by_itself:
             blocked.reason = "rate" if shut.rate else "cooling"
             blocked.opens_at, blocked.text = shut.until, f"{state.limit} {shut}"
             blocked.rate = Rate(max=shut.rate[0], per=shut.rate[1]) if shut.rate else None
