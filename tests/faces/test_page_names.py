@@ -161,7 +161,7 @@ CHECKED = {
     *("at[place]", "lists[place]", "list[place]", "DASHES[place]", "BORDERS[place - 1]"),
     "heads[cell.cellIndex]",
     *("map[name]", "point[times]", "config[MAPS.get(dimension)]"),
-    *("VIEWS[name]", "TEXTS[key]"),
+    *("VIEWS[name]", "TEXTS[key]", "usage[name]"),
 }
 
 

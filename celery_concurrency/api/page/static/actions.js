@@ -63,7 +63,7 @@ export function editLimit(limit, current = 0) {
 export function limitFields(dimensions, label) {
   const options = dimensions.map((one) => element("option", { value: one }, dimensionText(one)));
   const name = element("input", { required: "", maxlength: 200, pattern: ".*\\S.*", autocomplete: "off" });
-  const dimension = element("select", { onchange: () => (name.disabled = dimension.value === "global") }, ...options);
+  const dimension = element("select", { oninput: () => (name.disabled = dimension.value === "global") }, ...options);
   return { dimension: { label: t("dimension"), input: dimension }, name: { label, input: name } };
 }
 

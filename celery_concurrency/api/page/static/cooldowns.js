@@ -17,7 +17,7 @@ function fieldsFor(reason) {
   const amount = numberInput(10, 1, MOST / 60);
   const bound = () => (amount.max = MOST / UNITS.get(unit.value));
   const options = [...UNIT_TEXTS].map(([one, text]) => element("option", { value: one, selected: one === "m" ? "" : null }, text));
-  const unit = element("select", { onchange: bound, oninput: bound }, ...options);
+  const unit = element("select", { oninput: bound }, ...options);
   return {
     amount: { label: t("how_long"), input: amount },
     unit: { label: t("unit"), input: unit },
