@@ -56,7 +56,9 @@ def test_it_counts_down_between_two_polls(desk, shut):
     desk.open()
     desk.page.clock.pause_at(desk.page.evaluate("Date.now() / 1000 + 1"))
     desk.page.route(API, lambda route: None)  # no answer from now on
-    time = moments(desk, "account:quick").locator("time")
+    with desk.page.expect_request("**/usage"):
+        desk.page.clock.run_for(2_000)
+    time = moments(desk, "account:quick").locator("time").first
 
     def left():
         return int(re.search(r"\d+", time.inner_text())[0])
