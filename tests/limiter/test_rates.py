@@ -253,3 +253,31 @@ def test_rates_that_can_not_be(limiter, rates, field):
         limiter.config.update({"rates": rates})
     text = f"{refused.value} {[one['field'] for one in refused.value.details]}"
     assert field in text
+
+
+def test_a_moment_that_nobody_waits_for_any_more_keeps_no_watcher_awake(floor):
+    floor.limiter.cooldowns.set("account:c", 100)
+    floor.wait("gone", account="c")
+    floor.sweep()
+    assert floor.room.meet_moments() > 95
+    floor.room.cancel("gone")
+    floor.back()
+    floor.age(100)
+    floor.room.meet_moments()
+    assert floor.room.meet_moments() is None
+
+
+@pytest.mark.parametrize("by", ["rate", "cool-down"])
+def test_who_waits_for_the_moment_of_global_is_known_to_wait_for_it(floor, by):
+    """Nothing is filed under ``global``, but its moment is."""
+    if by == "rate":
+        floor.limiter.config.update({"rates": {"global": [{"max": 1, "per": 50}]}})
+        floor.hold()
+    else:
+        floor.limiter.cooldowns.set("global", 50)
+    for task in ("one", "two"):
+        floor.wait(task, account=task)
+    assert 45 < floor.room.meet_moments() <= 50
+    floor.age(50)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == (["one"] if by == "rate" else ["one", "two"])
