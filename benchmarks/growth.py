@@ -91,6 +91,6 @@ def _park(crowd: Crowd, account: int) -> None:
 
 def _release(crowd: Crowd, account: int) -> None:
     reply = scripts.call(
-        crowd.redis, "release", crowd.limiter.prefix, crowd.holders[account], 0, 7200, STEPS
+        crowd.redis, "release", crowd.limiter.prefix, crowd.holders[account], 0, 7200, "", STEPS
     ).reply
     assert reply[0] == 1

@@ -77,7 +77,7 @@ def work(client: Redis, waiting: int, crowd: str) -> dict[str, list[int]]:
         assert (cancelled, more) == (1, 0)
         taken["cancel"].append(count)
         before = client.llen("bench-queue")
-        count, (held, more, _) = counted(client, "release", one.holders[account], 0, 7200, STEPS)
+        count, (held, more, _) = counted(client, "release", one.holders[account], 0, 7200, "", STEPS)
         assert (held, more) == (1, 0)
         assert client.llen("bench-queue") == before + 1
         taken["release"].append(count)
@@ -130,7 +130,7 @@ def test_two_limits_full_by_turns_cost_each_call_a_bounded_number(limiter, redis
     for number in range(200):
         floor.wait(f"task{number}", account="a", tenant="a", platform=str(number))
     for name in ("account", "tenant") * 3:
-        count, (_, more, _) = counted(client, "release", held[name], 0, 7200, STEPS)
+        count, (_, more, _) = counted(client, "release", held[name], 0, 7200, "", STEPS)
         assert count <= STEPS * OF_STEP
         calls = 0
         while more:

@@ -5,7 +5,7 @@
 -- lapses, the latest moment at which a run may begin on it, so that it counts in every window
 -- that it may yet get into; when one begins, its own moment takes the place.
 
--- The dimensions that have rates, between colons; false where none has. Asked once a call.
+-- The dimensions that have rates, as ':account:*:'; false where none has. Asked once a call.
 local rated = nil
 
 local function is_rated(limit)
