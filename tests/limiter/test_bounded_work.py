@@ -77,7 +77,9 @@ def work(client: Redis, waiting: int, crowd: str) -> dict[str, list[int]]:
         assert (cancelled, more) == (1, 0)
         taken["cancel"].append(count)
         before = client.llen("bench-queue")
-        count, (held, more, _) = counted(client, "release", one.holders[account], 0, 7200, "", STEPS)
+        count, (held, more, _) = counted(
+            client, "release", one.holders[account], 0, 7200, "", STEPS
+        )
         assert (held, more) == (1, 0)
         assert client.llen("bench-queue") == before + 1
         taken["release"].append(count)

@@ -103,13 +103,13 @@ end
 -- Hand room over until no waiter can go on, in so many steps at most: some 30 commands
 -- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
 local function hand_over(steps)
-  if closed then
-    return 0, redis.call('EXISTS', key('outbox'))
-  end
   -- Room collected for a waiter that left is given up, though nobody else waits.
-  if redis.call('EXISTS', key('groups'), key('collecting')) == 0 then
+  local anybody = redis.call('EXISTS', key('groups'), key('collecting')) > 0
+  if not anybody then
     -- Whoever watches would look for ever at a moment that nobody waits for.
     redis.call('UNLINK', key('moments'))
+  end
+  if closed or not anybody then
     return 0, redis.call('EXISTS', key('outbox'))
   end
   local outgoing = { front = {}, behind = {} }
