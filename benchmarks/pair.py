@@ -138,7 +138,9 @@ def _ratio(costs: dict[str, list[Cost]], one: str, other: str, of: str) -> float
     return round(median(getattr(a, of) / getattr(b, of) for a, b in pairs), 3)
 
 
-def rateless(url: str, rounds: int, before: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+def rateless(
+    url: str, rounds: int, before: Path | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Return what rates cost a pair that needs none of them.
 
     Args:

@@ -32,7 +32,7 @@ from tests.support.soak.causes import (
     why_lost,
 )
 from tests.support.waiting import waiters
-from tests.support.workers import Worker
+from tests.support.workers import Worker, has_ended, wait_for
 
 #: What a server needs for the promises: that it loses no acknowledged write.
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -50,8 +50,10 @@ PAUSE = (0.3, 1.2)
 SHARES = {"worker": 10, "server": 12, "memory": 12}
 #: For how long memory is full, in seconds.
 FULL = (0.5, 3.0)
-#: How often it is tried to find a moment in which no message is on its way.
+#: How often it is tried to find a moment in which no message is on its way, and how long that
+#: may last, in milliseconds.
 TRIES = 20
+PAUSE_MS = 10_000
 #: How long the last tasks may take: what a killed worker had comes again after its
 #: visibility timeout.
 DRAIN_SECONDS = 60
@@ -199,8 +201,11 @@ class Soak:
         with self._nothing_on_the_way() as is_still:
             if is_still:
                 # A child whose parent is gone first has another one for a moment.
-                self._note("worker", _now(), worker.pid, *worker.children())
+                children = worker.children()
+                self._note("worker", _now(), worker.pid, *children)
                 worker.kill()
+                # While one of them is there, so is the connection on which it waits for messages.
+                wait_for(lambda: all(has_ended(pid) for pid in children))
                 # The server has seen by the second answer that the killed one is gone.
                 self._site.redis.ping()
                 self._site.redis.ping()
@@ -237,7 +242,7 @@ class Soak:
         """
         redis = self._site.redis
         for _ in range(TRIES):
-            redis.client_pause(2000, all=False)
+            redis.client_pause(PAUSE_MS, all=False)
             if not self._on_the_way():
                 break
             redis.client_unpause()
