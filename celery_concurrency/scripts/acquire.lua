@@ -94,7 +94,7 @@ if parked then
     -- room is for the waiters, this run among them.
     give_up_reservation(waited.group)
   end
-  reserved = begin_on_reservation(group, token, expiry)
+  reserved = begin_on_reservation(group, token, expiry, config[1] == '1', cooling)
 end
 
 local function max_of(i)
