@@ -6,6 +6,7 @@ import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
+import { visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
@@ -85,14 +86,14 @@ function makeRow({ limit, name }) {
   // For screen readers: "Edit" alone does not say what it edits.
   const named = (button, text) => {
     write(button, text);
-    button.setAttribute("aria-label", `${text}: ${limit}`);
+    button.setAttribute("aria-label", `${text}: ${visible(limit)}`);
     return button;
   };
   const edit = named(changing("", () => editLimit(limit, now.current)), t("edit"));
   const gate = changing("", () => (now.paused ? resume : pause)(limit));
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
-    element("th", { scope: "row" }, name),
+    element("th", { scope: "row" }, visible(name)),
     element("td", {}, element("div", { class: "measure" }, used, usedText, state)),
     element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, empty));
