@@ -318,7 +318,7 @@ def release_all(client: Redis, crowd: Crowd) -> None:
     for first in range(0, len(tokens), TRIP):
         pipe = client.pipeline(transaction=False)
         for token in tokens[first : first + TRIP]:
-            crowd.call(pipe, "release", token, 0, 7200, STEPS)
+            crowd.call(pipe, "release", token, 0, 7200, "", STEPS)
         pipe.execute()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tests.support.starts import Rate, exceeded
+
 #: How long after an event its consequences may begin, in seconds: connections are made anew,
 #: and what a dead worker had comes again after its visibility timeout.
 LATE = 12.0
@@ -48,11 +50,15 @@ class Event:
 
 @dataclass
 class Run:
-    """One run, as the task noted it; its end is None where it did not come to it."""
+    """One run, as the task noted it; its end is None where it did not come to it.
+
+    ``granted`` is when it got its tokens, in the limiter's microseconds: its fence.
+    """
 
     pid: int
     parent: int
     begin: float
+    granted: int
     end: float | None = None
 
 
@@ -87,9 +93,9 @@ class Task:
 def take_in(tasks: dict[str, Task], lines: Iterable[list]) -> None:
     """Give each task its runs, as the journal has them."""
     running: dict[int, Run] = {}
-    for what, task, _, pid, parent, at in lines:
+    for what, task, _, pid, parent, at, fence in lines:
         if what == "begin":
-            running[pid] = Run(pid, parent, at)
+            running[pid] = Run(pid, parent, at, fence)
             tasks[task].runs.append(running[pid])
         elif what == "end":
             running.pop(pid).end = at
@@ -158,6 +164,25 @@ def overlaps(tasks: Iterable[Task], events: list[Event]) -> list[str]:
             if end > begin:
                 found.append(f"{account}: {one} until {end:.3f}, {other} from {begin:.3f}")
     return found
+
+
+def too_many(tasks: Iterable[Task], rates: dict[str, tuple[Rate, ...]]) -> list[str]:
+    """Return each window, wherever it begins, in which more runs began than a rate allows.
+
+    Args:
+        rates: those of ``global``, and those of each account as ``account:*``.
+    """
+    granted: dict[str, list[int]] = defaultdict(list)
+    for task in tasks:
+        for run in task.runs:
+            granted["global"].append(run.granted)
+            granted[f"account:{task.account}"].append(run.granted)
+    return [
+        f"{limit}: over {most} in {per} s from {one} to {later}"
+        for limit, moments in granted.items()
+        for most, per in rates["global" if limit == "global" else "account:*"]
+        for one, later in exceeded(moments, (most, per))
+    ]
 
 
 def _end_of(run: Run, events: list[Event]) -> float | None:
