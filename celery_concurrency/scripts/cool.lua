@@ -8,22 +8,26 @@
 -- Reply  {until when it cools down, as text, or would have, if that was lifted; '' if it did
 --        not, more, outbox}
 -- Cost   about 8 commands, and the steps
--- Again  a second copy finds its name, for ten minutes after the end too, and changes nothing;
---        one that lifts finds nothing to lift, or lifts what was set in between.
+-- Again  a second copy finds the reply to the first, for ten minutes, and changes nothing.
 -- OOM    refused, unless it lifts
 
 -- include handover
 
-local limit, seconds = ARGV[1], tonumber(ARGV[2])
+local limit, seconds, call = ARGV[1], tonumber(ARGV[2]), key('cooled', ARGV[3])
+local replied = redis.call('GET', call)
+if replied then
+  return {replied, 0, 0}
+end
+
 local record = key('cooldown', limit)
 local current = tonumber(redis.call('ZSCORE', key('cooldowns'), limit) or 0)
 
 if seconds == 0 then
   never_refuse()
   local lifted = current > time and exact(current) or ''
+  redis.call('SET', call, lifted, 'EX', MARK_SECONDS)
   redis.call('ZREM', key('cooldowns'), limit)
-  redis.call('HDEL', record, 'until', 'since', 'reason', 'by')
-  redis.call('EXPIRE', record, MARK_SECONDS)
+  redis.call('DEL', record)
   cooling = redis.call('EXISTS', key('cooldowns')) == 1
   note_freed({ limit })
   return {lifted, hand_over(tonumber(ARGV[6]))}
@@ -31,11 +35,12 @@ end
 
 -- The longer of two stands.
 local moment = time + seconds
-if moment > current and redis.call('HGET', record, 'id') ~= ARGV[3] then
-  redis.call('HSET', record, 'id', ARGV[3], 'until', exact(moment), 'since', exact(time),
-    'reason', ARGV[4], 'by', ARGV[5])
-  redis.call('EXPIREAT', record, math.ceil(moment + MARK_SECONDS))
-  redis.call('ZADD', key('cooldowns'), exact(moment), limit)
-  current = moment
+local stands = exact(math.max(moment, current))
+redis.call('SET', call, stands, 'EX', MARK_SECONDS)
+if moment > current then
+  redis.call('HSET', record, 'until', stands, 'since', exact(time), 'reason', ARGV[4],
+    'by', ARGV[5])
+  redis.call('EXPIREAT', record, math.ceil(moment))
+  redis.call('ZADD', key('cooldowns'), stands, limit)
 end
-return {exact(current), 0, 0}
+return {stands, 0, 0}

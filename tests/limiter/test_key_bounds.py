@@ -47,6 +47,7 @@ BOUNDS: Final = {
     "rate:<limit>": "expires",
     "cooldowns": "expires",
     "cooldown:<limit>": "expires",
+    "cooled:<call>": "expires",
     "leases": "live",
     "token:<token>": "live",
     "stats:counters": "trim",
@@ -260,8 +261,11 @@ def test_cool_downs_are_gone_after_their_end(limiter: Limiter, redis: Redis) -> 
         limiter.cooldowns.set(f"account:a{number}", 60, "x" * 200, "x" * 200)
     limiter.cooldowns.lift("account:a0")
     assert redis.zcard("concurrency:cooldowns") == 999
-    for number in (0, 999):
-        assert 0 < redis.ttl(f"concurrency:cooldown:account:a{number}") <= 661
+    assert not redis.exists("concurrency:cooldown:account:a0")
+    assert 0 < redis.ttl("concurrency:cooldown:account:a999") <= 61
+    calls = redis.keys("concurrency:cooled:*")
+    assert len(calls) == 1001
+    assert all(0 < redis.ttl(call) <= 600 for call in calls)
     members = redis.zrange("concurrency:cooldowns", 0, -1)
     redis.zadd("concurrency:cooldowns", dict.fromkeys(members, 1))
     limiter.waiting_room.sweep(now=True)

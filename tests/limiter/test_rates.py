@@ -203,8 +203,26 @@ def test_a_second_copy_of_a_cool_down_does_not_bring_it_back(floor, redis):
     call = ("cool", "platform:p", "600", "a-name", "", "")
     floor.room.call_and_hand_over(*call)
     floor.limiter.cooldowns.lift("platform:p")
-    assert floor.room.call_and_hand_over(*call) == b"0.000000"
+    floor.room.call_and_hand_over(*call)
     assert floor.limiter.cooldowns.read() == ([], 0)
+
+
+def test_a_late_copy_does_not_bring_a_cool_down_back_though_another_was_set_meanwhile(floor):
+    call = ("cool", "platform:p", "600", "a-name", "", "")
+    until = floor.room.call_and_hand_over(*call)
+    floor.limiter.cooldowns.set("platform:p", 900)
+    floor.limiter.cooldowns.lift("platform:p")
+    assert floor.room.call_and_hand_over(*call) == until
+    assert floor.limiter.cooldowns.read() == ([], 0)
+
+
+def test_a_late_copy_of_a_lift_does_not_lift_what_was_set_meanwhile(floor):
+    until = floor.limiter.cooldowns.set("platform:p", 600)
+    call = ("cool", "platform:p", 0, "a-name", "", "")
+    assert float(floor.room.call_and_hand_over(*call)) == until
+    floor.limiter.cooldowns.set("platform:p", 60)
+    assert float(floor.room.call_and_hand_over(*call)) == until
+    assert [one.limit for one in floor.limiter.cooldowns.read()[0]] == ["platform:p"]
 
 
 def test_a_task_cools_its_own_limit_down(floor):

@@ -5,6 +5,7 @@
 --   rate:<limit>        token → when its run began (see moments.lua)
 --   cooldowns           limit that cools down → until when
 --   cooldown:<limit>    its reason, and who said so
+--   cooled:<call>       what a call replied that set or lifted one
 --   leases              token → when it is taken back if nobody renews it
 --   token:<token>       its record, and the marks that refuse late calls
 --   fence               the last fencing number

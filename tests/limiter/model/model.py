@@ -51,7 +51,7 @@ class Model:
         unnoticed: limits that have room of which no script can know before a sweep.
         starts: limit to its tokens, and when their runs began or may begin at the latest.
         cooling: limit to when it opens.
-        cooled: limit to the name of the call that set its cool-down last.
+        cooled: call that set or lifted a cool-down to its reply.
         opened: limits that opened at a moment that nobody has met yet.
         now: the server's time; starts and cool-downs age by what tests take off theirs.
     """
@@ -78,7 +78,7 @@ class Model:
     unnoticed: set[str] = field(default_factory=set)
     starts: dict[str, dict[str, float]] = field(default_factory=dict)
     cooling: dict[str, float] = field(default_factory=dict)
-    cooled: dict[str, str] = field(default_factory=dict)
+    cooled: dict[str, bytes] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
     now: float = 0.0
 
@@ -157,11 +157,10 @@ class Model:
         self.cooling = {limit: until - seconds for limit, until in self.cooling.items()}
         self.opened |= before - self.shut_limits()
 
-    def cool(self, limit: str, seconds: float, call: str) -> None:
-        """The longer of two stands; a second copy of a call changes nothing."""
-        until = self.now + seconds
-        if until > self.cooling.get(limit, 0) and self.cooled.get(limit) != call:
-            self.cooling[limit], self.cooled[limit] = until, call
+    def cool(self, limit: str, seconds: float) -> float:
+        """The longer of two stands; return until when."""
+        self.cooling[limit] = max(self.now + seconds, self.cooling.get(limit, 0))
+        return self.cooling[limit]
 
     def forget_cooled(self) -> None:
         """A sweep takes out what has lapsed."""
