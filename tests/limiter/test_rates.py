@@ -88,6 +88,25 @@ def test_a_reservation_that_lapses_gives_its_start_back(floor, redis):
     assert floor.tasks_back() == ["next"]
 
 
+@pytest.mark.parametrize("began", [False, True], ids=["it lapses", "a run begins on it"])
+def test_a_reservation_counts_if_a_run_began_though_its_rate_was_taken_out(floor, redis, began):
+    """Where the rate is put back in, its windows hold for what was kept."""
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    floor.age(100)
+    floor.room.meet_moments()
+    floor.limiter.config.update({"rates": {"account:*": None}})
+    [message] = floor.back()
+    [reserved] = redis.zrange("concurrency:reservations", 0, -1)
+    if began:
+        assert isinstance(floor.deliver(message), Granted)
+    else:
+        floor.lapse(reserved)
+        floor.sweep()
+    floor.limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 100}]}})
+    assert isinstance(floor.ask("next", account="a"), Denied if began else Granted)
+
+
 def test_a_message_that_will_not_run_gives_its_start_back(floor):
     floor.limiter.release(floor.hold(account="a"))
     floor.wait("revoked", account="a")

@@ -66,8 +66,9 @@ local function shut_until(limit, own)
   return 0
 end
 
--- Note when a run begins, or may begin at the latest, by each limit that has rates.
-local function note_start(token, limits, moment)
+-- Note when a run begins, or may begin at the latest, by each limit that has rates; `instead`
+-- is a reservation on which it begins.
+local function note_start(token, limits, moment, instead)
   for _, limit in ipairs(limits) do
     local most, longest = 0, 0
     for _, rate in ipairs(rates_of(limit)) do
@@ -75,6 +76,9 @@ local function note_start(token, limits, moment)
     end
     if most > 0 then
       local starts = key('rate', limit)
+      if instead then
+        redis.call('ZREM', starts, instead)
+      end
       redis.call('ZADD', starts, exact(moment), token)
       redis.call('ZREMRANGEBYRANK', starts, 0, -most - 1)
       local last = redis.call('ZREVRANGE', starts, 0, 0, 'WITHSCORES')[2]
@@ -83,12 +87,10 @@ local function note_start(token, limits, moment)
   end
 end
 
--- Take a start back: no run began on that token.
+-- Take a start back, also where rates were taken out: no run began on that token.
 local function take_start_back(token, limits)
   for _, limit in ipairs(limits) do
-    if is_rated(limit) then
-      redis.call('ZREM', key('rate', limit), token)
-    end
+    redis.call('ZREM', key('rate', limit), token)
   end
 end
 

@@ -40,8 +40,7 @@ local function begin_on_reservation(group, token, expiry, shuts, cooling)
       redis.call('ZADD', key('semaphore', limit), expiry, token)
     end
   end
-  take_start_back(reserved, limits)
-  note_start(token, limits, time)
+  note_start(token, limits, time, reserved)
   for _, limit in ipairs(limits) do
     hasten(limit)
   end

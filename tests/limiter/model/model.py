@@ -137,10 +137,9 @@ class Model:
                 self.starts[limit] = {one: starts[one] for one in kept}
 
     def take_start_back(self, token: str, limits: Limits) -> None:
-        """No run began on this token, where the limit still has rates."""
+        """No run began on this token."""
         for limit in limits:
-            if self.is_rated(limit):
-                self.starts.get(limit, {}).pop(token, None)
+            self.starts.get(limit, {}).pop(token, None)
 
     def is_rated(self, limit: str) -> bool:
         """Return whether limits of this dimension have rates."""
@@ -253,8 +252,13 @@ class Model:
         """A run begins, on a reservation or without."""
         if reserved:
             freed = {limit for token, limit in self.freed if token == reserved}
+            starts = {limit: self.starts.get(limit, {}).get(reserved) for limit in limits}
             self._forget(reserved)
             self.freed |= {(run, limit) for limit in freed}
+            for limit, start in starts.items():
+                if start is not None and not self.config.rates_of(limit):
+                    # Its rates were taken out meanwhile: it stays as the reservation's.
+                    self.starts[limit][reserved] = start
         self.held[run] = limits
         self.start(run, limits, self.now)
         if parked_as:
