@@ -106,6 +106,8 @@ def check(task: Any) -> None:
             "name celery_concurrency.signals in imports, or see in its log why it could not"
         )
     if progress.stage_of(run.token) == Stage.TAKEN:
+        if isinstance(run.outcome, Granted | Uncounted):
+            run.outcome = Asked()  # whatever it was given, its body does not begin
         raise Ignore("its process is about to be killed, and another one is to run it")
     match run.outcome:
         case Granted() | Uncounted() | Ungated() | Failed() | Repeated(token=None):
@@ -189,8 +191,10 @@ def _end(task: Any, run: Run, state: str | None) -> None:
     match run.outcome:
         case TurnedAway():
             _wait(task, run)
-        case Granted() | Uncounted() | Asked():
+        case Granted() | Uncounted():
             _release(task, run, done=not _may_come_again(task, state))
+        case Asked():
+            _release(task, run, done=False, began=False)
 
 
 def _may_come_again(task: Any, state: str | None) -> bool:
@@ -239,9 +243,9 @@ def _wait_once(task: Any, run: Run) -> None:
     progress.note(run.token, Stage.PLACED)
 
 
-def _release(task: Any, run: Run, *, done: bool) -> None:
+def _release(task: Any, run: Run, *, done: bool, began: bool = True) -> None:
     try:
-        held = limiter_of(task.app).release(run.token, done=done)
+        held = limiter_of(task.app).release(run.token, done=done, began=began)
     except LimiterUnavailable as exc:
         log_decision(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
     else:

@@ -99,8 +99,9 @@ class Heartbeat:
         self._received.extend(request for request in requests if _may_begin(request))
 
     def _release(self, token: str) -> None:
+        began = stage_of(token) not in (Stage.ASKING, Stage.TAKEN)
         try:
-            if self._limiter.release(token, began=stage_of(token) is not Stage.ASKING):
+            if self._limiter.release(token, began=began):
                 logger.warning(
                     "released %s, as its process has ended",
                     token,

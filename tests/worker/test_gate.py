@@ -83,6 +83,25 @@ def test_a_run_that_was_taken_from_its_process_neither_begins_nor_waits(run, hel
     assert redis.zscore("concurrency:leases", token) is None
 
 
+def test_a_run_that_was_taken_after_its_grant_has_not_begun(run, limiter, redis):
+    """Its message, which the main process puts back, is no copy of one that has run."""
+    limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 1000}]}})
+    token, parked_as = f"task:{uuid()}", f"task:{uuid()}"
+    parked = {"as": parked_as, "score": 7, "limits": ["global", "account:a"]}
+
+    def take(**_):
+        note(token, Stage.TAKEN)
+
+    signals.task_prerun.connect(take)
+    try:
+        run(forbidden, Message(), token=token, parked=parked, account="a")
+    finally:
+        signals.task_prerun.disconnect(take)
+    assert redis.zscore("concurrency:leases", token) is None
+    assert redis.zcard("concurrency:rate:account:a") == 0
+    assert not redis.exists(f"concurrency:begun:{parked_as}")
+
+
 @pytest.mark.parametrize("dropped", [False, True], ids=["acknowledged", "dead-lettered"])
 def test_a_failed_task_that_the_broker_kept_for_later_runs_again(run, dropped):
     """As from a dead letter queue: where a failure rejects the message, its copy is no repeat."""
