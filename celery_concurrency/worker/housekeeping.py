@@ -184,6 +184,8 @@ class Housekeeping:
                         # A run that no beat has named yet would lose its tokens with the data.
                         self._heartbeat.beat()
                     self._meet_moments()
+                else:
+                    self._next_look = LOOK
             except LimiterUnavailable as exc:
                 self._outage.begin(exc)
             except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -12,13 +13,15 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.heartbeat import Heartbeat
-from celery_concurrency.worker.housekeeping import Housekeeping
+from celery_concurrency.worker.housekeeping import LOOK, SHORTEST_LOOK, Housekeeping
+from celery_concurrency.worker.progress import Stage, note
 from celery_concurrency.worker.startup import greet
 from tests.support.proxies import Proxy
 from tests.support.workers import Worker, wait_for
@@ -131,6 +134,40 @@ def test_an_outage_is_told_when_it_begins_and_when_it_ends(
             housekeeping.stop()
     assert decisions(caplog) == ["limiter away", "limiter back"]
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("stage", "starts"), [(Stage.ASKING, 0), (Stage.TAKEN, 0), (Stage.BEGUN, 1), (None, 1)]
+)
+def test_a_dead_run_is_charged_its_start_unless_its_body_never_began(
+    limiter: Limiter, redis: Redis, stage: Stage | None, starts: int
+) -> None:
+    limiter.config.update({"rates": {"account:*": [{"max": 9, "per": 1000}]}})
+    token = f"task:{secrets.token_hex(8)}"
+    limiter.try_acquire(token, {"account": "a"})
+    if stage:
+        note(token, stage)
+    Heartbeat(limiter, 30)._release(token)
+    assert redis.zcard("concurrency:rate:account:a") == starts
+
+
+def test_while_redis_is_away_nobody_looks_for_moments(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was near one, it would look at its processes 200 times a second."""
+    limiter = Limiter(connect(server.url()))
+    housekeeping = Housekeeping(limiter, Heartbeat(limiter, 30))
+    housekeeping._next_look = SHORTEST_LOOK
+    housekeeping._outage.begin(LimiterUnavailable("away"))
+    looks: list[float] = []
+    monkeypatch.setattr(housekeeping, "tick", lambda: None)
+    monkeypatch.setattr(housekeeping._heartbeat, "release_dead", lambda: looks.append(1))
+    housekeeping._thread.start()
+    try:
+        wait_for(lambda: len(looks) >= 2)
+        assert housekeeping._next_look == LOOK
+    finally:
+        housekeeping.stop()
 
 
 def decisions(caplog: pytest.LogCaptureFixture) -> list[str]:
