@@ -1,7 +1,8 @@
 -- sweep: do what no call of a task does, once a period for all workers together.
 --
 -- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
--- looks again at blocked limits, chooses whom to collect for, and goes on with a hand-over.
+-- looks again at blocked limits, chooses whom to collect for, goes on with a hand-over, and
+-- forgets cool-downs that have ended.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 for one now
@@ -137,7 +138,15 @@ local function choose()
   end
 end
 
-redis.call('ZREMRANGEBYSCORE', key('cooldowns'), '-inf', exact(time))
+-- Forget cool-downs that have ended; return how many.
+local function forget_cooldowns()
+  local limits = due_of(key('cooldowns'))
+  for _, limit in ipairs(limits) do
+    redis.call('ZREM', key('cooldowns'), limit)
+  end
+  return #limits
+end
+
 local taken = take_back_tokens()
 local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])
@@ -145,6 +154,10 @@ local left = math.min(recheck(key('blocked:shared'), before, batch),
   recheck(key('blocked:own'), before, 4 * batch))
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
+-- No newcomer looks at moments where nothing cools down: first those that are due are met.
+if more == 0 and forget_cooldowns() == batch then
+  more = 1
+end
 if taken == batch or expired == batch or left == 0 then
   more = 1
 end

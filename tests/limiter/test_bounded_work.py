@@ -10,6 +10,7 @@ from redis import Redis
 
 from benchmarks.crowd import PLATFORMS, Crowd, tags_of
 from celery_concurrency import scripts
+from celery_concurrency.limiter import Denied, Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.limiter.waiting_room import STEPS, SWEEP_BATCH
@@ -172,6 +173,34 @@ def test_a_cool_down_that_is_lifted_lets_many_go_on_in_bounded_calls(client):
     _, most = hand_all_over(client, 0)
     assert max(count, most) <= 2 * STEPS * OF_STEP
     assert client.llen("bench-queue") == waiting // len(PLATFORMS)
+
+
+def test_cool_downs_that_end_at_once_are_taken_out_in_bounded_calls(client):
+    client.flushall()
+    Limiter(client).config.sync()
+    client.zadd("concurrency:cooldowns", {f"account:a{number}": 1 for number in range(1_000)})
+    left, more = 1_000, 1
+    while more:
+        args = (0, SWEEP_BATCH, 1, 10, 60, STEPS)
+        _, more, _ = scripts.call(client, "sweep", "concurrency", *args).reply[1:]
+        before, left = left, client.zcard("concurrency:cooldowns")
+        assert before - left <= SWEEP_BATCH
+    assert left == 0
+
+
+def test_no_newcomer_passes_who_waits_for_one_of_many_cool_downs_that_end_at_once(redis, limiter):
+    """A sweep meets some of their moments only, and those that it has not met count on."""
+    floor = Floor(limiter, redis)
+    limiter.config.update({"account_max": 1})
+    accounts = [f"a{number:02}" for number in range(40)]
+    for account in accounts:
+        limiter.cooldowns.set(f"account:{account}", 100)
+        floor.wait(account, account=account, platform="p")
+    floor.age(100)
+    scripts.call(limiter.redis, "sweep", "concurrency", 0, SWEEP_BATCH, 1, 10, 60, STEPS)
+    assert 0 < redis.zcard("concurrency:moments") < len(accounts)
+    for account in accounts:
+        assert isinstance(floor.ask("new", account=account), Denied), account
 
 
 def hand_all_over(client: Redis, changed: int = 1) -> tuple[int, int]:

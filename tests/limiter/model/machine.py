@@ -8,6 +8,7 @@ handed room to and in which order, and all that it left in Redis.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -300,7 +301,9 @@ class Machine(RuleBasedStateMachine):
         assert reply == self.model.rescue(*args)
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
-        self.model.forget_cooled()
+        self.model.forget_cooled(self.members("cooldowns"))
+        if not reply[2]:
+            assert min(self.model.cooling.values(), default=math.inf) > self.model.now
         before = len(self.model.records)
         assert reply[:2] == [1, self.model.take_back()]
         # In which order of those that were due at once, nobody has to know.

@@ -161,9 +161,13 @@ class Model:
         self.cooling[limit] = max(self.now + seconds, self.cooling.get(limit, 0))
         return self.cooling[limit]
 
-    def forget_cooled(self) -> None:
-        """A sweep takes out what has lapsed."""
-        self.cooling = {limit: until for limit, until in self.cooling.items() if until > self.now}
+    def forget_cooled(self, left: set[str]) -> None:
+        """A sweep takes out what has lapsed; that much is left."""
+        self.cooling = {
+            limit: until
+            for limit, until in self.cooling.items()
+            if until > self.now or limit in left
+        }
 
     # -- runs
 
