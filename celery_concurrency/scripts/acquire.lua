@@ -114,7 +114,7 @@ if config[5] then
 end
 
 local function is_limited(i)
-  return max_of(i) ~= 0 or cooling or has_rates[i]
+  return max_of(i) ~= 0 or has_rates[i]
 end
 
 -- Return the refusal of the first full limit, nil if each has room. A token whose time is

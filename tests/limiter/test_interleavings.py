@@ -872,6 +872,20 @@ def test_a_cool_down_set_while_a_hand_over_is_in_steps_lets_nobody_go_on_after_i
     assert first + floor.tasks_back() == names
 
 
+def test_a_cool_down_elsewhere_makes_nobody_wait_who_needs_no_scarce_limit(floor):
+    """Though a hand-over is under way: of a platform without a limit it takes nothing."""
+    floor.limiter.config.update({"global_max": 0, "platform_max": {"p": 1}})
+    floor.hold(platform="p")
+    for number in range(30):
+        floor.wait(f"task{number:02}", platform="p", account=f"a{number}")
+    floor.limiter.cooldowns.set("account:other", 100)
+    floor.change({"platform_max": {"p": 20}})
+    assert floor.advance(8, changed=True)
+    assert floor.redis.exists("concurrency:open")
+    assert isinstance(floor.ask("new", platform="free", account="b"), Granted)
+    assert isinstance(floor.ask("new", platform="p", account="c"), Denied)
+
+
 def test_who_was_handed_room_before_its_limit_was_shut_waits_again_at_its_place(floor):
     """A cool-down admits nobody while it lasts, whatever was reserved before."""
     floor.limiter.config.update({"account_max": 2})
@@ -1009,7 +1023,7 @@ def test_of_a_cool_down_nothing_is_left_after_a_loss_of_data_and_starts_come_bac
     floor.limiter.leases.beat([token], 30)
     redis.hset("concurrency:config:flat", "opens", 0)
     assert floor.ask("next", account="a").shut.rate == (1, 1000)
-    assert floor.limiter.cooldowns.read() == []
+    assert floor.limiter.cooldowns.read() == ([], 0)
     assert isinstance(floor.ask("next", account="b"), Granted)
     floor.limiter.release(token)
 

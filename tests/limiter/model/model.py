@@ -246,7 +246,7 @@ class Model:
 
     def is_limited(self, limit: str) -> bool:
         """Return whether anything may deny a run of this limit."""
-        return self.most(limit) != math.inf or self.is_rated(limit) or bool(self.cooling)
+        return self.most(limit) != math.inf or self.is_rated(limit)
 
     def reservations(self, limits: Limits) -> set[str]:
         """Return the living reservations of a group."""
