@@ -56,7 +56,7 @@ class BlockingAcquire:
         room: WaitingRoom,
         cooldowns: Cooldowns,
         try_acquire: Callable[..., Outcome],
-        release: Callable[[str], bool],
+        release: Callable[..., bool],
     ) -> None:
         self.keyspace = keyspace
         self.room = room
@@ -69,13 +69,15 @@ class BlockingAcquire:
     def hold(self, tags: Mapping[str, object], timeout: float | None) -> Iterator[Lease]:
         """Hold what these tags need while the block runs; see ``Limiter.acquire``."""
         granted = _Caller(self, tags, timeout).wait()
+        began = False
         try:
             self._keeper.add(granted.token)
+            began = True
             yield Lease(granted, self.keyspace, LEASE_SECONDS, self._cooldowns)
         finally:
             self._keeper.discard(granted.token)
             try:
-                self._release(granted.token)
+                self._release(granted.token, began=began)
             except LimiterUnavailable as exc:
                 # The block has done its work, or failed with an error of its own.
                 logger.warning("tokens are given back later: %s", exc)

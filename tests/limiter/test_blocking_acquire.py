@@ -201,9 +201,11 @@ def test_where_no_thread_can_renew_it_nothing_is_held(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 1000}]}})
     with pytest.raises(RuntimeError, match="new thread"), limiter.acquire(account="a"):
         raise AssertionError("held, and not renewed")
     assert not redis.exists(ACCOUNT)
+    assert not redis.exists("concurrency:rate:account:a")
 
 
 # -- limits in time; nobody is here but the caller
