@@ -1,24 +1,26 @@
 """Text from outside: what a name may consist of, and how any text is shown in one line.
 
-The one rule: no line ends, control characters, characters that nobody sees or that turn the
-direction of writing, and no lone surrogates. ``limiter/limits.py`` holds names to it; ids of
-tasks are Celery's, and may be anything.
+A name has no line ends, control characters or lone surrogates; ``limiter/limits.py`` holds names
+to that. Ids of tasks are Celery's, and may be anything. Format characters, which nobody sees
+or which turn the direction of writing, come along when a name is copied from a spreadsheet or a
+page: a name may have them, and what is shown has them escaped.
 """
 
 import json
 from typing import Final
 from unicodedata import category
 
-#: Control and format characters, lone surrogates, line and paragraph ends, by their Unicode
-#: categories.
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+#: Control characters, lone surrogates, line and paragraph ends, by their Unicode categories.
+_REFUSED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+#: What is escaped: those, and format characters.
+_HIDDEN: Final = _REFUSED | {"Cf"}
 #: Words of some scripts, and emoji, are written with these.
 _JOINERS: Final = "\u200c\u200d"
 
 
 def unprintable(text: str) -> str | None:
-    """Return a text's first character that can't be printed, escaped; None if there is none."""
-    return next((_escaped(char) for char in text if not _is_shown(char)), None)
+    """Return a text's first character that no name may have, escaped; None if there is none."""
+    return next((_escaped(char) for char in text if category(char) in _REFUSED), None)
 
 
 def printable(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -37,7 +38,7 @@ def write_all(directory: Path) -> None:
 def http() -> Iterator[str]:
     """Every route, by what its view's docstring says."""
     for route in ROUTES:
-        path = route.path.replace("<path:", "<")
+        path = re.sub(r"<\w+:", "<", route.path)
         yield f"## `{route.method} {path}`\n"
         yield from _description(route.view)
         if route.query is not None:

@@ -48,7 +48,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The operator's name is not valid: give it 200 printable characters at most",
     ),
     "unprintable": (
-        "名称中有无法显示的字符（换行、控制字符、零宽字符等），请去掉后重试",
+        "名称中有无法显示的字符（换行符、控制字符等），请去掉后重试",
         "A name has characters that can't be printed, such as line ends: take them out",
     ),
     "bad_request": ("请求无效", "The request is not valid"),

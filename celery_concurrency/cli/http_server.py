@@ -61,6 +61,9 @@ MAX_BODIES: Final = 64 * MAX_BODY
 #: Seconds until it is said again that there are too many connections.
 SAY_AGAIN: Final = 60
 
+#: The end of a Host of which Tornado can't make a port.
+_BAD_PORT: Final = re.compile(r":(?![0-9]{1,5}$)[^:\]]*$")
+
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen there; a host's name may have several addresses.
@@ -172,16 +175,20 @@ class Server(HTTPServer):
             length: of its body, in bytes.
         """
         self._expected.pop(stream, None)
-        environ = {**self._container.environ(request), "CONTENT_LENGTH": str(length)}
-        environ.pop("HTTP_TRANSFER_ENCODING", None)  # the chunks are one body now
         loop = asyncio.get_running_loop()
         try:
+            environ = {**self._container.environ(request), "CONTENT_LENGTH": str(length)}
+            environ.pop("HTTP_TRANSFER_ENCODING", None)  # the chunks are one body now
             pieces, status, fields = await loop.run_in_executor(
                 self._threads, lambda: run_wsgi_app(self._app, environ, buffered=True)
             )
-        finally:
-            if stream in self._open:
-                self._clocks[stream] = loop.call_later(ANSWER_SECONDS, self._drop, stream)
+        except Exception:
+            # The client would wait, and its connection be neither expected nor timed.
+            logger.exception("%s %s has no answer", request.method, request.path)
+            self._drop(stream)
+            return
+        if stream in self._open:
+            self._clocks[stream] = loop.call_later(ANSWER_SECONDS, self._drop, stream)
         headers = HTTPHeaders()
         for name, value in [*fields, ("Date", formatdate(usegmt=True))]:
             headers.add(name, value)
@@ -237,8 +244,8 @@ class Exchange(HTTPMessageDelegate):
         self._request = HTTPServerRequest(
             connection=self._connection, start_line=start_line, headers=headers
         )
-        if self._request.host.endswith(":"):
-            raise HTTPInputError("Host has a colon and no port")
+        if _BAD_PORT.search(self._request.host):
+            raise HTTPInputError("Host has a colon, and no number of a port after it")
         length = headers.get("Content-Length", "")
         # Tornado refuses what is no number, or an absurd one.
         if re.fullmatch("[0-9]{1,18}", length) and int(length) > MAX_READ:

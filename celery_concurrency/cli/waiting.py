@@ -135,9 +135,9 @@ def purge(app: Celery, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"purged": thrown, "waiting": left})
         return
-    click.echo(f"{thrown} thrown away")
+    echo(f"{thrown} thrown away")
     if left:
-        click.echo(f"{left} wait still, or are new", err=True)
+        echo(f"{left} wait still, or are new", err=True)
 
 
 def _total(limiter: Limiter) -> int:

@@ -168,7 +168,8 @@ class _Caller:
         while time.monotonic() < asks_anew:
             opens = self._room.meet_moments()
             # 0 would be without end.
-            look = max(min(LOOK_SECONDS, self._left(), opens or LOOK_SECONDS), 0.01)
+            until = LOOK_SECONDS if opens is None else opens
+            look = max(min(LOOK_SECONDS, self._left(), until), 0.01)
             found: Any = self._keyspace.redis.blpop([self._queue], timeout=look)
             if found:
                 return True

@@ -11,9 +11,10 @@
 -- OOM    done: it frees more than it writes
 
 -- include named
+-- constants BY_LIMIT, SHARED_DIMENSIONS, TOTALS
 
--- Copies, and the bytes of one that is stored: more than any needs that has names only.
-local COPIES, COPY_BYTES_MOST = 4, 512 * 1024
+-- Copies, and the counters of one that has names only.
+local COPIES, COUNTERS_MOST = 4, #TOTALS + #BY_LIMIT * (#SHARED_DIMENSIONS + 2 * NAMED_MOST)
 
 local kept = {}
 
@@ -34,11 +35,17 @@ local function trim_hash(hash, cursor, pattern)
   return next_cursor
 end
 
+-- Not by its bytes: names may be long.
+local function is_of_former_version(copy)
+  local _, counters = string.gsub(copy, '": ?"', '', COUNTERS_MOST + 1)
+  return counters > COUNTERS_MOST
+end
+
 local function trim_copies(cursor)
   local copies = redis.call('XRANGE', key('stats:history'), cursor == '0' and '-' or '(' .. cursor,
     '+', 'COUNT', COPIES)
   for _, copy in ipairs(copies) do
-    if #copy[2][2] > COPY_BYTES_MOST then
+    if is_of_former_version(copy[2][2]) then
       redis.call('XDEL', key('stats:history'), copy[1])
     end
   end

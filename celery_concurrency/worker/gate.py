@@ -91,7 +91,8 @@ def check(task: Any) -> None:
 
     Raises:
         celery.exceptions.Retry: it has to wait.
-        celery.exceptions.Ignore: its message is a copy of one that has run.
+        celery.exceptions.Ignore: its message is a copy of one that has run, or was taken from
+            this process, as that is about to be killed.
         InvalidTag: it is mistagged; so are other mistakes of the task's author.
         ConcurrencyError: the main process did not see it, so there is no message to send on.
     """
@@ -104,6 +105,8 @@ def check(task: Any) -> None:
             f"task {task.name} can not be limited, as the worker kept no message to send on: "
             "name celery_concurrency.signals in imports, or see in its log why it could not"
         )
+    if progress.stage_of(run.token) == Stage.TAKEN:
+        raise Ignore("its process is about to be killed, and another one is to run it")
     match run.outcome:
         case Granted() | Uncounted() | Ungated() | Failed() | Repeated(token=None):
             # Killed from now on, it ends as Celery says (rescue.py).
@@ -206,6 +209,8 @@ def _wait(task: Any, run: Run) -> None:
         try:
             if attempt:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
+            if progress.stage_of(run.token) == Stage.TAKEN:
+                return  # this process is about to be killed, and the main one sees to it
             _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
             level = logging.DEBUG if attempt else logging.WARNING

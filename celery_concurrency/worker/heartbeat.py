@@ -84,7 +84,7 @@ class Heartbeat:
             return
         self._look_who_runs()
         for pid in list(self._running):
-            if _has_ended(pid):
+            if has_ended(pid):
                 self._release(self._running.pop(pid))
 
     def _look_who_runs(self) -> None:
@@ -123,7 +123,7 @@ def _may_begin(request: Any) -> bool:
     return known or request in worker_state.scheduled_requests
 
 
-def _has_ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Return whether a child process has ended, reaped by its parent or not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")

@@ -1,7 +1,8 @@
 """Progress: how far each run has got, in memory that the main process shares with its children.
 
 A child that is killed says nothing any more, and Redis may be away as well. ``gate.py`` notes
-what a run has reached, ``rescue.py`` reads it. A pool that spawns its children shares no memory.
+what a run has reached, ``rescue.py`` reads it, and takes a run's message from a child that is
+about to be killed. A pool that spawns its children shares no memory.
 """
 
 import mmap
@@ -27,6 +28,8 @@ class Stage(IntEnum):
     """Its message was parked or sent on."""
     BEGUN = 3
     """Its body may have begun."""
+    TAKEN = 4
+    """Its process is about to be killed, and the main process gives its message a place."""
 
 
 def note(token: str, stage: Stage) -> None:
@@ -39,7 +42,9 @@ def stage_of(token: str) -> Stage | None:
     """Return how far a run has got; None where that is unknown, or it has not asked."""
     name, start = _entry_of(token)
     entry = _table[start : start + _ENTRY_BYTES]
-    return Stage(entry[_NAME_BYTES]) if entry[:_NAME_BYTES] == name else None
+    # A child may be killed amid its first note: then the stage is 0.
+    known = entry[:_NAME_BYTES] == name and entry[_NAME_BYTES]
+    return Stage(known) if known else None
 
 
 def _entry_of(token: str) -> tuple[bytes, int]:

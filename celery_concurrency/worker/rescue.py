@@ -2,16 +2,19 @@
 
 Celery would end such a task as failed, though it was only to wait. Its body has not begun, and
 the main process has its message: that goes back to the broker, and the task asks anew. How far
-a run had got is in ``progress.py``.
+a run had got is in ``progress.py``. A hard time limit that strikes then is the same, though the
+child is still there when Celery says so.
 """
 
 import logging
+import os
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Reject, Retry
 from kombu.utils.functional import LRUCache
 from kombu.utils.imports import symbol_by_name
@@ -21,7 +24,8 @@ from celery_concurrency.limiter.waiters import waiter_name
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
-from celery_concurrency.worker.progress import Stage, stage_of
+from celery_concurrency.worker.heartbeat import has_ended
+from celery_concurrency.worker.progress import Stage, note, stage_of
 from celery_concurrency.worker.run import Run
 
 logger = logging.getLogger(WORKER_LOG)
@@ -46,10 +50,23 @@ def rescuing(base: Any) -> type[Any]:
         """A worker's request."""
 
         rescues = base
+        #: Whether its message is kept though its child is killed; None until it has ended.
+        is_kept: bool | None = None
 
         def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
             """Celery's hook for a run that failed, or whose child was killed."""
-            return super().on_failure(_ending_of(self, exc_info), *args, **options)
+            ending = _ending_of(self, exc_info)
+            self.is_kept = ending is not exc_info
+            return super().on_failure(ending, *args, **options)
+
+        def on_timeout(self, soft: bool, timeout: float) -> Any:
+            """Celery's hook for a time limit; a pool of processes calls ``on_failure`` first."""
+            if not soft and self.is_kept is None:
+                exc_info = _info(TimeLimitExceeded(timeout))
+                ending = _ending_of(self, exc_info)
+                if ending is not exc_info:
+                    return super().on_failure(ending)
+            return None if self.is_kept and not soft else super().on_timeout(soft, timeout)
 
     return RescuingRequest
 
@@ -58,11 +75,13 @@ def _ending_of(request: Any, exc_info: Any) -> Any:
     """Return how a run ends: where its child was killed before its body began, not as failed."""
     error = getattr(exc_info.exception, "exc", exc_info.exception)
     run: Run | None = sent_along(request)
-    if run is None or not isinstance(error, WorkerLostError):
+    if run is None or not isinstance(error, WorkerLostError | TimeLimitExceeded):
         return exc_info
     stage = stage_of(run.token)
     if stage in (None, Stage.BEGUN) or (stage != Stage.PLACED and not _rescuer.may(request.id)):
         return exc_info
+    if stage == Stage.ASKING and isinstance(error, TimeLimitExceeded):
+        note(run.token, Stage.TAKEN)
     if stage != Stage.PLACED and request.task.acks_late:
         return _info(Reject("its child was killed before its body began", requeue=True))
     if stage == Stage.ASKING:
@@ -104,24 +123,12 @@ class _Rescuer:
             _say_lost(*self._runs.popleft(), "the worker ended before its message found a place")
 
     def _round(self) -> float | None:
-        while self._runs:
-            request, run = self._runs[0]
-            try:
-                detail = _rescue(request, run)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, a lost message is worse
-                logger.debug("the message of %s finds no place: %s", run.token, exc)
-                return PAUSE
-            self._runs.popleft()
-            logger.warning(
-                "Task %s[%s] was not lost with its process: %s",
-                request.name,
-                request.id,
-                detail,
-                extra=fields(
-                    "rescued", task_id=request.id, task_name=request.name, token=run.token
-                ),
-            )
-        return None
+        # One that finds no place, be it for ever, holds up no other.
+        for entry in list(self._runs):
+            if _is_placed(*entry):
+                with suppress(ValueError):  # the worker ends, and has said that it is lost
+                    self._runs.remove(entry)
+        return PAUSE if self._runs else None
 
 
 _rescuer: Final = _Rescuer()
@@ -132,8 +139,30 @@ def finish() -> None:
     _rescuer.finish(FINISH_SECONDS)
 
 
+def _is_placed(request: Any, run: Run) -> bool:
+    """Try to give a message its place; return whether it has one."""
+    pid = request.worker_pid
+    if pid and pid != os.getpid() and not has_ended(pid):
+        return False  # of a time limit: it may be just placing its message
+    try:
+        detail = _rescue(request, run)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, a lost message is worse
+        logger.debug("the message of %s finds no place: %s", run.token, exc)
+        return False
+    logger.warning(
+        "Task %s[%s] was not lost with its process: %s",
+        request.name,
+        request.id,
+        detail,
+        extra=fields("rescued", task_id=request.id, task_name=request.name, token=run.token),
+    )
+    return True
+
+
 def _rescue(request: Any, run: Run) -> str:
     """Put a message back, unless it has a place; return which."""
+    if stage_of(run.token) == Stage.PLACED:
+        return "its message has its place"
     limiter, headers = limiter_of(request.app), headers_of(request)
     # It may have been granted, and its process killed before it knew.
     limiter.release(run.token, began=False)

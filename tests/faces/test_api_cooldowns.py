@@ -142,7 +142,7 @@ def test_rates_are_set_merged_and_taken_out(client):
 @pytest.mark.parametrize(
     ("rates", "field", "said"),
     [
-        ({"account:*": [{"max": 0, "per": 1}]}, "rates.account:*.0.max", "greater than or equal to 1"),
+        ({"account:*": [{"max": 0, "per": 1}]}, "rates.account:*.0.max", "or equal to 1"),
         ({"account:*": [{"max": 10_001, "per": 1}]}, "rates.account:*.0.max", "10000"),
         ({"account:*": [{"max": 1, "per": 604_801}]}, "rates.account:*.0.per", "604800"),
         ({"account:*": [{"max": True, "per": 1}]}, "rates.account:*.0.max", "integer"),

@@ -36,7 +36,7 @@ def table(text):
 def test_cool_and_cool_off(cli, here, limiter):
     done = out(cli("cool", "account:a", "--for", "10m", "--reason", "风控", "--operator", "张三"))
     assert re.fullmatch(
-        r"account:a admits nobody until [\d-]+ [\d:]+ \((9 min 59 s|10 min)\): 风控\n", done
+        r"account:a admits nobody until [\d-]+ [\d:]+ \((9 min [0-9]+ s|10 min)\): 风控\n", done
     )
     [one], _ = limiter.cooldowns.read()
     assert (one.limit, one.reason, one.by) == ("account:a", "风控", "张三")
@@ -56,7 +56,7 @@ def test_cooldowns_lists_them(cli, here, shut, limiter):
     head, row = table(out(cli("cooldowns")))
     assert head == ["limit", "until", "left", "since", "by", "reason"]
     assert (row[0], row[4], row[5]) == ("account:c", "ann", "429")
-    assert row[2] in ("10 min", "9 min 59 s", "9 min 58 s")
+    assert re.fullmatch(r"10 min|9 min \d+ s", row[2])
     [one] = json.loads(out(here("cooldowns", "--json")))
     assert set(one) == {"limit", "until", "seconds", "since", "reason", "by"}
     limiter.cooldowns.lift("account:c")
@@ -159,7 +159,7 @@ def test_rates_in_one_word(cli, here, limiter):
     ("change", "said"),
     [
         ("rates.account:*=0/30s", "rates.account:*.0.max: Input should be greater than or equal"),
-        ("rates.account:*=1/8d", "rates.account:*.0.per: Input should be less than or equal to 604800"),
+        ("rates.account:*=1/8d", "rates.account:*.0.per: Input should be less than or equal to"),
         ("rates.account:*=1/1s,1/2s,1/3s,1/4s,1/5s", "at most 4 items"),
         ("rates.acount:*=1/1s", "rates: names 'acount:*', which is no limit"),
     ],

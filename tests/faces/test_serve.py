@@ -323,6 +323,8 @@ def test_a_body_that_is_far_too_long_is_not_waited_for(body):
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost:\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost:abc\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost:-1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: local\x1bhost\r\n\r\n",
         b"GET /\x1b[2J HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -338,6 +340,15 @@ def test_what_is_no_request_is_refused(sent, caplog):
         wait_for(lambda: not server._open)
         assert ask(port)[0].status == 200
     assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def test_a_request_that_cant_be_answered_keeps_no_connection(monkeypatch):
+    with served() as (port, server):
+        monkeypatch.setattr(server._container, "environ", lambda request: 1 // 0)
+        one = connect(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert rest_of(one) == b""
+        one.close()
+        wait_for(lambda: not server._open)
 
 
 def test_what_was_asked_before_ctrl_c_is_answered(redis_url):

@@ -104,6 +104,19 @@ def test_a_denied_task_whose_child_is_killed_before_it_is_parked_is_not_lost(cra
     assert crashes.ran() == ["killed", "ran"]
 
 
+@pytest.mark.parametrize("name", ["denied_for_long", "denied_for_long_late"])
+def test_a_denied_task_that_reaches_its_time_limit_before_it_is_parked_is_not_lost(crashes, name):
+    """Its body has not begun: it did not take too long, and its canvas is not told so."""
+    crashes.redis.delete("ran")
+    task, failed = getattr(crashes.tasks, name), crashes.tasks.failed.s()
+    with crashes.held(**ACCOUNT):
+        result = task.apply_async(headers=ACCOUNT, link_error=failed)
+        wait_for(lambda: crashes.ran() == ["stuck"])
+        crashes.wait_until_parked(result)
+    assert result.get(timeout=30) == "done"
+    assert crashes.ran() == ["stuck", "ran"]
+
+
 @pytest.mark.skipif(
     not hasattr(Task, "retry_on_worker_lost"), reason="this Celery has no task_retry_on_worker_lost"
 )

@@ -16,7 +16,7 @@ from celery_concurrency.limiter.stats.counters import Copy, copies_up_to
 from celery_concurrency.limiter.stats.history import LIMITS_MOST, read_stats_history
 from celery_concurrency.limiter.stats.names import read_names
 from celery_concurrency.log import LIMITER_LOG
-from celery_concurrency.scripts.constants import NAMED_MOST, OTHER, TOTALS
+from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, OTHER, TOTALS
 
 COUNTERS = "concurrency:stats:counters"
 TIMES = "concurrency:stats:times"
@@ -236,12 +236,22 @@ def test_names_of_a_former_version_stay_while_there_is_room(limiter: Limiter, re
 
 
 def test_copies_of_a_flood_are_taken_out(limiter: Limiter, redis: Redis) -> None:
-    large = json.dumps({f"acquired:platform:tenant-{n}": "1" for n in range(20_000)})
+    counters = {f"acquired:platform:tenant-{n}": "1" for n in range(20_000)}
+    large = json.dumps(counters, separators=(",", ":"))  # as scripts write it
     for minute in range(10, 0, -1):
         at = redis.time()[0] - 60 * minute - 1
         redis.xadd(HISTORY, {"counters": large if minute % 2 else "{}"}, id=f"{at * 1000}-0")
     limiter.stats.snapshot()
     assert redis.xlen(HISTORY) == 5 + 1
+
+
+def test_copies_of_long_names_stay(limiter: Limiter, redis: Redis) -> None:
+    names = [f"platform:{'任' * 190}{number:03}" for number in range(2 * NAMED_MOST)]
+    redis.zadd(NAMED, {name: redis.time()[0] for name in names})
+    redis.hset(COUNTERS, mapping={f"{what}:{name}": 1 for what in BY_LIMIT for name in names})
+    limiter.stats.snapshot()
+    [(_, copy)] = redis.xrange(HISTORY)
+    assert len(json.loads(copy["counters"])) == 2 * len(names)
 
 
 def test_it_is_logged_once(

@@ -256,3 +256,48 @@ def test_rates_that_can_not_be(limiter, rates, field):
         limiter.config.update({"rates": rates})
     text = f"{refused.value} {[one['field'] for one in refused.value.details]}"
     assert field in text
+
+
+def test_after_a_lifted_cool_down_the_rates_moment_counts(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.limiter.cooldowns.set("account:a", 600)
+    floor.wait("one", account="a")
+    assert floor.room.meet_moments() > 590
+    floor.limiter.cooldowns.lift("account:a")
+    assert floor.back() == []
+    assert 95 < floor.room.meet_moments() <= 100
+
+
+def test_a_shorter_window_moves_the_moment_of_those_who_wait(floor):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    floor.limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 50}]}})
+    assert floor.back() == []
+    assert 45 < floor.room.meet_moments() <= 50
+
+
+def test_a_moment_that_nobody_waits_for_any_more_holds_up_no_newcomer(floor, redis):
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("one", account="a")
+    assert floor.room.cancel("one")
+    floor.limiter.cooldowns.set("platform:other", 600)
+    floor.age(100)
+    floor.sweep()
+    assert not redis.exists("concurrency:moments")
+    assert isinstance(floor.ask("new", account="a"), Granted)
+
+
+@pytest.mark.parametrize("shut", ["by a rate", "by a cool-down"])
+def test_a_newcomer_does_not_pass_those_whose_moment_has_come(floor, shut):
+    """They have another account: nobody of the newcomer's own group waits."""
+    if shut == "by a rate":
+        floor.limiter.config.update({"rates": {"platform:p": [{"max": 1, "per": 50}]}})
+        floor.hold(platform="p", account="x")
+    else:
+        floor.limiter.cooldowns.set("platform:p", 50)
+    floor.wait("first", platform="p", account="y")
+    floor.age(50)
+    answer = floor.ask("new", platform="p", account="z")
+    assert (answer.limit, answer.max, answer.shut) == ("platform:p", None, None)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["first"]

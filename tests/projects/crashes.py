@@ -130,6 +130,28 @@ def denied_late() -> str:
     return "done"
 
 
+class Stuck(Task):
+    """A task that reaches its hard time limit once, between its denial and its message's place."""
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo) -> None:
+        with Redis.from_url(os.environ["RECORDS_URL"]) as client:
+            if client.incr(f"denials of {task_id}") == 1:
+                note("stuck")
+                time.sleep(60)
+
+
+@app.task(base=Stuck, time_limit=2)
+def denied_for_long() -> str:
+    note("ran")
+    return "done"
+
+
+@app.task(base=Stuck, time_limit=2, acks_late=True)
+def denied_for_long_late() -> str:
+    note("ran")
+    return "done"
+
+
 @app.task
 def failed(request, exc, traceback) -> None:
     note(f"failed: {exc!r}")

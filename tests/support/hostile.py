@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-#: Line ends, control characters, what nobody sees, what turns a line round.
+#: Line ends and control characters.
 CHARACTERS = [
     *("\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x85", "\x9b"),
-    *("\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff", "\xad"),
-    "\U000e0041",
+    *("\u2028", "\u2029"),
 ]
+#: What nobody sees, or what turns a line round: names may have it, and it is shown escaped.
+FORMATS = ["\u202e", "\u2066", "\u200b", "\ufeff", "\xad", "\U000e0041"]
 #: Names as people write them: with a wide blank, one that breaks no line, and joined emoji.
 HARMLESS = ["张\u3000三", "a\xa0b", "\U0001f468\u200d\U0001f469"]
 FORGED = "x\n2026-01-01 00:00:00,000 WARNING all is well\x1b[2J\u202e"

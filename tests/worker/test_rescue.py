@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
+import subprocess
+import threading
 from types import SimpleNamespace
 
 import pytest
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Reject, Retry
 from celery.worker.request import Request
 
@@ -23,17 +25,21 @@ class Base:
     """As Celery's request: it keeps how it ended."""
 
     def __init__(self, task_id: str = "task", *, acks_late: bool = False) -> None:
-        self.id, self.name, self.app = task_id, "work", None
+        self.id, self.name, self.app, self.worker_pid = task_id, "work", None, None
         self.task = SimpleNamespace(acks_late=acks_late)
         self.request_dict: dict[str, object] = {}
         self.run = run_with(f"{task_id}:{secrets.token_hex(8)}", message=Message())
         self.ended: BaseException | None = None
+        self.timeouts: list[bool] = []
         send_along(self, self.run)
 
     def on_failure(self, exc_info, send_failed_event=True, return_ok=False):
         error = exc_info.exception
         self.ended = getattr(error, "exc", error)
         return return_ok
+
+    def on_timeout(self, soft, timeout):
+        self.timeouts.append(soft)
 
 
 KilledRequest = rescue.rescuing(Base)
@@ -51,7 +57,7 @@ def killed(stage: Stage | None, **options) -> Base:
 def end(request, error: Exception | None = None) -> None:
     try:
         raise error or WorkerLostError("signal 9")
-    except (WorkerLostError, ValueError):
+    except (WorkerLostError, TimeLimitExceeded, ValueError):
         assert request.on_failure(ExceptionInfo(), return_ok=True) is True
 
 
@@ -115,6 +121,62 @@ def test_one_that_has_its_place_waits(placed, acks_late):
     assert placed.tokens == []
 
 
+@pytest.mark.parametrize("pool", ["processes", "greenlets"])
+@pytest.mark.parametrize("stage", [Stage.ASKING, Stage.PLACED])
+def test_one_that_only_waits_has_not_exceeded_its_time(placed, stage, pool):
+    request = KilledRequest(secrets.token_hex(4))
+    note(request.run.token, stage)
+    if pool == "processes":
+        end(request, TimeLimitExceeded(2))
+    request.on_timeout(soft=True, timeout=1)
+    request.on_timeout(soft=False, timeout=2)
+    assert isinstance(request.ended, Retry)
+    assert request.timeouts == [True]
+    if stage == Stage.ASKING:
+        # Its child, which is there for a moment, leaves the message alone.
+        assert stage_of(request.run.token) == Stage.TAKEN
+        wait_for(lambda: request.run.token in placed.tokens)
+
+
+def test_one_that_has_begun_may_exceed_its_time(placed):
+    request = KilledRequest(secrets.token_hex(4))
+    note(request.run.token, Stage.BEGUN)
+    end(request, TimeLimitExceeded(2))
+    request.on_timeout(soft=False, timeout=2)
+    assert isinstance(request.ended, TimeLimitExceeded)
+    assert request.timeouts == [False]
+
+
+def test_a_message_gets_its_place_once_its_child_is_dead(placed):
+    """Until then the child may be just placing it."""
+    request = KilledRequest(secrets.token_hex(4))
+    with subprocess.Popen(["sleep", "60"]) as child:
+        request.worker_pid = child.pid
+        note(request.run.token, Stage.ASKING)
+        end(request, TimeLimitExceeded(2))
+        other = killed(Stage.ASKING)
+        wait_for(lambda: other.run.token in placed.tokens)
+        assert request.run.token not in placed.tokens
+        child.kill()
+        wait_for(lambda: request.run.token in placed.tokens)
+
+
+def test_a_message_that_finds_no_place_holds_up_no_other(placed, monkeypatch):
+    place = rescue._rescue
+    never = KilledRequest(secrets.token_hex(4))
+
+    def place_others(request, run):
+        if request is never and not placed.tokens:
+            raise OSError("there is no such exchange")
+        return place(request, run)
+
+    monkeypatch.setattr(rescue, "_rescue", place_others)
+    note(never.run.token, Stage.ASKING)
+    end(never)
+    other = killed(Stage.ASKING)
+    wait_for(lambda: placed.tokens == [other.run.token, never.run.token])
+
+
 def test_other_errors_are_celerys(placed):
     request = KilledRequest()
     note(request.run.token, Stage.ASKING)
@@ -149,6 +211,18 @@ def test_what_finds_no_place_until_the_worker_ends_is_told(placed, caplog, monke
     assert [text.partition(" may be lost")[0] for text in told] == [
         f"Task work[{request.id}]" for request in requests
     ]
+
+
+def test_what_finds_a_place_after_all_breaks_nothing(monkeypatch, caplog):
+    goes_on, broken = threading.Event(), []
+    monkeypatch.setattr(rescue, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(rescue, "_rescue", lambda *_: str(goes_on.wait(20)))
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    request = killed(Stage.ASKING)
+    rescue.finish()
+    goes_on.set()
+    wait_for(lambda: f"[{request.id}] was not lost with its process" in caplog.text or broken)
+    assert broken == []
 
 
 def test_a_task_with_a_request_class_of_its_own_keeps_it():

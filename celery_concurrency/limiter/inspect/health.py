@@ -7,7 +7,7 @@ import time
 
 from pydantic import BaseModel
 
-from celery_concurrency.errors import OutOfMemory
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiting_room import SWEEP_PERIOD
 
@@ -46,6 +46,8 @@ def is_out_of_memory(keyspace: Keyspace) -> bool:
         keyspace.check_memory()
     except OutOfMemory:
         return True
+    except LimiterUnavailable:
+        pass  # it takes no writes for another reason: a replica, or a disk that is full
     return False
 
 

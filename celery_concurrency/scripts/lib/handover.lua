@@ -104,7 +104,11 @@ end
 -- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
 local function hand_over(steps)
   -- Room collected for a waiter that left is given up, though nobody else waits.
-  if closed or redis.call('EXISTS', key('groups'), key('collecting')) == 0 then
+  local anybody = redis.call('EXISTS', key('groups'), key('collecting')) > 0
+  if not anybody then
+    redis.call('UNLINK', key('moments'))
+  end
+  if closed or not anybody then
     return 0, redis.call('EXISTS', key('outbox'))
   end
   local outgoing = { front = {}, behind = {} }

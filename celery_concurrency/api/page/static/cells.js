@@ -33,7 +33,7 @@ export function limitsCell() {
   let names = "";
   cell.show = (limits) => {
     if (names === (names = JSON.stringify(limits))) return;
-    list.replaceChildren(...limits.map((limit) => element("li", {}, linkOf("running", limit, limit))));
+    list.replaceChildren(...limits.map((limit) => element("li", {}, linkOf("running", limit, visible(limit)))));
   };
   return cell;
 }

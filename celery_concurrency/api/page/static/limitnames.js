@@ -1,7 +1,7 @@
 // Names of limits: how they are shown, and which change of the configuration sets one.
 
 import { count } from "./format.js";
-import { entry } from "./names.js";
+import { entry, visible } from "./names.js";
 import { t } from "./texts.js";
 
 const MAPS = new Map([["platform", "platform_max"], ["task_type", "task_type_max"], ["account", "account_overrides"]]);
@@ -16,7 +16,7 @@ export function split(limit) {
 }
 
 /** Return a dimension in words; the user's own dimensions by their names. */
-export const dimensionText = (dimension) => TEXTS.get(dimension) ?? dimension;
+export const dimensionText = (dimension) => TEXTS.get(dimension) ?? visible(dimension);
 
 export const maxText = (max) => (max ? count(max) : t("no_limit"));
 

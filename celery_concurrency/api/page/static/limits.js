@@ -8,6 +8,7 @@ import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
 import { momentsList } from "./moments.js";
+import { visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
@@ -89,7 +90,7 @@ function makeRow({ limit, name }) {
   // For screen readers: "Edit" alone does not say what it edits.
   const named = (button, text) => {
     write(button, text);
-    button.setAttribute("aria-label", `${text}: ${limit}`);
+    button.setAttribute("aria-label", `${text}: ${visible(limit)}`);
     return button;
   };
   const edit = named(changing("", () => editLimit(limit, now.current)), t("edit"));
@@ -98,7 +99,7 @@ function makeRow({ limit, name }) {
   const warm = named(changing("", () => lift(limit)), t("lift"));
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
-    element("th", { scope: "row" }, name),
+    element("th", { scope: "row" }, visible(name)),
     element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state), moments)),
     element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));

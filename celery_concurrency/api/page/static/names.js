@@ -3,10 +3,11 @@
 /** Return what a map has under a name; not what every object has, as under "constructor". */
 export const entry = (map, name) => (map && Object.hasOwn(map, name) ? map[name] : undefined);
 
-/** Return a text in which what can't be seen is escaped, as the command line does. */
-export const visible = (text) => text.replace(/[\p{C}\p{Z}]/gu, (char) => (char === " " ? char : escaped(char)));
+/** Return a text in which what can't be seen is escaped, as the command line does (text.py). */
+export const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, escaped);
 
-const SHORT = new Map([["\n", "\\n"], ["\r", "\\r"], ["\t", "\\t"]]);
+// Joiners stay: words of some scripts, and emoji, are written with them.
+const SHORT = new Map([["\n", "\\n"], ["\r", "\\r"], ["\t", "\\t"], ["\u200c", "\u200c"], ["\u200d", "\u200d"]]);
 
 function escaped(char) {
   const code = char.codePointAt(0);
