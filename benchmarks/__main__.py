@@ -7,17 +7,19 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
-from benchmarks import figures, growth, makespan, pair, steps, throughput
+from benchmarks import figures, growth, makespan, moments, pair, steps, throughput
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 
 RESULT = Path("build/bench.json")
 MANY, MANY_SHORT = 1_000_000, 20_000
+MOMENTS_SHORT = 100_000
 Say = Callable[[str], None]
 
 
@@ -31,7 +33,11 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="let later runs be held against this one"
     )
+    parser.add_argument(
+        "--before", type=Path, help="a checkout of another version, for the pair that needs no rate"
+    )
     options = parser.parse_args()
+    parts = {**PARTS, "rateless": partial(_rateless, before=options.before)}
     kind = "short" if options.short else "full"
     begin = time.monotonic()
 
@@ -40,7 +46,7 @@ def main() -> None:
 
     found: dict[str, Any] = {"short": options.short}
     with Server() as server:
-        for name, part in PARTS.items():
+        for name, part in parts.items():
             if options.only in (None, name):
                 found |= _measured(server, part, options.short, kind, say)
     RESULT.parent.mkdir(exist_ok=True)
@@ -74,6 +80,11 @@ def _pair(server: Server, short: bool, say: Say) -> dict[str, Any]:
     return pair.measure(server.url(), 8 if short else 60, say)
 
 
+def _rateless(server: Server, short: bool, say: Say, before: Path | None = None) -> dict[str, Any]:
+    _emptied(server)
+    return pair.rateless(server.url(), 10 if short else 60, before, say)
+
+
 def _config(server: Server, short: bool, say: Say) -> dict[str, Any]:
     return {"config_growth": pair.config_growth(_emptied(server), 4 if short else 20)}
 
@@ -82,6 +93,10 @@ def _growth(server: Server, short: bool, say: Say) -> dict[str, Any]:
     many = MANY_SHORT if short else MANY
     alone = growth.measure(_emptied(server), many, 1, say)
     return growth.measure(_emptied(server), many, 100, say) | {"growth_alone": alone}
+
+
+def _moments(server: Server, short: bool, say: Say) -> dict[str, Any]:
+    return moments.measure(_emptied(server), MOMENTS_SHORT if short else MANY, say)
 
 
 def _steps(server: Server, short: bool, say: Say) -> dict[str, Any]:
@@ -102,10 +117,12 @@ def _throughput(server: Server, short: bool, say: Say) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "pair": _pair,
+    "rateless": _rateless,
     "config": _config,
     "makespan": _makespan,
     "throughput": _throughput,
     "growth": _growth,
+    "moments": _moments,
     "steps": _steps,
 }
 

@@ -44,8 +44,13 @@ FIGURES = [
     Figure("pair_vs_floor", "take and give back four limits, over two empty calls", 1.25),
     Figure("pair_vs_redis_lock", "the same, over redis-py's Lock on one key", 1.0),
     Figure("pair_cpu_vs_floor", "Redis' CPU for it, over two empty calls", 1.6),
+    Figure("rateless_pair", "a pair that needs no rate, with rates of others over without", 1.03),
+    Figure("rateless_cpu", "Redis' CPU for it, the same way", 1.03),
     Figure("config_growth", "take with 300 KB of configuration, over 0.3 KB", 1.1),
     Figure("handover_growth", "give back to one of a million, 100 an account, over 1,000", 1.5),
+    Figure(
+        "moments_growth", "release, sweep, meet moments: a million wait for them, over 1,000", 1.5
+    ),
     Figure("waiter_bytes", "memory of one of these, beyond its message", 400),
     Figure("longest_call_ms", "p99.99 of a call, as a million go on, best of three", 5),
     Figure("makespan_vs_ideal", "200 x 20 ms at limit 2, over the ideal", 1.25),

@@ -43,14 +43,14 @@ def measure(
     costs: dict[tuple[str, str], list[float]] = {}
     for number in range(ROUNDS):
         for name, crowd in crowds.items():
-            for verb, call in (("park", _park), ("hand-over", _release)):
-                accounts = _some(number, len(crowd.holders))
+            for verb, call in (("park", _park), ("hand-over", release)):
+                accounts = some(number, len(crowd.holders))
                 costs.setdefault((verb, name), []).append(
-                    _timed(redis, lambda crowd=crowd, call=call, all=accounts: [
+                    timed(redis, lambda crowd=crowd, call=call, all=accounts: [
                         call(crowd, account) for account in all
                     ])
                 )  # fmt: skip
-            for account in _some(number, len(crowd.holders)):
+            for account in some(number, len(crowd.holders)):
                 crowd.take_over(account)
     parks, releases = (
         [median(costs[verb, name]) for name in crowds] for verb in ("park", "hand-over")
@@ -67,12 +67,12 @@ def measure(
     return found
 
 
-def _some(number: int, groups: int) -> list[int]:
+def some(number: int, groups: int) -> list[int]:
     """Return different groups in each round, all over the crowd."""
     return [(number * BATCH + i) * 7919 % groups for i in range(min(BATCH, groups))]
 
 
-def _timed(redis: Redis, calls: Callable[[], object]) -> float:
+def timed(redis: Redis, calls: Callable[[], object]) -> float:
     """Return the microseconds that the server took for a call of these, on the average."""
     before = redis.info("commandstats")["cmdstat_evalsha"]
     calls()
@@ -89,8 +89,8 @@ def _park(crowd: Crowd, account: int) -> None:
     )  # fmt: skip
 
 
-def _release(crowd: Crowd, account: int) -> None:
+def release(crowd: Crowd, account: int) -> None:
     reply = scripts.call(
-        crowd.redis, "release", crowd.limiter.prefix, crowd.holders[account], 0, 7200, STEPS
+        crowd.redis, "release", crowd.limiter.prefix, crowd.holders[account], 0, 7200, "", STEPS
     ).reply
     assert reply[0] == 1

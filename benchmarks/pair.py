@@ -7,12 +7,16 @@ time is in both parts of each.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 from redis import Redis
 
@@ -47,12 +51,7 @@ def measure(url: str, rounds: int, say: Callable[[str], None]) -> dict[str, obje
     """
     redis = Redis.from_url(url)  # as a user would make it
     contenders = {FLOOR: _floor(redis), OURS: _ours(url), **peers(redis, url)}
-    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, pair in contenders.items():
-            cost = _cost(redis, pair)
-            if number:  # the first warms up
-                costs[name].append(cost)
+    costs = _in_turns(redis, contenders, rounds)
     found = {
         "pair_vs_floor": _ratio(costs, OURS, FLOOR, "client"),
         "pair_vs_redis_lock": _ratio(costs, OURS, "redis-py Lock", "client"),
@@ -70,6 +69,17 @@ def measure(url: str, rounds: int, say: Callable[[str], None]) -> dict[str, obje
     return found
 
 
+def _in_turns(redis: Redis, contenders: dict[str, Pair], rounds: int) -> dict[str, list[Cost]]:
+    """Measure all of them so many times, by turns."""
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, pair in contenders.items():
+            cost = _cost(redis, pair)
+            if number:  # the first warms up
+                costs[name].append(cost)
+    return costs
+
+
 def _floor(redis: Redis) -> Pair:
     sha = redis.script_load("return 1")
 
@@ -80,11 +90,19 @@ def _floor(redis: Redis) -> Pair:
     return pair
 
 
-def _ours(url: str) -> Pair:
+def _ours(
+    url: str, prefix: str = "concurrency", changes: dict[str, Any] | None = None, of: Any = None
+) -> Pair:
+    """Return our pair.
+
+    Args:
+        changes: of the configuration.
+        of: the class of another version, instead of this one's.
+    """
     redis = connect(url)
-    limiter = Limiter(redis)
-    redis.set("concurrency:epoch", 1)  # a server that has been in use
-    limiter.config.sync()
+    limiter = (of or Limiter)(redis, prefix)
+    redis.set(f"{prefix}:epoch", 1)  # a server that has been in use
+    limiter.config.update(changes or {"timeout": 3600})
     task = str(uuid.uuid4())
     numbers = count()
 
@@ -118,6 +136,62 @@ def _cpu(redis: Redis) -> float:
 def _ratio(costs: dict[str, list[Cost]], one: str, other: str, of: str) -> float:
     pairs = zip(costs[one], costs[other], strict=True)
     return round(median(getattr(a, of) / getattr(b, of) for a, b in pairs), 3)
+
+
+def rateless(
+    url: str, rounds: int, before: Path | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return what rates cost a pair that needs none of them.
+
+    Args:
+        url: of an empty server.
+        rounds: how often they take turns.
+        before: a checkout of another version to hold this one against; None for none.
+    """
+    rates = {"tenant:*": [{"max": 1, "per": 30}], "vendor:*": [{"max": 60, "per": 60}]}
+    dimensions = {name: {"max": 0} for name in ("tenant", "vendor")}
+    contenders = {
+        "without": _ours(url, "without", {"dimensions": dimensions}),
+        "with": _ours(url, "with", {"dimensions": dimensions, "rates": rates}),
+    }
+    if before:
+        of = limiter_of(before)
+        contenders["before"] = _ours(url, "before", {"dimensions": dimensions}, of)
+    costs = _in_turns(Redis.from_url(url), contenders, rounds)
+    found: dict[str, Any] = {
+        "rateless_pair": _ratio(costs, "with", "without", "client"),
+        "rateless_cpu": _ratio(costs, "with", "without", "server"),
+    }
+    if before:
+        for name in ("without", "with"):
+            found[f"rateless_before_{name}"] = {
+                of: _ratio(costs, name, "before", of) for of in ("client", "server")
+            }
+    say(f"  {found}")
+    return found
+
+
+def limiter_of(checkout: Path) -> Any:
+    """Import the limiter of another version beside this one's; return its class."""
+    package = "celery_concurrency"
+    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_of(name, package)}
+    sys.path.insert(0, str(checkout))
+    try:
+        limiter = importlib.import_module(f"{package}.limiter").Limiter
+        scripts = importlib.import_module(f"{package}.scripts")
+        # Read now: later it would find ours under its name.
+        for verb in Path(scripts.__file__).parent.glob("*.lua"):
+            scripts.source(verb.stem)
+    finally:
+        sys.path.remove(str(checkout))
+        for name in [name for name in sys.modules if _is_of(name, package)]:
+            del sys.modules[name]
+        sys.modules.update(ours)
+    return limiter
+
+
+def _is_of(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def config_growth(redis: Redis, rounds: int) -> float:

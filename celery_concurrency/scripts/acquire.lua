@@ -94,20 +94,27 @@ if parked then
     -- room is for the waiters, this run among them.
     give_up_reservation(waited.group)
   end
-  reserved = begin_on_reservation(group, token, expiry)
+  reserved = begin_on_reservation(group, token, expiry, config[1] == '1', cooling)
 end
 
 local function max_of(i)
   return tonumber(config[4 + 2 * i] or config[5 + 2 * i] or 0)
 end
 
--- Return whether a limit's dimension has rates.
-local function is_rated_here(i)
-  return config[5] and string.find(config[5], ':' .. string.match(limits[i], '^[^:]*') .. ':', 1, true)
+-- Which of the limits have rates, or their dimension has. Most of the time the first look says
+-- no, and makes no text for that.
+local has_rates, any_has = {}, false
+if config[5] then
+  for i = 1, #limits do
+    if string.find(config[5], wildcards[i], 1, true)
+      and string.find(config[5], ':' .. wildcards[i], 1, true) then
+      has_rates[i], any_has = true, true
+    end
+  end
 end
 
 local function is_limited(i)
-  return max_of(i) ~= 0 or cooling or is_rated_here(i)
+  return max_of(i) ~= 0 or cooling or has_rates[i]
 end
 
 -- Return the refusal of the first full limit, nil if each has room. A token whose time is
@@ -124,7 +131,7 @@ local function denial()
         return {'denied', limits[i], held, max}
       end
     end
-    if cooling or is_rated_here(i) then
+    if cooling or has_rates[i] then
       local moment, cause = shut_until(limits[i])
       if moment > 0 then
         return {'shut', limits[i], exact(moment), exact(moment - time), cause}
@@ -148,7 +155,7 @@ local function limit_of_seniors()
     if redis.call('SISMEMBER', key('freed'), limits[i]) == 1 then
       return limits[i]
     end
-    if cooling or is_rated_here(i) then
+    if cooling or has_rates[i] then
       local moment = redis.call('ZSCORE', key('moments'), limits[i])
       if moment and tonumber(moment) <= time then
         -- It has just opened, and nobody has told those who wait for that.
@@ -205,7 +212,7 @@ if not reserved then
     redis.call('ZADD', semaphores[i], expiry, token)
   end
 end
-if config[5] and not reserved then
+if any_has and not reserved then
   note_start(token, limits, time)
 end
 count('acquired:')

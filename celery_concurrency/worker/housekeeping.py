@@ -31,6 +31,7 @@ TICK: Final = BEAT_SECONDS
 #: Seconds between two looks at the pool's processes, and of the one worker that meets moments.
 LOOK: Final = 0.25
 WATCHING_LOOK: Final = 0.1
+SHORTEST_LOOK: Final = 0.005
 #: For how many ticks we look for a revoked task among the waiters: it may be on its way there.
 REVOKE_TICKS: Final = 5
 
@@ -153,15 +154,18 @@ class Housekeeping:
             self._forgone.popleft()
 
     def _watch(self) -> None:
-        self._watching = self._limiter.waiting_room.watch(self._watcher)
+        self._watching = self._limiter.waiting_room.watch_moments(self._watcher)
 
     def _meet_moments(self) -> None:
         """Where this worker watches, hand over what has opened; look again at the next moment."""
         self._next_look = LOOK
         if self._watching:
             opens = self._limiter.waiting_room.meet_moments()
-            # By then one may be filed that comes earlier.
-            self._next_look = WATCHING_LOOK if opens is None else min(WATCHING_LOOK, opens)
+            # By then one may be filed that comes earlier. Never at once: after a loss of data
+            # nobody is admitted, and what is due stays so.
+            if opens is None:
+                opens = WATCHING_LOOK
+            self._next_look = min(WATCHING_LOOK, max(SHORTEST_LOOK, opens))
 
     def _run(self) -> None:
         next_tick = time.monotonic() + TICK

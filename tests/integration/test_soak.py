@@ -1,4 +1,4 @@
-"""Promises 1, 3 and 4 for some seconds under a load in which processes are killed at random."""
+"""Promises 1, 3, 4 and 15 for some seconds under a load in which processes are killed at random."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from celery_concurrency.limiter import Limiter, blocking_acquire
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from tests.support.proxies import Proxy
+from tests.support.starts import exceeded
 from tests.support.workers import wait_for
 
 ACCOUNT = "concurrency:semaphore:account:a"
@@ -203,3 +204,59 @@ def test_where_no_thread_can_renew_it_nothing_is_held(
     with pytest.raises(RuntimeError, match="new thread"), limiter.acquire(account="a"):
         raise AssertionError("held, and not renewed")
     assert not redis.exists(ACCOUNT)
+
+
+# -- limits in time; nobody is here but the caller
+
+
+def test_one_who_waits_for_a_window_goes_on_at_its_moment(limiter: Limiter) -> None:
+    limiter.config.update({"rates": {"account:a": [{"max": 2, "per": 1}]}})
+    moments = []
+    for _ in range(5):
+        with limiter.acquire(account="a", timeout=30) as lease:
+            moments.append(lease.fence)
+    assert exceeded(moments, (2, 1)) == []
+    late = (moments[-1] - moments[0]) / 1e6 - 2
+    assert 0 <= late < 1
+
+
+def test_one_who_waits_for_a_cool_down_goes_on_at_its_end_or_when_it_is_lifted(
+    limiter: Limiter,
+) -> None:
+    until = limiter.cooldowns.set("account:a", 1)
+    with limiter.acquire(account="a", timeout=30) as lease:
+        assert until <= lease.fence / 1e6 < until + 1
+    limiter.cooldowns.set("account:a", 600)
+    granted = []
+
+    def call() -> None:
+        with limiter.acquire(account="a", timeout=60) as lease:
+            granted.append(lease.fence / 1e6)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_for(lambda: limiter.redis.exists("concurrency:groups"))
+    lifted = limiter.keyspace.now()
+    assert limiter.cooldowns.lift("account:a")
+    caller.join(30)
+    [moment] = granted
+    assert lifted <= moment < lifted + 1
+
+
+def test_one_who_waits_too_long_for_a_moment_is_told_for_which_and_charged_none(
+    limiter: Limiter, redis: Redis
+) -> None:
+    limiter.config.update({"rates": {"account:a": [{"max": 1, "per": 3600}]}})
+    with limiter.acquire(account="a"):
+        pass
+    with pytest.raises(LimitReached, match=r"account:a opens in \d+ s \(1 per 3600 s\)"):
+        limiter.acquire(account="a", timeout=0.2).__enter__()
+    assert redis.zcard("concurrency:rate:account:a") == 1
+    assert not redis.exists("concurrency:groups")
+
+
+def test_a_block_that_cools_its_account_down_shuts_it_for_the_next(limiter: Limiter) -> None:
+    with limiter.acquire(account="a") as lease:
+        until = lease.cool_down(1, "account", reason="429")
+    with limiter.acquire(account="a", timeout=30) as lease:
+        assert until <= lease.fence / 1e6 < until + 1

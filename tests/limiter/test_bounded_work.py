@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from benchmarks.crowd import Crowd, tags_of
+from benchmarks.crowd import PLATFORMS, Crowd, tags_of
 from celery_concurrency import scripts
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.waiters import group_of
@@ -77,7 +77,9 @@ def work(client: Redis, waiting: int, crowd: str) -> dict[str, list[int]]:
         assert (cancelled, more) == (1, 0)
         taken["cancel"].append(count)
         before = client.llen("bench-queue")
-        count, (held, more, _) = counted(client, "release", one.holders[account], 0, 7200, STEPS)
+        count, (held, more, _) = counted(
+            client, "release", one.holders[account], 0, 7200, "", STEPS
+        )
         assert (held, more) == (1, 0)
         assert client.llen("bench-queue") == before + 1
         taken["release"].append(count)
@@ -96,9 +98,85 @@ def test_a_call_does_no_more_when_fifty_times_as_many_wait(client, crowd):
     assert max(many["sweep"]) <= 5 * SWEEP_BATCH * OF_STEP
 
 
-def hand_all_over(client: Redis) -> tuple[int, int]:
-    """Hand over after a change; return how many calls it took, and the most commands of one."""
-    changed, calls, most = 1, 0, 0
+def timed_crowd(client: Redis, waiting: int) -> Crowd:
+    """Let so many wait, each for its account, which may begin once a day and has begun."""
+    client.flushall()
+    rates = {"account:*": [{"max": 1, "per": 86_400}]}
+    one = Crowd(client, "concurrency", {"rates": rates, "account_max": 0})
+    one.hold(iter(range(waiting)))
+    one.park(iter(range(waiting)))
+    assert client.zcard("concurrency:moments") == waiting
+    return one
+
+
+def timed_work(client: Redis, waiting: int) -> dict[str, list[int]]:
+    """Return how many commands calls take while so many wait for a moment."""
+    one = timed_crowd(client, waiting)
+    taken: dict[str, list[int]] = {}
+    for account in (0, waiting // 2, waiting - 1):
+        limit = f"account:{tags_of(account)['account']}"
+        calls = {
+            "release": ("release", one.holders[account], 0, 7200, "", STEPS),
+            "cool": ("cool", limit, "60", f"a{account}", "a reason", "ann", STEPS),
+            "lift": ("cool", limit, "0", f"b{account}", "", "", STEPS),
+            "advance": ("advance", 0, STEPS),
+        }
+        for name, (verb, *args) in calls.items():
+            if name == "advance":
+                # The moment of one of them has come.
+                client.delete(f"concurrency:rate:{limit}")
+                client.zadd("concurrency:moments", {limit: 1})
+            count, reply = counted(client, verb, *args)
+            assert not reply[-2], "there is more to do"
+            taken.setdefault(name, []).append(count)
+        assert client.rpop("bench-queue"), "who waited for it went on"
+        assert not client.llen("bench-queue")
+    for _ in range(3):
+        count, _ = counted(client, "sweep", 0, SWEEP_BATCH, "-1", "-1", "60", STEPS)
+        taken.setdefault("sweep", []).append(count)
+    return taken
+
+
+def test_a_call_does_no_more_when_fifty_times_as_many_wait_for_a_moment(client):
+    few, many = timed_work(client, FEW), timed_work(client, MANY)
+    for verb in ("release", "cool", "lift", "advance"):
+        assert max(many[verb]) <= max(few[verb]) + 2, verb
+        assert max(many[verb]) <= 3 * OF_STEP, verb
+    assert max(many["sweep"]) <= 5 * SWEEP_BATCH * OF_STEP
+
+
+def test_moments_that_come_at_once_are_met_in_bounded_calls(client):
+    """Two thousand accounts open at the same moment; so does a platform for which as many wait."""
+    waiting = 2_000
+    timed_crowd(client, waiting)
+    for account in range(waiting):
+        limit = f"account:{tags_of(account)['account']}"
+        client.zadd("concurrency:moments", {limit: 1})
+        client.delete(f"concurrency:rate:{limit}")
+    _, most = hand_all_over(client, 0)
+    assert most <= 2 * STEPS * OF_STEP
+    assert client.llen("bench-queue") == waiting
+    assert not client.exists("concurrency:moments")
+
+
+def test_a_cool_down_that_is_lifted_lets_many_go_on_in_bounded_calls(client):
+    waiting = 2_000
+    client.flushall()
+    crowd = Crowd(client, "concurrency", {"account_max": 0})
+    for platform in PLATFORMS:
+        crowd.limiter.cooldowns.set(f"platform:{platform}", 3600)
+    crowd.park(iter(range(waiting)))
+    count, (lifted, more, _) = counted(client, "cool", "platform:douyin", 0, "b", "", "", STEPS)
+    assert lifted
+    assert more
+    _, most = hand_all_over(client, 0)
+    assert max(count, most) <= 2 * STEPS * OF_STEP
+    assert client.llen("bench-queue") == waiting // len(PLATFORMS)
+
+
+def hand_all_over(client: Redis, changed: int = 1) -> tuple[int, int]:
+    """Hand over, after a change; return how many calls it took, and the most commands of one."""
+    calls, most = 0, 0
     while True:
         count, (more, _) = counted(client, "advance", changed, STEPS)
         changed, calls, most = 0, calls + 1, max(most, count)
@@ -130,7 +208,7 @@ def test_two_limits_full_by_turns_cost_each_call_a_bounded_number(limiter, redis
     for number in range(200):
         floor.wait(f"task{number}", account="a", tenant="a", platform=str(number))
     for name in ("account", "tenant") * 3:
-        count, (_, more, _) = counted(client, "release", held[name], 0, 7200, STEPS)
+        count, (_, more, _) = counted(client, "release", held[name], 0, 7200, "", STEPS)
         assert count <= STEPS * OF_STEP
         calls = 0
         while more:

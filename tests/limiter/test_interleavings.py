@@ -839,3 +839,205 @@ def test_an_operators_release_of_a_reservation_is_no_run_that_ended(floor):
     floor.limiter.release(holder)
     floor.limiter.release(f"{waiter.run}:reserved")
     assert floor.limiter.stats.window("total")["released:total"] == 1
+
+
+# -- limits in time
+
+
+def rate(floor, limit, *rates):
+    floor.limiter.config.update(
+        {"rates": {limit: [{"max": most, "per": per} for most, per in rates] or None}}
+    )
+
+
+def test_a_cool_down_set_while_a_hand_over_is_in_steps_lets_nobody_go_on_after_it(floor):
+    floor.limiter.config.update({"platform_max": {"p": 1}})
+    floor.hold(platform="p")
+    names = [f"task{number:02}" for number in range(30)]
+    for name in names:
+        floor.wait(name, platform="p", account=name)
+    floor.change({"platform_max": {"p": 0}})
+    assert floor.advance(8, changed=True)
+    first = floor.tasks_back()
+    assert 0 < len(first) < 30
+    floor.limiter.cooldowns.set("platform:p", 100)
+    while floor.advance(8):
+        pass
+    floor.sweep()
+    assert floor.back() == []
+    assert isinstance(floor.ask("new", platform="p"), Denied)
+    assert 90 < floor.room.meet_moments() <= 100
+    floor.age(100)
+    floor.room.meet_moments()
+    assert first + floor.tasks_back() == names
+
+
+def test_who_was_handed_room_before_its_limit_was_shut_waits_again_at_its_place(floor):
+    """A cool-down admits nobody while it lasts, whatever was reserved before."""
+    floor.limiter.config.update({"account_max": 2})
+    holders = [floor.hold(account="a") for _ in range(2)]
+    for task in ("first", "second"):
+        floor.wait(task, account="a")
+    floor.limiter.release(holders[0])
+    [message] = floor.back()
+    floor.limiter.cooldowns.set("account:a", 100)
+    denied = floor.deliver(message)
+    assert isinstance(denied, Denied), "it began while its limit cools down"
+    assert denied.shut
+    assert floor.holders("account:a") == [holders[1]]
+    assert floor.room.park(floor.waiter(denied, {"account": "a"}, task="first")) == "parked"
+    floor.limiter.release(holders[1])
+    assert floor.back() == []
+    floor.age(100)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["first", "second"]
+
+
+def test_a_rate_that_is_lowered_counts_for_what_is_reserved_too(floor, redis):
+    """One has begun, and room for two more was handed over: the window has no place for them."""
+    floor.limiter.config.update({"account_max": 0})
+    rate(floor, "account:a", (1, 100))
+    floor.limiter.release(floor.hold(account="a"))
+    waiting = ("one", "two")
+    for task in waiting:
+        floor.wait(task, account="a")
+    rate(floor, "account:a", (3, 100))
+    messages = floor.back()
+    assert [message["task"] for message in messages] == ["one", "two"]
+    rate(floor, "account:a", (2, 100))
+    denied = floor.deliver(messages[0])
+    assert isinstance(denied, Denied)
+    assert denied.shut.rate == (2, 100)
+    floor.room.park(floor.waiter(denied, {"account": "a"}, task="one"))
+    # Its start was given back, so that the window has one place, which the other has.
+    assert isinstance(floor.deliver(messages[1]), Granted)
+    assert redis.zcard("concurrency:rate:account:a") == 2
+    floor.sweep()
+    assert floor.back() == []
+    floor.age(100)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["one"]
+
+
+def test_a_reservation_begins_with_the_limits_off_whatever_shuts_them(floor):
+    holder = floor.hold(account="a")
+    floor.wait("task", account="a")
+    floor.limiter.release(holder)
+    floor.limiter.cooldowns.set("account:a", 100)
+    floor.limiter.config.update({"enabled": False})
+    [message] = floor.back()
+    assert isinstance(floor.deliver(message), Granted)
+
+
+def test_a_reservation_that_lapses_while_its_limit_cools_down_goes_on_after_it(floor, redis):
+    rate(floor, "account:a", (2, 1000))
+    holder = floor.hold(account="a")
+    for task in ("gone", "next"):
+        floor.wait(task, account="a")
+    floor.limiter.release(holder)
+    assert floor.tasks_back() == ["gone"]
+    floor.limiter.cooldowns.set("account:a", 100)
+    floor.lapse(*redis.zrange("concurrency:reservations", 0, -1))
+    floor.sweep()
+    assert redis.zrange("concurrency:rate:account:a", 0, -1) == [holder]
+    assert floor.back() == []
+    assert 90 < floor.room.meet_moments() <= 100
+    floor.age(100)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == ["next"]
+
+
+def test_of_two_limits_that_are_shut_the_one_that_opens_last_counts(floor):
+    floor.limiter.config.update({"account_max": 0})
+    rate(floor, "account:a", (1, 200))
+    floor.limiter.release(floor.hold(account="a"))
+    floor.limiter.cooldowns.set("platform:p", 100)
+    floor.limiter.cooldowns.set("task_type:t", 300)
+    floor.wait("task", account="a", platform="p", type="t")
+    # First that of its own limit: nobody looks at the others before that is open.
+    for seconds in (200, 100):
+        assert floor.back() == []
+        assert seconds - 10 < floor.room.meet_moments() <= seconds
+        floor.age(seconds)
+        floor.room.meet_moments()
+    assert floor.tasks_back() == ["task"]
+
+
+def test_nothing_is_collected_for_one_whose_limit_is_shut(floor):
+    """It could not use what is kept, for however long; others can."""
+    junior, newer = collecting(floor)
+    floor.limiter.cooldowns.set("account:a", 100)
+    floor.limiter.release(junior)
+    assert floor.holders("platform:p") == []
+    assert not floor.redis.exists("concurrency:collecting")
+    assert isinstance(floor.ask("other", platform="p"), Granted)
+    floor.room.patience = -1
+    floor.sweep()
+    assert not floor.redis.exists("concurrency:collecting"), "nor chosen anew"
+    floor.limiter.release(newer)
+    assert floor.back() == []
+
+
+def test_one_that_is_collected_for_is_charged_one_start(floor, redis):
+    """And none while room is kept for it."""
+    rate(floor, "account:a", (3, 1000))
+    junior, newer = collecting(floor)
+    floor.limiter.release(junior)
+    starts = "concurrency:rate:account:a"
+    before = redis.zcard(starts)
+    assert floor.holders("platform:p") == ["senior:collecting"]
+    floor.limiter.release(newer)
+    [message] = floor.back()
+    assert isinstance(floor.deliver(message), Granted)
+    assert redis.zcard(starts) == before + 1
+
+
+def test_of_a_cool_down_nothing_is_left_after_a_loss_of_data_and_starts_come_back(floor, redis):
+    """Nobody is admitted before the living have told; what nobody knows any more is lost."""
+    floor.limiter.config.update({"account_max": 0})
+    rate(floor, "account:*", (1, 1000))
+    token = floor.hold(account="a")
+    floor.limiter.leases.beat([token], 30)
+    floor.limiter.cooldowns.set("account:b", 100)
+    floor.wait("lost", account="b")
+    config = redis.get("concurrency:config")
+    redis.flushall()
+    redis.set("concurrency:config", config)
+    floor.limiter.config.sync()
+    assert floor.room.meet_moments() is None
+    assert isinstance(floor.ask("early", account="c"), Denied)
+    floor.limiter.leases.beat([token], 30)
+    redis.hset("concurrency:config:flat", "opens", 0)
+    assert floor.ask("next", account="a").shut.rate == (1, 1000)
+    assert floor.limiter.cooldowns.read() == []
+    assert isinstance(floor.ask("next", account="b"), Granted)
+    floor.limiter.release(token)
+
+
+def test_a_newcomer_gets_no_start_that_a_reservation_may_yet_use(floor):
+    """It counts as one that begins when it lapses: later than any other."""
+    floor.limiter.config.update({"account_max": 0})
+    rate(floor, "account:a", (1, 20))
+    floor.limiter.release(floor.hold(account="a"))
+    floor.wait("task", account="a")
+    floor.age(20)
+    floor.room.meet_moments()
+    [message] = floor.back()
+    floor.age(20)
+    # The reservation is for thirty seconds; its window would be over by now.
+    assert isinstance(floor.ask("new", account="a"), Denied)
+    assert isinstance(floor.deliver(message), Granted)
+    assert isinstance(floor.ask("new", account="a"), Denied)
+
+
+def test_a_late_copy_of_an_acquire_charges_no_second_start(floor, redis):
+    rate(floor, "account:a", (5, 1000))
+    granted = floor.ask("task", account="a")
+    late = floor.limiter.try_acquire(granted.token, {"account": "a"})
+    assert late.fence == granted.fence
+    floor.limiter.release(granted.token, began=False)
+    assert redis.zcard("concurrency:rate:account:a") == 0
+    floor.limiter.release(granted.token)
+    with pytest.raises(RunEnded):
+        floor.limiter.try_acquire(granted.token, {"account": "a"})
+    assert redis.zcard("concurrency:rate:account:a") == 0

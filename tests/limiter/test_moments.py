@@ -111,6 +111,7 @@ def test_why_one_waits_for_a_rate(floor, redis):
     reason = blocked(floor, "w1")
     assert reason.pop("opens_at") == pytest.approx(redis.time()[0] + 100, abs=5)
     assert re.fullmatch(r"account:a opens in (9\d|100) s \(1 per 100 s\)", reason.pop("text"))
+    assert reason.pop("rate") == {"max": 1, "per": 100}
     assert reason == {"reason": "rate", "limit": "account:a", "current": 0, "max": 2}
     [_, account] = why(floor, "w1")["limits"]
     assert account["full"] is True
@@ -126,7 +127,7 @@ def test_why_one_waits_for_the_end_of_a_cool_down(floor):
     floor.limiter.cooldowns.set("account:a", 540, "429")
     park(floor.limiter, "w1", {"account": "a"})
     reason = blocked(floor, "w1")
-    assert reason["reason"] == "cooling"
+    assert (reason["reason"], reason["cause"]) == ("cooling", "429")
     assert re.fullmatch(r"account:a opens in 5\d\d s \(it cools down: 429\)", reason["text"])
     assert why(floor, "w1")["limits"][1]["cooldown"]["reason"] == "429"
 

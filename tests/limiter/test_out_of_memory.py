@@ -81,6 +81,7 @@ class Scene:
 #: Verb to a call that is refused; nothing is changed by it.
 REFUSED = {
     "acquire": lambda scene: scene.floor.ask("new", account="x"),
+    "cool": lambda scene: scene.limiter.cooldowns.set("account:x", 60),
     "park": lambda scene: scene.parked(),
 }
 #: Verb to a call that is done, and what it answers.
@@ -221,6 +222,53 @@ def test_those_who_wait_stay_until_there_is_memory(floor, redis):
     assert isinstance(run, Granted)
     floor.limiter.release(run.token)
     assert floor.tasks_back() == ["w2"]
+
+
+def test_a_cool_down_is_lifted_and_those_who_wait_for_it_go_on_when_there_is_memory(floor, redis):
+    floor.limiter.cooldowns.set("account:a", 600)
+    floor.wait("w1", account="a")
+    with out_of_memory(redis):
+        assert floor.limiter.cooldowns.lift("account:a")
+        floor.room.sweep(now=True)
+        assert (floor.back(), floor.waiting()) == ([], {"w1"})
+    floor.sweep()
+    assert floor.tasks_back() == ["w1"]
+
+
+@pytest.mark.parametrize("waits", ["for a rate", "for a cool-down", "for global"])
+def test_a_moment_that_comes_while_there_is_no_memory_is_met_when_there_is_some(
+    floor, redis, waits
+):
+    if waits == "for a rate":
+        floor.limiter.config.update({"rates": {"account:a": [{"max": 1, "per": 100}]}})
+        floor.limiter.release(floor.hold(account="a"))
+    else:
+        floor.limiter.cooldowns.set("global" if "global" in waits else "account:a", 100)
+    floor.wait("w1", account="a")
+    assert floor.room.meet_moments() > 90
+    floor.age(100)
+    with out_of_memory(redis):
+        for _ in range(3):
+            floor.room.meet_moments()
+        floor.room.sweep(now=True)
+        assert (floor.back(), floor.waiting()) == ([], {"w1"})
+    floor.sweep()
+    assert floor.tasks_back() == ["w1"]
+    assert floor.room.meet_moments() in (None, 0)
+
+
+def test_starts_are_given_back_without_memory(floor, redis):
+    """Also of one that began, its body not, and of one whose message will not run."""
+    floor.limiter.config.update({"rates": {"account:*": [{"max": 2, "per": 100}]}})
+    killed, holder = floor.hold(account="a"), floor.hold(account="b")
+    floor.wait("revoked", account="b")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    with out_of_memory(redis):
+        assert floor.limiter.release(killed, began=False)
+        assert floor.room.forgo(message["as"], message["limits"])
+    assert redis.zcard("concurrency:rate:account:a") == 0
+    assert redis.zrange("concurrency:rate:account:b", 0, -1) == [holder]
 
 
 def test_one_that_is_collected_for_stays_too(floor, redis):

@@ -1,4 +1,4 @@
-"""Promises 1 to 3 on a bad line: replies cut off, delays, partitions; nothing lost or doubled.
+"""Promises 1 to 3, 15 and 16 on a bad line: replies lost, delays, partitions; nothing doubled.
 
 Threads do what workers do, each through a limiter of one of three processes.
 """
@@ -22,6 +22,7 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
 from tests.support.proxies import Proxy
 from tests.support.recording import RunRecord, by, highest_overlap
+from tests.support.starts import exceeded
 from tests.support.waiting import QUEUE, waiter_of
 from tests.support.workers import wait_for
 
@@ -30,6 +31,12 @@ TASKS = 200
 GLOBAL_MAX = 2
 LIMITERS = 3
 THREADS = 2
+#: Of each account; the other rate is never full, and has all starts.
+RATE = (12, 1)
+RATES = {
+    "account:*": [{"max": RATE[0], "per": RATE[1]}],
+    "global": [{"max": 10_000, "per": 3600}],
+}
 
 
 class Line:
@@ -38,6 +45,7 @@ class Line:
     def __init__(self, redis):
         self.redis = redis
         self.records = []
+        self.granted = []
         self.done = threading.Event()
 
     def send(self, number):
@@ -68,6 +76,7 @@ class Line:
             time.sleep(chance.uniform(0, 0.02))
             with suppress(LimiterUnavailable):
                 limiter.leases.beat({token}, 60)
+            self.granted.append((answer, headers["account"]))
             self.records.append(RunRecord(headers["task"], headers, 0, start, time.monotonic()))
             with suppress(LimiterUnavailable):
                 limiter.release(token, done=True)
@@ -93,8 +102,9 @@ class Line:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_on_a_bad_line_no_token_is_counted_twice_and_none_is_lost(server, limiter, redis, seed):
+    """Nor is a start charged twice, or to a run that did not begin."""
     chance = random.Random(seed)
-    limiter.config.update({"global_max": GLOBAL_MAX})
+    limiter.config.update({"global_max": GLOBAL_MAX, "rates": RATES})
     proxies = [Proxy(server.port, chance.getrandbits(32)) for _ in range(LIMITERS)]
     clients = [connect(f"redis://127.0.0.1:{proxy.port}/0") for proxy in proxies]
     line = Line(redis)
@@ -128,6 +138,9 @@ def test_on_a_bad_line_no_token_is_counted_twice_and_none_is_lost(server, limite
 
         wait_for(all_ran, timeout=90)
         wait_for(lambda: not left(redis, limiter), timeout=30, what="all tokens back")
+        begun = {granted.token for granted, _ in line.granted}
+        starts = "concurrency:rate:global"
+        wait_for(lambda: set(redis.zrange(starts, 0, -1)) == begun, what="no start too many")
     finally:
         line.done.set()
         for proxy in proxies:
@@ -144,6 +157,9 @@ def test_on_a_bad_line_no_token_is_counted_twice_and_none_is_lost(server, limite
     assert {name: highest_overlap(runs) for name, runs in accounts.items()} == {
         f"a{number}": 1 for number in range(ACCOUNTS)
     }
+    for account in accounts:
+        moments = [granted.fence for granted, whose in line.granted if whose == account]
+        assert exceeded(moments, RATE) == []
 
 
 def left(redis: Redis, limiter: Limiter) -> list[str]:

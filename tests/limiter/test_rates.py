@@ -257,6 +257,22 @@ def test_rates_that_can_not_be(limiter, rates, field):
     assert field in text
 
 
+@pytest.mark.parametrize("by", ["rate", "cool-down"])
+def test_who_waits_for_the_moment_of_global_is_known_to_wait_for_it(floor, by):
+    """Nothing is filed under ``global``, but its moment is."""
+    if by == "rate":
+        floor.limiter.config.update({"rates": {"global": [{"max": 1, "per": 50}]}})
+        floor.hold()
+    else:
+        floor.limiter.cooldowns.set("global", 50)
+    for task in ("one", "two"):
+        floor.wait(task, account=task)
+    assert 45 < floor.room.meet_moments() <= 50
+    floor.age(50)
+    floor.room.meet_moments()
+    assert floor.tasks_back() == (["one"] if by == "rate" else ["one", "two"])
+
+
 def test_after_a_lifted_cool_down_the_rates_moment_counts(floor):
     floor.limiter.release(floor.hold(account="a"))
     floor.limiter.cooldowns.set("account:a", 600)

@@ -12,6 +12,7 @@ from redis import Redis
 from celery_concurrency.worker.message import TaskMessage
 from tests.support.recording import recorded
 from tests.support.sites import note
+from tests.support.starts import note_start
 
 app = Celery("rabbit", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
@@ -61,6 +62,13 @@ def publish(self, seconds: float = 0.1) -> str:
     """Hold what this task holds for ``seconds``."""
     with recorded(self):
         time.sleep(seconds)
+    return self.request.id
+
+
+@app.task(bind=True)
+def begin(self) -> str:
+    """Note the start."""
+    note_start(self)
     return self.request.id
 
 

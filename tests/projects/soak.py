@@ -7,6 +7,9 @@ import os
 import time
 
 from celery import Celery
+from celery.signals import task_failure
+
+from celery_concurrency import current_lease
 
 app = Celery("soak", broker=os.environ["BROKER_URL"])
 app.conf.concurrency_redis_url = os.environ["LIMITER_URL"]
@@ -26,10 +29,18 @@ app.conf.broker_transport_options = {"visibility_timeout": 5}
 def journal(what: str, task_id: str, account: str) -> None:
     """Note this in one line, which is written at once or not at all."""
     at = time.clock_gettime(time.CLOCK_MONOTONIC)
-    line = json.dumps([what, task_id, account, os.getpid(), os.getppid(), at]) + "\n"
+    lease = current_lease()
+    fence = lease.fence if lease else 0
+    line = json.dumps([what, task_id, account, os.getpid(), os.getppid(), at, fence]) + "\n"
     file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())
     os.close(file)
+
+
+@task_failure.connect
+def note_failure(task_id: str, exception: BaseException, **_: object) -> None:
+    """Note that a worker has failed a task, as one whose child was killed."""
+    journal(type(exception).__name__, task_id, "")
 
 
 @app.task(bind=True)

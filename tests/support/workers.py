@@ -123,6 +123,15 @@ class Worker:
         self.process.wait(20)
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, reaped or not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
 def stop_all(workers: list[Worker]) -> None:
     """End all of these, at the same time."""
     for worker in workers:

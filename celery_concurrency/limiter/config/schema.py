@@ -285,7 +285,7 @@ class Config(_Strict):
             ``enabled`` ("1" or "0"), ``timeout`` (seconds), ``dimensions``
             (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
             ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
-            there are rates: ``rated`` (their dimensions, as ``:account:platform:``) and
+            there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
             ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``).
         """
         counts = {
@@ -312,7 +312,7 @@ class Config(_Strict):
             for limit, rates in self.rates.items()
         }
         return {
-            "rated": f":{':'.join(dimensions)}:",
+            "rated": f":{':*:'.join(dimensions)}:*:",
             "rates": json.dumps(rates, ensure_ascii=False),
         }
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
-from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.schema import Config, Rate
 from celery_concurrency.limiter.inspect.counts import count_living
 from celery_concurrency.limiter.inspect.moments import Moments, read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
@@ -57,7 +57,10 @@ class Blocked(BaseModel):
         limit: the first of its limits without room for it; None where all have room.
         current, max: living tokens in that limit, and how many it allows.
         opens_at: when a limit opens by itself, in Unix seconds of the Redis server.
-        text: that in words; both are left out of JSON where no moment is waited for.
+        text: that in words.
+        rate: the rate that opens then; None where it is a cool-down.
+        cause: why it cools down. What begins with ``opens_at`` is left out of JSON where no
+            moment is waited for, or where it has its default value.
     """
 
     reason: Reason
@@ -66,13 +69,14 @@ class Blocked(BaseModel):
     max: int | None = None
     opens_at: float | None = None
     text: str = ""
+    rate: Rate | None = None
+    cause: str = ""
 
     @model_serializer(mode="wrap")
     def _without_moment(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        if self.opens_at is None:
-            del data["opens_at"], data["text"]
-        return data
+        empty = {name for name in ("opens_at", "text", "rate", "cause") if not data[name]}
+        return {name: value for name, value in data.items() if name not in empty}
 
 
 class States:
@@ -113,6 +117,8 @@ class States:
         elif shut and state.opens_by_itself:
             blocked.reason = "rate" if shut.rate else "cooling"
             blocked.opens_at, blocked.text = shut.until, f"{state.limit} {shut}"
+            blocked.rate = Rate(max=shut.rate[0], per=shut.rate[1]) if shut.rate else None
+            blocked.cause = shut.reason
         elif state.kept and state.current == state.max:
             blocked.reason = "kept"
         return blocked

@@ -106,6 +106,7 @@ local function hand_over(steps)
   -- Room collected for a waiter that left is given up, though nobody else waits.
   local anybody = redis.call('EXISTS', key('groups'), key('collecting')) > 0
   if not anybody then
+    -- Whoever watches would look for ever at a moment that nobody waits for.
     redis.call('UNLINK', key('moments'))
   end
   if closed or not anybody then
@@ -125,6 +126,9 @@ local function hand_over(steps)
     end
     step(class, outgoing)
     steps = steps - 1
+  end
+  if is_full('global') and redis.call('EXISTS', key('open')) == 1 then
+    file_moment('global')
   end
   put_in_front(outgoing.front)
   put_behind(outgoing.behind)

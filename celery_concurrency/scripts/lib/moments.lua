@@ -5,7 +5,7 @@
 -- lapses, the latest moment at which a run may begin on it, so that it counts in every window
 -- that it may yet get into; when one begins, its own moment takes the place.
 
--- The dimensions that have rates, between colons; false where none has. Asked once a call.
+-- The dimensions that have rates, as ':account:*:'; false where none has. Asked once a call.
 local rated = nil
 
 local function is_rated(limit)
@@ -49,13 +49,13 @@ local function starts_left(limit)
 end
 
 -- Return the moment until which a limit is shut, 0 if it is not, and by what: its rate as
--- 'max/per', or 'cooldown'.
-local function shut_until(limit)
+-- 'max/per', or 'cooldown'. So many of the latest starts don't count: 0, or 1 for whom it is.
+local function shut_until(limit, own)
   local moment, cause = cools_until(limit), 'cooldown'
   for _, rate in ipairs(rates_of(limit)) do
     -- The window opens when the first of its last `max` starts leaves it.
-    local start = redis.call('ZREVRANGE', key('rate', limit), rate.max - 1, rate.max - 1,
-      'WITHSCORES')[2]
+    local rank = rate.max - 1 + (own or 0)
+    local start = redis.call('ZREVRANGE', key('rate', limit), rank, rank, 'WITHSCORES')[2]
     if start and start + rate.per > moment then
       moment, cause = start + rate.per, rate.max .. '/' .. rate.per
     end

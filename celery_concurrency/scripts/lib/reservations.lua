@@ -1,21 +1,39 @@
 -- Reservations: tokens that a hand-over took for a group, for as many seconds as its waiter
 -- says (`hold`, from the setting concurrency_handoff_timeout). One ends when a run of the group
 -- begins on it, whichever (acquire); when it is given up, as its message will not run (forgo)
--- or its limits have changed (acquire); when it lapses (sweep); or when an operator releases it.
+-- or its limits have changed or were shut (acquire); when it lapses (sweep); or when an operator
+-- releases it.
 
 -- include freed
 -- include moments
 -- include tokens
 
+-- Return whether a limit was shut since it was reserved: it cools down, or its rate was lowered.
+local function was_shut(limit, reserved, cooling)
+  local rated = is_rated(limit)
+  if not (cooling or rated) then
+    return false
+  end
+  local own = rated and redis.call('ZSCORE', key('rate', limit), reserved)
+  return shut_until(limit, own and 1 or 0) > 0
+end
+
 -- Begin on a reservation of the run's group: its tokens become the run's. Return whether
--- there was one.
-local function begin_on_reservation(group, token, expiry)
+-- there was one. Where `shuts`, one is given up whose limits were shut since.
+local function begin_on_reservation(group, token, expiry, shuts, cooling)
   local reserved = redis.call('ZRANGEBYSCORE', key('reserved', group), '(' .. exact(time), '+inf',
     'LIMIT', 0, 1)[1]
   if not reserved then
     return false
   end
   local limits = cjson.decode(group)
+  for _, limit in ipairs(limits) do
+    if shuts and was_shut(limit, reserved, cooling) then
+      drop_token(reserved)
+      note_freed(limits)
+      return false
+    end
+  end
   for _, limit in ipairs(limits) do
     -- What an operator's DEL freed stays free.
     if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then

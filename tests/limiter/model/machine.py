@@ -252,7 +252,13 @@ class Machine(RuleBasedStateMachine):
             freed |= {
                 limit for limit in json.loads(group) if self.redis.exists(f"{PREFIX}:shut:{limit}")
             }
-        self.expected = self.model.acquire(run, limits, parked_as, freed, under_way, useless)
+        mine = self.redis.zrange(
+            f"{PREFIX}:reserved:{group_of(limits)}", f"({self.model.now}", "+inf", byscore=True
+        )
+        reserved = next((token.decode() for token in mine), None)
+        self.expected = self.model.acquire(
+            run, limits, parked_as, freed, under_way, useless, reserved
+        )
 
     def read(self, args: tuple[Any, ...]) -> tuple[str, Limits, str, str]:
         """Return an acquire's run, its limits, what it was parked as, and the group it left."""

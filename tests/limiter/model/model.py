@@ -112,11 +112,11 @@ class Model:
 
     # -- time
 
-    def is_shut(self, limit: str) -> bool:
-        """Return whether a rate or a cool-down lets nobody begin now."""
+    def is_shut(self, limit: str, own: str | None = None) -> bool:
+        """Return whether a rate or a cool-down lets nobody begin now; this start does not count."""
         if not self.config.enabled:
             return False
-        starts = self.starts.get(limit, {}).values()
+        starts = [at for token, at in self.starts.get(limit, {}).items() if token != own]
         return self.cooling.get(limit, 0) > self.now or any(
             sum(start > self.now - rate.per for start in starts) >= rate.max
             for rate in self.config.rates_of(limit)
@@ -177,6 +177,7 @@ class Model:
         freed: set[str],
         under_way: bool,
         useless: str | None = None,
+        reserved: str | None = None,
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -187,6 +188,7 @@ class Model:
             under_way: some who wait can go on, and have not been come to yet.
             useless: a reservation of the group that its message waited in, where it asks
                 with other limits by now; those of it are in ``freed`` already.
+            reserved: the reservation of its own group that it would begin on.
         """
         if (
             run in self.ended | self.rescued
@@ -205,8 +207,11 @@ class Model:
         if useless:
             self.unnoticed |= set(self.held[useless])
             self._forget(useless)
-        if parked_as and self.reservations(limits):
-            return "by reservation"
+        if parked_as and reserved:
+            if not any(self.is_shut(limit, reserved) for limit in limits):
+                return "by reservation"
+            self.unnoticed |= set(limits)
+            self._forget(reserved)
         refused = self._refusal(limits, freed, under_way)
         if refused:
             self._tell("denied", limits)

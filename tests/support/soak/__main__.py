@@ -1,7 +1,8 @@
 """``make soak SECONDS=600``: soak half of the time with one server, half with two.
 
 The exit status is 0 only if each lost or doubled task has a cause that its ack setting or
-kombu explains, no two runs of one account were there at once, and no token is left.
+kombu explains, no two runs of one account were there at once, no window had more starts than
+its rate allows, and no token is left.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tests.support.starts import Rate, exceeded
+
 #: How long after an event its consequences may begin, in seconds: connections are made anew,
 #: and what a dead worker had comes again after its visibility timeout.
 LATE = 12.0
@@ -48,11 +50,15 @@ class Event:
 
 @dataclass
 class Run:
-    """One run, as the task noted it; its end is None where it did not come to it."""
+    """One run, as the task noted it; its end is None where it did not come to it.
+
+    ``granted`` is when it got its tokens, in the limiter's microseconds: its fence.
+    """
 
     pid: int
     parent: int
     begin: float
+    granted: int
     end: float | None = None
 
 
@@ -67,6 +73,7 @@ class Task:
         sent: when.
         is_sure: the broker has confirmed it; else it may be there or not.
         runs: its runs.
+        failure: the error with which a worker failed it; None where none did.
     """
 
     id: str
@@ -75,6 +82,7 @@ class Task:
     sent: float
     is_sure: bool = True
     runs: list[Run] = field(default_factory=list)
+    failure: str | None = None
 
     @property
     def ends(self) -> int:
@@ -85,12 +93,14 @@ class Task:
 def take_in(tasks: dict[str, Task], lines: Iterable[list]) -> None:
     """Give each task its runs, as the journal has them."""
     running: dict[int, Run] = {}
-    for what, task, _, pid, parent, at in lines:
+    for what, task, _, pid, parent, at, fence in lines:
         if what == "begin":
-            running[pid] = Run(pid, parent, at)
+            running[pid] = Run(pid, parent, at, fence)
             tasks[task].runs.append(running[pid])
-        else:
+        elif what == "end":
             running.pop(pid).end = at
+        else:
+            tasks[task].failure = what
 
 
 def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
@@ -104,6 +114,8 @@ def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
     killed = [run for run in task.runs if _end_of(run, events)]
     if not task.acks_late and killed:
         return "acknowledged early, and killed while its body ran"
+    if not task.acks_late and not task.runs and task.failure == "WorkerLostError":
+        return "acknowledged early, and its child killed before it asked"
     if any("may be lost" in line for line in said):
         return "told as lost: its worker ended before its message found a place"
     if not task.acks_late and said and not task.runs:
@@ -152,6 +164,25 @@ def overlaps(tasks: Iterable[Task], events: list[Event]) -> list[str]:
             if end > begin:
                 found.append(f"{account}: {one} until {end:.3f}, {other} from {begin:.3f}")
     return found
+
+
+def too_many(tasks: Iterable[Task], rates: dict[str, tuple[Rate, ...]]) -> list[str]:
+    """Return each window, wherever it begins, in which more runs began than a rate allows.
+
+    Args:
+        rates: those of ``global``, and those of each account as ``account:*``.
+    """
+    granted: dict[str, list[int]] = defaultdict(list)
+    for task in tasks:
+        for run in task.runs:
+            granted["global"].append(run.granted)
+            granted[f"account:{task.account}"].append(run.granted)
+    return [
+        f"{limit}: over {most} in {per} s from {one} to {later}"
+        for limit, moments in granted.items()
+        for most, per in rates["global" if limit == "global" else "account:*"]
+        for one, later in exceeded(moments, (most, per))
+    ]
 
 
 def _end_of(run: Run, events: list[Event]) -> float | None:

@@ -18,11 +18,21 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from tests.support.sites import Site, site
-from tests.support.soak.causes import Event, Task, overlaps, take_in, why_doubled, why_lost
+from tests.support.soak.causes import (
+    Event,
+    Task,
+    overlaps,
+    take_in,
+    too_many,
+    why_doubled,
+    why_lost,
+)
 from tests.support.waiting import waiters
-from tests.support.workers import Worker
+from tests.support.workers import Worker, has_ended, wait_for
 
 #: What a server needs for the promises: that it loses no acknowledged write.
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -33,13 +43,17 @@ ARGUMENTS = ("--autoscale", "4,1", "--max-tasks-per-child", "25")
 #: Tasks sent a second, for how long each runs at most, and how often something is done.
 RATE = 12
 LONGEST = 0.3
+#: A little more may begin than are sent, so that who waits for a moment does not for long.
+RATES = {"account:*": ((3, 1), (12, 5)), "global": ((16, 1),)}
 PAUSE = (0.3, 1.2)
 #: Of so many deeds each kind is one, on average.
 SHARES = {"worker": 10, "server": 12, "memory": 12}
 #: For how long memory is full, in seconds.
 FULL = (0.5, 3.0)
-#: How often it is tried to find a moment in which no message is on its way.
+#: How often it is tried to find a moment in which no message is on its way, and how long that
+#: may last, in milliseconds.
 TRIES = 20
+PAUSE_MS = 10_000
 #: How long the last tasks may take: what a killed worker had comes again after its
 #: visibility timeout.
 DRAIN_SECONDS = 60
@@ -56,6 +70,7 @@ class Figures:
         lost, doubled: tasks that never ended, or more than once, each with its cause.
         unexplained: those of them of which no cause is known.
         overlaps: runs of one account that were there at once.
+        windows: in which more began than a rate allows.
         tokens: left at the end.
         waiting: tasks that still wait at the end.
     """
@@ -68,6 +83,7 @@ class Figures:
     doubled: dict[str, str] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
     overlaps: list[str] = field(default_factory=list)
+    windows: list[str] = field(default_factory=list)
     tokens: int = 0
     waiting: int = 0
 
@@ -75,7 +91,7 @@ class Figures:
     def is_well(self) -> bool:
         """Whether all is as promised."""
         return self.ran > 0 and not (
-            self.unexplained or self.overlaps or self.tokens or self.waiting
+            self.unexplained or self.overlaps or self.windows or self.tokens or self.waiting
         )
 
     def __str__(self) -> str:
@@ -88,6 +104,7 @@ class Figures:
             *(f"doubled {task}: {cause}" for task, cause in self.doubled.items()),
             *(f"UNEXPLAINED {line}" for line in self.unexplained),
             *(f"OVERLAP {line}" for line in self.overlaps),
+            *(f"WINDOW {line}" for line in self.windows),
         ]
         return "\n".join(lines)
 
@@ -184,8 +201,11 @@ class Soak:
         with self._nothing_on_the_way() as is_still:
             if is_still:
                 # A child whose parent is gone first has another one for a moment.
-                self._note("worker", _now(), worker.pid, *worker.children())
+                children = worker.children()
+                self._note("worker", _now(), worker.pid, *children)
                 worker.kill()
+                # While one of them is there, so is the connection on which it waits for messages.
+                wait_for(lambda: all(has_ended(pid) for pid in children))
                 # The server has seen by the second answer that the killed one is gone.
                 self._site.redis.ping()
                 self._site.redis.ping()
@@ -222,7 +242,7 @@ class Soak:
         """
         redis = self._site.redis
         for _ in range(TRIES):
-            redis.client_pause(2000, all=False)
+            redis.client_pause(PAUSE_MS, all=False)
             if not self._on_the_way():
                 break
             redis.client_unpause()
@@ -241,7 +261,7 @@ class Soak:
         redis = self._site.redis
         waiting = {name.partition(" ")[0] for name in waiters(self._redis)}
         text = "\n".join([*redis.lrange("celery", 0, -1), *redis.hvals("unacked")])
-        begun = {line[1] for line in self._lines()}
+        begun = {line[1] for line in self._lines() if line[0] == "begin"}
         return {
             task
             for task in self._tasks
@@ -283,6 +303,7 @@ class Soak:
         figures.ran = sum(bool(task.ends) for task in tasks)
         figures.runs = sum(len(task.runs) for task in tasks)
         figures.overlaps = overlaps(tasks, events)
+        figures.windows = too_many(tasks, RATES)
         for task in tasks:
             if task.ends == 1 or (not task.ends and not task.is_sure):
                 continue
@@ -324,7 +345,17 @@ def soaking(directory: Path, seed: int, *, apart: bool = False) -> Iterator[Soak
         server = own if apart else broker
         env = {"JOURNAL": str(journal), "LIMITER_URL": server.url()}
         with site(broker, directory, "soak", **env) as one, _looking(server) as redis:
+            _configure(server)
             yield Soak(one, server, redis, journal, seed)
+
+
+def _configure(server: Server) -> None:
+    """Let limits have their rates."""
+    rates = {
+        limit: [{"max": most, "per": per} for most, per in some] for limit, some in RATES.items()
+    }
+    with connect(server.url()) as client:
+        Limiter(client).config.update({"rates": rates})
 
 
 def _looking(server: Server) -> Redis:
