@@ -22,8 +22,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.schema import MAX_RATES
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
+from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
 from celery_concurrency.limiter.limits import GLOBAL, dimension_of, other_of, split_limit
 from celery_concurrency.limiter.stats.counters import read_counters
@@ -40,9 +42,11 @@ MAX_ACCOUNTS: Final = 1000
 #: Bytes that gauges of limits, and their statistics, may have about: names may be long.
 GAUGES_BYTES: Final = 1_000_000
 STATISTICS_BYTES: Final = 2_000_000
+MOMENTS_BYTES: Final = 500_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
 GAUGES_LINES: Final = 4
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
+MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
 
 LABELS: Final = ("dimension", "limit")
@@ -91,6 +95,15 @@ class ConcurrencyCollector(Collector):
         configured = stored.config.flat()
         limits, left_out = self._shown(configured, dict(usage.limits()))
         yield from _gauges(limits)
+        timed = [limit for limit, one in limits.items() if one.rates or one.cooldown]
+        timed_shown = _affordable(timed, MOMENTS_LINES, MOMENTS_BYTES)
+        left_out |= set(timed[len(timed_shown) :])
+        yield from _moments({limit: limits[limit] for limit in timed_shown}, keyspace.now())
+        yield GaugeMetricFamily(
+            _name("waiting_for_moment"),
+            "Tasks in the waiting room, one of whose limits opens by itself.",
+            usage.waiting_for_moment,
+        )
         yield GaugeMetricFamily(
             _name("waiting_uncounted_groups"),
             "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
@@ -161,6 +174,34 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
     yield from (current, most, paused, waiting)
+
+
+def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
+    labels_of_rate = (*LABELS, "per")
+    used = GaugeMetricFamily(
+        _name("rate_used"),
+        "Runs that began in the last window of so many seconds.",
+        labels=labels_of_rate,
+    )
+    most = GaugeMetricFamily(
+        _name("rate_max"),
+        "How many may begin in any window of so many seconds.",
+        labels=labels_of_rate,
+    )
+    opens = _gauge("opens_in_seconds", "Time until the limit opens by itself; 0 while it is open.")
+    cools = _gauge("cooldown_seconds", "What is left of the limit's cool-down.")
+    for limit, moments in limits.items():
+        labels = _labels(limit)
+        # Of two with the same window only the lower one says something.
+        rates = sorted(moments.rates, key=lambda rate: rate.max, reverse=True)
+        for per, rate in {rate.per: rate for rate in rates}.items():
+            used.add_metric((*labels, str(per)), rate.used)
+            most.add_metric((*labels, str(per)), rate.max)
+        shut = moments.shut(now)
+        opens.add_metric(labels, shut.seconds if shut else 0)
+        if moments.cooldown:
+            cools.add_metric(labels, max(0.0, moments.cooldown.until - now))
+    yield from (used, most, opens, cools)
 
 
 def _in_order(configured: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from werkzeug.routing import Map, Rule
 from celery_concurrency.api import (
     caller_routes,
     config_routes,
+    cooldown_routes,
     monitoring_routes,
     openapi,
     token_routes,
@@ -38,6 +39,7 @@ URL_PREFIX: Final = "/api/v1/concurrency"
 #: All routes, in the order in which they are documented.
 ROUTES: Final = [
     *config_routes.routes,
+    *cooldown_routes.routes,
     *usage_routes.routes,
     *token_routes.routes,
     *waiting_routes.routes,

@@ -23,6 +23,11 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "released": ("令牌已释放", "The token was released"),
     "cancelled": ("已取消等待中的任务", "What waited was cancelled"),
+    "cooled_down": (
+        "已进入冷却，期间不再放行任务；正在运行的不受影响",
+        "The limit admits nobody for now; what runs goes on",
+    ),
+    "cool_down_lifted": ("冷却已解除，恢复放行", "The cool-down was lifted; tasks go on"),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
@@ -31,6 +36,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_config": (
         "并发配置无效，未做任何修改",
         "The configuration is not valid; nothing was changed",
+    ),
+    "invalid_cooldown": (
+        "冷却设置无效，未做任何修改",
+        "The limit can't cool down as asked for; nothing was changed",
     ),
     "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
     "invalid_body": ("请求体无效", "The body does not say what it has to"),
@@ -61,6 +70,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "Nobody holds this token, or not any more",
     ),
     "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
+    "not_cooling": ("这个限制没有在冷却", "This limit does not cool down, or not any more"),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
         "There is no such version of the configuration, or not any more",

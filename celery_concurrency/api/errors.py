@@ -10,6 +10,7 @@ from celery_concurrency.api.envelope import failure
 from celery_concurrency.errors import (
     ConfigConflict,
     InvalidConfig,
+    InvalidCooldown,
     LimiterUnavailable,
     OutOfMemory,
     UnknownVersion,
@@ -37,6 +38,10 @@ def answer_errors(blueprint: Blueprint) -> None:
     def on_invalid(exc: InvalidConfig) -> Response:
         details = exc.details or [{"field": "", "problem": str(exc)}]
         return failure(400, "invalid_config", details)
+
+    @blueprint.errorhandler(InvalidCooldown)
+    def on_invalid_cooldown(exc: InvalidCooldown) -> Response:
+        return failure(400, "invalid_cooldown", [{"field": exc.field, "problem": exc.problem}])
 
     @blueprint.errorhandler(ConfigConflict)
     def on_conflict(exc: ConfigConflict) -> Response:

@@ -17,8 +17,10 @@ from celery_concurrency.limiter.config.schema import (
     DimensionName,
     Name,
     OverrideName,
+    Rates,
     Timeout,
 )
+from celery_concurrency.limiter.cooldowns import MAX_REASON, MAX_SECONDS, Cooldown
 from celery_concurrency.limiter.inspect.holders import CURSOR, DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.usage import LimitUsage, Usage
 from celery_concurrency.limiter.inspect.waiting import CURSOR as TICKET
@@ -90,6 +92,7 @@ class ConfigChange(TypedDict, total=False):
     account_overrides: dict[OverrideName, Count | None]
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
+    rates: dict[str, Rates | None]
 
 
 class Rollback(BaseModel):
@@ -169,6 +172,35 @@ class WaitingQuery(PageQuery):
 class CancelQuery(Query):
     limit: Annotated[str, AfterValidator(_check_limit)]
     """All that count in this limit, as platform:douyin."""
+
+
+class CooldownChange(BaseModel):
+    """Which limit is to admit nobody, for how many seconds, and why."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    limit: str
+    seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+    reason: Annotated[str, Field(max_length=MAX_REASON)] = Field(
+        default="", json_schema_extra=_without_default
+    )
+
+
+class CooldownList(BaseModel):
+    """The limits that cool down.
+
+    Attributes:
+        cooldowns: the last to open first.
+        total: how many there are, listed or not.
+    """
+
+    cooldowns: list[Cooldown]
+    total: int
+
+
+class LiftQuery(Query):
+    limit: Annotated[str, AfterValidator(_check_limit)]
+    """The limit that cools down, as account:acc123."""
 
 
 class Cancelled(BaseModel):

@@ -7,7 +7,7 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, monitor, serve, tokens, usage, waiting
+from celery_concurrency.cli import config, cooldowns, monitor, serve, tokens, usage, waiting
 
 
 @click.group(name="concurrency")
@@ -21,8 +21,10 @@ for command in (
     usage.usage,
     usage.stats,
     config.config,
-    config.pause,
-    config.resume,
+    cooldowns.pause,
+    cooldowns.resume,
+    cooldowns.cool,
+    cooldowns.cooldowns,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

@@ -1,6 +1,7 @@
-"""The commands of ``config``: show the configuration, and change it; ``pause`` and ``resume``.
+"""The commands of ``config``: show the configuration, and change it.
 
-What a configuration is stands in ``limiter/config/schema.py``.
+``pause`` and ``resume`` are in ``cooldowns.py``; what a configuration is stands in
+``limiter/config/schema.py``.
 """
 
 import json
@@ -11,6 +12,7 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
+from celery_concurrency.cli.durations import rates_of
 from celery_concurrency.cli.output import (
     echo,
     local_time,
@@ -56,9 +58,10 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
 @operator_option
 @json_option
 def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bool) -> None:
-    """Change fields: global_max=4 platform_max.douyin=2.
+    """Change fields: global_max=4 platform_max.douyin=2 'rates.account:*=1/30s,15/1d'.
 
-    VALUE is JSON, as in 'paused=["global"]'; null takes an entry out of a map.
+    VALUE is JSON, as in 'paused=["global"]', or of rates a list: so many begin in so long, each
+    of which holds. null takes an entry out of a map.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
@@ -105,24 +108,6 @@ for one in (get_config, set_config, reset_config, show_history, roll_back):
     config.add_command(one)
 
 
-@command()
-@click.argument("limit")
-@operator_option
-@json_option
-def pause(app: Celery, limit: str, operator: str, as_json: bool) -> None:
-    """Let LIMIT admit nobody for now: global, platform:douyin. What runs goes on."""
-    _print_paused(limiter_of(app).config.pause(limit, Author("cli", operator)), as_json)
-
-
-@command()
-@click.argument("limit")
-@operator_option
-@json_option
-def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
-    """Let a paused LIMIT admit again."""
-    _print_paused(limiter_of(app).config.resume(limit, Author("cli", operator)), as_json)
-
-
 def _path(field: str, config: Config) -> list[str]:
     """Return the keys that a dotted field names; names may have dots too."""
     head, dot, rest = field.partition(".")
@@ -142,6 +127,9 @@ def parse_change(text: str) -> tuple[str, Any]:
     parts = text.split("=")
     for end in range(1, len(parts)):
         field, value = "=".join(parts[:end]), "=".join(parts[end:])
+        rates = rates_of(value) if field.startswith("rates.") else None
+        if rates is not None:
+            return field, rates
         try:
             if field:
                 return field, parse_json(value)
@@ -149,7 +137,7 @@ def parse_change(text: str) -> tuple[str, Any]:
             continue
     raise mistake(
         f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
-        "platform_max.douyin=null or 'paused=[\"global\"]'"
+        "platform_max.douyin=null, 'paused=[\"global\"]' or 'rates.account:*=1/30s,15/1d'"
     )
 
 
@@ -190,11 +178,3 @@ def _print_changed(stored: Stored, as_json: bool) -> None:
 def _print_config(value: Any, as_json: bool) -> None:
     # JSON in either form: what is shown can be sent back.
     print_json(value, indent=None if as_json else 2)
-
-
-def _print_paused(stored: Stored, as_json: bool) -> None:
-    paused = stored.config.paused
-    if as_json:
-        print_json(paused)
-    else:
-        echo(f"paused now: {', '.join(paused)}" if paused else "nothing is paused now")

@@ -12,7 +12,7 @@ from celery_concurrency.cli.output import (
     echo,
     local_time,
     print_json,
-    print_table,
+    print_limits,
     refusal,
 )
 from celery_concurrency.cli.tokens import held_as
@@ -40,10 +40,10 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
         print_json(found.to_dict())
         return
     echo(_sentence(found))
-    print_table(
+    print_limits(
         ("limit", "current", "max", ""),
         (
-            (one.limit, one.current, allowed(one.max, one.paused), "full" if one.full else "")
+            ((one.limit, one.current, allowed(one.max, one.paused), _state(one)), one)
             for one in found.limits
         ),
     )
@@ -59,9 +59,17 @@ def reason_of(blocked: Blocked) -> str:
         "full": f"{blocked.limit} is full ({counts})",
         "paused": f"{blocked.limit} is paused",
         "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
+        "rate": blocked.text,
+        "cooling": blocked.text,
         "behind": "others with the same limits come first",
         "next": "it comes next",
     }[blocked.reason]
+
+
+def _state(limit: LimitOfWaiter) -> str:
+    if limit.opens_by_itself:
+        return "shut"
+    return "full" if limit.full else ""
 
 
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
@@ -69,7 +77,7 @@ def _holders(limit: LimitOfWaiter) -> Iterator[str]:
     for one in limit.holders:
         yield f"{one.token}: {held_as(one)}{_where_and_since(one)}"
     more = limit.current - limit.kept - len(limit.holders)
-    if limit.full and more > 0:
+    if limit.full and not limit.opens_by_itself and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
     if limit.kept:
         yield "the room that is kept for one that was passed over for long"

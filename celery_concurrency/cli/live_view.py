@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import allowed, duration
+from celery_concurrency.cli.output import IN_TIME, allowed, duration, in_time
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter.inspect.usage import LimitUsage
@@ -62,11 +62,13 @@ class LiveView:
         self._live.update(Group(*parts), refresh=True)
 
     def _limits(self, snapshot: Snapshot, rows: int) -> Table:
-        table = _table("limit", "in use", "current", "max", "waiting")
-        for name, limit in busiest(list(snapshot.usage.limits()), rows):
+        shown = busiest(list(snapshot.usage.limits()), rows)
+        timed = any(limit.is_used for _, limit in shown)
+        table = _table("limit", "in use", "current", "max", "waiting", *([IN_TIME] * timed))
+        for name, limit in shown:
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
-                allowed(limit.max, limit.paused), limit.waiting or "",
+                allowed(limit.max, limit.paused), limit.waiting or "", *([in_time(limit)] * timed),
             )  # fmt: skip
         return table
 

@@ -15,7 +15,7 @@ from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import echo, print_json, print_notes
+from celery_concurrency.cli.output import echo, in_time, print_json, print_notes
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.inspect.holders import Holder
@@ -117,13 +117,16 @@ class JsonView(LineView):
 
 
 def _is_busy(name: str, limit: LimitUsage) -> bool:
-    return name == "global" or bool(limit.current or limit.waiting or limit.max or limit.paused)
+    return name == "global" or bool(
+        limit.current or limit.waiting or limit.max or limit.paused or limit.is_used
+    )
 
 
 def _amount(name: str, limit: LimitUsage) -> str:
     waiting = f" +{limit.waiting} waiting" if limit.waiting else ""
     paused = " paused" if limit.paused else ""
-    return f"{name} {limit.current}/{limit.max or 'unlimited'}{paused}{waiting}"
+    timed = f" ({in_time(limit)})" if limit.is_used else ""
+    return f"{name} {limit.current}/{limit.max or 'unlimited'}{paused}{waiting}{timed}"
 
 
 def _holder(one: Holder) -> str:

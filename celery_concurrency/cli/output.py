@@ -3,13 +3,15 @@
 The view of ``monitor`` in a terminal is in ``live_view.py``.
 """
 
+import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.cells import cell_len, set_cell_size
 
+from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.text import json_line, printable
 
 
@@ -31,6 +33,15 @@ def mistake(text: str) -> click.UsageError:
 def print_json(value: Any, indent: int | None = None) -> None:
     """Print JSON, in one line if it is not indented."""
     click.echo(json_line(value, indent))
+
+
+def print_limits(head: tuple[str, ...], rows: Iterable[tuple[tuple[Any, ...], Moments]]) -> None:
+    """Print a table of limits, with a column for rates and cool-downs if there are any."""
+    lines = [(*cells, in_time(limit)) for cells, limit in rows]
+    if any(line[-1] for line in lines):
+        print_table((*head, IN_TIME), lines)
+    else:
+        print_table(head, (line[:-1] for line in lines))
 
 
 def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
@@ -64,6 +75,23 @@ def duration(seconds: float) -> str:
 def allowed(most: int, paused: bool) -> str:
     """Return in words how many a limit allows."""
     return f"{most or 'unlimited'}{' (paused)' if paused else ''}"
+
+
+#: The head of a column of ``in_time``, which is there where a limit has something in it.
+IN_TIME: Final = "rates and cool-down"
+
+
+def in_time(limit: Moments) -> str:
+    """Return in words how far a limit's rates are used, and until when it cools down."""
+    now = time.time()
+    parts = []
+    for rate in limit.rates:
+        opens = f", opens in {duration(rate.opens_at - now)}" if rate.opens_at else ""
+        parts.append(f"{rate.used} of {rate.max} per {duration(rate.per)}{opens}")
+    if limit.cooldown:
+        why = f": {limit.cooldown.reason}" if limit.cooldown.reason else ""
+        parts.append(f"cools down for {duration(limit.cooldown.until - now)}{why}")
+    return "; ".join(parts)
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from celery_concurrency.cli.output import (
     local_time,
     mistake,
     print_json,
+    print_limits,
     print_notes,
     print_table,
 )
@@ -31,15 +32,15 @@ from celery_concurrency.worker.apps import limiter_of
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run and wait in each limit."""
+    """Show how many tasks run and wait in each limit, and how far its rates are used."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())
     else:
-        print_table(
+        print_limits(
             ("limit", "current", "max", "waiting"),
             (
-                (name, limit.current, allowed(limit.max, limit.paused), limit.waiting)
+                ((name, limit.current, allowed(limit.max, limit.paused), limit.waiting), limit)
                 for name, limit in found.limits()
             ),
         )

@@ -4,16 +4,15 @@ configuration: ``config/schema.py`` has what stays.
 Redis lets each end by itself; ``scripts/cool.lua`` sets and lifts them.
 """
 
-import math
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
 from celery_concurrency.errors import InvalidCooldown
+from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
 from celery_concurrency.limiter.waiting_room import WaitingRoom
-from celery_concurrency.text import printable, unprintable
+from celery_concurrency.text import unprintable
 
 #: Seconds: a week.
 MAX_SECONDS: Final = 7 * 86_400
@@ -30,7 +29,7 @@ class Cooldown:
         limit: its name.
         until: when it opens, in Unix seconds of the Redis server.
         seconds: that are left.
-        since: when it was shut.
+        since: when it was shut; None where somebody deleted its record.
         reason: why; "" where nobody said.
         by: who shut it: an operator, or a task; "" where nobody said.
     """
@@ -38,7 +37,7 @@ class Cooldown:
     limit: str
     until: float
     seconds: float
-    since: float
+    since: float | None
     reason: str
     by: str
 
@@ -46,9 +45,10 @@ class Cooldown:
 class Cooldowns:
     """Sets, lifts and lists the cool-downs under one prefix."""
 
-    def __init__(self, keyspace: Keyspace, room: WaitingRoom) -> None:
+    def __init__(self, keyspace: Keyspace, room: WaitingRoom, config: ConfigStore) -> None:
         self._keyspace = keyspace
         self._room = room
+        self._config = config
 
     def set(self, limit: str, seconds: float, reason: str = "", by: str = "") -> float:
         """Let a limit admit nobody for so many seconds; the longer of two stands.
@@ -66,11 +66,9 @@ class Cooldowns:
             InvalidCooldown: there is no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be asked; it may be set all the same.
         """
-        problem = limit_problem(limit)
-        if split_limit(limit)[1] == WILDCARD:
-            problem = "is a wildcard: name one limit"
+        problem = self._config.sync().config.limit_problem(limit)
         if problem:
-            raise InvalidCooldown(f"limit {printable(limit)!r}", problem)
+            raise InvalidCooldown("limit", problem)
         # Also no NaN.
         if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
             raise InvalidCooldown("seconds", f"has to be over 0, and {MAX_SECONDS} at most")
@@ -95,14 +93,31 @@ class Cooldowns:
         """
         return bool(self._room.call_and_hand_over("cool", limit, 0, uuid.uuid4().hex, "", ""))
 
-    def read(self) -> list[Cooldown]:
-        """Return those that last, the longest first; ``MAX_LISTED`` at most."""
+    def find(self, limit: str) -> Cooldown | None:
+        """Return the cool-down of a limit; None where it does not cool down."""
         now = self._keyspace.now()
-        found: Any = self._keyspace.redis.zrange(
-            self._keyspace.keys.cooldowns, "+inf", f"({now}",
+        until: Any = self._keyspace.redis.zscore(self._keyspace.keys.cooldowns, limit)
+        if until is None or until <= now:
+            return None
+        return self._read({limit: until}, now)[0]
+
+    def read(self) -> tuple[list[Cooldown], int]:
+        """Return those that last, the longest first, and how many there are.
+
+        ``MAX_LISTED`` at most are returned.
+        """
+        now = self._keyspace.now()
+        pipe = self._keyspace.pipeline()
+        pipe.zrange(
+            self._keyspace.keys.cooldowns, "+inf", f"({now:.6f}",
             byscore=True, desc=True, offset=0, num=MAX_LISTED, withscores=True,
         )  # fmt: skip
+        pipe.zcount(self._keyspace.keys.cooldowns, f"({now:.6f}", "+inf")
+        found, total = pipe.execute()
         until = {limit.decode(): moment for limit, moment in found}
+        return self._read(until, now), total
+
+    def _read(self, until: dict[str, float], now: float) -> list[Cooldown]:
         records = self._keyspace.for_each(
             until,
             lambda pipe, limit: pipe.hmget(
@@ -113,8 +128,8 @@ class Cooldowns:
             Cooldown(
                 limit=limit,
                 until=until[limit],
-                seconds=max(0.0, until[limit] - now),
-                since=float(since or math.nan),
+                seconds=until[limit] - now,
+                since=None if since is None else float(since),
                 reason=(reason or b"").decode(),
                 by=(by or b"").decode(),
             )

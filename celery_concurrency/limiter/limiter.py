@@ -94,7 +94,7 @@ class Limiter:
         self.stats = Stats(self.keyspace)
         self.durations = Durations(self.keyspace)
         self.leases = Leases(self.keyspace)
-        self.cooldowns = Cooldowns(self.keyspace, self.waiting_room)
+        self.cooldowns = Cooldowns(self.keyspace, self.waiting_room, self.config)
         self._blocking = BlockingAcquire(
             self.keyspace, self.waiting_room, self.cooldowns, self.try_acquire, self.release
         )
@@ -138,6 +138,7 @@ class Limiter:
         ticket: Ticket | None = None,
         lease: float | None = None,
         begun: bool = False,
+        runs_anyway: bool = False,
     ) -> Outcome:
         """Take a token in each limit of a run, or in none.
 
@@ -150,6 +151,8 @@ class Limiter:
             lease: seconds after which the tokens are taken back if nobody renews them
                 (``leases.beat``); None for the configured ``timeout``.
             begun: it runs already, and is counted whether there is room or not.
+            runs_anyway: it runs without an answer too, and then is counted later: so where
+                there is none, what it may hold is not given up.
 
         Raises:
             InvalidTag: a tag names no limit.
@@ -169,7 +172,7 @@ class Limiter:
                 limits, ticket, dimensions=self._dimensions, task=task, worker=worker, rank=rank,
                 copies_seconds=copies_seconds, lease=lease, begun=begun,
             )  # fmt: skip
-            match self._ask(token, *args, begun=begun):
+            match self._ask(token, *args, keeps=begun or runs_anyway):
                 case [b"granted", expiry, fence]:
                     return Granted(token, limits, int(expiry), int(fence))
                 case [b"denied", limit, held, most, number]:
@@ -195,13 +198,13 @@ class Limiter:
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
 
-    def _ask(self, token: str, *args: str, begun: bool) -> Any:
-        """Call acquire once; no reply: schedule a release, unless the run has begun."""
+    def _ask(self, token: str, *args: str, keeps: bool) -> Any:
+        """Call acquire once; no reply: schedule a release, unless the run keeps what it has."""
         try:
             reply, lost = self.keyspace.call("acquire", token, *args)
         except BaseException as exc:
             # Also a soft time limit, which may strike between the call and its reply.
-            if begun:
+            if keeps:
                 self._doubtful.add(token)
             elif token in self._doubtful or not isinstance(exc, OutOfMemory):
                 # Not what was refused: there is nothing to give up, and a mark takes memory.

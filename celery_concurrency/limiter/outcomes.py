@@ -65,14 +65,19 @@ class Shut:
         until: that moment, in Unix seconds of the Redis server.
         seconds: how many were left when the limiter was asked.
         rate: how many may begin in how many seconds; None where it cools down.
+        reason: why it cools down; "" where that is not known here.
     """
 
     until: float
     seconds: float
     rate: tuple[int, int] | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
-        why = f"{self.rate[0]} per {self.rate[1]} s" if self.rate else "it cools down"
+        if self.rate:
+            why = f"{self.rate[0]} per {self.rate[1]} s"
+        else:
+            why = f"it cools down: {self.reason}" if self.reason else "it cools down"
         return f"opens in {math.ceil(self.seconds)} s ({why})"
 
 

@@ -170,7 +170,8 @@ def _ask(task: Any, run: Run) -> RunOutcome:
     # Whatever ends the run before the answer is read may leave it with its tokens.
     run.outcome = Asked()
     progress.note(run.token, Stage.ASKING)
-    return limiter.try_acquire(run.token, run.tags, **_facts(task, run))
+    runs_anyway = settings_of(task.app).redis_unavailable == "run"
+    return limiter.try_acquire(run.token, run.tags, runs_anyway=runs_anyway, **_facts(task, run))
 
 
 def _facts(task: Any, run: Run) -> dict[str, Any]:

@@ -156,6 +156,51 @@ def test_own_dimensions_are_there_as_far_as_the_configuration_names_them(
     assert value(limiter, "current", "tenant:one of a million", accounts=True) == 1
 
 
+def test_rates_and_cool_downs(limiter: Limiter, redis: Redis) -> None:
+    rates = [{"max": 1, "per": 30}, {"max": 2, "per": 30}, {"max": 9, "per": 600}]
+    limiter.config.update(
+        {"account_max": 0, "rates": {"platform:douyin": rates, "account:*": rates}}
+    )
+    floor = Floor(limiter, redis)
+    limiter.release(floor.hold(**TAGS))
+    floor.wait("waits", **TAGS)
+    floor.hold("other", platform="bilibili")
+    limiter.cooldowns.set("platform:bilibili", 100)
+    text = metrics.expose(limiter).decode()
+    assert "secret" not in text
+    found = families(text)
+
+    def samples(name: str) -> dict[tuple[str, ...], float]:
+        family = found[f"celery_concurrency_{name}"]
+        return {
+            (one.labels["limit"], *([one.labels["per"]] if "per" in one.labels else [])): one.value
+            for one in family.samples
+        }
+
+    assert samples("rate_used") == {("platform:douyin", "30"): 1, ("platform:douyin", "600"): 1}
+    assert samples("rate_max") == {("platform:douyin", "30"): 1, ("platform:douyin", "600"): 9}
+    opens = samples("opens_in_seconds")
+    assert 25 < opens["platform:douyin",] <= 30
+    assert 95 < opens["platform:bilibili",] <= 100
+    assert samples("cooldown_seconds").keys() == {("platform:bilibili",)}
+    assert value(limiter, "waiting_for_moment") == 1
+    assert "account:secret" in metrics.expose(limiter, accounts=True).decode()
+    floor.age(30)
+    assert value(limiter, "opens_in_seconds", "platform:douyin") == 0
+
+
+def test_rates_are_given_as_far_as_there_is_room(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = [{"max": 1, "per": 30}]
+    limiter.config.update({"rates": {f"platform:{n}": rate for n in range(10)}})
+    monkeypatch.setattr(metrics, "MOMENTS_BYTES", 3 * metrics.MOMENTS_LINES * 110)
+    found = families(metrics.expose(limiter).decode())
+    assert len(found["celery_concurrency_rate_used"].samples) == 3
+    assert value(limiter, "limits_left_out") == 7
+    assert value(limiter, "max", "platform:9") == 0
+
+
 def test_what_waits_is_counted_up_to_a_bound(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +217,7 @@ def test_what_waits_is_counted_up_to_a_bound(
 
 
 def test_a_limit_may_have_any_name(limiter: Limiter) -> None:
-    name = 'a"b\\c\nd 抖音'
+    name = 'a"b\\c d 抖音'
     limiter.try_acquire("1", {"platform": name})
     assert value(limiter, "current", f"platform:{name}") == 1
 
@@ -190,7 +235,7 @@ def test_it_is_well_formed_as_promtool_would_have_it(busy: Floor, limiter: Limit
         assert kind == "histogram" or not name.endswith(("_count", "_sum", "_bucket"))
         for sample in family.samples:
             assert sample.name.endswith("_total") == (kind == "counter"), sample.name
-            assert set(sample.labels) <= {"dimension", "limit", "le"}
+            assert set(sample.labels) <= {"dimension", "limit", "le", "per"}
             assert ("le" in sample.labels) == sample.name.endswith("_bucket")
             assert sample.value >= 0
         seen = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]

@@ -74,13 +74,17 @@ def app_on(url):
     tags = {"platform": "douyin", "account": "a", "type": "publish", "tenant": "t1"}
     limiter.config.update({"dimensions": {"tenant": {"max": 2}}, "paused": ["global"]})
     limiter.config.update({"paused": []})
+    limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 60}]}})
+    limiter.cooldowns.set("platform:bilibili", 600, "429", "ann")
     limiter.try_acquire("t1:a", tags, task="publish", worker="w1")
     limiter.try_acquire("t2:b", {})
-    limiter.try_acquire("t3:c", tags)
+    limiter.try_acquire("t3:c", {**tags, "account": "c"})
     limiter.release("t3:c")
     limiter.durations.tally()
     park(limiter, "w1", tags)
     park(limiter, "w2", tags, rank=3)
+    park(limiter, "w3", {"account": "c"})
+    park(limiter, "w4", {"platform": "bilibili"})
     return create_app(celery_app)
 
 
@@ -148,6 +152,14 @@ def test_it_is_as_it_says(api, mode, route):
         ("GET", "/waiting", None, 200),
         ("GET", "/waiting/w1", None, 200),
         ("GET", "/waiting/w2", None, 200),
+        ("GET", "/waiting/w3", None, 200),
+        ("GET", "/waiting/w4", None, 200),
+        ("GET", "/cooldowns", None, 200),
+        ("POST", "/cooldowns", {"limit": "account:a", "seconds": 9.5, "reason": "429"}, 200),
+        ("POST", "/cooldowns", {"limit": "account:a", "seconds": 604_801}, 400),
+        ("POST", "/cooldowns", {"limit": "acount:a", "seconds": 1}, 400),
+        ("DELETE", "/cooldowns?limit=platform:bilibili", None, 200),
+        ("DELETE", "/cooldowns?limit=platform:douyin", None, 404),
         ("GET", "/waiting/t1", None, 404),
         ("DELETE", "/waiting/w1", None, 200),
         ("DELETE", "/waiting?limit=global", None, 200),

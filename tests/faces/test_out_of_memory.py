@@ -28,6 +28,7 @@ def floor(limiter, redis):
     """A run of account a; two wait behind it."""
     limiter.config.update({"platform_max": {"x": 2}})
     limiter.config.pause("platform:y")
+    limiter.cooldowns.set("account:cold", 60)
     one = Floor(limiter, redis)
     one.holder = one.hold(account="a", platform="x")
     one.wait("w1", account="a", platform="x")
@@ -60,6 +61,7 @@ def test_whoever_looks_is_answered(client, floor, redis, path):
         ("DELETE", "/waiting/w1", None),
         ("DELETE", "/waiting?limit=account:a", None),
         ("DELETE", "/tokens/{holder}", None),
+        ("DELETE", "/cooldowns?limit=account:cold", None),
         ("PUT", "/config", {"global_max": 9, "paused": []}),
         ("POST", "/reset", None),
         ("POST", "/config/rollback", {"version": 1}),
@@ -69,6 +71,15 @@ def test_whoever_frees_memory_may(client, floor, redis, method, path, body):
     path = URL_PREFIX + path.format(holder=floor.holder)
     with out_of_memory(redis):
         assert client.open(path, method=method, json=body).status_code == 200
+
+
+def test_a_cool_down_is_refused(client, floor, redis):
+    body = {"limit": "account:a", "seconds": 60}
+    with out_of_memory(redis):
+        answer = client.post(f"{URL_PREFIX}/cooldowns", json=body)
+        assert_refused(answer, 503, "out_of_memory")
+        shown = client.get(f"{URL_PREFIX}/cooldowns").json["data"]
+    assert [one["limit"] for one in shown["cooldowns"]] == ["account:cold"]
 
 
 @pytest.mark.parametrize(("language", "says"), [("zh", "内存已满"), ("en", "out of memory")])
@@ -95,7 +106,9 @@ COMMANDS = {
     "stats": [[], ["--json"]],
     "config": [["get"], ["history"], ["set", "global_max=4"], ["reset"]],
     "pause": [["account:b"]],
-    "resume": [["platform:y"]],
+    "resume": [["platform:y"], ["account:cold"]],
+    "cool": [["account:cold", "--off"]],
+    "cooldowns": [[], ["--json"]],
     "tokens": [[], ["--json"]],
     "release": [["{holder}"]],
     "waiting": [[], ["w1"], ["--json"]],

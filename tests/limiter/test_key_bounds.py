@@ -34,14 +34,19 @@ BESIDES: Final = len(TOTALS) + 2 * len(SHARED_DIMENSIONS)
 
 #: Each key of the reference, and what bounds it: the size of the ``configuration``; a ``trim``
 #: in which the product takes out what is too much; the runs that ``live`` and messages that
-#: ``wait``, after whose end nothing is left but marks that expire; or it is ``one`` value.
+#: ``wait``, after whose end nothing is left but marks that expire; a time after which it
+#: ``expires``; or it is ``one`` value.
 BOUNDS: Final = {
     "config": "configuration",
     "config:flat": "configuration",
+    "config:rates": "configuration",
     "config:version": "one",
     "config:history": "configuration",
     "config:defaults": "configuration",
     "semaphore:<limit>": "live",
+    "rate:<limit>": "expires",
+    "cooldowns": "expires",
+    "cooldown:<limit>": "expires",
     "leases": "live",
     "token:<token>": "live",
     "stats:counters": "trim",
@@ -75,6 +80,8 @@ BOUNDS: Final = {
     "ready:<class>": "live",
     "bucket:<class><own limit>": "live",
     "shut:<limit>": "live",
+    "moments": "live",
+    "moments:watched": "one",
     "blocked:shared": "live",
     "blocked:own": "live",
     "freed": "live",
@@ -203,6 +210,18 @@ def test_it_is_trimmed(limiter: Limiter, redis: Redis, key: str) -> None:
 # -- what the configuration bounds
 
 
+def test_rates_have_a_size(limiter: Limiter, redis: Redis) -> None:
+    many = {f"platform:tenant-{number:07}": [{"max": 1, "per": 1}] for number in range(MANY)}
+    with pytest.raises(InvalidConfig, match="longer than"):
+        limiter.config.update({"rates": many})
+    fitting = dict(list(many.items())[:15_000])
+    limiter.config.update({"rates": fitting})
+    assert redis.strlen("concurrency:config") <= MAX_JSON_BYTES
+    assert redis.hlen("concurrency:config:rates") == len(fitting)
+    limiter.config.update({"rates": dict.fromkeys(fitting)})
+    assert not redis.exists("concurrency:config:rates")
+
+
 def test_a_configuration_has_a_size(limiter: Limiter, redis: Redis) -> None:
     many = {f"tenant-{number:07}": 1 for number in range(MANY)}
     with pytest.raises(InvalidConfig, match="longer than"):
@@ -218,6 +237,40 @@ def test_a_configuration_has_a_size(limiter: Limiter, redis: Redis) -> None:
     assert sum(len(copy["json"]) for _, copy in copies) <= 8 * MAX_JSON_BYTES
     with pytest.raises(InvalidConfig, match="longer than"):
         Limiter(limiter.redis, "other", {"platform_max": many}).config.sync()
+
+
+# -- what expires
+
+
+def test_starts_are_no_more_than_a_rate_allows_and_gone_after_its_window(
+    limiter: Limiter, redis: Redis
+) -> None:
+    rates = [{"max": 3, "per": 100}, {"max": 10, "per": 50}]
+    limiter.config.update({"enabled": False, "account_max": 0, "rates": {"account:*": rates}})
+    for number in range(100):
+        token = f"t{number}"
+        limiter.try_acquire(token, {"account": "a"})
+        limiter.release(token)
+    assert redis.zcard("concurrency:rate:account:a") == 10
+    assert 90 < redis.ttl("concurrency:rate:account:a") <= 101
+
+
+def test_cool_downs_are_gone_after_their_end(limiter: Limiter, redis: Redis) -> None:
+    for number in range(1000):
+        limiter.cooldowns.set(f"account:a{number}", 60, "x" * 200, "x" * 200)
+    limiter.cooldowns.lift("account:a0")
+    assert redis.zcard("concurrency:cooldowns") == 999
+    for number in (0, 999):
+        assert 0 < redis.ttl(f"concurrency:cooldown:account:a{number}") <= 661
+    members = redis.zrange("concurrency:cooldowns", 0, -1)
+    redis.zadd("concurrency:cooldowns", dict.fromkeys(members, 1))
+    limiter.waiting_room.sweep(now=True)
+    assert not redis.exists("concurrency:cooldowns")
+
+
+def test_nobody_watches_for_long(limiter: Limiter, redis: Redis) -> None:
+    assert limiter.waiting_room.watch("w1")
+    assert 0 < redis.ttl("concurrency:moments:watched") <= 3
 
 
 # -- what lives and waits

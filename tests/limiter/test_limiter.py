@@ -316,3 +316,18 @@ def test_what_is_released_while_redis_is_away_is_released_when_it_is_back() -> N
             wait_for(lambda: redis.hget("concurrency:token:t:2", "ended"), timeout=20)
             wait_for(lambda: not limiter._later._tokens, timeout=20)
         assert limiter.stats.window("total")["acquired:total"] in (1, 2)
+
+
+def test_a_run_that_goes_on_without_an_answer_gives_nothing_up(limiter, monkeypatch):
+    """A release that is under way when Redis is back would end it, so that nobody counts it."""
+    given_up = []
+    monkeypatch.setattr(limiter._later, "add", lambda token, *_: given_up.append(token))
+
+    def away(*_):
+        raise LimiterUnavailable("away")
+
+    monkeypatch.setattr(limiter.keyspace, "call", away)
+    for token, options in (("one:1", {}), ("two:1", {"runs_anyway": True})):
+        with pytest.raises(LimiterUnavailable):
+            limiter.try_acquire(token, {"account": "a"}, **options)
+    assert given_up == ["one:1"]

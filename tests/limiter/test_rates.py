@@ -177,11 +177,13 @@ def test_a_cool_down_admits_nobody_until_its_end(floor):
     floor.limiter.release(holder)
     floor.sweep()
     assert floor.back() == []
-    [shown] = floor.limiter.cooldowns.read()
+    [shown], total = floor.limiter.cooldowns.read()
+    assert total == 1
+    assert floor.limiter.cooldowns.find("account:c").until == shown.until
     assert (shown.limit, shown.reason, shown.by) == ("account:c", "429", "ann")
     assert 595 < shown.seconds <= 600
     floor.age(600)
-    assert floor.limiter.cooldowns.read() == []
+    assert floor.limiter.cooldowns.read() == ([], 0)
     floor.room.meet_moments()
     assert floor.tasks_back() == ["one"]
 
@@ -189,7 +191,7 @@ def test_a_cool_down_admits_nobody_until_its_end(floor):
 def test_the_longer_of_two_cool_downs_stands_and_a_lifted_one_lets_go_on(floor):
     until = floor.limiter.cooldowns.set("platform:p", 600, "long")
     assert floor.limiter.cooldowns.set("platform:p", 60, "short") == until
-    assert [one.reason for one in floor.limiter.cooldowns.read()] == ["long"]
+    assert [one.reason for one in floor.limiter.cooldowns.read()[0]] == ["long"]
     for task in ("one", "two"):
         floor.wait(task, platform="p", account=task)
     assert floor.limiter.cooldowns.lift("platform:p") is True
@@ -202,7 +204,7 @@ def test_a_second_copy_of_a_cool_down_does_not_bring_it_back(floor, redis):
     floor.room.call_and_hand_over(*call)
     floor.limiter.cooldowns.lift("platform:p")
     assert floor.room.call_and_hand_over(*call) == b"0.000000"
-    assert floor.limiter.cooldowns.read() == []
+    assert floor.limiter.cooldowns.read() == ([], 0)
 
 
 def test_a_task_cools_its_own_limit_down(floor):
@@ -218,8 +220,9 @@ def test_a_task_cools_its_own_limit_down(floor):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("account:*", 60), "limit 'account:\\*' is a wildcard"),
-        (("nonsense", 60), "limit"),
+        (("account:*", 60), "limit names 'account:\\*', which is no limit: write"),
+        (("nonsense", 60), "limit names 'nonsense', which is no limit"),
+        (("acount:a", 60), "with one of the dimensions account, platform, task_type"),
         (("account:a", 0), "seconds has to be over 0"),
         (("account:a", float("nan")), "seconds"),
         (("account:a", 604_801), "604800 at most"),

@@ -83,7 +83,7 @@ def test_a_test_that_asserts_nothing_is_seen(tmp_path):
     assert asserts(file.with_stem("test_all"), "test_it", set())
 
 
-@pytest.mark.parametrize("number", range(1, 15))
+@pytest.mark.parametrize("number", range(1, 19))
 def test_each_promise_names_tests_of_the_limiter_and_of_real_workers(number):
     levels = {test.partition("/")[0] for test in PROMISES[number]}
     assert levels >= ({"integration"} if number in OF_WORKERS_ALONE else {"limiter", "integration"})

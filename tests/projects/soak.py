@@ -7,6 +7,7 @@ import os
 import time
 
 from celery import Celery
+from celery.signals import task_failure
 
 from celery_concurrency import current_lease
 
@@ -34,6 +35,12 @@ def journal(what: str, task_id: str, account: str) -> None:
     file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())
     os.close(file)
+
+
+@task_failure.connect
+def note_failure(task_id: str, exception: BaseException, **_: object) -> None:
+    """Note that a worker has failed a task, as one whose child was killed."""
+    journal(type(exception).__name__, task_id, "")
 
 
 @app.task(bind=True)

@@ -40,3 +40,21 @@ def busy(limiter: Limiter) -> dict[str, Any]:
     park(limiter, "wait-x", {**small, "account": "acc8"}, task="batch_publish")
     park(limiter, "wait-paused", {"platform": "kuaishou"})
     return tokens
+
+
+def shut(limiter: Limiter) -> None:
+    """Let limits be shut until a moment: by rates, and by cool-downs; some wait for it."""
+    limiter.config.update(
+        {
+            "rates": {
+                "account:*": [{"max": 1, "per": 100}, {"max": 15, "per": 86_400}],
+                "platform:bilibili": [{"max": 4, "per": 3_600}],
+            }
+        }
+    )
+    for name in ("quick", "calm"):
+        limiter.release(hold(limiter, f"ran-{name}", {"platform": "bilibili", "account": name}))
+    park(limiter, "wait-rate", {"platform": "bilibili", "account": "quick"})
+    limiter.cooldowns.set("platform:channels", 600, "429: slow down", "task 5f1c")
+    limiter.cooldowns.set("account:banned", 86_400, "risk control", "anna")
+    park(limiter, "wait-cool", {"platform": "channels"})

@@ -47,7 +47,9 @@ def main() -> None:
     with Server() as server, chromium() as browser:
         client = connect(server.url())
         settle(client)
-        scenes.busy(Limiter(client))
+        limiter = Limiter(client)
+        scenes.busy(limiter)
+        scenes.shut(limiter)
         with Serving(server.url()) as serving:
             take(browser, serving.page)
 

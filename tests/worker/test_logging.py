@@ -201,6 +201,16 @@ def limit_cancelled_by_operator(scene):
     scene.client.delete("/api/v1/concurrency/waiting?limit=account:a")
 
 
+def cooled_down_by_operator(scene):
+    body = {"limit": "account:a", "seconds": 60, "reason": "429"}
+    scene.client.post("/api/v1/concurrency/cooldowns", json=body)
+
+
+def cool_down_lifted_by_operator(scene):
+    cooled_down_by_operator(scene)
+    scene.client.delete("/api/v1/concurrency/cooldowns?limit=account:a")
+
+
 SCENES = {
     "granted": granted,
     "waits": waits,
@@ -227,6 +237,8 @@ SCENES = {
     "released by operator": released_by_operator,
     "cancelled by operator": cancelled_by_operator,
     "limit cancelled by operator": limit_cancelled_by_operator,
+    "cooled down by operator": cooled_down_by_operator,
+    "cool-down lifted by operator": cool_down_lifted_by_operator,
 }
 
 

@@ -91,6 +91,18 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "resume": ("恢复", "Resume"),
     "set_another": ("设置其他限制", "Set another limit"),
     "cancel_all": ("取消等待任务", "Cancel waiting"),
+    # Moments
+    "rate": ("每 {period} {max} 个", "{max} per {period}"),
+    "comma": ("，", ", "),
+    "window": ("{used} / {max}（任意 {period}）", "{used} of {max} in {period}"),
+    "opens_in": ("{left}后放行", "opens in {left}"),
+    "shut": ("暂不放行", "not open yet"),
+    "cooling": ("冷却中", "cools down"),
+    "set_by": ("由 {name} 设置", "set by {name}"),
+    "cool_down": ("冷却", "Cool down"),
+    "extend": ("延长冷却", "Extend"),
+    "lift": ("解除冷却", "Lift"),
+    "cool_another": ("冷却其他限制", "Cool another limit down"),
     # Running
     "running": ("运行中", "Running"),
     "running_of": ("运行中：{limit}", "Running: {limit}"),
@@ -133,6 +145,15 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "ask_why": ("它为什么等待？", "Why does it wait?"),
     "why_full": ("{limit} 已满（{current} / {max}）", "{limit} is full ({current} of {max})"),
     "why_paused": ("{limit} 已暂停", "{limit} is paused"),
+    "why_rate": ("{limit} {left}后放行（{rate}）", "{limit} opens in {left} ({rate})"),
+    "why_cooling": (
+        "{limit} {left}后放行（冷却中）",
+        "{limit} opens in {left} (it cools down)",
+    ),
+    "why_cooling_as": (
+        "{limit} {left}后放行（冷却中：{cause}）",
+        "{limit} opens in {left} (it cools down: {cause})",
+    ),
     "why_kept": (
         "{limit} 的空位预留给等待更久的任务",
         "the room in {limit} is kept for one that waited longer",
@@ -204,8 +225,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "off": ("关", "off"),
     "no_limit": ("不限", "no limit"),
     "any_other": ("未单独列出的名称", "each that is not listed"),
+    "each_of_them": ("没有单独速率的每个名称", "each that has no rates of its own"),
     "seconds": ("{count} 秒", "{count} s"),
     "remove": ("移除", "Remove"),
+    "set_rates": ("设置速率", "Set rates"),
     "switch_on": ("开启", "Switch on"),
     "switch_off": ("关闭", "Switch off"),
     "reset": ("恢复默认", "Reset to the defaults"),
@@ -266,6 +289,67 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "resume_effect": (
         "{limit} 重新放行，等待中的任务按次序立即继续。",
         "{limit} admits tasks again; those who wait go on at once, in their order.",
+    ),
+    "one_name": ("名称", "Name"),
+    "how_long": ("冷却多久", "For how long"),
+    "unit": ("单位", "Unit"),
+    "unit_s": ("秒", "seconds"),
+    "unit_m": ("分钟", "minutes"),
+    "unit_h": ("小时", "hours"),
+    "unit_d": ("天", "days"),
+    "cool_reason": ("原因（会显示给大家，可不填）", "Reason, which others see (optional)"),
+    "cool_title": ("冷却 {limit}", "Cool {limit} down"),
+    "extend_title": ("延长 {limit} 的冷却", "Extend the cool-down of {limit}"),
+    "cool_effect": (
+        "{limit} 在 {until} 之前（{duration}）不再放行任何任务，到时自动恢复。"
+        "正在运行的会继续到结束，其余等待。",
+        "{limit} admits nobody until {until} ({duration}), and then opens by itself. What runs "
+        "goes on to its end; the others wait.",
+    ),
+    "cool_longer": (
+        "{limit} 已经冷却到 {until}，更晚的那个生效：什么都不会改变。要缩短，请先解除。",
+        "{limit} cools down until {until} already, and the longer of two stands: nothing would "
+        "change. To make it shorter, lift it first.",
+    ),
+    "lift_title": ("解除 {limit} 的冷却", "Lift the cool-down of {limit}"),
+    "lift_effect": (
+        "{limit} 立即重新放行，等待中的任务按次序继续。",
+        "{limit} admits tasks again at once; those who wait go on, in their order.",
+    ),
+    "rates_title": ("修改 {limit} 的速率", "Edit the rates of {limit}"),
+    "rates_label": (
+        "速率：最多个数/多长时间，例如 1/30s, 15/1d（s 秒，m 分钟，h 小时，d 天）",
+        "Rates: how many / in how long, such as 1/30s, 15/1d (s, m, h or d)",
+    ),
+    "rate_unclear": (
+        "无法识别“{text}”：请写成 1/30s 或 15/1d 的形式",
+        '"{text}" is no rate: write it as 1/30s, or 15/1d',
+    ),
+    "rate_max_bounds": (
+        "“{text}”：个数须在 1 到 {most} 之间",
+        '"{text}": how many has to be from 1 to {most}',
+    ),
+    "rate_per_bounds": (
+        "“{text}”：时间须在 1 秒到 {most}之间",
+        '"{text}": how long has to be from 1 s to {most}',
+    ),
+    "rates_too_many": ("最多 {most} 个速率", "{most} rates at most"),
+    "rate_effect": (
+        "{limit}：任意 {period}内最多开始 {max} 个任务。",
+        "{limit}: in any {period}, {max} may begin.",
+    ),
+    "rates_replace": (
+        "它们取代 {wildcard} 的速率（{rates}）。",
+        "They take the place of those of {wildcard} ({rates}).",
+    ),
+    "rates_effect": (
+        "立即生效；最近已经开始的任务也计算在内。",
+        "In force at once; what began lately counts.",
+    ),
+    "remove_rates_effect": (
+        "移除后，{limit} 不再有自己的速率，立即生效；名称仍受同类通配（*）速率的限制（如有）。",
+        "{limit} then has no rates of its own, at once. A name keeps those of its kind's *, if "
+        "there are any.",
     ),
     "release_title": ("释放令牌", "Release a token"),
     "release_effect": (

@@ -6,11 +6,20 @@ The JSON is the user's own format; ``Config.flat`` is the copy that the scripts 
 
 import json
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from celery_concurrency.errors import InvalidConfig
@@ -126,6 +135,33 @@ class Rate(_Strict):
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
 
 
+def _is_limit(limit: str, dimensions: Collection[str]) -> bool:
+    dimension, name = split_limit(limit)
+    is_named = dimension in dimensions and name != WILDCARD and not name_problem(name)
+    return limit == GLOBAL or is_named
+
+
+def _is_wildcard(limit: str, dimensions: Collection[str]) -> bool:
+    dimension, name = split_limit(limit)
+    return dimension in dimensions and name == WILDCARD
+
+
+def _known(own: Iterable[str]) -> set[str]:
+    return {*BUILTIN_DIMENSIONS, *own}
+
+
+def _no_limit(limit: str) -> str:
+    return f"names {limit[:MAX_QUOTED]!r}, which is no limit"
+
+
+def _remedy(dimensions: Iterable[str], wildcards: bool = False) -> str:
+    or_all = " or '<dimension>:*'" if wildcards else ""
+    return (
+        f"write 'global' or '<dimension>:<name>'{or_all} "
+        f"with one of the dimensions {', '.join(sorted(dimensions))}"
+    )
+
+
 class Config(_Strict):
     """The run-time configuration; the defaults are those of the original description.
 
@@ -162,20 +198,27 @@ class Config(_Strict):
     paused: Limits = []
     rates: dict[str, Rates] = {}
 
+    @field_validator("rates")
+    @classmethod
+    def _rate_limits(cls, rates: dict[str, Rates], info: ValidationInfo) -> dict[str, Rates]:
+        known = _known(info.data.get("dimensions", ()))
+        for limit in rates:
+            if not _is_limit(limit, known) and not _is_wildcard(limit, known):
+                raise ValueError(f"{_no_limit(limit)}: {_remedy(known, wildcards=True)}")
+        return rates
+
     @model_validator(mode="after")
-    def _names_limits(self) -> Self:
-        known = {*BUILTIN_DIMENSIONS, *self.dimensions}
-        for field, limits in (("paused", self.paused), ("rates", self.rates)):
-            for limit in limits:
-                dimension, name = split_limit(limit)
-                is_one = dimension in known and not name_problem(name)
-                if limit != GLOBAL and not (is_one and (name != WILDCARD or field == "rates")):
-                    raise ValueError(
-                        f"{field} names {limit[:MAX_QUOTED]!r}, which is no limit: write 'global' "
-                        f"or '<dimension>:<name>'{' or <dimension>:*' if field == 'rates' else ''} "
-                        f"with one of the dimensions {', '.join(sorted(known))}"
-                    )
+    def _paused_limits(self) -> Self:
+        for limit in self.paused:
+            problem = self.limit_problem(limit)
+            if problem:
+                raise ValueError(f"paused {problem}")
         return self
+
+    def limit_problem(self, limit: str) -> str | None:
+        """Return what keeps ``limit`` from being one limit's name here; None if nothing does."""
+        known = _known(self.dimensions)
+        return None if _is_limit(limit, known) else f"{_no_limit(limit)}: {_remedy(known)}"
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Self:

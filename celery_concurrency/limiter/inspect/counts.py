@@ -6,7 +6,7 @@ Between two batches Redis serves others; so a count is not of one moment. ``usag
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from celery_concurrency.limiter.keyspace import BATCH, Keyspace
@@ -29,14 +29,28 @@ def count_living(keyspace: Keyspace, limits: Iterable[str]) -> dict[str, int]:
 def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]:
     """Return how many waiters count in each limit; ``global`` is all of them.
 
+    Args:
+        groups: as of ``waiting_groups``.
+    """
+    counts: Counter[str] = Counter()
+    for limits, waiters in waiting_groups(keyspace, groups):
+        for limit in limits:
+            counts[limit] += waiters
+    return counts
+
+
+def waiting_groups(
+    keyspace: Keyspace, groups: int | None = None
+) -> Iterator[tuple[list[str], int]]:
+    """Yield the limits of each group of waiters, and how many wait in it.
+
     It costs a command a group, however many wait in it: some 10 µs here and 1 µs in Redis.
     A group that comes and goes meanwhile may be missed.
 
     Args:
-        groups: count no more than so many, those first that wait the longest: where each
-            account has its own, there may be a million. None counts all.
+        groups: read no more than so many, those first that wait the longest: where each
+            account has its own, there may be a million. None reads all.
     """
-    counts: Counter[str] = Counter()
     counted: set[bytes] = set()
     total: Any = keyspace.redis.zcard(keyspace.keys.groups)
     most = total if groups is None else min(total, groups)
@@ -49,6 +63,4 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
         for group, waiters in keyspace.for_each(
             new, lambda pipe, group: pipe.zcard(keyspace.keys.group(group.decode()))
         ):
-            for limit in json.loads(group):
-                counts[limit] += waiters
-    return counts
+            yield json.loads(group), waiters

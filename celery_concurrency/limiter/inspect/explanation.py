@@ -118,7 +118,7 @@ def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explana
 
 def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
     holders = []
-    if state.full:
+    if state.full and not state.opens_by_itself:
         page = read_tokens(keyspace, state.limit, HOLDERS)
         # Collected room is kept, not held.
         holders = [one for one in page.tokens if not one.kept]

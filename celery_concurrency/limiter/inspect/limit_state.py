@@ -6,15 +6,18 @@ Shown in listings (``waiting.py``, ``explanation.py``); the scripts decide by th
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
-from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.schema import Config, Rate
 from celery_concurrency.limiter.inspect.counts import count_living
+from celery_concurrency.limiter.inspect.moments import Moments, read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
 
+Reason = Literal["full", "paused", "kept", "rate", "cooling", "behind", "next"]
 
-class LimitState(BaseModel):
-    """A limit as it is now.
+
+class LimitState(Moments):
+    """A limit as it is now, with its rates and its cool-down (``moments.Moments``).
 
     Attributes:
         limit: its name.
@@ -32,22 +35,48 @@ class LimitState(BaseModel):
     full: bool
     kept: bool
 
+    @property
+    def has_no_place(self) -> bool:
+        """Whether as many run as it allows."""
+        return 0 < self.max <= self.current
+
+    @property
+    def opens_by_itself(self) -> bool:
+        """Whether nothing but a moment is waited for: a rate's, or the end of a cool-down."""
+        return self.full and not self.paused and not self.has_no_place
+
 
 class Blocked(BaseModel):
     """Why a waiter does not go on now.
 
     Attributes:
         reason: ``full``, ``paused``, or ``kept`` (for a waiter that was passed over for
-            long) say what the limit is; ``behind``: all limits have room, and others with
-            the same limits came before; ``next``: all have room, and it comes next.
+            long) say what the limit is; ``rate`` or ``cooling``: it opens by itself;
+            ``behind``: all limits have room, and others with the same limits came before;
+            ``next``: all have room, and it comes next.
         limit: the first of its limits without room for it; None where all have room.
         current, max: living tokens in that limit, and how many it allows.
+        opens_at: when a limit opens by itself, in Unix seconds of the Redis server.
+        text: that in words.
+        rate: the rate that opens then; None where it is a cool-down.
+        cause: why it cools down. What begins with ``opens_at`` is left out of JSON where no
+            moment is waited for, or where it has its default value.
     """
 
-    reason: Literal["full", "paused", "kept", "behind", "next"]
+    reason: Reason
     limit: str | None = None
     current: int | None = None
     max: int | None = None
+    opens_at: float | None = None
+    text: str = ""
+    rate: Rate | None = None
+    cause: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_moment(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        empty = {name for name in ("opens_at", "text", "rate", "cause") if not data[name]}
+        return {name: value for name, value in data.items() if name not in empty}
 
 
 class States:
@@ -56,11 +85,15 @@ class States:
     Attributes:
         by_limit: name to state.
         collected_for: the group that room is kept for; None if there is none.
+        now: that moment, in Unix seconds of the Redis server.
     """
 
-    def __init__(self, by_limit: Mapping[str, LimitState], collected_for: str | None) -> None:
+    def __init__(
+        self, by_limit: Mapping[str, LimitState], collected_for: str | None, now: float
+    ) -> None:
         self.by_limit = by_limit
         self.collected_for = collected_for
+        self.now = now
 
     def blocked(self, group: str, limits: Sequence[str], position: int) -> Blocked:
         """Return why a waiter does not go on.
@@ -73,16 +106,22 @@ class States:
         for limit in limits:
             state = self.by_limit[limit]
             if state.full and not (state.kept and group == self.collected_for):
-                return Blocked(
-                    reason=_reason(state), limit=limit, current=state.current, max=state.max
-                )
+                return self._blocked_by(state)
         return Blocked(reason="next" if position == 1 else "behind")
 
-
-def _reason(state: LimitState) -> Literal["full", "paused", "kept"]:
-    if state.paused:
-        return "paused"
-    return "kept" if state.kept and state.current == state.max else "full"
+    def _blocked_by(self, state: LimitState) -> Blocked:
+        blocked = Blocked(reason="full", limit=state.limit, current=state.current, max=state.max)
+        shut = state.shut(self.now)
+        if state.paused:
+            blocked.reason = "paused"
+        elif shut and state.opens_by_itself:
+            blocked.reason = "rate" if shut.rate else "cooling"
+            blocked.opens_at, blocked.text = shut.until, f"{state.limit} {shut}"
+            blocked.rate = Rate(max=shut.rate[0], per=shut.rate[1]) if shut.rate else None
+            blocked.cause = shut.reason
+        elif state.kept and state.current == state.max:
+            blocked.reason = "kept"
+        return blocked
 
 
 def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> States:
@@ -93,6 +132,7 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
         limits: their names.
     """
     counts = count_living(keyspace, dict.fromkeys(limits))
+    moments = read_moments(keyspace, config, counts)
     collecting: Any = keyspace.redis.hmget(keyspace.keys.collecting, "group", "token")
     group, token = collecting
     scores = keyspace.for_each(
@@ -102,14 +142,18 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
     collected = {limit for limit, score in scores if score}
 
     def state(limit: str, current: int) -> LimitState:
-        most, paused = config.max_of(limit), limit in config.paused
-        full = config.enabled and (paused or 0 < most <= current)
-        return LimitState(
-            limit=limit, current=current, max=most, paused=paused, full=full,
-            kept=limit in collected,
+        own = moments.of(limit)
+        found = LimitState(
+            limit=limit, current=current, max=config.max_of(limit),
+            paused=limit in config.paused, full=False, kept=limit in collected,
+            rates=own.rates, cooldown=own.cooldown,
         )  # fmt: skip
+        shut = found.paused or found.has_no_place or own.shut(moments.now) is not None
+        found.full = config.enabled and shut
+        return found
 
     return States(
         {limit: state(limit, current) for limit, current in counts.items()},
         group.decode() if group else None,
+        moments.now,
     )

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from heapq import nlargest
 from itertools import chain, islice
@@ -13,7 +14,8 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, count_waiting
+from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
+from celery_concurrency.limiter.inspect.moments import Moments, read_moments, read_shut
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
 from celery_concurrency.limiter.stats.names import are_full
@@ -25,8 +27,8 @@ MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
 
 
-class LimitUsage(BaseModel):
-    """One limit.
+class LimitUsage(Moments):
+    """One limit, with its rates and its cool-down (``moments.Moments``).
 
     Attributes:
         current: living tokens.
@@ -44,15 +46,19 @@ class LimitUsage(BaseModel):
 class Usage(BaseModel):
     """All limits that are configured or in use, and platforms and task types with waiters.
 
-    Accounts are there only while in use: a million of them may have waiters.
+    Accounts are there only where ``rates`` names them and while in use, as a million of them
+    may have waiters: while tokens are held, somebody waits for their moment, or they cool down.
 
     Attributes:
+        waiting_for_moment: tasks in the waiting room, one of whose limits is shut until a
+            moment: by a rate, or as it cools down.
         config_problem: what is wrong with a configuration written by hand, which is
             therefore not in force; None where nothing is.
         uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
             leaves out.
         unlisted_limits: configured limits beyond ``MAX_CONFIGURED`` that are not in use, and
-            others in use beyond ``MAX_OTHERS``: those with fewest waiters are left out.
+            others in use beyond ``MAX_OTHERS``: those with fewest waiters are left out. Of those
+            that are shut until a moment, as many are looked at.
         unread_tokens: living tokens beyond ``MAX_TOKENS``: a limit that only these hold is
             left out, unless it is configured.
         statistics_full: limits that the configuration does not name count together in the
@@ -64,6 +70,7 @@ class Usage(BaseModel):
     task_types: dict[str, LimitUsage]
     accounts: dict[str, LimitUsage]
     dimensions: dict[str, dict[str, LimitUsage]]
+    waiting_for_moment: int = 0
     config_problem: str | None = None
     uncounted_groups: int = 0
     unlisted_limits: int = 0
@@ -123,14 +130,16 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     # Expired ones as well: a token counts until it is taken back.
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_TOKENS - 1)
     held: Any = keyspace.redis.zcard(keyspace.keys.leases)
-    waiting = count_waiting(keyspace, MAX_GROUPS)
+    shut, more_shut = read_shut(keyspace, MAX_OTHERS)
+    waiting, for_moment = _count_waiting(keyspace, set(shut))
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
-    others -= configured.keys()
+    others = (others | set(shut)) - configured.keys()
     listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
     counts = count_living(keyspace, [*configured, *sorted(listed)])
+    moments = read_moments(keyspace, config, counts)
 
     paused = set(config.paused)
     shown = {
@@ -139,9 +148,11 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
             max=config.max_of(limit),
             paused=limit in paused,
             waiting=waiting[limit],
+            rates=moments.of(limit).rates,
+            cooldown=moments.of(limit).cooldown,
         )
         for limit, count in counts.items()
-        if count or waiting[limit] or limit in configured
+        if count or waiting[limit] or limit in configured or moments.of(limit).is_used
     }
     by_dimension: dict[str, dict[str, LimitUsage]] = {name: {} for name in config.dimensions}
     for limit, usage in shown.items():
@@ -154,9 +165,10 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         task_types=by_dimension.pop("task_type", {}),
         accounts=by_dimension.pop("account", {}),
         dimensions=by_dimension,
+        waiting_for_moment=for_moment,
         config_problem=stored.problem,
         uncounted_groups=max(0, groups - MAX_GROUPS),
-        unlisted_limits=len((named.keys() | others) - counts.keys()),
+        unlisted_limits=len((named.keys() | others) - counts.keys()) + more_shut,
         unread_tokens=max(0, held - MAX_TOKENS),
         statistics_full=are_full(keyspace),
     )
@@ -166,7 +178,19 @@ def _configured(config: Config) -> Iterator[str]:
     yield GLOBAL
     yield from (f"platform:{name}" for name in config.platform_max if name != WILDCARD)
     yield from (f"task_type:{name}" for name in config.task_type_max if name != WILDCARD)
+    yield from (limit for limit in config.rates if split_limit(limit)[1] != WILDCARD)
     yield from config.paused
+
+
+def _count_waiting(keyspace: Keyspace, shut: set[str]) -> tuple[Counter[str], int]:
+    """Return how many wait by limit, and how many of them for one of those that are shut."""
+    by_limit: Counter[str] = Counter()
+    for_moment = 0
+    for limits, waiters in waiting_groups(keyspace, MAX_GROUPS):
+        by_limit.update(dict.fromkeys(limits, waiters))
+        if not shut.isdisjoint(limits):
+            for_moment += waiters
+    return by_limit, for_moment
 
 
 def _limits_held(keyspace: Keyspace, tokens: list[bytes]) -> set[str]:

@@ -73,6 +73,7 @@ class Task:
         sent: when.
         is_sure: the broker has confirmed it; else it may be there or not.
         runs: its runs.
+        failure: the error with which a worker failed it; None where none did.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Task:
     sent: float
     is_sure: bool = True
     runs: list[Run] = field(default_factory=list)
+    failure: str | None = None
 
     @property
     def ends(self) -> int:
@@ -95,8 +97,10 @@ def take_in(tasks: dict[str, Task], lines: Iterable[list]) -> None:
         if what == "begin":
             running[pid] = Run(pid, parent, at, fence)
             tasks[task].runs.append(running[pid])
-        else:
+        elif what == "end":
             running.pop(pid).end = at
+        else:
+            tasks[task].failure = what
 
 
 def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
@@ -110,6 +114,8 @@ def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
     killed = [run for run in task.runs if _end_of(run, events)]
     if not task.acks_late and killed:
         return "acknowledged early, and killed while its body ran"
+    if not task.acks_late and not task.runs and task.failure == "WorkerLostError":
+        return "acknowledged early, and its child killed before it asked"
     if any("may be lost" in line for line in said):
         return "told as lost: its worker ended before its message found a place"
     if not task.acks_late and said and not task.runs:

@@ -261,7 +261,7 @@ class Soak:
         redis = self._site.redis
         waiting = {name.partition(" ")[0] for name in waiters(self._redis)}
         text = "\n".join([*redis.lrange("celery", 0, -1), *redis.hvals("unacked")])
-        begun = {line[1] for line in self._lines()}
+        begun = {line[1] for line in self._lines() if line[0] == "begin"}
         return {
             task
             for task in self._tasks

@@ -11,7 +11,8 @@ import { t } from "./texts.js";
 /** The configuration that the page shows, its ETag, and the function that reads all again. */
 export const desk = { config: null, version: null, refresh: () => {} };
 
-function question(about) {
+/** Ask about something that can be done here; see `confirm`. */
+export function question(about) {
   confirm({
     says: () => [],
     ...about,
@@ -24,7 +25,7 @@ function question(about) {
 }
 
 /** Send a change, which applies only to the version that the operator saw when asked. */
-function changing(method, path, bodyOf) {
+export function changing(method, path, bodyOf) {
   const version = desk.version;
   return async (values) => {
     const answer = await ask(method, path, { body: bodyOf(values), version });
@@ -34,7 +35,7 @@ function changing(method, path, bodyOf) {
   };
 }
 
-const numberInput = (value, least, most) =>
+export const numberInput = (value, least, most) =>
   element("input", { type: "number", min: least, max: most, step: 1, required: "", value, inputmode: "numeric" });
 
 function editEffects(limit, before, after, current) {
@@ -58,16 +59,24 @@ export function editLimit(limit, current = 0) {
   });
 }
 
+/** Return fields for a limit's `dimension` and `name`. */
+export function limitFields(dimensions, label) {
+  const options = dimensions.map((one) => element("option", { value: one }, dimensionText(one)));
+  const name = element("input", { required: "", maxlength: 200, pattern: ".*\\S.*", autocomplete: "off" });
+  const dimension = element("select", { oninput: () => (name.disabled = dimension.value === "global") }, ...options);
+  return { dimension: { label: t("dimension"), input: dimension }, name: { label, input: name } };
+}
+
+/** Return the limit that such fields name. */
+export const limitOf = ({ dimension, name }) => (dimension === "global" ? dimension : `${dimension}:${name}`);
+
 export function setAnother() {
   const config = desk.config;
-  const options = dimensionsOf(config).map((one) => element("option", { value: one }, dimensionText(one)));
-  const limitOf = ({ dimension, name }) => `${dimension}:${name}`;
   question({
     title: t("another_title"),
     label: t("apply"),
     fields: {
-      dimension: { label: t("dimension"), input: element("select", {}, ...options) },
-      name: { label: t("name"), input: element("input", { required: "", maxlength: 200, pattern: ".*\\S.*", autocomplete: "off" }) },
+      ...limitFields(dimensionsOf(config), t("name")),
       max: { label: t("new_limit"), input: numberInput(1, 0, 1_000_000) },
     },
     says: (values) => editEffects(limitOf(values), maxOf(limitOf(values), config), Number(values.max), 0),

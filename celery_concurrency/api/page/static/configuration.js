@@ -6,6 +6,7 @@ import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { historyRow } from "./history.js";
 import { count } from "./format.js";
 import { entriesOf, maxOf, maxText } from "./limitnames.js";
+import { editRates, ratesText, removeRates, setRates } from "./rates.js";
 import { t } from "./texts.js";
 
 /** How many settings are shown at most: thousands of accounts may have limits of their own. */
@@ -15,6 +16,7 @@ const filter = byId("config-filter");
 let last = null;
 
 byId("reset").addEventListener("click", reset);
+byId("set-rates").addEventListener("click", setRates);
 filter.addEventListener("input", () => last && showSettings());
 
 export const configuration = {
@@ -50,13 +52,19 @@ function showSettings() {
 
 /** Return what is set: `{name, note, value, actions: [[text, function, danger], ...]}`. */
 function settingsOf(config) {
-  const { enabled, timeout, paused = [] } = config;
+  const { enabled, timeout, paused = [], rates = {} } = config;
   const flip = enabled ? [t("switch_off"), () => toggle(false), true] : [t("switch_on"), () => toggle(true)];
   return [
     { name: "enabled", value: enabled ? t("on") : t("off"), actions: [flip] },
     { name: "timeout", value: t("seconds", { count: count(timeout) }), actions: [[t("edit"), editTimeout]] },
     ...paused.map((limit) => ({
       name: `paused ${limit}`, value: t("paused"), actions: [[t("resume"), () => resume(limit)]],
+    })),
+    ...Object.entries(rates).map(([limit, some]) => ({
+      name: `rates ${limit}`,
+      note: limit.endsWith(":*") ? t("each_of_them") : "",
+      value: ratesText(some),
+      actions: [[t("edit"), () => editRates(limit)], [t("remove"), () => removeRates(limit), true]],
     })),
     ...entriesOf(config).map(([limit, removable]) => ({
       name: limit,

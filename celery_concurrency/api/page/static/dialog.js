@@ -18,7 +18,9 @@ let opener = null;
  * @param title what is asked about.
  * @param label what the button that does it says.
  * @param danger it can't be undone.
- * @param fields names to inputs or selects, in labels of these texts: `{name: {label, input}}`.
+ * @param fields names to inputs or selects, in labels of these texts: `{name: {label, input}}`. Beside them
+ *     `problemOf`: given a value, returns what is wrong with it, which is said at the field; and `path`: that
+ *     of what it sets, so that the API's problem with that is said there too.
  * @param says given the fields' values, returns what will happen, a paragraph each.
  * @param act given them, does it; returns what is said when it is done.
  * @param lost is called when the configuration was changed meanwhile.
@@ -32,9 +34,7 @@ export function confirm(question) {
   doIt.className = question.danger ? "danger main" : "main";
   shown(doIt, true);
   write(byId("dialog-close"), t("keep"));
-  byId("dialog-fields").replaceChildren(
-    ...Object.values(question.fields ?? {}).map(({ label, input }) => element("label", {}, label, input)),
-  );
+  byId("dialog-fields").replaceChildren(...Object.entries(question.fields ?? {}).map(([name, field]) => fieldNode(name, field)));
   byId("operator").value = operator.get();
   shown(byId("dialog-operator"), !caller.known?.operator);
   shown(byId("dialog-problem"), false);
@@ -43,6 +43,21 @@ export function confirm(question) {
   const first = Object.values(question.fields ?? {})[0]?.input ?? byId("dialog-close");
   first.focus();
   first.select?.();
+}
+
+function fieldNode(name, { label, input, problemOf }) {
+  const both = element("label", {}, label, input);
+  if (!problemOf) return both;
+  const problem = element("p", { class: "field-problem", id: `problem-${name}`, "aria-live": "polite" });
+  input.setAttribute("aria-describedby", problem.id);
+  return element("div", {}, both, problem);
+}
+
+/** Say what is wrong at a field; "" where nothing is. */
+function sayAt(name, input, text) {
+  input.setCustomValidity(text);
+  input.setAttribute("aria-invalid", String(text !== ""));
+  write(byId(`problem-${name}`), text);
 }
 
 function values() {
@@ -56,6 +71,9 @@ function isComplete() {
 }
 
 function say() {
+  for (const [name, { input, problemOf }] of Object.entries(current.fields ?? {})) {
+    if (problemOf) sayAt(name, input, problemOf(input.value.trim()));
+  }
   const lines = isComplete() ? current.says(values()) : [];
   byId("dialog-says").replaceChildren(...lines.map((line) => element("p", {}, line)));
   doIt.disabled = !isComplete();
@@ -78,7 +96,7 @@ async function submit(event) {
 
 function refused(error, asked) {
   if (!(error instanceof ApiError)) throw error;
-  const lines = problemLines(error);
+  const lines = problemLines(atFields(error, asked));
   if (error.status === 412) {
     // What would happen now is not what was confirmed.
     lines.unshift(t("changed_meanwhile"));
@@ -90,6 +108,20 @@ function refused(error, asked) {
   byId("dialog-problem").replaceChildren(...lines.map((line) => element("p", {}, line)));
   shown(byId("dialog-problem"), true);
   doIt.disabled = false;
+}
+
+/** Say those details of an error at a field that are about what it sets; return the error with the others. */
+function atFields(error, { fields = {} }) {
+  let { details } = error;
+  for (const [name, { input, path }] of Object.entries(fields)) {
+    const about = ({ field }) => path && field?.startsWith(path);
+    const some = details.filter(about);
+    if (!some.length) continue;
+    sayAt(name, input, some.map(({ problem }) => problem).join("; "));
+    details = details.filter((one) => !about(one));
+    input.focus();
+  }
+  return { message: error.message, details };
 }
 
 /** Keep Tab inside: from the browser's dialog it would go on to the address bar. */

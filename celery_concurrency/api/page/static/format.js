@@ -10,19 +10,34 @@ const FULL = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "full", timeStyle: "
 const NUMBER = new Intl.NumberFormat(LANGUAGE, { maximumSignificantDigits: 4 });
 const COUNT = new Intl.NumberFormat(LANGUAGE);
 
-let ahead = 0; // of the server's clock, in seconds
+let ahead = null; // how far the server's clock is, in seconds
 
 /** Take note of the server's time: that of its answer's Date header. */
 export function noteServerTime(date) {
-  const at = Date.parse(date ?? "");
-  if (!Number.isNaN(at)) ahead = (at - Date.now()) / 1000;
+  const seen = (Date.parse(date ?? "") - Date.now()) / 1000;
+  // Cut to whole seconds, and late by its way: the one furthest ahead is the nearest, until a clock is set.
+  if (ahead === null ? !Number.isNaN(seen) : seen > ahead || seen < ahead - 2) ahead = seen;
 }
 
 /** Return the server's time in Unix seconds. */
-export const now = () => Date.now() / 1000 + ahead;
+export const now = () => Date.now() / 1000 + (ahead ?? 0);
 
 export const count = (number) => COUNT.format(number);
 export const number = (value) => (value === null || value === undefined ? "–" : NUMBER.format(value));
+
+const inUnit = (some, unit) => new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short" }).format(some);
+
+/** Return a number of seconds exactly, in one unit: "90 s", "10 min", "1 day". */
+export function period(seconds) {
+  const [unit, size] = UNITS.find(([, size]) => seconds >= size && seconds % size === 0);
+  return unit === "second" ? t("seconds", { count: count(seconds) }) : inUnit(seconds / size, unit);
+}
+
+/** Return how long it is until a moment: "27 s", "9 min 12 sec". */
+export function left(until) {
+  const seconds = Math.max(0, Math.ceil(until - now()));
+  return seconds < 120 ? t("seconds", { count: seconds }) : duration(seconds);
+}
 
 /** Return seconds in their two largest units: "2 hr 5 min". */
 export function duration(seconds) {
@@ -32,7 +47,7 @@ export function duration(seconds) {
     const some = Math.floor(rest / size);
     rest -= some * size;
     if (some || (unit === "second" && !parts.length)) {
-      parts.push(new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short" }).format(some));
+      parts.push(inUnit(some, unit));
     } else if (parts.length) break;
     if (parts.length === 2) break;
   }

@@ -3,9 +3,11 @@
 import { cancelAll, desk, editLimit, pause, resume, setAnother } from "./actions.js";
 import { bar, linkOf } from "./cells.js";
 import { ask } from "./client.js";
+import { coolAnother, coolDown, lift } from "./cooldowns.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
+import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
 import { t } from "./texts.js";
 
@@ -20,6 +22,7 @@ const filter = byId("limits-filter");
 let last = null;
 
 byId("set-another").addEventListener("click", setAnother);
+byId("cool-another").addEventListener("click", coolAnother);
 filter.addEventListener("input", () => last && showLimits(last));
 
 export const limits = {
@@ -81,6 +84,7 @@ function makeRow({ limit, name }) {
   const used = bar("used");
   const state = element("span", { class: "badge" });
   const usedText = linkOf("running", limit, "");
+  const moments = momentsList();
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
   // For screen readers: "Edit" alone does not say what it edits.
@@ -91,12 +95,14 @@ function makeRow({ limit, name }) {
   };
   const edit = named(changing("", () => editLimit(limit, now.current)), t("edit"));
   const gate = changing("", () => (now.paused ? resume : pause)(limit));
+  const cool = changing("", () => coolDown(limit, now.cooldown));
+  const warm = named(changing("", () => lift(limit)), t("lift"));
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
-    element("td", {}, element("div", { class: "measure" }, used, usedText, state)),
+    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state), moments)),
     element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
-    element("td", { class: "buttons", "data-change": "" }, edit, gate, empty));
+    element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
     now = { waiting: 0, ...one };
     const [kind, text] = stateOf(now);
@@ -105,13 +111,17 @@ function makeRow({ limit, name }) {
     write(state, text);
     state.dataset.state = kind;
     shown(state, text !== "");
+    moments.show(now);
     waits.show(now.waiting / now.most, "waiting");
     write(waitsText, count(now.waiting));
     waitsText.classList.toggle("zero", now.waiting === 0);
     named(gate, now.paused ? t("resume") : t("pause"));
+    named(cool, now.cooldown ? t("extend") : t("cool_down"));
     const settable = isSettable(limit, desk.config);
     shown(edit, settable);
     shown(gate, settable);
+    shown(cool, settable);
+    shown(warm, Boolean(now.cooldown));
     shown(empty, now.waiting > 0);
   };
   return row;

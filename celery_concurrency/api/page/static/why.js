@@ -5,6 +5,7 @@ import { linkOf, taskName } from "./cells.js";
 import { ApiError, ask, query, waiterPath } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, time, timeElement } from "./format.js";
+import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
 import { reasonText } from "./reasons.js";
 import { t } from "./texts.js";
@@ -64,7 +65,8 @@ function sentences(found) {
   ];
 }
 
-function stateOf({ paused, kept, full }) {
+function stateOf({ paused, kept, full, current, max }) {
+  if (full && !paused && !(max && current >= max)) return ["full", t("shut")];
   if (paused) return ["paused", t("paused")];
   if (kept) return ["full", t("kept")];
   return full ? ["full", t("full")] : ["room", t("room")];
@@ -72,15 +74,17 @@ function stateOf({ paused, kept, full }) {
 
 function makeRow({ limit }) {
   const state = element("span", { class: "badge" });
-  const used = element("td");
+  const used = element("span");
+  const moments = momentsList();
   const holders = element("ul", { class: "holders" });
   const row = element("tr", {}, element("th", { scope: "row" }, linkOf("running", limit, limit)),
-    element("td", {}, state), used, element("td", {}, holders));
+    element("td", {}, state), element("td", {}, element("div", {}, used, moments)), element("td", {}, holders));
   row.show = (one) => {
     const [kind, text] = stateOf(one);
     state.dataset.state = kind;
     write(state, text);
     write(used, t(one.max ? "used_of" : "used_unlimited", { current: count(one.current), max: count(one.max) }));
+    moments.show(one);
     keepRows(holders, one.holders, (holder) => holder.token, makeHolder);
   };
   return row;

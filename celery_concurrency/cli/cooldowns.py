@@ -1,0 +1,143 @@
+"""The commands ``cool`` and ``cooldowns``, and those that do the same: ``pause``, ``resume``.
+
+``config.py`` has the other changes; what a cool-down is stands in ``limiter/cooldowns.py``.
+"""
+
+from dataclasses import asdict
+
+import click
+from celery import Celery
+
+from celery_concurrency.cli.command import command, json_option, operator_option
+from celery_concurrency.cli.durations import Duration
+from celery_concurrency.cli.output import (
+    duration,
+    echo,
+    local_time,
+    mistake,
+    print_json,
+    print_table,
+    refusal,
+)
+from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.cooldowns import MAX_SECONDS, Cooldown
+from celery_concurrency.worker.apps import limiter_of
+
+for_option = click.option(
+    "--for", "seconds", type=Duration(MAX_SECONDS), help="For how long: 90s, 10m, 2h, 1d."
+)
+reason_option = click.option("--reason", default="", help="Why, for those who look.")
+
+
+@command()
+@click.argument("limit")
+@for_option
+@click.option("--off", is_flag=True, help="Lift the cool-down.")
+@reason_option
+@operator_option
+@json_option
+def cool(
+    app: Celery, limit: str, seconds: int | None, off: bool, reason: str, operator: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Let LIMIT admit nobody for a while: cool account:acc123 --for 10m. What runs goes on.
+
+    Where it cools down already, the longer of the two stands. No version of the configuration.
+    """
+    if (seconds is not None) == off:
+        raise mistake("give either --for, as --for 10m, or --off")
+    limiter = limiter_of(app)
+    if seconds is not None:
+        _cool(limiter, limit, seconds, reason, operator, as_json)
+    elif reason:
+        raise mistake("--reason goes with --for")
+    elif not limiter.cooldowns.lift(limit):
+        raise refusal(f"{limit} does not cool down; cooldowns lists what does")
+    elif as_json:
+        print_json({"limit": limit, "lifted": True})
+    else:
+        echo(f"{limit} admits again")
+
+
+@command()
+@json_option
+def cooldowns(app: Celery, as_json: bool) -> None:
+    """Show which limits cool down: until when, why, and who said so."""
+    found, total = limiter_of(app).cooldowns.read()
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        print_table(
+            ("limit", "until", "left", "since", "by", "reason"),
+            (
+                (one.limit, local_time(one.until), duration(one.seconds), local_time(one.since),
+                 one.by or "-", one.reason or "-")
+                for one in found
+            ),
+        )  # fmt: skip
+    if total > len(found):
+        echo(f"{total} cool down in all; these are the last to open", err=True)
+
+
+@command()
+@click.argument("limit")
+@for_option
+@reason_option
+@operator_option
+@json_option
+def pause(
+    app: Celery, limit: str, seconds: int | None, reason: str, operator: str, as_json: bool
+) -> None:
+    """Let LIMIT admit nobody for now: global, platform:douyin. What runs goes on.
+
+    With --for it cools down, as by the command cool: it goes on by itself.
+    """
+    limiter = limiter_of(app)
+    if seconds is not None:
+        _cool(limiter, limit, seconds, reason, operator, as_json)
+    elif reason:
+        raise mistake("--reason goes with --for")
+    else:
+        _print_paused(limiter.config.pause(limit, Author("cli", operator)), as_json)
+
+
+@command()
+@click.argument("limit")
+@operator_option
+@json_option
+def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
+    """Let LIMIT admit again that is paused, or cools down."""
+    limiter = limiter_of(app)
+    lifted = limiter.cooldowns.lift(limit)
+    try:
+        stored = limiter.config.resume(limit, Author("cli", operator))
+    except InvalidConfig:  # it is not paused
+        if not lifted:
+            raise
+        stored = limiter.config.sync()
+    _print_paused(stored, as_json)
+
+
+def _cool(
+    limiter: Limiter, limit: str, seconds: int, reason: str, operator: str, as_json: bool
+) -> None:
+    until = limiter.cooldowns.set(limit, seconds, reason, operator)
+    # A short one may be over by now, or lifted.
+    stands = limiter.cooldowns.find(limit) or Cooldown(limit, until, 0.0, None, reason, operator)
+    if as_json:
+        print_json(asdict(stands))
+    else:
+        why = f": {stands.reason}" if stands.reason else ""
+        left = duration(stands.seconds)
+        echo(f"{limit} admits nobody until {local_time(stands.until)} ({left}){why}")
+
+
+def _print_paused(stored: Stored, as_json: bool) -> None:
+    paused = stored.config.paused
+    if as_json:
+        print_json(paused)
+    else:
+        echo(f"paused now: {', '.join(paused)}" if paused else "nothing is paused now")

@@ -1,0 +1,59 @@
+"""Durations as people type them: ``90s``, ``10m``, ``2h``, ``1d``.
+
+``output.py`` prints them.
+"""
+
+import re
+from typing import Any, Final
+
+import click
+
+from celery_concurrency.text import printable
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+#: A rate, as ``15/1d``.
+RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}[smhd])", re.ASCII)
+
+
+class Duration(click.ParamType[int]):
+    """A duration in seconds.
+
+    Args:
+        most: the longest, in seconds.
+    """
+
+    name = "duration"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seconds of a text like ``10m``."""
+        seconds = value if isinstance(value, int) else seconds_of(value)
+        if seconds is None:
+            self.fail(f"'{printable(value)}' is no duration: write 90s, 10m, 2h or 1d", param, ctx)
+        if not 0 < seconds <= self.most:
+            self.fail(f"{value} is not between 1s and {shortest(self.most)}", param, ctx)
+        return seconds
+
+
+def seconds_of(text: str) -> int | None:
+    """Return the seconds of a duration; None where the text is none."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    return int(found[1]) * UNITS[found[2]] if found else None
+
+
+def shortest(seconds: int) -> str:
+    """Return seconds as a duration of one unit, the largest that leaves no rest."""
+    size, unit = max((size, unit) for unit, size in UNITS.items() if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
+def rates_of(text: str) -> list[dict[str, int]] | None:
+    """Return what ``1/30s,15/1d`` says, as the configuration has it; None where it is none."""
+    found = [RATE.fullmatch(part.strip()) for part in text.split(",")]
+    if not all(found):
+        return None
+    return [
+        {"max": int(one[1]), "per": seconds_of(one[2]) or 0} for one in found if one is not None
+    ]

@@ -1,0 +1,185 @@
+"""Moments: how far the rates of limits are used up, what cools down, and when each opens.
+
+``usage.py`` and ``limit_state.py`` show them; the scripts decide by ``scripts/lib/moments.lua``.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
+
+from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.outcomes import Shut
+
+
+class RateUsage(BaseModel):
+    """A rate of a limit.
+
+    Attributes:
+        max: how many runs may begin in any window of ``per`` seconds.
+        per: seconds.
+        used: how many did in the last of these windows, and reservations made meanwhile.
+        opens_at: when the next may by this rate, in Unix seconds of the Redis server; None
+            while it may now.
+    """
+
+    max: int
+    per: int
+    used: int
+    opens_at: float | None
+
+
+class CooldownUsage(BaseModel):
+    """Until when a limit admits nobody, why, and who said so.
+
+    Attributes:
+        until: in Unix seconds of the Redis server.
+        reason, by: "" where nobody said.
+    """
+
+    until: float
+    reason: str
+    by: str
+
+
+class Moments(BaseModel):
+    """When a limit opens, whoever leaves it; in JSON only what it has.
+
+    Attributes:
+        rates: its rates.
+        cooldown: None where it does not cool down.
+    """
+
+    rates: list[RateUsage] = []
+    cooldown: CooldownUsage | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        empty = {name for name in Moments.model_fields if not data.get(name)}
+        return {name: value for name, value in data.items() if name not in empty}
+
+    def shut(self, now: float) -> Shut | None:
+        """Return until when nobody is admitted, and why; None where no moment is waited for.
+
+        Args:
+            now: in Unix seconds of the Redis server.
+        """
+        found: Shut | None = None
+        if self.cooldown and self.cooldown.until > now:
+            until = self.cooldown.until
+            found = Shut(until, until - now, reason=self.cooldown.reason)
+        for rate in self.rates:
+            if rate.opens_at and rate.opens_at > (found.until if found else now):
+                found = Shut(rate.opens_at, rate.opens_at - now, (rate.max, rate.per))
+        return found
+
+    @property
+    def is_used(self) -> bool:
+        """Whether runs began lately that count in a rate, or it cools down."""
+        return self.cooldown is not None or any(rate.used for rate in self.rates)
+
+
+class Moment(NamedTuple):
+    """The moments of limits, as they were at one.
+
+    Attributes:
+        now: by the Redis server's clock, in Unix seconds.
+        by_limit: of those that have a rate or cool down.
+    """
+
+    now: float
+    by_limit: Mapping[str, Moments]
+
+    def of(self, limit: str) -> Moments:
+        """Return those of a limit; empty where it has none."""
+        return self.by_limit.get(limit, Moments())
+
+
+def read_moments(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> Moment:
+    """Return until when these limits are shut, and by what.
+
+    It costs a command a rate, one a limit while any cools down, and one for each that is shut.
+    """
+    names = list(limits)
+    now = keyspace.now()
+    rates: dict[str, list[RateUsage]] = {}
+    for limit, rate in _read_rates(keyspace, config, names, now):
+        rates.setdefault(limit, []).append(rate)
+    cooldowns = _read_cooldowns(keyspace, names, now)
+    return Moment(
+        now,
+        {
+            limit: Moments(rates=rates.get(limit, []), cooldown=cooldowns.get(limit))
+            for limit in {**rates, **cooldowns}
+        },
+    )
+
+
+def read_shut(keyspace: Keyspace, most: int) -> tuple[list[str], int]:
+    """Return limits that are shut until a moment: those that somebody waits for, and that cool.
+
+    Args:
+        most: of either, the first to open and the last.
+
+    Returns:
+        the limits, and how many there are beyond those.
+    """
+    now = f"({keyspace.now():.6f}"
+    found: set[str] = set()
+    more = 0
+    for key, last in ((keyspace.keys.moments, False), (keyspace.keys.cooldowns, True)):
+        start, end = ("+inf", now) if last else (now, "+inf")
+        limits: Any = keyspace.redis.zrange(
+            key, start, end, byscore=True, desc=last, offset=0, num=most
+        )
+        found.update(limit.decode() for limit in limits)
+        if len(limits) == most:
+            total: Any = keyspace.redis.zcount(key, now, "+inf")
+            more += max(0, total - most)
+    return sorted(found), more
+
+
+def _read_rates(
+    keyspace: Keyspace, config: Config, limits: Iterable[str], now: float
+) -> list[tuple[str, RateUsage]]:
+    asked = [(limit, rate) for limit in limits for rate in config.rates_of(limit)]
+    counts = keyspace.for_each(
+        asked,
+        lambda pipe, one: pipe.zcount(
+            keyspace.keys.rate(one[0]), f"({now - one[1].per:.6f}", "+inf"
+        ),
+    )
+    found = [
+        (limit, RateUsage(max=rate.max, per=rate.per, used=used, opens_at=None))
+        for (limit, rate), used in counts
+    ]
+    for (_, rate), starts in keyspace.for_each(
+        [one for one in found if one[1].used >= one[1].max],
+        # It opens when the first of its last `max` starts leaves the window.
+        lambda pipe, one: pipe.zrevrange(
+            keyspace.keys.rate(one[0]), one[1].max - 1, one[1].max - 1, withscores=True
+        ),
+    ):
+        rate.opens_at = starts[0][1] + rate.per if starts else None
+    return found
+
+
+def _read_cooldowns(
+    keyspace: Keyspace, limits: Iterable[str], now: float
+) -> dict[str, CooldownUsage]:
+    if not keyspace.redis.exists(keyspace.keys.cooldowns):
+        return {}
+    moments = keyspace.for_each(
+        limits, lambda pipe, limit: pipe.zscore(keyspace.keys.cooldowns, limit)
+    )
+    until = {limit: moment for limit, moment in moments if moment and moment > now}
+    return {
+        limit: CooldownUsage(
+            until=until[limit], reason=(reason or b"").decode(), by=(by or b"").decode()
+        )
+        for limit, (reason, by) in keyspace.for_each(
+            until, lambda pipe, limit: pipe.hmget(keyspace.keys.cooldown(limit), "reason", "by")
+        )
+    }
