@@ -48,7 +48,7 @@ def nothing_left(request):
     if "room" in request.fixturenames:
         room = request.getfixturevalue("room")
         room.limiter.config.reset()
-        for one in room.limiter.cooldowns.read():
+        for one in room.limiter.cooldowns.read()[0]:
             room.limiter.cooldowns.lift(one.limit)
         room.wait_until_free()
         assert room.waiting() == set()
