@@ -43,7 +43,7 @@ def cool(
     app: Celery, limit: str, seconds: int | None, off: bool, reason: str, operator: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Let LIMIT admit nobody for a while: cool account:acc123 --for 10m. What runs goes on.
+    """Let LIMIT admit nobody for a while (--for 10m). What runs goes on.
 
     Where it cools down already, the longer of the two stands. No version of the configuration.
     """
