@@ -1009,7 +1009,7 @@ def test_of_a_cool_down_nothing_is_left_after_a_loss_of_data_and_starts_come_bac
     floor.limiter.leases.beat([token], 30)
     redis.hset("concurrency:config:flat", "opens", 0)
     assert floor.ask("next", account="a").shut.rate == (1, 1000)
-    assert floor.limiter.cooldowns.read() == []
+    assert floor.limiter.cooldowns.read() == ([], 0)
     assert isinstance(floor.ask("next", account="b"), Granted)
     floor.limiter.release(token)
 
@@ -1041,3 +1041,18 @@ def test_a_late_copy_of_an_acquire_charges_no_second_start(floor, redis):
     with pytest.raises(RunEnded):
         floor.limiter.try_acquire(granted.token, {"account": "a"})
     assert redis.zcard("concurrency:rate:account:a") == 0
+
+
+def test_what_is_given_up_as_its_limit_was_shut_goes_to_who_can_use_it(floor):
+    floor.limiter.config.update({"account_max": 0, "platform_max": {"p": 1}})
+    holder = floor.hold(platform="p")
+    for account in ("shut", "open"):
+        floor.wait(account, account=account, platform="p")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    floor.limiter.cooldowns.set("account:shut", 100)
+    denied = floor.deliver(message)
+    assert isinstance(denied, Denied)
+    tags = {"account": "shut", "platform": "p"}
+    assert floor.room.park(floor.waiter(denied, tags, task="shut")) == "parked"
+    assert floor.tasks_back() == ["open"]
