@@ -240,8 +240,10 @@ def _wait_once(task: Any, run: Run) -> None:
 
 
 def _release(task: Any, run: Run, *, done: bool) -> None:
+    # Where its answer was not read, its body has not begun.
+    began = not isinstance(run.outcome, Asked)
     try:
-        held = limiter_of(task.app).release(run.token, done=done)
+        held = limiter_of(task.app).release(run.token, done=done, began=began)
     except LimiterUnavailable as exc:
         log_decision(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
     else:
