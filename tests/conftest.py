@@ -47,6 +47,7 @@ LONGEST = (
     "limiter/test_key_bounds.py",
     "faces/test_cli.py",
     "integration/test_handoff_fleet.py",
+    "integration/test_rates.py",
     "integration/test_redis_lost.py",
     "project/test_docs.py",
     "limiter/test_bounded_work.py",

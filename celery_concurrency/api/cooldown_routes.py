@@ -34,6 +34,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     by = author()
     change = validated(CooldownChange, body, "invalid_cooldown")
     limit, seconds = change.limit, change.seconds
+    limiter.cooldowns.check(limit)
     until = limiter.cooldowns.set(limit, seconds, change.reason, by.operator or "")
     log_action(
         by, "cooled down by operator", "%s cools down for %g s", limit, seconds,

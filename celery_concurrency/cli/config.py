@@ -58,10 +58,10 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
 @operator_option
 @json_option
 def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bool) -> None:
-    """Change fields: global_max=4 platform_max.douyin=2 'rates.account:*=1/30s,15/1d'.
+    """Change fields: global_max=4 platform_max.douyin=2.
 
-    VALUE is JSON, as in 'paused=["global"]', or of rates a list: so many begin in so long, each
-    of which holds. null takes an entry out of a map.
+    VALUE is JSON, as in 'paused=["global"]'; null takes an entry out of a map. Rates may be
+    written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config

@@ -43,7 +43,7 @@ def cool(
     app: Celery, limit: str, seconds: int | None, off: bool, reason: str, operator: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Let LIMIT admit nobody for a while: cool account:acc123 --for 10m. What runs goes on.
+    """Let LIMIT admit nobody for a while. What runs goes on.
 
     Where it cools down already, the longer of the two stands. No version of the configuration.
     """
@@ -124,6 +124,7 @@ def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
 def _cool(
     limiter: Limiter, limit: str, seconds: int, reason: str, operator: str, as_json: bool
 ) -> None:
+    limiter.cooldowns.check(limit)
     until = limiter.cooldowns.set(limit, seconds, reason, operator)
     # A short one may be over by now, or lifted.
     stands = limiter.cooldowns.find(limit) or Cooldown(limit, until, 0.0, None, reason, operator)

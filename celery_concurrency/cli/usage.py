@@ -32,7 +32,7 @@ from celery_concurrency.worker.apps import limiter_of
 @command()
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
-    """Show how many tasks run and wait in each limit, and how far its rates are used."""
+    """Show how many tasks run and wait in each limit, and its rates."""
     found = limiter_of(app).usage()
     if as_json:
         print_json(found.to_dict())

@@ -111,7 +111,7 @@ def drain(app: Celery) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 def purge(app: Celery, yes: bool, as_json: bool) -> None:
-    """Throw away all tasks that wait, as celery purge does with queues.
+    """Throw away all that waits, as celery purge does with queues.
 
     They never run, and nobody is told: results stay RETRY, and a chord of theirs never ends.
     (DELETE /waiting?limit=global, or cancel, has workers discard them as revoked, which tells.)

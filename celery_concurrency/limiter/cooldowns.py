@@ -11,8 +11,9 @@ from typing import Any, Final
 from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
 from celery_concurrency.limiter.waiting_room import WaitingRoom
-from celery_concurrency.text import unprintable
+from celery_concurrency.text import printable, unprintable
 
 #: Seconds: a week.
 MAX_SECONDS: Final = 7 * 86_400
@@ -50,6 +51,16 @@ class Cooldowns:
         self._room = room
         self._config = config
 
+    def check(self, limit: str) -> None:
+        """Make sure that the configuration knows a limit's dimension: people mistype.
+
+        Raises:
+            InvalidCooldown: it does not.
+        """
+        problem = self._config.sync().config.limit_problem(limit)
+        if problem:
+            raise InvalidCooldown("limit", problem)
+
     def set(self, limit: str, seconds: float, reason: str = "", by: str = "") -> float:
         """Let a limit admit nobody for so many seconds; the longer of two stands.
 
@@ -66,7 +77,9 @@ class Cooldowns:
             InvalidCooldown: there is no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be asked; it may be set all the same.
         """
-        problem = self._config.sync().config.limit_problem(limit)
+        problem = limit_problem(limit)
+        if split_limit(limit)[1] == WILDCARD:
+            problem = f"{printable(limit)!r} is a wildcard: name one limit"
         if problem:
             raise InvalidCooldown("limit", problem)
         # Also no NaN.

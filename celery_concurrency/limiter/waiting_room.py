@@ -233,7 +233,7 @@ class WaitingRoom:
             self._send(outbox)
         return bool(more)
 
-    def watch(self, watcher: str) -> bool:
+    def watch_moments(self, watcher: str) -> bool:
         """Return whether this watcher is to meet moments: of all that ask, one is.
 
         Args:

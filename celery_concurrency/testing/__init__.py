@@ -218,7 +218,9 @@ def _assert_result_waits(result: AsyncResult, limit: str | None, timeout: float)
         state, info = result.state, result.info
         if state == "RETRY" and isinstance(info, LimitReached):
             reason = str(info)
-            if limit is None or re.match(rf"waits for {re.escape(limit)} (\(|opens in )", reason):
+            if limit is None or re.match(
+                rf"(waits for )?{re.escape(limit)} (\(|opens in )", reason
+            ):
                 return
             # It may still come to wait for that one.
             problem = f"it {reason}, not for {limit!r}"

@@ -194,7 +194,7 @@ def _end(task: Any, run: Run, state: str | None) -> None:
         case Granted() | Uncounted():
             _release(task, run, done=not _may_come_again(task, state))
         case Asked():
-            _release(task, run, done=False, began=False)
+            _release(task, run, done=False)
 
 
 def _may_come_again(task: Any, state: str | None) -> bool:
@@ -243,7 +243,9 @@ def _wait_once(task: Any, run: Run) -> None:
     progress.note(run.token, Stage.PLACED)
 
 
-def _release(task: Any, run: Run, *, done: bool, began: bool = True) -> None:
+def _release(task: Any, run: Run, *, done: bool) -> None:
+    # Where its answer was not read, its body has not begun.
+    began = not isinstance(run.outcome, Asked)
     try:
         held = limiter_of(task.app).release(run.token, done=done, began=began)
     except LimiterUnavailable as exc:

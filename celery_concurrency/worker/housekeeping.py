@@ -154,7 +154,7 @@ class Housekeeping:
             self._forgone.popleft()
 
     def _watch(self) -> None:
-        self._watching = self._limiter.waiting_room.watch(self._watcher)
+        self._watching = self._limiter.waiting_room.watch_moments(self._watcher)
 
     def _meet_moments(self) -> None:
         """Where this worker watches, hand over what has opened; look again at the next moment."""

@@ -66,6 +66,15 @@ def test_headers_and_limits(celery_concurrency):
         celery_concurrency.assert_waits(tagged, "platform:douyin")
 
 
+def test_asking_is_no_start(celery_concurrency):
+    celery_concurrency.configure(rates={"account:*": [{"max": 1, "per": 30}]})
+    for _ in range(2):
+        celery_concurrency.assert_runs(publish.s("u1"))
+    with celery_concurrency.running(publish.s("u1")):
+        pass
+    celery_concurrency.assert_waits(publish.s("u1"), "account:u1")
+
+
 def test_limits_of_others_are_not_seen(celery_concurrency):
     celery_concurrency.assert_runs(publish.s("u1").set(headers={"platform": "douyin"}))
 """
@@ -114,6 +123,11 @@ def test_on(celery_concurrency):
         assert waiting.get(timeout=20) == "published by u1"
         with pytest.raises(AssertionError, match="its state is SUCCESS"):
             celery_concurrency.assert_waits(waiting)
+        celery_concurrency.limiter.cooldowns.set("account:u2", 60)
+        waiting = publish.delay("u2")
+        celery_concurrency.assert_waits(waiting, "account:u2")
+        celery_concurrency.limiter.cooldowns.lift("account:u2")
+        assert waiting.get(timeout=20) == "published by u2"
 
 
 def test_all_is_as_it_was():
@@ -205,7 +219,7 @@ def test_where_it_is_not_used_nothing_is_imported(run):
 
 
 def test_whether_a_task_would_wait(run, redis):
-    run(WOULD_WAIT).assert_outcomes(passed=5)
+    run(WOULD_WAIT).assert_outcomes(passed=6)
     assert not redis.keys()
 
 

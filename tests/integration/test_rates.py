@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import pairwise
 from statistics import median
 
@@ -48,7 +48,7 @@ def nothing_left(request):
     if "room" in request.fixturenames:
         room = request.getfixturevalue("room")
         room.limiter.config.reset()
-        for one in room.limiter.cooldowns.read():
+        for one in room.limiter.cooldowns.read()[0]:
             room.limiter.cooldowns.lift(one.limit)
         room.wait_until_free()
         assert room.waiting() == set()
@@ -193,14 +193,16 @@ def test_a_rate_that_is_raised_lets_go_on_who_waits(room):
 # -- cool-downs
 
 
-def cooled(room, count, seconds):
-    """Let the middle one of so many tasks shut their account.
+def cooled(room, count, seconds, held=1):
+    """Let the middle one of so many tasks, which waited behind ``held``, shut their account.
 
     Returns their results in the order in which they asked, and until when it is shut.
     """
     account = f"cooled{seconds}"
     results = []
-    with room.held(account=account):
+    with ExitStack() as stack:
+        for _ in range(held):
+            stack.enter_context(room.held(account=account))
         for number in range(count):
             task = room.tasks.refused if number == count // 2 else room.tasks.begin
             args = (seconds,) if number == count // 2 else ()
@@ -214,9 +216,19 @@ def test_a_cool_down_of_a_task_lets_none_begin_and_then_all_in_their_order(room)
     starts = wait_for_starts(room, results)
     assert [one.task_id for one in starts] == [one.id for one in results]
     moments = [one.granted / 1e6 for one in starts]
-    assert moments[25] < until - 4
-    # That to which the cool-down is set may be a moment after the grant; nobody came between.
+    assert moments[25] < until - 5
     assert until <= moments[26] < until + 1, "none inside, and the first within a second after it"
+
+
+def test_a_cool_down_lets_none_begin_whose_room_was_reserved_before(room):
+    """Four run at once, so that others have been handed room when it is set."""
+    room.limiter.config.update({"account_max": 4})
+    results, until = cooled(room, 40, 2, held=4)
+    moments = [one.granted / 1e6 for one in wait_for_starts(room, results)]
+    assert [one for one in moments if until - 2 < one < until] == []
+    after = [one for one in moments if one >= until]
+    assert len(after) > 10
+    assert after[0] < until + 1
 
 
 def test_a_cool_down_that_is_lifted_early_lets_go_on_at_once(room):

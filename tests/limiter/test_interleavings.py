@@ -1055,3 +1055,18 @@ def test_a_late_copy_of_an_acquire_charges_no_second_start(floor, redis):
     with pytest.raises(RunEnded):
         floor.limiter.try_acquire(granted.token, {"account": "a"})
     assert redis.zcard("concurrency:rate:account:a") == 0
+
+
+def test_what_is_given_up_as_its_limit_was_shut_goes_to_who_can_use_it(floor):
+    floor.limiter.config.update({"account_max": 0, "platform_max": {"p": 1}})
+    holder = floor.hold(platform="p")
+    for account in ("shut", "open"):
+        floor.wait(account, account=account, platform="p")
+    floor.limiter.release(holder)
+    [message] = floor.back()
+    floor.limiter.cooldowns.set("account:shut", 100)
+    denied = floor.deliver(message)
+    assert isinstance(denied, Denied)
+    tags = {"account": "shut", "platform": "p"}
+    assert floor.room.park(floor.waiter(denied, tags, task="shut")) == "parked"
+    assert floor.tasks_back() == ["open"]

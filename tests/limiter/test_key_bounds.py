@@ -273,7 +273,7 @@ def test_cool_downs_are_gone_after_their_end(limiter: Limiter, redis: Redis) -> 
 
 
 def test_nobody_watches_for_long(limiter: Limiter, redis: Redis) -> None:
-    assert limiter.waiting_room.watch("w1")
+    assert limiter.waiting_room.watch_moments("w1")
     assert 0 < redis.ttl("concurrency:moments:watched") <= 3
 
 

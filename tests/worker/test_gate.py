@@ -18,6 +18,7 @@ from celery_concurrency import current_lease
 from celery_concurrency.errors import InvalidTag, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
+from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.progress import Stage, note
@@ -162,7 +163,7 @@ def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeyp
 
 
 def test_a_run_that_is_terminated_before_its_answer_was_read_leaves_no_token(
-    run, redis, monkeypatch
+    run, app, redis, monkeypatch
 ):
     """As by a SIGTERM, which is no error that Celery catches."""
     ask = Limiter.try_acquire
@@ -171,10 +172,12 @@ def test_a_run_that_is_terminated_before_its_answer_was_read_leaves_no_token(
         ask(*args, **options)
         raise SystemExit
 
+    limiter_of(app).config.update({"rates": {"account:*": [{"max": 1, "per": 100}]}})
     monkeypatch.setattr(Limiter, "try_acquire", terminated)
     with pytest.raises(SystemExit):
         run(forbidden, Message(), account="a")
     assert redis.keys("concurrency:semaphore:*") == []
+    assert redis.keys("concurrency:rate:*") == [], "its body never began"
 
 
 def test_a_soft_time_limit_before_the_release_leaves_no_token(run, redis, monkeypatch):

@@ -100,7 +100,8 @@ class Moment(NamedTuple):
 def read_moments(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> Moment:
     """Return until when these limits are shut, and by what.
 
-    It costs a command a rate, one a limit while any cools down, and one for each that is shut.
+    It costs a command a rate that is used, one a limit that has rates, one a limit while any
+    cools down, and one for each that is shut.
     """
     names = list(limits)
     now = keyspace.now()
@@ -144,17 +145,31 @@ def read_shut(keyspace: Keyspace, most: int) -> tuple[list[str], int]:
 def _read_rates(
     keyspace: Keyspace, config: Config, limits: Iterable[str], now: float
 ) -> list[tuple[str, RateUsage]]:
-    asked = [(limit, rate) for limit in limits for rate in config.rates_of(limit)]
-    counts = keyspace.for_each(
-        asked,
-        lambda pipe, one: pipe.zcount(
-            keyspace.keys.rate(one[0]), f"({now - one[1].per:.6f}", "+inf"
-        ),
-    )
+    by_limit = {limit: rates for limit in limits if (rates := config.rates_of(limit))}
+
+    def count(asked: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return how many began in the last so many seconds."""
+        counts = keyspace.for_each(
+            asked,
+            lambda pipe, one: pipe.zcount(
+                keyspace.keys.rate(one[0]), f"({now - one[1]:.6f}", "+inf"
+            ),
+        )
+        return dict(counts)
+
+    # Most limits are unused: where none began in the longest window, none did in the others.
+    longest = {limit: max(rate.per for rate in rates) for limit, rates in by_limit.items()}
+    used = count(longest.items())
+    used |= count(
+        {(limit, rate.per) for limit, per in longest.items() if used[limit, per]
+         for rate in by_limit[limit] if rate.per != per}
+    )  # fmt: skip
     found = [
-        (limit, RateUsage(max=rate.max, per=rate.per, used=used, opens_at=None))
-        for (limit, rate), used in counts
-    ]
+        (limit, RateUsage(max=rate.max, per=rate.per, used=used.get((limit, rate.per), 0),
+                          opens_at=None))
+        for limit, rates in by_limit.items()
+        for rate in rates
+    ]  # fmt: skip
     for (_, rate), starts in keyspace.for_each(
         [one for one in found if one[1].used >= one[1].max],
         # It opens when the first of its last `max` starts leaves the window.

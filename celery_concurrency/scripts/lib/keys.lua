@@ -51,7 +51,6 @@
 --   bucket:<class><own limit>   groups
 --   shut:<limit>        classes
 --   moments             limit that is shut until a moment → that
---   moments:watched     the worker that sees to it that moments are met
 --   blocked:shared      shared limit that is shut → when it was looked at
 --   blocked:own         own limit that is shut → when it was looked at
 --   freed               limits that got room, and are shut

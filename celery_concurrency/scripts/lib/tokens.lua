@@ -1,12 +1,12 @@
 -- Tokens: how one is taken out of its limits, and what is left of it.
 
+-- include moments when take_start_back is called
+
 -- Records of ended runs that are stored at most, where nobody counts them (see tally).
 local ENDED_MOST = 20000
 
 -- A mark refuses late copies of a call for so long: far beyond every try of a client.
 local MARK_SECONDS = 600
-
--- include moments when take_start_back is called
 
 -- Take a token out of each of its limits; one removal a limit. Return what an end needs of
 -- its record (group: its limits as JSON), nil if nobody holds it. No run began on one that is

@@ -1,4 +1,4 @@
-"""Promises 1, 2, 6, 9, 11, 12 and 14 by a model, and steps that hypothesis chooses.
+"""Promises 1, 2, 6, 9, 11, 12 and 14 to 18 by a model, and steps that hypothesis chooses.
 
 1. No limit is ever exceeded by living tokens; a run gets all its limits or none.
 2. A script that arrives again, or late, changes nothing.
@@ -8,6 +8,10 @@
     others the one that waits the longest.
 12. A full limit holds up nobody who doesn't need it.
 14. What takes many steps is done in bounded calls.
+15. No window of a rate has more starts than it allows.
+16. Who did not begin is charged no start.
+17. Who waits for a moment goes on when somebody meets it.
+18. A cool-down admits nobody.
 """
 
 from __future__ import annotations

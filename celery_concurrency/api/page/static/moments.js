@@ -62,7 +62,7 @@ function cooldownItem() {
   const item = element("li", {}, element("span", { class: "badge", "data-state": "cooling" }, t("cooling")), opens, why);
   item.show = ({ until, reason, by }) => {
     opens.show(until);
-    write(why, [reason && visible(reason), by && t("set_by", { name: visible(by) })].filter(Boolean).join(t("comma")));
+    write(why, [reason && visible(reason), by && t("set_by", { name: by })].filter(Boolean).join(t("comma")));
   };
   return item;
 }

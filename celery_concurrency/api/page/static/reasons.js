@@ -1,7 +1,6 @@
 // Why a task waits, in words.
 
 import { count, left } from "./format.js";
-import { visible } from "./names.js";
 import { rateText } from "./rates.js";
 import { t } from "./texts.js";
 
@@ -12,7 +11,7 @@ const TEXTS = new Map([
 function shutText({ limit, opens_at: moment, rate, cause }) {
   const values = { limit, left: left(moment) };
   if (rate) return t("why_rate", { ...values, rate: rateText(rate) });
-  return cause ? t("why_cooling_as", { ...values, cause: visible(cause) }) : t("why_cooling", values);
+  return cause ? t("why_cooling_as", { ...values, cause }) : t("why_cooling", values);
 }
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
