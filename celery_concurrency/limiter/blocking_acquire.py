@@ -40,6 +40,8 @@ STAY_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 5.0
 #: Seconds between two looks at its list; in between it sweeps, as no worker may be there.
 LOOK_SECONDS: Final = 1
+#: And at least, while others wait for moments: theirs may be anybody's.
+MOMENT_LOOK_SECONDS: Final = 0.1
 
 
 class BlockingAcquire:
@@ -169,8 +171,8 @@ class _Caller:
         asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
         while time.monotonic() < asks_anew:
             opens = self._room.meet_moments()
+            until = LOOK_SECONDS if opens is None else max(opens, MOMENT_LOOK_SECONDS)
             # 0 would be without end.
-            until = LOOK_SECONDS if opens is None else opens
             look = max(min(LOOK_SECONDS, self._left(), until), 0.01)
             found: Any = self._keyspace.redis.blpop([self._queue], timeout=look)
             if found:
