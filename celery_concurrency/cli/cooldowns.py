@@ -24,6 +24,7 @@ from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.cooldowns import MAX_SECONDS, Cooldown
+from celery_concurrency.limiter.limits import limit_problem
 from celery_concurrency.worker.apps import limiter_of
 
 for_option = click.option(
@@ -111,7 +112,7 @@ def pause(
 def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
     """Let LIMIT admit again that is paused, or cools down."""
     limiter = limiter_of(app)
-    lifted = limiter.cooldowns.lift(limit)
+    lifted = not limit_problem(limit) and limiter.cooldowns.lift(limit)
     try:
         stored = limiter.config.resume(limit, Author("cli", operator))
     except InvalidConfig:  # it is not paused

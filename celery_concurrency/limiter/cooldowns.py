@@ -102,8 +102,12 @@ class Cooldowns:
             whether it was shut.
 
         Raises:
+            InvalidCooldown: no limit has such a name.
             LimiterUnavailable: Redis can't be asked; lift it again, that is safe.
         """
+        problem = limit_problem(limit)
+        if problem:
+            raise InvalidCooldown("limit", problem)
         return bool(self._room.call_and_hand_over("cool", limit, 0, uuid.uuid4().hex, "", ""))
 
     def find(self, limit: str) -> Cooldown | None:

@@ -143,7 +143,8 @@ end
 
 -- Return the limit in which waiters come before this run, nil if there is none.
 local function limit_of_seniors()
-  if redis.call('EXISTS', key('open')) == 1 then
+  local under_way = redis.call('EXISTS', key('open')) == 1
+  if under_way then
     -- A hand-over is under way: the room of limits that many groups share is the waiters'.
     for i = 1, #limits do
       if is_limited(i) and (limits[i] == 'global' or is_shared(limits[i])) then
@@ -161,6 +162,10 @@ local function limit_of_seniors()
         -- It has just opened, and nobody has told those who wait for that.
         return limits[i]
       end
+    end
+    if cooling and under_way and redis.call('ZSCORE', key('cooldowns'), limits[i]) then
+      -- Or they were told, and have not been come to.
+      return limits[i]
     end
   end
   return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil

@@ -79,7 +79,7 @@ def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redi
 
 
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
-    lease = Lease(granted(limiter), limiter.keyspace, 30)
+    lease = Lease(granted(limiter), limiter.keyspace, 30, limiter.cooldowns)
     limiter.leases.beat({"task:1"}, 30)
     assert lease.lost is False
     redis.flushall()
@@ -154,7 +154,7 @@ class Beats:
     def __init__(self):
         self.released = []
 
-    def release(self, token):
+    def release(self, token, *, began):
         self.released.append(token)
         return True
 

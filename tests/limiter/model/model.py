@@ -238,7 +238,7 @@ class Model:
                 if under_way and shared and self.is_limited(limit):
                     return "behind", limit
             for limit in limits:
-                if limit in freed:
+                if limit in freed or (under_way and limit in self.cooling):
                     return "behind", limit
             if any(one.limits == limits for one in self.waiting.values()):
                 return "behind", limits[-1]
