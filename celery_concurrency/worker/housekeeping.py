@@ -1,7 +1,8 @@
 """The worker's housekeeping: a thread of the main process that ticks about once a second.
 
 It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
-how long runs took, keeps the statistics' history, and tells the waiting room of revoked tasks.
+how long runs took, keeps the statistics' history, tells the waiting room of revoked tasks, and
+in one worker of all meets the moments at which limits open.
 It lives from before the first task until after the last. Which runs live, and what becomes of
 the dead, is in ``heartbeat.py``.
 """
