@@ -7,6 +7,7 @@ import pytest
 from tests.support.soak.load import soaking
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("apart", [False, True], ids=["one server", "two servers"])
 def test_a_short_soak(tmp_path, apart):
     with soaking(tmp_path, seed=1, apart=apart) as soak:

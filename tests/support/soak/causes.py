@@ -130,8 +130,16 @@ def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
     return None
 
 
-def why_doubled(task: Task, events: list[Event]) -> str | None:
-    """Return why more than one run of a task came to its end; None where nothing explains it."""
+def why_doubled(task: Task, events: list[Event], said: list[str]) -> str | None:
+    """Return why more than one run of a task came to its end; None where nothing explains it.
+
+    Args:
+        said: as of ``why_lost``.
+    """
+    # By the time that each line begins with, behind the worker's process id.
+    lines = sorted(line.partition(" ")[2] for line in said)
+    if len(lines) > 1 and all(line.endswith(" received") for line in lines[:2]):
+        return "kombu delivered its message twice, before anything was done with it"
     first, *_ = ended = sorted(run.end for run in task.runs if run.end is not None)
     begun = min(run.begin for run in task.runs)
     for event in events:

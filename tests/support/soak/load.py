@@ -309,7 +309,7 @@ class Soak:
                 continue
             what = figures.doubled if task.ends else figures.lost
             lines = said[task.id]
-            cause = why_doubled(task, events) if task.ends else why_lost(task, events, lines)
+            cause = why_doubled(task, events, lines) if task.ends else why_lost(task, events, lines)
             what[task.id] = cause or "unexplained"
             if cause is None:
                 figures.unexplained.append("\n  ".join([repr(task), *lines]))
