@@ -143,6 +143,10 @@ end
 
 -- Return the limit in which waiters come before this run, nil if there is none.
 local function limit_of_seniors()
+  if cooling and redis.call('EXISTS', key('groups')) == 0 then
+    -- Nobody waits, though a moment may be left that somebody waited for.
+    return nil
+  end
   local under_way = redis.call('EXISTS', key('open')) == 1
   if under_way then
     -- A hand-over is under way: the room of limits that many groups share is the waiters'.
