@@ -13,7 +13,7 @@ from typing import Any, Final
 from celery_concurrency.errors import InvalidCooldown, LimiterUnavailable
 from celery_concurrency.limiter.cooldowns import MAX_REASON, Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
-from celery_concurrency.limiter.limits import BUILTIN_TAGS, split_limit
+from celery_concurrency.limiter.limits import limit_in
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 from celery_concurrency.text import printable
@@ -87,6 +87,11 @@ class Leases:
         return token in self._facts
 
 
+def author_of(token: str) -> str:
+    """Return how people are shown who shut a limit, where that was a run."""
+    return f"task {printable(token.rpartition(':')[0])}"[:MAX_REASON]
+
+
 class Lease:
     """What a run holds, shown to the run itself.
 
@@ -129,14 +134,14 @@ class Lease:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be asked; it may be set all the same.
         """
-        named = BUILTIN_TAGS.get(dimension, dimension)
-        for limit in self.limits:
-            if split_limit(limit)[0] == named:
-                task_id = self.token.rpartition(":")[0]
-                return self._cooldowns.set(
-                    limit, seconds, reason, f"task {printable(task_id)}"[:MAX_REASON]
-                )
-        raise InvalidCooldown("dimension", f"{dimension!r} is none of {', '.join(self.limits)}")
+        return self._cooldowns.set(self._limit(dimension), seconds, reason, author_of(self.token))
+
+    def _limit(self, dimension: str) -> str:
+        limit = limit_in(self.limits, dimension)
+        if limit is None:
+            problem = f"{dimension!r} is none of {', '.join(self.limits)}"
+            raise InvalidCooldown("dimension", problem)
+        return limit
 
     @property
     def lost(self) -> bool:
