@@ -201,8 +201,8 @@ def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
         case Granted() | Uncounted():
             # First: no other run may go where this one was just refused.
             tell_refusal(task, run, state, retval)
-            done = not _may_come_again(task, state)
-            _release(task, run, done=done, succeeded=state == SUCCESS)
+            succeeded = state == SUCCESS and not (run.lease and run.lease.refused_in)
+            _release(task, run, done=not _may_come_again(task, state), succeeded=succeeded)
         case Asked():
             _release(task, run, done=False)
 

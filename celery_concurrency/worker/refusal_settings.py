@@ -14,12 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from celery_concurrency.errors import ImproperlyConfigured
 from celery_concurrency.limiter.cooldowns import MAX_SECONDS
 from celery_concurrency.limiter.limits import name_problem
+from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, MAX_GROW
 from celery_concurrency.text import printable
 
 #: Seconds of a cool-down whose exception does not say how long, where no ``default`` does.
 DEFAULT_SECONDS: Final = 60.0
-#: Seconds up to which cool-downs grow, where no ``most`` says so.
-DEFAULT_MOST: Final = 7200.0
 
 
 def _check_path(path: str) -> str:
@@ -68,7 +67,7 @@ class RefusalEntry(BaseModel):
     dimension: Annotated[str, AfterValidator(_check_dimension)]
     seconds: Annotated[float | str, PlainValidator(_check_seconds)]
     default: _Seconds | None = None
-    grow: Annotated[float, Field(strict=True, ge=1, le=100)] = 2
+    grow: Annotated[float, Field(strict=True, ge=1, le=MAX_GROW)] = DEFAULT_GROW
     most: _Seconds = DEFAULT_MOST
 
     @model_validator(mode="before")

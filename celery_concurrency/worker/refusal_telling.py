@@ -16,7 +16,7 @@ from celery_concurrency.limiter.limits import GLOBAL, limit_in, limits_of
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.refusals import Refusal, refusals_of
+from celery_concurrency.worker.refusals import Meaning, refusals_of
 from celery_concurrency.worker.run import Run
 from celery_concurrency.worker.run_log import log_decision
 
@@ -45,7 +45,7 @@ def tell_refusal(task: Any, run: Run, state: str | None, ended_by: Any) -> None:
         logger.exception("a refusal of task %s[%s] is not told", task.name, task.request.id)
 
 
-def _tell(task: Any, run: Run, refusal: Refusal) -> None:
+def _tell(task: Any, run: Run, refusal: Meaning) -> None:
     entry, seconds = refusal.entry, refusal.seconds
     limits = _limits(task, run)
     limit = limit_in(limits, entry.dimension)
@@ -53,6 +53,8 @@ def _tell(task: Any, run: Run, refusal: Refusal) -> None:
         # It is still a refusal: it counts, and adaptive limits fall.
         limit, seconds = GLOBAL, 0.0
         _warn_once(task, refusal)
+    if run.lease and limit in run.lease.refused_in:
+        return  # the task has said so itself, and maybe long ago
     until, detail = None, ""
     try:
         until = limiter_of(task.app).refuse(
@@ -78,7 +80,7 @@ def _limits(task: Any, run: Run) -> tuple[str, ...]:
     return limits_of(run.tags, dimensions)
 
 
-def _warn_once(task: Any, refusal: Refusal) -> None:
+def _warn_once(task: Any, refusal: Meaning) -> None:
     if (task.name, refusal.path) not in _without_limit:
         _without_limit.add((task.name, refusal.path))
         logger.warning(

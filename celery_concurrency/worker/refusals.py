@@ -30,8 +30,8 @@ MOST_CAUSES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """What a platform's refusal asks for.
+class Meaning:
+    """What an exception means that says that a platform refused the run.
 
     Attributes:
         path: the entry of ``concurrency_refusals`` that knows it.
@@ -59,7 +59,7 @@ class Refusals:
         # Classes that did not say for how long: each is warned of once.
         self._silent: set[type[BaseException]] = set()
 
-    def find(self, ended_by: object) -> Refusal | None:
+    def find(self, ended_by: object) -> Meaning | None:
         """Return what it says that ended a run; None if that is no refusal.
 
         The nearest to it among its causes counts, and of that the most specific class.
@@ -70,7 +70,7 @@ class Refusals:
                 path = self._paths.get(cls)
                 if path is not None:
                     seconds = self._seconds(exc, path)
-                    return Refusal(path, self._entries[path], seconds, _reason(exc))
+                    return Meaning(path, self._entries[path], seconds, _reason(exc))
         return None
 
     def _seconds(self, exc: BaseException, path: str) -> float:

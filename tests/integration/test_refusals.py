@@ -41,7 +41,7 @@ def send(site, name, *args, **tags):
     return site.tasks.app.send_task(name, args, headers=headers)
 
 
-def tests_of(project):
+def ways_of(project):
     """Return each way to end: task name, state in the end, runs."""
     ways = {function.__name__: end[:2] for function, end in project.ENDINGS.items()}
     no_more = ("autoretries_no_more", "retries_no_more", "retries_plainly_no_more")
@@ -57,7 +57,7 @@ WAYS = (
 
 @pytest.mark.parametrize("name", WAYS)
 def test_however_a_refused_task_ends_its_account_cools_down_and_it_counts_once(platform, name):
-    state, runs = tests_of(platform.tasks)[name]
+    state, runs = ways_of(platform.tasks)[name]
     result = send(platform, name)
     found = wait_until_shut(platform, name)
     assert 590 < found.seconds <= 600
@@ -80,7 +80,7 @@ def test_however_a_refused_task_ends_its_account_cools_down_and_it_counts_once(p
 
 
 def test_all_ways_are_tried(platform):
-    assert set(tests_of(platform.tasks)) == set(WAYS)
+    assert set(ways_of(platform.tasks)) == set(WAYS)
 
 
 @pytest.mark.parametrize("seconds", [None, 30])
