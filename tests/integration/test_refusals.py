@@ -92,6 +92,32 @@ def test_the_exception_may_say_for_how_long(platform, seconds):
     assert found.seconds == pytest.approx(seconds or 600, abs=10)
 
 
+def test_after_its_cool_down_one_run_goes_first_and_its_success_opens_the_limit(platform):
+    platform.limiter.config.update({"account_overrides": {"first": 3}})
+
+    def begin(task, *args):
+        result = task.apply_async(args, headers={"account": "first"})
+        return result, lambda: f"begins {result.id}" in platform.ran()
+
+    refused, has_begun = begin(platform.tasks.refused_when_told, 1)
+    platform.redis.rpush(f"go on {refused.id}", 1)
+    wait_until_shut(platform, "first")
+    wait_for(lambda: cooldown(platform, "first").seconds == 0)
+    probe, has_begun = begin(platform.tasks.goes_on_when_told)
+    wait_for(has_begun)
+    others = [begin(platform.tasks.goes_on_when_told) for _ in range(2)]
+    for other, has_begun in others:
+        wait_for(lambda other=other: "one run goes first" in str(other.info))
+        assert not has_begun()
+    assert cooldown(platform, "first").probe.startswith(probe.id)
+    platform.redis.rpush(f"go on {probe.id}", 1)
+    for other, has_begun in others:
+        wait_for(has_begun)
+        platform.redis.rpush(f"go on {other.id}", 1)
+    assert cooldown(platform, "first") is None
+    platform.wait_until_free()
+
+
 def test_a_task_without_an_account_is_counted_and_warned_of_once(platform):
     """Nothing cools down, and its tokens come back."""
     before = refusals(platform)

@@ -155,6 +155,15 @@ def refused_when_told(self, seconds: float | None = None) -> None:
     raise RiskControl("told", seconds)
 
 
+@app.task(bind=True)
+def goes_on_when_told(self) -> str:
+    """Keep a slot, until the test says so."""
+    note(f"begins {self.request.id}")
+    with Redis.from_url(os.environ["RECORDS_URL"]) as client:
+        client.blpop(f"go on {self.request.id}", timeout=60)
+    return "done"
+
+
 @app.task
 def add(*numbers: int) -> int:
     return sum(numbers)

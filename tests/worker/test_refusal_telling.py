@@ -17,6 +17,7 @@ from celery_concurrency.worker import refusal_telling
 from celery_concurrency.worker.apps import forget, limiter_of
 from celery_concurrency.worker.gate import on_postrun
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
+from tests.support.floor import Floor
 from tests.support.tracing import Message, trace
 from tests.support.workers import settle
 
@@ -195,6 +196,26 @@ def test_a_soft_time_limit_while_telling_is_survived(app, run, redis, monkeypatc
     assert redis.zcard("concurrency:leases") == 0
 
 
+def done():
+    return "done"
+
+
+@pytest.mark.parametrize(
+    ("body", "opens"), [(done, True), (other, False), (fails, False)],
+    ids=["succeeds", "fails", "is refused"],
+)  # fmt: skip
+def test_only_its_success_opens_the_limit_in_which_a_run_goes_first(
+    run, redis, limiter, body, opens
+):
+    run(fails, **ACCOUNT)
+    Floor(limiter, redis).age(60)
+    run(body, name="second", **ACCOUNT)
+    found = limiter.cooldowns.find("account:a")
+    assert (found is None) is opens
+    if body is fails:
+        assert found.seconds == pytest.approx(120, abs=5)
+
+
 # -- a task that tells itself
 
 
@@ -212,6 +233,7 @@ def test_a_task_that_tells_itself_has_not_succeeded_and_is_told_once(
     run, calls, redis, limiter, body
 ):
     run(body, account="a")
+    assert verbs(calls) == ["refuse", "release"]
     assert refused(redis) == 1
     found = limiter.cooldowns.find("account:a")
     assert (found.reason, found.refused) == ("429", True)
