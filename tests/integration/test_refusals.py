@@ -198,3 +198,12 @@ def test_a_run_that_began_while_redis_was_away_tells_too(proxied):
         wait_until_shut(away, "a")
         away.wait_until_free()
         assert refusals(away) == 1
+
+
+def test_a_worker_does_not_start_on_an_entry_that_leads_nowhere(server, tmp_path):
+    with site(server, tmp_path, "refusals", db=1, MAPPED="tests.projects.refusals.Gone") as wrong:
+        wrong.tasks.add.delay(1)  # who only sends does not mind
+        with pytest.raises(AssertionError) as caught:
+            wrong.start()
+        said = "ImproperlyConfigured: concurrency_refusals['tests.projects.refusals.Gone']: can't"
+        assert said in str(caught.value)

@@ -19,7 +19,7 @@ app.conf.concurrency_redis_unavailable = os.environ.get("UNAVAILABLE", "retry")
 app.conf.concurrency_retry_countdown = 0.2
 app.conf.broker_connection_retry_on_startup = True
 app.conf.concurrency_refusals = {
-    "tests.projects.refusals.RiskControl": {
+    os.environ.get("MAPPED", "tests.projects.refusals.RiskControl"): {
         "dimension": "account", "seconds": "retry_after", "default": 600
     },
     "tests.projects.refusals.PlatformError": {"dimension": "platform", "seconds": 60},
