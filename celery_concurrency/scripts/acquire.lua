@@ -29,8 +29,8 @@
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
---        that has no counter of its own; about 8 for a limit with rates, and one a limit
---        while any limit cools down; only logarithms of sorted sets grow with holders and
+--        that has no counter of its own; about 8 for a limit with rates, some 15 for one
+--        that is observed, and one a limit while any limit cools down; only logarithms of sorted sets grow with holders and
 --        waiters, nothing with the configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
@@ -44,6 +44,7 @@
 -- include named when begin_counter is called
 -- include moments when shut_until is called
 -- include moments when note_start is called
+-- include observe when observe_start is called
 -- constants RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
@@ -56,6 +57,7 @@ for i = 1, #limits do
   fields[4 + 2 * i], fields[5 + 2 * i] = limits[i], wildcards[i]
   semaphores[i] = key('semaphore', limits[i])
 end
+fields[#fields + 1] = 'observed'
 local config = redis.call('HMGET', key('config:flat'), unpack(fields))
 if not config[3] then
   return {'unconfigured'}
@@ -238,5 +240,8 @@ redis.call('HSET', record, 'limits', group, 'task', run.task, 'worker', run.work
 if parked then
   redis.call('HSET', record, 'parked_as', waited.parked_as)
   redis.call('SET', key('begun', waited.parked_as), token, 'EX', run.copies)
+end
+if config[#fields] then
+  observe_start(token, limits, config[#fields])
 end
 return {'granted', expiry, fence}

@@ -8,9 +8,11 @@
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force, 'rates'
---          a JSON object of each limit's rates, for a hash of its own
+--          a JSON object of each limit's rates, for a hash of its own, and 'observes' one of what
+--          is only observed
 -- Reply  the new version, or 0 if another change came first; nothing is done then
--- Cost   one write a field of the flat copy; in the history a new entry, and a read and
+-- Cost   one write a field of the flat copy, and two commands more for each that is observed
+--        in it or was; in the history a new entry, and a read and
 --        a removal of each that has no room any more
 -- Again  a second copy finds its name in the history and answers as the first did; if it
 --        was forgotten, 0.
@@ -54,14 +56,22 @@ local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 
 if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
-redis.call('DEL', key('config:flat'), key('config:rates'))
+local observed = redis.call('HGETALL', key('config:observed'))
+redis.call('DEL', key('config:flat'), key('config:rates'), key('config:observed'))
+local own_hash = {rates = key('config:rates'), observes = key('config:observed')}
 for i = 7, #ARGV, 2 do
-  if ARGV[i] == 'rates' then
-    for limit, rates in pairs(cjson.decode(ARGV[i + 1])) do
-      redis.call('HSET', key('config:rates'), limit, rates)
+  if own_hash[ARGV[i]] then
+    for name, text in pairs(cjson.decode(ARGV[i + 1])) do
+      redis.call('HSET', own_hash[ARGV[i]], name, text)
     end
   else
     redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+  end
+end
+-- What is observed no more, or with another maximum or rate, is counted anew.
+for i = 1, #observed, 2 do
+  if redis.call('HGET', key('config:observed'), observed[i]) ~= observed[i + 1] then
+    redis.call('DEL', key('observed', observed[i]))
   end
 end
 -- Without an epoch the data is new, or all of it was lost.
