@@ -3,7 +3,6 @@
 ``scripts/lib/observe.lua`` counts it; ``usage.py`` shows it beside the limits that are in force.
 """
 
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -52,12 +51,12 @@ class Observation(BaseModel):
 
     limit: str
     kind: Literal["max", "rates"]
-    max: int | None = None
-    rates: Sequence[Rate] = ()
-    runs: int = 0
-    would_deny: int = 0
+    max: int | None
+    rates: list[Rate]
+    runs: int
+    would_deny: int
     would_wait: WouldWait
-    since: float | None = None
+    since: float | None
 
 
 def read_observed(keyspace: Keyspace, config: Config) -> tuple[list[Observation], int]:
@@ -89,7 +88,7 @@ def _observation(limit: str, one: int | list[Rate], counts: list[Any]) -> Observ
         limit=limit,
         kind=_kind_of(one),
         max=one if isinstance(one, int) else None,
-        rates=() if isinstance(one, int) else one,
+        rates=[] if isinstance(one, int) else one,
         runs=int(runs),
         would_deny=int(denied),
         would_wait=WouldWait(
