@@ -7,7 +7,7 @@ has lost its data, the next beat tells it, and the runs hold again what they hel
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from celery_concurrency.errors import InvalidCooldown, LimiterUnavailable
@@ -99,11 +99,17 @@ class Lease:
     """
 
     def __init__(
-        self, granted: Granted, keyspace: Keyspace, seconds: float, cooldowns: Cooldowns
+        self,
+        granted: Granted,
+        keyspace: Keyspace,
+        seconds: float,
+        cooldowns: Cooldowns,
+        refuse: Callable[..., float],
     ) -> None:
         self.token, self.limits, self.fence = granted.token, granted.limits, granted.fence
         self._keyspace = keyspace
         self._cooldowns = cooldowns
+        self._refuse = refuse
         # How long the tokens last without being renewed.
         self._seconds = seconds
         self._seen = time.monotonic()

@@ -7,9 +7,8 @@
 --          what is wrong with it
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
---        7.. the flat copy's fields and values in turn; 'json' is what is in force, 'rates'
---          a JSON object of each limit's rates, for a hash of its own, and 'observes' one of what
---          is only observed
+--        7.. the flat copy's fields and values in turn; 'json' is what is in force; 'rates',
+--          'adaptive' and 'observed' are JSON objects of texts, for hashes of their own
 -- Reply  the new version, or 0 if another change came first; nothing is done then
 -- Cost   one write a field of the flat copy, and two commands more for each that is observed
 --        in it or was; in the history a new entry, and a read and
@@ -21,6 +20,10 @@
 -- The history holds the last hundred changes and the one before, for comparison; of JSON
 -- at most these bytes, as a configuration may have a megabyte.
 local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
+
+-- Fields that are hashes of their own.
+local HASHES = {rates = key('config:rates'), adaptive = key('config:adaptive'),
+  observed = key('config:observed')}
 
 -- After a loss of data nobody is admitted before two beats have said what living runs hold.
 local SETTLE_SECONDS = 3
@@ -57,16 +60,17 @@ if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
 local observed = redis.call('HGETALL', key('config:observed'))
-redis.call('DEL', key('config:flat'), key('config:rates'), key('config:observed'))
-local own_hash = {rates = key('config:rates'), observes = key('config:observed')}
+redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
-  if own_hash[ARGV[i]] then
-    for name, text in pairs(cjson.decode(ARGV[i + 1])) do
-      redis.call('HSET', own_hash[ARGV[i]], name, text)
-    end
-  else
-    redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+  redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+end
+for name, hash in pairs(HASHES) do
+  local texts = redis.call('HGET', key('config:flat'), name)
+  redis.call('DEL', hash)
+  for limit, text in pairs(texts and cjson.decode(texts) or {}) do
+    redis.call('HSET', hash, limit, text)
   end
+  redis.call('HDEL', key('config:flat'), name)
 end
 -- What is observed no more, or with another maximum or rate, is counted anew.
 for i = 1, #observed, 2 do

@@ -233,7 +233,7 @@ def test_in_force_it_turns_away_as_ever(floor, redis):
     floor.hold(account="a")
     assert floor.limiter.config.enforce("account:*").config.account_max == 1
     assert isinstance(floor.ask("next", account="a"), Denied)
-    assert "observed" not in redis.hgetall(f"{PREFIX}:config:flat")
+    assert "observing" not in redis.hgetall(f"{PREFIX}:config:flat")
     assert not redis.exists(f"{PREFIX}:config:observed", f"{PREFIX}:observed:max account:*")
 
 

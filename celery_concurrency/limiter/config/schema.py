@@ -8,7 +8,7 @@ import json
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic_core import from_json
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.maximum import (
     FORMS,
+    MAX_LIMIT,
     Maximum,
     Mode,
     Observed,
@@ -46,10 +47,13 @@ from celery_concurrency.limiter.limits import (
 from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import printable
 
+T = TypeVar("T")
+
 MAX_TIMEOUT = 86_400  # seconds: a day
 MAX_STARTS: Final = 10_000
 MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
 MAX_RATES: Final = 4
+MAX_EVERY: Final = 86_400  # seconds: a day
 MAX_JSON_BYTES = 1_048_576
 
 #: Mistakes that one error names, and characters of a name in them.
@@ -117,6 +121,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def without_default_mode(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry as it is stored: its mode only where it is not in force."""
+    return {name: value for name, value in entry.items() if (name, value) != ("mode", "enforce")}
+
+
 class Dimension(_Strict):
     """The limits of a dimension of the user's own, read from the header of its name.
 
@@ -144,11 +153,8 @@ class Rate(_Strict):
     mode: Mode = "enforce"
 
     @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        if self.mode == "enforce":
-            del data["mode"]
-        return data
+    def _without_default_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_mode(handler(self))
 
     def __str__(self) -> str:
         return f"{self.max} per {self.per} s"
@@ -159,6 +165,40 @@ def _in_force(rate: Rate) -> dict[str, int]:
 
 
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
+
+
+class Adaptive(_Strict):
+    """Between which bounds a limit moves by itself, and how fast.
+
+    Additive increase and multiplicative decrease, as TCP does it (Chiu and Jain, "Analysis of
+    the increase and decrease algorithms for congestion avoidance", 1989).
+
+    Attributes:
+        min, max: the lowest and the highest maximum in force; it begins at the highest.
+        decrease: what a refusal multiplies it by, rounded down.
+        every: seconds; it falls once in them at most, however many refusals come, and rises
+            by one after so many without a refusal in which it was used in full.
+        mode: ``observe`` moves it and turns nobody away by it.
+    """
+
+    min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    decrease: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)] = 60
+    mode: Mode = "enforce"
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, which is over max, {self.max}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_mode(handler(self))
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}"
 
 
 def _is_limit(limit: str, dimensions: Collection[str]) -> bool:
@@ -206,6 +246,8 @@ class Config(_Strict):
         paused: limits that admit nobody for now, as ``"platform:douyin"`` or ``"global"``.
         rates: limit or wildcard (``"account:*"``) to its rates, all of which hold. Those of a
             name replace those of its wildcard.
+        adaptive: limit or wildcard to the bounds between which its maximum moves by itself. A
+            lower maximum above holds beside it.
     """
 
     global_max: Maximum = 0
@@ -224,15 +266,16 @@ class Config(_Strict):
     dimensions: dict[DimensionName, Dimension] = {}
     paused: Limits = []
     rates: dict[str, Rates] = {}
+    adaptive: dict[str, Adaptive] = {}
 
-    @field_validator("rates")
+    @field_validator("rates", "adaptive")
     @classmethod
-    def _rate_limits(cls, rates: dict[str, Rates], info: ValidationInfo) -> dict[str, Rates]:
+    def _limits_or_wildcards(cls, entries: dict[str, T], info: ValidationInfo) -> dict[str, T]:
         known = _known(info.data.get("dimensions", ()))
-        for limit in rates:
+        for limit in entries:
             if not _is_limit(limit, known) and not _is_wildcard(limit, known):
                 raise ValueError(f"{_no_limit(limit)}: {_remedy(known, wildcards=True)}")
-        return rates
+        return entries
 
     @model_validator(mode="after")
     def _paused_limits(self) -> Self:
@@ -313,10 +356,11 @@ class Config(_Strict):
             (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
             ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
             there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
-            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). Where
-            something is only observed: ``observed`` (its dimensions) and ``observes`` (a JSON
-            object of ``max <limit>`` and ``rates <limit>`` to the same texts; empty where the
-            limit has one that is in force, which takes the place of its wildcard's).
+            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
+            adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
+            And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``
+            and ``rates <limit>`` to the same texts; empty where the limit's own is in force,
+            which takes the place of its wildcard's).
         """
         counts = {limit: enforced(maximum) for limit, maximum in self._entries()}
         counts.update(dict.fromkeys(self.paused, PAUSED))
@@ -326,7 +370,8 @@ class Config(_Strict):
             "dimensions": dimensions_key(self.dimensions),
             **{limit: str(count) for limit, count in counts.items()},
             **_flat("rated", "rates", self._rate_texts("enforce")),
-            **_flat("observed", "observes", self._observed_texts()),
+            **_flat("observing", "observed", self._observed_texts()),
+            **_flat("adapting", "adaptive", self._adaptive_texts()),
         }
 
     def _rate_texts(self, mode: Mode, kind: str = "") -> dict[_Entry, str]:
@@ -344,10 +389,20 @@ class Config(_Strict):
             **self._rate_texts("observe", "rates "),
         }
 
+    def _adaptive_texts(self) -> dict[_Entry, str]:
+        return {
+            ("", limit): f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
+            for limit, one in self.adaptive.items()
+        }
+
     def rates_of(self, limit: str, mode: Mode = "enforce") -> list[Rate]:
         """Return a limit's rates that have this mode; none where it has none."""
         rates = self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
         return [rate for rate in rates if rate.mode == mode]
+
+    def adaptive_of(self, limit: str) -> Adaptive | None:
+        """Return between which bounds a limit moves by itself; None where it does not."""
+        return self.adaptive.get(limit) or self.adaptive.get(wildcard_of(limit))
 
     def max_of(self, limit: str) -> int:
         """Return a limit's maximum that is in force, paused or not; 0 is unlimited."""
@@ -372,16 +427,19 @@ class Config(_Strict):
         Raises:
             InvalidConfig: nothing is, or not under this name.
         """
-        found = list(self.observations())
-        if limit not in dict(found):
-            names = ", ".join(dict(found)) or "nothing"
-            raise InvalidConfig(f"{limit} has nothing that is observed; observed: {names}")
+        moving = [name for name, one in self.adaptive.items() if one.mode == "observe"]
+        names = dict.fromkeys([*(name for name, _ in self.observations()), *moving])
+        if limit not in names:
+            shown = ", ".join(islice(names, MAX_DETAILS)) or "nothing"
+            raise InvalidConfig(f"{limit} has nothing that is observed; observed: {shown}")
         change: dict[str, Any] = {}
-        for name, one in found:
-            if name == limit and isinstance(one, int):
+        for one in (one for name, one in self.observations() if name == limit):
+            if isinstance(one, int):
                 change |= self._change_of_max(limit, one)
-            elif name == limit:
+            else:
                 change["rates"] = {limit: [_in_force(rate) for rate in self.rates[limit]]}
+        if limit in moving:
+            change["adaptive"] = {limit: {"mode": "enforce"}}
         return self.merged(change)
 
     def _change_of_max(self, limit: str, maximum: int) -> dict[str, Any]:
@@ -425,6 +483,12 @@ class Config(_Strict):
         }
 
 
+def _dimensions_of(limits: Iterable[str]) -> str:
+    """Return the dimensions of these limits as the scripts look for one: ``:account:*:``."""
+    dimensions = sorted({split_limit(limit)[0] for limit in limits})
+    return f":{':*:'.join(dimensions)}:*:"
+
+
 #: Fields that the JSON always has.
 ALWAYS_SHOWN: Final = {
     "global_max", "platform_max", "account_max", "task_type_max", "enabled", "timeout",
@@ -448,7 +512,7 @@ def _flat(dimensions: str, entries: str, texts: Mapping[_Entry, str]) -> dict[st
         return {}
     told = {"".join(entry): text for entry, text in texts.items() if place_of(entry) in said}
     return {
-        dimensions: f":{':*:'.join(sorted({dimension for _, dimension in said}))}:*:",
+        dimensions: _dimensions_of(dimension for _, dimension in said),
         entries: json.dumps(told, ensure_ascii=False),
     }
 
