@@ -1,6 +1,7 @@
 -- Adaptive limits: a maximum that moves by itself between two bounds: down on a refusal, up while
 -- it is used in full and nobody is refused.
 
+-- include freed
 -- constants PAUSED
 
 -- What has not moved for so long begins at its highest again (seconds: a week).
@@ -104,6 +105,7 @@ local function adapt(limit, held, configured)
     store(limit, entry, max + 1)
     note_move(limit, max, max + 1, 'used in full')
     max = max + 1
+    note_freed({ limit })
   end
   if entry.observes or configured == PAUSED then
     return configured

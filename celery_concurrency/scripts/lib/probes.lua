@@ -23,10 +23,14 @@ local function note_probe(token, limits, instead)
   end
 end
 
--- Let a limit admit everybody again.
+-- Nobody has to go first any more. A cool-down that an operator set meanwhile stays.
 local function end_probation(limit)
   redis.call('ZREM', key('probes'), limit)
-  redis.call('DEL', key('cooldown', limit))
+  if tonumber(redis.call('ZSCORE', key('cooldowns'), limit) or 0) > time then
+    redis.call('HDEL', key('cooldown', limit), 'lasted', 'probe')
+  else
+    redis.call('DEL', key('cooldown', limit))
+  end
 end
 
 -- A run has ended: it opens the limits in which it went first.

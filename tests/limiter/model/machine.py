@@ -61,6 +61,15 @@ RATE = st.fixed_dictionaries({"max": st.integers(1, 3), "per": st.sampled_from([
 #: No sum of these is near the end of a window or a cool-down: a test's own seconds don't matter.
 AGES = st.sampled_from([152, 456])
 COOLING = st.sampled_from([600, 1900])
+ADAPTIVE = st.fixed_dictionaries(
+    {
+        "min": st.integers(1, 2),
+        "max": st.integers(2, 4),
+        "decrease": st.sampled_from([0.5, 0.9]),
+        "every": st.sampled_from([100, 400]),
+        "mode": st.sampled_from(["enforce", "enforce", "enforce", "observe"]),
+    }
+)
 CHANGE = st.fixed_dictionaries(
     {},
     optional={
@@ -87,6 +96,13 @@ CHANGE = st.fixed_dictionaries(
                 for limit in ("account:*", "account:b", "platform:douyin", "task_type:*", "global")
             },
         ),
+        "adaptive": st.fixed_dictionaries(
+            {},
+            optional={
+                limit: st.none() | ADAPTIVE
+                for limit in ("account:*", "account:b", "platform:*", "task_type:publish", "global")
+            },
+        ),
         "paused": st.lists(st.sampled_from(["global", "platform:douyin", "account:a"]), max_size=1),
     },
 )
@@ -104,6 +120,8 @@ VERBS: Final = {
             "tally",
             "rescue",
             "cool",
+            "refuse",
+            "reset",
             "snapshot",
             "trim",
         ),
@@ -284,9 +302,7 @@ class Machine(RuleBasedStateMachine):
                 assert reply[0].decode() == verdict
 
     def compare_release(self, args: tuple[Any, ...], reply: Any) -> None:
-        held = self.model.release(
-            args[0], mark=args[1] == 1, done=args[2] != "", unbegun=args[3] == 1
-        )
+        held = self.model.release(args[0], mark=args[1] == 1, done=args[2] != "", ending=args[3])
         assert reply[0] == held
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
@@ -302,6 +318,8 @@ class Machine(RuleBasedStateMachine):
 
     def compare_sweep(self, args: tuple[Any, ...], reply: Any) -> None:
         self.model.forget_cooled(self.members("cooldowns"))
+        for limit in set(self.model.probes) - self.members("probes"):
+            self.model.end_probation(limit)
         if not reply[2]:
             assert min(self.model.cooling.values(), default=math.inf) > self.model.now
         before = len(self.model.records)
@@ -324,8 +342,24 @@ class Machine(RuleBasedStateMachine):
         elif float(seconds):
             assert abs(float(reply[0]) - self.model.cool(limit, float(seconds))) < 5
         else:
-            assert bool(reply[0]) == (self.model.cooling.pop(limit, 0) > self.model.now)
+            shut = self.model.cooling.pop(limit, 0) > self.model.now or limit in self.model.probes
+            assert bool(reply[0]) == shut
+            self.model.end_probation(limit)
         self.model.cooled[call] = reply[0]
+
+    def compare_refuse(self, args: tuple[Any, ...], reply: Any) -> None:
+        run, group, limit, seconds, grow, *_ = args
+        if (run, limit) not in self.model.told:
+            until = self.model.refuse(
+                run, tuple(json.loads(group)), limit, float(seconds), float(grow)
+            )
+            assert abs(float(reply or 0) - until) < 5
+
+    def compare_reset(self, args: tuple[Any, ...], reply: Any) -> None:
+        entry = self.model.config.adaptive_of(args[0])
+        if reply[0]:
+            assert entry
+            self.model.move(args[0], entry.max)
 
     def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.tally(args[0])
@@ -353,6 +387,7 @@ class Machine(RuleBasedStateMachine):
     def settle(self, verb: str, reply: Any) -> None:
         """Take note of whom the call handed room to; then all must be as the model has it."""
         self.look_what_is_kept()
+        self.look_how_limits_moved(verb)
         noticed = not self.model.unnoticed | self.model.opened
         exact = self.steps >= 64 and self.patience > 1e6 and noticed
         # Who leaves is taken out first, though its message may come behind in the queue.
@@ -376,7 +411,7 @@ class Machine(RuleBasedStateMachine):
         self.holds()
 
     def more(self, verb: str, reply: Any) -> bool:
-        if verb in ("release", "park", "cancel", "forgo", "cool"):
+        if verb in ("release", "park", "cancel", "forgo", "cool", "reset"):
             return bool(reply[1])
         if verb == "advance":
             return bool(reply[0])
@@ -391,6 +426,25 @@ class Machine(RuleBasedStateMachine):
         for limit in limits:
             if token.decode() in self.members(f"semaphore:{limit}"):
                 self.model.kept.add(limit)
+
+    def look_how_limits_moved(self, verb: str) -> None:
+        """Calls may find an adaptive limit used in full, and let it rise by one."""
+        for limit in LIMITS:
+            entry = self.model.config.adaptive_of(limit)
+            if not entry:
+                continue
+            state = self.redis.hgetall(f"{PREFIX}:adaptive:{limit}")
+            there = max(entry.min, min(entry.max, int(state.get(b"max", entry.max))))
+            before = self.model.own_max(limit)
+            if there != before:
+                assert verb not in ("acquire", "refuse", "reset"), "the model knows better"
+                assert there == before + 1
+                assert self.model.may_rise(limit), "too early"
+                self.model.move(limit, there)
+            assert entry.min <= there <= entry.max
+            for field, known in (("since", self.model.since), ("fell", self.model.fell)):
+                stored = float(state.get(field.encode(), 0))
+                assert abs(stored - known.get(limit, 0)) < 5, (limit, field)
 
     def put_back(self) -> list[dict[str, Any]]:
         """Return what came back to the broker since the last time, in its order there."""
@@ -496,13 +550,19 @@ class Machine(RuleBasedStateMachine):
         # What may still be under way must have somebody who ends it.
         return run if run in self.later else multiple()
 
-    @rule(run=consumes(runs), fates=FATES, done=st.booleans(), began=st.booleans())
-    def release(self, run: str, fates: list[str], done: bool, began: bool) -> None:
+    @rule(
+        run=consumes(runs),
+        fates=FATES,
+        done=st.booleans(),
+        began=st.booleans(),
+        succeeded=st.booleans(),
+    )
+    def release(self, run: str, fates: list[str], done: bool, began: bool, succeeded: bool) -> None:
         """It has ended, or its process has died, maybe before its body began."""
         self.line.fates = fates
         self.alive.discard(run)
         try:
-            self.limiter.release(run, done=done, began=began)
+            self.limiter.release(run, done=done, began=began, succeeded=succeeded)
         except LimiterUnavailable:
             assert run in self.later
         else:
@@ -510,6 +570,41 @@ class Machine(RuleBasedStateMachine):
             assert run not in self.model.held
         finally:
             self.line.fates = []
+
+    @precondition(lambda self: set(self.model.held) - self.model.reserved)
+    @rule(
+        data=st.data(),
+        seconds=st.sampled_from([0, 600, 600, 1900]),
+        grow=st.sampled_from([1, 2]),
+        fates=FATES,
+    )
+    def a_platform_refuses_a_run(
+        self, data: st.DataObject, seconds: int, grow: int, fates: list[str]
+    ) -> None:
+        run = data.draw(st.sampled_from(sorted(set(self.model.held) - self.model.reserved)))
+        limits = self.model.held[run]
+        limit = data.draw(st.sampled_from(limits))
+        if self.model.config.limit_problem(limit):
+            return  # its dimension was taken out
+        self.line.fates = fates
+        try:
+            until = self.limiter.refuse(run, limits, limit, seconds, grow=grow, most=3_000)
+        except LimiterUnavailable:
+            # A thread of the limiter would tell it again.
+            self.later.discard(f"{run} refused {limit}")
+            return
+        finally:
+            self.line.fates = []
+        assert bool(until) == bool(seconds) or (run, limit) in self.model.told
+
+    @precondition(lambda self: self.model.own)
+    @rule(data=st.data())
+    def an_adaptive_limit_is_reset(self, data: st.DataObject) -> None:
+        limit = data.draw(st.sampled_from(sorted(self.model.own)))
+        entry = self.model.config.adaptive_of(limit)
+        lower = entry is not None and self.model.own_max(limit) < entry.max
+        assert self.limiter.adaptive.reset(limit) == lower
+        self.finish()
 
     @rule(run=consumes(runs))
     def release_again(self, run: str) -> None:
@@ -689,12 +784,13 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.limiter.config.update(change).config == self.model.config
         self.finish()
-        flat, rates = (
+        flat, rates, adaptive = (
             {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
-            for name in ("config:flat", "config:rates")
+            for name in ("config:flat", "config:rates", "config:adaptive")
         )
         expected = self.model.config.flat()
         assert rates == json.loads(expected.pop("rates", "{}"))
+        assert adaptive == json.loads(expected.pop("adaptive", "{}"))
         assert {name: flat.get(name) for name in expected} == expected
         for limit, runs in holders.items():
             there = self.members(f"semaphore:{limit}")
@@ -716,14 +812,21 @@ class Machine(RuleBasedStateMachine):
             self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
         self.model.lapsed.add(token)
 
-    @precondition(lambda self: self.model.starts or self.model.cooling)
+    @precondition(lambda self: self.model.starts or self.model.cooling or self.model.since)
     @rule(seconds=AGES)
     def time_goes_on(self, seconds: int) -> None:
-        """As if the clock had gone on for starts, moments and cool-downs."""
+        """As if the clock had gone on for starts, moments, cool-downs and moves."""
         keys = self.redis.keys(f"{PREFIX}:rate:*")
-        for key in (*keys, f"{PREFIX}:moments", f"{PREFIX}:cooldowns"):
+        keys += [f"{PREFIX}:{name}".encode() for name in ("moments", "cooldowns", "probes")]
+        for key in keys:
             for member, moment in self.redis.zrange(key, 0, -1, withscores=True):
                 self.redis.zadd(key, {member: moment - seconds})
+        for limit in LIMITS:
+            state = self.redis.hmget(f"{PREFIX}:adaptive:{limit}", "since", "fell")
+            for field, moment in zip(("since", "fell"), state, strict=True):
+                if moment is not None:
+                    older = f"{float(moment) - seconds:.6f}"
+                    self.redis.hset(f"{PREFIX}:adaptive:{limit}", field, older)
         self.model.now = self.clock()
         self.model.age(seconds)
 

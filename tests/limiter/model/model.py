@@ -53,6 +53,12 @@ class Model:
         cooling: limit to when it opens.
         cooled: call that set or lifted a cool-down to its reply.
         opened: limits that opened at a moment that nobody has met yet.
+        probes: limit that a refusal shut to the token that goes first in it, living or not; ""
+            before one has gone. Gone when that succeeded.
+        lasted: limit to how long its last cool-down after a refusal was.
+        told: (run, limit) of the refusals that were told.
+        own: adaptive limit to its own maximum, where that is not the highest.
+        since: adaptive limit to when it moved or was refused last; ``fell`` to when it fell.
         now: the server's time; starts and cool-downs age by what tests take off theirs.
     """
 
@@ -80,6 +86,12 @@ class Model:
     cooling: dict[str, float] = field(default_factory=dict)
     cooled: dict[str, bytes] = field(default_factory=dict)
     opened: set[str] = field(default_factory=set)
+    probes: dict[str, str] = field(default_factory=dict)
+    lasted: dict[str, float] = field(default_factory=dict)
+    told: set[tuple[str, str]] = field(default_factory=set)
+    own: dict[str, int] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)
+    fell: dict[str, float] = field(default_factory=dict)
     now: float = 0.0
 
     def members(self, limit: str, living: bool = False) -> set[str]:
@@ -98,7 +110,7 @@ class Model:
             return math.inf
         if limit in self.config.paused:
             return PAUSED
-        return self.config.max_of(limit) or math.inf
+        return min(self.config.max_of(limit) or math.inf, self.adapted(limit))
 
     def count(self, limit: str) -> int:
         """Return how many hold a limit: who expired until the sweep, and what is kept in it."""
@@ -107,8 +119,103 @@ class Model:
     def has_room(self, limits: Limits) -> bool:
         """Return whether each of these limits has room."""
         return not self.closed and all(
-            self.count(limit) < self.most(limit) and not self.is_shut(limit) for limit in limits
+            self.count(limit) < self.most(limit)
+            and not self.is_shut(limit)
+            and not self.probe_of(limit)
+            for limit in limits
         )
+
+    # -- refusals
+
+    def probe_of(self, limit: str) -> str | None:
+        """Return the run or reservation that goes first now; None while none does."""
+        probe = self.probes.get(limit)
+        return probe if probe in self.held and self.config.enabled else None
+
+    def go_first(self, token: str, limits: Limits, instead: str | None = None) -> None:
+        """A token goes first in those of its limits where somebody has to."""
+        if self.config.enabled:
+            for limit in self.probes.keys() & set(limits):
+                if self.probe_of(limit) in (None, instead):
+                    self.probes[limit] = token
+
+    def refuse(self, run: str, limits: Limits, limit: str, seconds: float, grow: float) -> float:
+        """A platform refused a run; return until when the limit cools down, 0 where not."""
+        self.told.add((run, limit))
+        self.counters["refused:total"] += 1
+        for one in limits:
+            if one.startswith(("platform:", "task_type:")):
+                self.counters[f"refused:{self.counted_as(one)}"] += 1
+            self.fall(one)
+        if seconds and limit in self.probes:
+            grown = self.lasted[limit] * (grow if self.probes[limit] == run else 1)
+            seconds = max(seconds, grown)
+        moment = self.now + seconds
+        if seconds and moment > self.cooling.get(limit, 0):
+            self.cooling[limit], self.lasted[limit] = moment, seconds
+            self.probes[limit] = ""
+        for one in limits:
+            if self.probes.get(one) == run:
+                # Another may go first, of which no call has told anybody yet.
+                self.probes[one] = ""
+                self.unnoticed.add(one)
+        return self.cooling[limit] if seconds else 0
+
+    def end_probation(self, limit: str) -> None:
+        """Nobody has to go first any more."""
+        self.probes.pop(limit, None)
+        self.lasted.pop(limit, None)
+
+    # -- adaptive limits
+
+    def adapted(self, limit: str) -> float:
+        """Return an adaptive limit's own maximum where it is in force, else infinity."""
+        entry = self.config.adaptive_of(limit)
+        if not entry or entry.mode == "observe":
+            return math.inf
+        return self.own_max(limit)
+
+    def own_max(self, limit: str) -> int:
+        """Return an adaptive limit's own maximum."""
+        entry = self.config.adaptive_of(limit)
+        assert entry
+        return max(entry.min, min(entry.max, self.own.get(limit, entry.max)))
+
+    def move(self, limit: str, most: int) -> None:
+        """An adaptive limit has moved there."""
+        entry = self.config.adaptive_of(limit)
+        assert entry
+        self.own[limit] = most
+        if most == entry.max:
+            del self.own[limit]
+        self.since[limit] = self.now
+
+    def fall(self, limit: str) -> None:
+        """A refusal lowers it, once in ``every`` seconds."""
+        entry = self.config.adaptive_of(limit)
+        if entry and self.now - self.fell.get(limit, 0) >= entry.every:
+            self.move(limit, max(entry.min, math.floor(self.own_max(limit) * entry.decrease)))
+            self.fell[limit] = self.now
+        elif entry:
+            self.move(limit, self.own_max(limit))
+
+    def may_rise(self, limit: str) -> bool:
+        """Return whether it rises where it is found used in full."""
+        entry = self.config.adaptive_of(limit)
+        return (
+            entry is not None
+            and self.own_max(limit) < entry.max
+            and self.now - self.since.get(limit, 0) >= entry.every
+        )
+
+    def rise_if_full(self, limit: str) -> None:
+        """A run asks: it rises if as many hold it as it admits."""
+        if self.may_rise(limit):
+            entry = self.config.adaptive_of(limit)
+            over = self.count(limit) - self.own_max(limit)
+            if over == 0 or (over > 0 and entry and entry.mode == "observe"):
+                self.move(limit, self.own_max(limit) + 1)
+                self.unnoticed.add(limit)
 
     # -- time
 
@@ -154,6 +261,8 @@ class Model:
             for limit, starts in self.starts.items()
         }
         self.cooling = {limit: until - seconds for limit, until in self.cooling.items()}
+        self.since = {limit: moment - seconds for limit, moment in self.since.items()}
+        self.fell = {limit: moment - seconds for limit, moment in self.fell.items()}
         self.opened |= before - self.shut_limits()
 
     def cool(self, limit: str, seconds: float) -> float:
@@ -210,7 +319,9 @@ class Model:
             self.unnoticed |= set(self.held[useless])
             self._forget(useless)
         if parked_as and reserved:
-            if not any(self.is_shut(limit, reserved) for limit in limits):
+            shut = (self.is_shut(limit, reserved) for limit in limits)
+            probed = (self.probe_of(limit) not in (None, reserved) for limit in limits)
+            if not any(shut) and not any(probed):
                 return "by reservation"
             self.unnoticed |= set(limits)
             self._forget(reserved)
@@ -226,19 +337,23 @@ class Model:
     ) -> Full | tuple[str, str] | None:
         if self.closed:
             return "behind", "global"
-        for limit in limits:
+        for limit in limits if self.config.enabled else ():
+            self.rise_if_full(limit)
             held, most = self.count(limit), self.most(limit)
             if held >= most:
                 return limit, held, int(most)
             if self.is_shut(limit):
                 return "shut", limit
+            if self.probe_of(limit):
+                return "probed", limit
         if self.waiting and self.config.enabled:
             for limit in limits:
                 shared = limit.startswith(("global", "platform:", "task_type:"))
                 if under_way and shared and self.is_limited(limit):
                     return "behind", limit
             for limit in limits:
-                if limit in freed or (under_way and limit in self.cooling):
+                shut = limit in self.cooling or limit in self.probes
+                if limit in freed or (under_way and shut):
                     return "behind", limit
             if any(one.limits == limits for one in self.waiting.values()):
                 return "behind", limits[-1]
@@ -246,7 +361,10 @@ class Model:
 
     def is_limited(self, limit: str) -> bool:
         """Return whether anything may deny a run of this limit."""
-        return self.most(limit) != math.inf or self.is_rated(limit)
+        adaptive = any(
+            one.partition(":")[0] == limit.partition(":")[0] for one in self.config.adaptive
+        )
+        return self.most(limit) != math.inf or self.is_rated(limit) or adaptive
 
     def reservations(self, limits: Limits) -> set[str]:
         """Return the living reservations of a group."""
@@ -254,6 +372,7 @@ class Model:
 
     def grant(self, run: str, limits: Limits, parked_as: str, reserved: str | None = None) -> None:
         """A run begins, on a reservation or without."""
+        self.go_first(run, limits, reserved)
         if reserved:
             freed = {limit for token, limit in self.freed if token == reserved}
             starts = {limit: self.starts.get(limit, {}).get(reserved) for limit in limits}
@@ -283,11 +402,14 @@ class Model:
             self.named.add(limit)
         return limit if limit in self.named else f"other/{limit.partition(':')[0]}"
 
-    def release(self, run: str, mark: bool, done: bool, unbegun: bool) -> bool:
+    def release(self, run: str, mark: bool, done: bool, ending: str) -> bool:
         """Return whether it held anything."""
         held = run in self.held
         if held:
-            if unbegun:
+            if ending == "succeeded":
+                for limit in [one for one in self.held[run] if self.probes.get(one) == run]:
+                    self.end_probation(limit)
+            if ending == "unbegun":
                 self.take_start_back(run, self.held[run])
             if run in self.parked_as and done:
                 self.begun[self.parked_as[run]] = None
@@ -400,6 +522,7 @@ class Model:
         """Room is reserved for a waiter, and its message put back."""
         one = self.waiting.pop(waiter)
         token = f"{one.run}:reserved"
+        self.go_first(token, one.limits)
         self.held[token] = one.limits
         self.reserved.add(token)
         self.start(token, one.limits, until)

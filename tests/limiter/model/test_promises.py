@@ -1,4 +1,4 @@
-"""Promises 1, 2, 6, 9, 11, 12 and 14 to 18 by a model, and steps that hypothesis chooses.
+"""Promises 1, 2, 6, 9, 11, 12 and 14 to 19 by a model, and steps that hypothesis chooses.
 
 1. No limit is ever exceeded by living tokens; a run gets all its limits or none.
 2. A script that arrives again, or late, changes nothing.
@@ -11,7 +11,8 @@
 15. No window of a rate has more starts than it allows.
 16. Who did not begin is charged no start.
 17. Who waits for a moment goes on when somebody meets it.
-18. A cool-down admits nobody.
+18. A cool-down admits nobody; after one that a refusal began, one goes first.
+19. An adaptive limit stays between its bounds, falls once in ``every`` seconds, rises by one.
 """
 
 from __future__ import annotations
