@@ -95,8 +95,12 @@ def test_config_set_observes_and_ends_it(here, limiter, watched):
     out(here("config", "set", 'global_max={"max": 4, "mode": "observe"}'))
     assert limiter.config.sync().config.observed_max_of("platform:bilibili") == 4
     assert json.loads(out(here("config", "get", "global_max"))) == {"max": 4, "mode": "observe"}
-    out(here("config", "set", "platform_max.bilibili=2"))
-    assert limiter.config.sync().config.max_of("platform:bilibili") == 2
+    out(here("config", "set", "platform_max.bilibili=2", "rates.global=2/1m:observe,9/1d"))
+    config = limiter.config.sync().config
+    assert config.max_of("platform:bilibili") == 2
+    assert config.to_dict()["rates"]["global"] == [
+        {"max": 2, "per": 60, "mode": "observe"}, {"max": 9, "per": 86_400},
+    ]  # fmt: skip
 
 
 def name_of(sample):

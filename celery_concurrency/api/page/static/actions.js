@@ -40,7 +40,8 @@ export const numberInput = (value, least, most) =>
 
 /** Return the field that says whether a maximum is in force. */
 function modeField(mode) {
-  const options = ["enforce", "observe"].map((one) => element("option", { value: one }, t(`mode_${one}`)));
+  const modes = [["enforce", t("mode_enforce")], ["observe", t("mode_observe")]];
+  const options = modes.map(([value, text]) => element("option", { value }, text));
   const input = element("select", {}, ...options);
   input.value = mode;
   return { mode: { label: t("mode"), input } };

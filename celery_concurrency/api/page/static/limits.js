@@ -86,7 +86,7 @@ function makeRow({ limit, name }) {
   const used = bar("used");
   const state = element("span", { class: "badge" });
   const usedText = linkOf("running", limit, "");
-  const observed = element("span", { class: "badge", "data-state": "observed" });
+  const observed = element("span", { class: "aside" });
   const moments = momentsList();
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
@@ -114,8 +114,7 @@ function makeRow({ limit, name }) {
     write(state, text);
     state.dataset.state = kind;
     shown(state, text !== "");
-    write(observed, t("observed_value", { value: count(now.observed_max ?? 0) }));
-    shown(observed, now.observed_max > 0);
+    write(observed, now.observed_max ? t("observed_value", { value: count(now.observed_max) }) : "");
     moments.show(now);
     waits.show(now.waiting / now.most, "waiting");
     write(waitsText, count(now.waiting));
