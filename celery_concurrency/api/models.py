@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from celery_concurrency.limiter.config.history import Version
+from celery_concurrency.limiter.config.maximum import Maximum
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
     Config,
-    Count,
     DimensionName,
     Name,
     OverrideName,
@@ -76,20 +76,20 @@ class ConfigData(Config):
 class DimensionChange(TypedDict, total=False):
     """A change of a dimension of the user's own."""
 
-    max: Count
-    overrides: dict[OverrideName, Count | None]
+    max: Maximum
+    overrides: dict[OverrideName, Maximum | None]
 
 
 class ConfigChange(TypedDict, total=False):
     """A change of the configuration: just what is to change; null takes an entry out of a map."""
 
-    global_max: Count
-    platform_max: dict[Name, Count | None]
-    account_max: Count
-    task_type_max: dict[Name, Count | None]
+    global_max: Maximum
+    platform_max: dict[Name, Maximum | None]
+    account_max: Maximum
+    task_type_max: dict[Name, Maximum | None]
     enabled: bool
     timeout: Timeout
-    account_overrides: dict[OverrideName, Count | None]
+    account_overrides: dict[OverrideName, Maximum | None]
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
     rates: dict[str, Rates | None]

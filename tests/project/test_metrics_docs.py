@@ -24,7 +24,9 @@ NAME = r"\bcelery_concurrency_[a-z_]+\b"
 @pytest.fixture
 def exposed(limiter: Limiter) -> dict[str, Any]:
     """All families, each with a sample."""
-    limiter.config.update({"rates": {"platform:douyin": [{"max": 1, "per": 30}]}})
+    observed = {"max": 1, "mode": "observe"}
+    rates = {"platform:douyin": [{"max": 1, "per": 30}]}
+    limiter.config.update({"rates": rates, "platform_max": {"douyin": observed}})
     limiter.try_acquire("a", {"platform": "douyin"})
     limiter.cooldowns.set("platform:douyin", 60)
     limiter.release("a")
