@@ -44,7 +44,7 @@ GAUGES_BYTES: Final = 1_000_000
 STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
-GAUGES_LINES: Final = 4
+GAUGES_LINES: Final = 5
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
@@ -55,6 +55,7 @@ LABELS: Final = ("dimension", "limit")
 _BY_LIMIT: Final = {
     "acquired": "Runs that were given their tokens.",
     "denied": "Times that a run was told to wait; one that asks again counts again.",
+    "refused": "Runs that a platform refused, as they told.",
 }
 _IN_ALL: Final = {
     "released": "Runs that gave their tokens back.",
@@ -167,13 +168,19 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    adaptive = _gauge(
+        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+    )
     for limit, usage in limits.items():
         labels = _labels(limit)
         current.add_metric(labels, usage.current)
         most.add_metric(labels, usage.max)
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
-    yield from (current, most, paused, waiting)
+        if usage.adaptive:
+            observed = usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+    yield from (current, most, paused, waiting, adaptive)
 
 
 def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
@@ -196,6 +197,23 @@ class CooldownList(BaseModel):
 
     cooldowns: list[Cooldown]
     total: int
+
+
+class AdaptiveList(BaseModel):
+    """The adaptive limits.
+
+    Attributes:
+        limits: those that moved last first, 1,000 at most.
+        total: how many there are, listed or not.
+    """
+
+    limits: list[AdaptiveLimit]
+    total: int
+
+
+class AdaptiveQuery(Query):
+    limit: Annotated[str, AfterValidator(_check_limit)]
+    """The adaptive limit, as platform:douyin."""
 
 
 class LiftQuery(Query):

@@ -132,7 +132,7 @@ HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
 
 def test_the_answers_that_are_shown_are_answers():
     shown = re.findall(r"^`GET (/\S+?)`.*?^```json\n(.*?)^```", HTTP, re.MULTILINE | re.DOTALL)
-    assert len(shown) == 4
+    assert len(shown) == 6
     routes = {route.path: route for route in ROUTES if route.method == "GET"}
     for path, text in shown:
         answer = json.loads(text)
@@ -147,7 +147,7 @@ def test_the_error_codes_are_all_there():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", HTTP, re.MULTILINE)
     successes = {
         *("updated", "reset", "released", "cancelled", "rolled_back"),
-        *("cooled_down", "cool_down_lifted"),
+        *("cooled_down", "cool_down_lifted", "adaptive_reset"),
     }
     assert {code for _, code in rows} == set(MESSAGES) - successes
     assert {(str(status), code) for status, code in HTTP_CODES.items()} <= set(rows)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
@@ -34,13 +34,25 @@ class CooldownUsage(BaseModel):
     """Until when a limit admits nobody, why, and who said so.
 
     Attributes:
-        until: in Unix seconds of the Redis server.
+        until: in Unix seconds of the Redis server. Where one run goes first after a refusal
+            this may be over, and the limit waits for the success of that.
         reason, by: "" where nobody said.
+        refused: a platform's refusal began it, and at its end one run goes first.
+        probe: the token of the run that goes first now. It and ``refused`` are left out of
+            JSON where they have their default value.
     """
 
     until: float
     reason: str
     by: str
+    refused: bool = False
+    probe: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_probe(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        empty = {name for name in ("refused", "probe") if not data.get(name)}
+        return {name: value for name, value in data.items() if name not in empty}
 
 
 class Moments(BaseModel):
@@ -51,13 +63,16 @@ class Moments(BaseModel):
         cooldown: None where it does not cool down.
     """
 
+    #: Fields that JSON has only while they say something.
+    LEFT_OUT: ClassVar = frozenset({"rates", "cooldown"})
+
     rates: list[RateUsage] = []
     cooldown: CooldownUsage | None = None
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        empty = {name for name in Moments.model_fields if not data.get(name)}
+        empty = {name for name in self.LEFT_OUT if not data.get(name)}
         return {name: value for name, value in data.items() if name not in empty}
 
     def shut(self, now: float) -> Shut | None:
@@ -74,6 +89,11 @@ class Moments(BaseModel):
             if rate.opens_at and rate.opens_at > (found.until if found else now):
                 found = Shut(rate.opens_at, rate.opens_at - now, (rate.max, rate.per))
         return found
+
+    @property
+    def tried_by(self) -> str | None:
+        """The token of the run that goes first after a refusal, while there is one."""
+        return self.cooldown.probe if self.cooldown else None
 
     @property
     def is_used(self) -> bool:

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.inspect.adaptive import Limited
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
-from celery_concurrency.limiter.inspect.moments import Moments, read_moments, read_shut
+from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
 from celery_concurrency.limiter.stats.names import are_full
@@ -27,18 +28,16 @@ MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
 
 
-class LimitUsage(Moments):
-    """One limit, with its rates and its cool-down (``moments.Moments``).
+class LimitUsage(Limited):
+    """One limit, with its rates and its cool-down, and how it adapts (``adaptive.Limited``).
 
     Attributes:
         current: living tokens.
-        max: how many it allows, 0 for unlimited.
+        max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now, whatever ``max`` says.
         waiting: tasks in the waiting room that count in it.
     """
 
-    current: int
-    max: int
     paused: bool = False
     waiting: int = 0
 

@@ -1,0 +1,35 @@
+// The series of an adaptive limit's plot, made of its moves, samples and refusals.
+
+/** Seconds between two samples, after which no worker was there to make one. */
+const GAP = 180;
+
+/**
+ * Return `[times, in force, running, refusals or falls]` of an answer of /adaptive/history.
+ *
+ * In a list, undefined is where another one has a point, and null where nothing is known: a line
+ * goes on over the first, and ends at the second.
+ */
+export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
+  const inForce = new Map();
+  const running = new Map();
+  const refused = new Map();
+  // What it may be at most by the configuration of now: moves are of its own value.
+  const cap = limit.in_force >= 0 && limit.in_force < limit.current ? limit.in_force : Infinity;
+  for (const { at, before } of moves.slice(0, 1)) inForce.set(at - 1, Math.min(before, cap));
+  samples.forEach(({ at, in_force: most, running: some }, place) => {
+    const previous = samples[place - 1];
+    if (previous && at - previous.at > GAP) running.set(previous.at + 1, null);
+    inForce.set(at, Math.max(0, most));
+    running.set(at, some);
+  });
+  for (const { at, after } of moves) inForce.set(at, Math.min(after, cap));
+  inForce.set(end, Math.max(0, limit.in_force));
+  if (refusals === null) {
+    for (const { at, before, after } of moves) if (after < before) refused.set(at, after);
+  } else {
+    // In the middle of its interval; none is no bar.
+    for (const { at, count } of refusals) if (count) refused.set(Math.min(at + resolution / 2, end), count);
+  }
+  const times = [...new Set([inForce, running, refused].flatMap((list) => [...list.keys()]))].sort((one, other) => one - other);
+  return [times, ...[inForce, running, refused].map((list) => times.map((at) => list.get(at)))];
+}
