@@ -3,10 +3,11 @@
 What they are is in ``limiter/adaptive.py``; ``config set`` sets what they move between.
 """
 
-from dataclasses import asdict
+from typing import Any
 
 import click
 from celery import Celery
+from pydantic import TypeAdapter
 
 from celery_concurrency.cli.command import command, json_option, operator_option
 from celery_concurrency.cli.output import (
@@ -40,13 +41,18 @@ def show_adaptive(app: Celery, as_json: bool) -> None:
     limiter = limiter_of(app)
     found, total = limiter.adaptive.read()
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([_as_json(one) for one in found])
         return
     moves = limiter.adaptive.last_moves([one.limit for one in found])
     print_table(
         ("limit", "in force", "range", "moved", "why"),
         (
-            (one.limit, in_force(one), f"{one.min}..{one.max}", *_moved(moves.get(one.limit)))
+            (
+                one.limit,
+                in_force(one),
+                f"{one.entry.min}..{one.entry.max}",
+                *_moved(moves.get(one.limit)),
+            )
             for one in found
         ),
     )
@@ -70,7 +76,7 @@ def reset_adaptive(app: Celery, limit: str, operator: str, as_json: bool) -> Non
     if stands is None:  # its entry was taken out meanwhile
         raise refusal(f"{limit} is not adaptive any more")
     if as_json:
-        print_json(asdict(stands))
+        print_json(_as_json(stands))
     else:
         echo(f"{limit} is back at {stands.current}; in force: {in_force(stands)}")
 
@@ -82,12 +88,16 @@ def in_force(one: AdaptiveLimit) -> str:
     """Return which limit is in force, and whose that is where it is not the adaptive one."""
     if one.in_force < 0:
         return "paused"
-    if one.mode == "observe":
+    if one.entry.mode == "observe":
         return f"{one.in_force or 'unlimited'} (it would be {one.current})"
     return f"{one.in_force}" if one.in_force == one.current else f"{one.in_force} (configured)"
+
+
+def _as_json(one: AdaptiveLimit) -> Any:
+    return TypeAdapter(AdaptiveLimit).dump_python(one)
 
 
 def _moved(move: Move | None) -> tuple[str, str]:
     if move is None:
         return "-", "-"
-    return local_time(move.at), f"{move.before} -> {move.after}: {move.reason}"
+    return local_time(move.at), f"{move.before} -> {move.after}: {move.why}"

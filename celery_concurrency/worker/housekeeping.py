@@ -158,14 +158,14 @@ class Housekeeping:
     def _tell_moves(self) -> None:
         """Log the moves of adaptive limits that no worker has logged yet."""
         for move in self._limiter.adaptive.take_unlogged():
-            falls = move.after < move.before
+            how = "falls" if move.falls else "rises"
             logger.log(
-                logging.WARNING if falls else logging.INFO,
+                logging.WARNING if move.falls else logging.INFO,
                 "limit %s %s from %d to %d: %s",
-                move.limit, "falls" if falls else "rises", move.before, move.after, move.reason,
+                move.limit, how, move.before, move.after, move.why,
                 extra=fields(
-                    "limit falls" if falls else "limit rises",
-                    limit=move.limit, before=move.before, after=move.after, reason=move.reason,
+                    f"limit {how}", limit=move.limit, before=move.before, after=move.after,
+                    reason=move.why,
                 ),
             )  # fmt: skip
 

@@ -4,11 +4,15 @@
 beside the others.
 """
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel
 
+from celery_concurrency.limiter.adaptive import AdaptiveLimit, read_limits
+from celery_concurrency.limiter.config.schema import Config, Mode
 from celery_concurrency.limiter.inspect.moments import Moments
+from celery_concurrency.limiter.keyspace import Keyspace
 
 
 class AdaptiveUsage(BaseModel):
@@ -17,7 +21,8 @@ class AdaptiveUsage(BaseModel):
     Attributes:
         current: its own value, between ``min`` and ``max``.
         min, max: the range.
-        in_force: what holds now: a configured maximum below it wins; -1 while it is paused.
+        in_force: what holds now: a configured maximum below it wins, and alone where ``mode``
+            is ``observe``; 0 is unlimited, -1 paused.
         mode: in ``observe`` it turns nobody away.
     """
 
@@ -25,7 +30,21 @@ class AdaptiveUsage(BaseModel):
     min: int
     max: int
     in_force: int
-    mode: str = "enforce"
+    mode: Mode = "enforce"
+
+    @classmethod
+    def of(cls, one: AdaptiveLimit) -> Self:
+        """Return how a limit adapts."""
+        entry = one.entry
+        return cls(
+            current=one.current, min=entry.min, max=entry.max, in_force=one.in_force,
+            mode=entry.mode,
+        )  # fmt: skip
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether it stands below its highest."""
+        return self.current < self.max
 
     def __str__(self) -> str:
         observed = f", {self.current} observed" if self.mode == "observe" else ""
@@ -55,3 +74,20 @@ class Limited(Moments):
         if self.adaptive is None or self.adaptive.mode == "observe":
             return self.max
         return min(self.adaptive.current, self.max or self.adaptive.current)
+
+
+def read_adaptive(
+    keyspace: Keyspace, config: Config, limits: Iterable[str]
+) -> dict[str, AdaptiveUsage]:
+    """Return how those of these limits adapt that do; two commands for each of them."""
+    return {one.limit: AdaptiveUsage.of(one) for one in read_limits(keyspace, config, limits)}
+
+
+def read_moved(keyspace: Keyspace, config: Config, most: int) -> list[str]:
+    """Return adaptive limits that moved in the last week.
+
+    Args:
+        most: those that moved last.
+    """
+    moved: Any = keyspace.redis.zrevrange(keyspace.keys.adaptive, 0, most - 1)
+    return [limit for one in moved if config.adaptive_of(limit := one.decode())]

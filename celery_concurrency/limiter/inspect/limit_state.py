@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from celery_concurrency.limiter.config.schema import Config, Rate
-from celery_concurrency.limiter.inspect.adaptive import Limited
+from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive
 from celery_concurrency.limiter.inspect.counts import count_living
 from celery_concurrency.limiter.inspect.moments import read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
@@ -137,6 +137,7 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
     """
     counts = count_living(keyspace, dict.fromkeys(limits))
     moments = read_moments(keyspace, config, counts)
+    adaptive = read_adaptive(keyspace, config, counts)
     collecting: Any = keyspace.redis.hmget(keyspace.keys.collecting, "group", "token")
     group, token = collecting
     scores = keyspace.for_each(
@@ -150,7 +151,7 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
         found = LimitState(
             limit=limit, current=current, max=config.max_of(limit),
             paused=limit in config.paused, full=False, kept=limit in collected,
-            rates=own.rates, cooldown=own.cooldown,
+            rates=own.rates, cooldown=own.cooldown, adaptive=adaptive.get(limit),
         )  # fmt: skip
         shut = found.paused or found.has_no_place or own.shut(moments.now) is not None
         shut = shut or own.tried_by is not None

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
-from celery_concurrency.limiter.inspect.adaptive import Limited
+from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
 from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.keyspace import Keyspace
@@ -45,8 +45,9 @@ class LimitUsage(Limited):
 class Usage(BaseModel):
     """All limits that are configured or in use, and platforms and task types with waiters.
 
-    Accounts are there only where ``rates`` names them and while in use, as a million of them
-    may have waiters: while tokens are held, somebody waits for their moment, or they cool down.
+    Accounts are there only where ``rates`` or ``adaptive`` names them and while in use, as a
+    million of them may have waiters: while tokens are held, somebody waits for their moment,
+    they cool down or are tried, or have fallen.
 
     Attributes:
         waiting_for_moment: tasks in the waiting room, one of whose limits is shut until a
@@ -135,11 +136,12 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
+    others |= set(read_moved(keyspace, config, MAX_OTHERS))
     others = (others | set(shut)) - configured.keys()
     listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
     counts = count_living(keyspace, [*configured, *sorted(listed)])
     moments = read_moments(keyspace, config, counts)
-
+    adaptive = read_adaptive(keyspace, config, counts)
     paused = set(config.paused)
     shown = {
         limit: LimitUsage(
@@ -149,10 +151,12 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
             waiting=waiting[limit],
             rates=moments.of(limit).rates,
             cooldown=moments.of(limit).cooldown,
+            adaptive=adaptive.get(limit),
         )
         for limit, count in counts.items()
         if count or waiting[limit] or limit in configured or moments.of(limit).is_used
-    }
+        or (limit in adaptive and adaptive[limit].has_fallen)
+    }  # fmt: skip
     by_dimension: dict[str, dict[str, LimitUsage]] = {name: {} for name in config.dimensions}
     for limit, usage in shown.items():
         dimension, name = split_limit(limit)
@@ -177,7 +181,8 @@ def _configured(config: Config) -> Iterator[str]:
     yield GLOBAL
     yield from (f"platform:{name}" for name in config.platform_max if name != WILDCARD)
     yield from (f"task_type:{name}" for name in config.task_type_max if name != WILDCARD)
-    yield from (limit for limit in config.rates if split_limit(limit)[1] != WILDCARD)
+    for named in (config.rates, config.adaptive):
+        yield from (limit for limit in named if split_limit(limit)[1] != WILDCARD)
     yield from config.paused
 
 

@@ -61,7 +61,7 @@ export const adaptive = {
     write(byId("title-adaptive"), t("adaptive_of", { limit: visible(limit.limit) }));
     const texts = sentences(limit);
     lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
-    shown(back, limit.current < limit.max);
+    shown(back, limit.current < limit.entry.max);
     draw(answer);
     const shownMoves = moves.slice(-MOVES).reverse();
     shown(byId("adaptive-table"), moves.length > 0);
@@ -71,14 +71,15 @@ export const adaptive = {
 };
 
 function sentences(limit) {
-  const { current, in_force: inForce, mode, since, fell } = limit;
-  const values = { ...numbers(limit), every: count(limit.every), decrease: limit.decrease };
+  const { current, entry, in_force: inForce, moved } = limit;
+  const { mode = "enforce", every, decrease } = entry;
+  const values = { ...numbers({ ...entry, current }), every: count(every), decrease };
   const other = inForce < 0 ? [t("adaptive_paused")]
     : mode !== "observe" && inForce !== current ? [t("adaptive_capped", { max: count(inForce) })] : [];
   return [
     t(mode === "observe" ? "adaptive_stands_observed" : "adaptive_stands", values),
     ...other,
-    ...(since ? [t(fell ? "adaptive_since_fall" : "adaptive_since", { since: time(since) })] : []),
+    ...(moved ? [t("adaptive_since", { since: time(moved) })] : []),
     t("adaptive_rule", values),
   ];
 }
@@ -92,6 +93,14 @@ function draw(answer) {
   uncounted.show(title, isCounted ? [] : at, isCounted ? none : lists);
 }
 
+/** Return why it moved, in words: only a refusal lets it fall. */
+function reasonOf({ before, after, reason }) {
+  if (after < before) return reason ? t("adaptive_refused_as", { reason }) : t("adaptive_refused");
+  const [, who] = /^reset by (.*)$/s.exec(reason) ?? [];
+  if (who) return t("adaptive_was_reset_by", { name: who });
+  return { "used in full": t("adaptive_used_in_full"), reset: t("adaptive_was_reset") }[reason] ?? visible(reason);
+}
+
 function makeRow() {
   const when = timeElement();
   const change = element("td", { class: "number" });
@@ -100,12 +109,12 @@ function makeRow() {
   row.show = ({ at, before, after, reason }) => {
     when.show(at);
     write(change, `${count(before)} → ${count(after)}`);
-    write(why, visible(reason));
+    write(why, reasonOf({ before, after, reason }));
   };
   return row;
 }
 
-function reset({ limit, max }) {
+function reset({ limit, entry: { max } }) {
   question({
     title: t("adaptive_reset_title", { limit }),
     label: t("adaptive_reset"),

@@ -4,32 +4,30 @@
 const GAP = 180;
 
 /**
- * Return `[times, in force, running, refusals or falls]` of an answer of /adaptive/history.
+ * Return `[times, its own maximum, running, refusals or falls]` of an answer of /adaptive/history.
  *
  * In a list, undefined is where another one has a point, and null where nothing is known: a line
  * goes on over the first, and ends at the second.
  */
 export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
-  const inForce = new Map();
+  const stood = new Map();
   const running = new Map();
   const refused = new Map();
-  // What it may be at most by the configuration of now: moves are of its own value.
-  const cap = limit.in_force >= 0 && limit.in_force < limit.current ? limit.in_force : Infinity;
-  for (const { at, before } of moves.slice(0, 1)) inForce.set(at - 1, Math.min(before, cap));
-  samples.forEach(({ at, in_force: most, running: some }, place) => {
+  for (const { at, before } of moves.slice(0, 1)) stood.set(at - 1, before);
+  samples.forEach(({ at, current, running: some }, place) => {
     const previous = samples[place - 1];
     if (previous && at - previous.at > GAP) running.set(previous.at + 1, null);
-    inForce.set(at, Math.max(0, most));
+    stood.set(at, current);
     running.set(at, some);
   });
-  for (const { at, after } of moves) inForce.set(at, Math.min(after, cap));
-  inForce.set(end, Math.max(0, limit.in_force));
+  for (const { at, after } of moves) stood.set(at, after);
+  stood.set(end, limit.current);
   if (refusals === null) {
     for (const { at, before, after } of moves) if (after < before) refused.set(at, after);
   } else {
     // In the middle of its interval; none is no bar.
     for (const { at, count } of refusals) if (count) refused.set(Math.min(at + resolution / 2, end), count);
   }
-  const times = [...new Set([inForce, running, refused].flatMap((list) => [...list.keys()]))].sort((one, other) => one - other);
-  return [times, ...[inForce, running, refused].map((list) => times.map((at) => list.get(at)))];
+  const times = [...new Set([stood, running, refused].flatMap((list) => [...list.keys()]))].sort((one, other) => one - other);
+  return [times, ...[stood, running, refused].map((list) => times.map((at) => list.get(at)))];
 }
