@@ -2,6 +2,7 @@
 
 /** Seconds between two samples, after which no worker was there to make one. */
 const GAP = 180;
+const DAY = 86_400; // s
 
 /**
  * Return `[times, its own maximum, running, refusals or falls]` of an answer of /adaptive/history.
@@ -13,7 +14,7 @@ export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
   const stood = new Map();
   const running = new Map();
   const refused = new Map();
-  for (const { at, before } of moves.slice(0, 1)) stood.set(at - 1, before);
+  stood.set(end - DAY, moves[0]?.before ?? limit.current);
   samples.forEach(({ at, current, running: some }, place) => {
     const previous = samples[place - 1];
     if (previous && at - previous.at > GAP) running.set(previous.at + 1, null);
