@@ -13,6 +13,7 @@ from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive
 from celery_concurrency.limiter.inspect.counts import count_living
 from celery_concurrency.limiter.inspect.moments import read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.outcomes import TRIED
 
 Reason = Literal["full", "paused", "kept", "rate", "cooling", "probe", "behind", "next"]
 
@@ -122,7 +123,7 @@ class States:
             blocked.cause = shut.reason
         elif state.tried_by and state.opens_by_itself:
             blocked.reason = "probe"
-            blocked.text = f"{state.limit} (one run goes first after a refusal)"
+            blocked.text = f"{state.limit} {TRIED}"
         elif state.kept and state.current == state.allows:
             blocked.reason = "kept"
         return blocked
