@@ -13,9 +13,12 @@ from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
+    MAX_EVERY,
+    MAX_LIMIT,
     Config,
     Count,
     DimensionName,
+    Mode,
     Name,
     OverrideName,
     Rates,
@@ -81,6 +84,16 @@ class DimensionChange(TypedDict, total=False):
     overrides: dict[OverrideName, Count | None]
 
 
+class AdaptiveChange(TypedDict, total=False):
+    """A change of an adaptive limit; a new one has to say ``min`` and ``max``."""
+
+    min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    decrease: Annotated[float, Field(gt=0, lt=1)]
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)]
+    mode: Mode
+
+
 class ConfigChange(TypedDict, total=False):
     """A change of the configuration: just what is to change; null takes an entry out of a map."""
 
@@ -94,6 +107,7 @@ class ConfigChange(TypedDict, total=False):
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
     rates: dict[str, Rates | None]
+    adaptive: dict[str, AdaptiveChange | None]
 
 
 class Rollback(BaseModel):

@@ -133,10 +133,13 @@ def parse_change(text: str) -> tuple[str, Any]:
         if written is not None:
             return field, written
         try:
-            if field:
-                return field, parse_json(value)
+            parsed = parse_json(value)
         except InvalidConfig:
             continue
+        # The "=" of an option of an adaptive limit, as in 1-10,every=60, ends no FIELD.
+        is_entry = parsed is None or isinstance(parsed, dict)
+        if field and (is_entry or not field.startswith("adaptive.")):
+            return field, parsed
     raise mistake(
         f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
         "platform_max.douyin=null, 'paused=[\"global\"]', 'rates.account:*=1/30s,15/1d' or "
