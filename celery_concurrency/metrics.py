@@ -235,14 +235,14 @@ def _shown_as(limit: str, shown: Collection[str]) -> str:
 
 def _counters(counted: Mapping[str, int], names: Collection[str]) -> Iterator[Metric]:
     shown = set(names)
+    by_limit: dict[str, Counter[str]] = {what: Counter({GLOBAL: 0}) for what in _BY_LIMIT}
+    for name, count in counted.items():
+        what, _, limit = name.partition(":")
+        if what in by_limit:
+            by_limit[what][GLOBAL if limit == "total" else _shown_as(limit, shown)] += count
     for what, help_ in _BY_LIMIT.items():
-        by_limit = Counter({GLOBAL: counted.get(f"{what}:total", 0)})
-        for name, count in counted.items():
-            limit = name.removeprefix(f"{what}:")
-            if limit not in (name, "total"):
-                by_limit[_shown_as(limit, shown)] += count
         family = CounterMetricFamily(_name(what), help_, labels=LABELS)
-        for limit, count in by_limit.items():
+        for limit, count in by_limit[what].items():
             family.add_metric(_labels(limit), count)
         yield family
     for what, help_ in _IN_ALL.items():
