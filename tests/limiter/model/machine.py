@@ -263,6 +263,12 @@ class Machine(RuleBasedStateMachine):
                 if self.model.cooling or self.model.is_rated(limit.decode())
             }
         run, limits, parked_as, group = self.read(args)
+        # Who rises with this call tells those who wait.
+        freed |= {
+            limit
+            for limit in limits
+            if self.model.would_rise(limit) and self.redis.exists(f"{PREFIX}:shut:{limit}")
+        }
         useless = None
         if group:
             useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{group}", 0, 0)), None)
