@@ -51,7 +51,8 @@ def show_adaptive(app: Celery, as_json: bool) -> None:
                 one.limit,
                 in_force(one),
                 f"{one.entry.min}..{one.entry.max}",
-                *_moved(moves.get(one.limit)),
+                local_time(one.moved),
+                _why(moves.get(one.limit)),
             )
             for one in found
         ),
@@ -97,7 +98,6 @@ def _as_json(one: AdaptiveLimit) -> Any:
     return TypeAdapter(AdaptiveLimit).dump_python(one)
 
 
-def _moved(move: Move | None) -> tuple[str, str]:
-    if move is None:
-        return "-", "-"
-    return local_time(move.at), f"{move.before} -> {move.after}: {move.why}"
+def _why(move: Move | None) -> str:
+    # Moves are kept for a day, and for a week when the last one was.
+    return f"{move.before} -> {move.after}: {move.why}" if move else "-"

@@ -134,10 +134,11 @@ class AdaptiveLimits:
 
     def last_moves(self, limits: Iterable[str]) -> dict[str, Move]:
         """Return the last move of each of these limits that moved in the last 24 h."""
+        since = self._day_ago()
         found = self._keyspace.for_each(
             limits,
             lambda pipe, limit: pipe.xrevrange(
-                self._keyspace.keys.moves(limit), "+", self._day_ago(), count=1
+                self._keyspace.keys.moves(limit), "+", since, count=1
             ),
         )
         return {limit: _move_of(limit, *entries[0]) for limit, entries in found if entries}

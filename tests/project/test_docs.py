@@ -69,6 +69,10 @@ def test_what_a_command_is_shown_to_answer_it_answers(path, limiter, here):
     park(limiter, "5f1c", tags, task="proj.publish")
     for block in blocks_in(path, "console"):
         command, _, answer = block.text.partition("\n")
+        if "concurrency adaptive" in command:
+            limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
+            limits = ("global", "platform:douyin")
+            limiter.refuse("another:1", limits, limits[1], 0, reason="429")
         arguments = command.removeprefix("$ celery -A proj concurrency ").split()
         assert without_times(out(here(*arguments))) == without_times(answer)
 
