@@ -46,7 +46,7 @@ STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
 OBSERVED_BYTES: Final = 300_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
-GAUGES_LINES: Final = 4
+GAUGES_LINES: Final = 5
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
@@ -57,6 +57,7 @@ LABELS: Final = ("dimension", "limit")
 _BY_LIMIT: Final = {
     "acquired": "Runs that were given their tokens.",
     "denied": "Times that a run was told to wait; one that asks again counts again.",
+    "refused": "Runs that a platform refused, as they told.",
 }
 _OBSERVED: Final = {
     "runs": "Runs that an observed limit has looked at.",
@@ -175,13 +176,19 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    adaptive = _gauge(
+        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+    )
     for limit, usage in limits.items():
         labels = _labels(limit)
         current.add_metric(labels, usage.current)
         most.add_metric(labels, usage.max)
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
-    yield from (current, most, paused, waiting)
+        if usage.adaptive:
+            observed = usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+    yield from (current, most, paused, waiting, adaptive)
 
 
 def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
@@ -255,14 +262,14 @@ def _shown_as(limit: str, shown: Collection[str]) -> str:
 
 def _counters(counted: Mapping[str, int], names: Collection[str]) -> Iterator[Metric]:
     shown = set(names)
+    by_limit: dict[str, Counter[str]] = {what: Counter({GLOBAL: 0}) for what in _BY_LIMIT}
+    for name, count in counted.items():
+        what, _, limit = name.partition(":")
+        if what in by_limit:
+            by_limit[what][GLOBAL if limit == "total" else _shown_as(limit, shown)] += count
     for what, help_ in _BY_LIMIT.items():
-        by_limit = Counter({GLOBAL: counted.get(f"{what}:total", 0)})
-        for name, count in counted.items():
-            limit = name.removeprefix(f"{what}:")
-            if limit not in (name, "total"):
-                by_limit[_shown_as(limit, shown)] += count
         family = CounterMetricFamily(_name(what), help_, labels=LABELS)
-        for limit, count in by_limit.items():
+        for limit, count in by_limit[what].items():
             family.add_metric(_labels(limit), count)
         yield family
     for what, help_ in _IN_ALL.items():

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
-from celery_concurrency.limiter.config.maximum import Maximum
+from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
+    MAX_EVERY,
     Config,
     DimensionName,
     Name,
@@ -80,6 +82,16 @@ class DimensionChange(TypedDict, total=False):
     overrides: dict[OverrideName, Maximum | None]
 
 
+class AdaptiveChange(TypedDict, total=False):
+    """A change of an adaptive limit; a new one has to say ``min`` and ``max``."""
+
+    min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    decrease: Annotated[float, Field(gt=0, lt=1)]
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)]
+    mode: Mode
+
+
 class ConfigChange(TypedDict, total=False):
     """A change of the configuration: just what is to change; null takes an entry out of a map."""
 
@@ -93,6 +105,7 @@ class ConfigChange(TypedDict, total=False):
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
     rates: dict[str, Rates | None]
+    adaptive: dict[str, AdaptiveChange | None]
 
 
 class Rollback(BaseModel):
@@ -196,6 +209,23 @@ class CooldownList(BaseModel):
 
     cooldowns: list[Cooldown]
     total: int
+
+
+class AdaptiveList(BaseModel):
+    """The adaptive limits.
+
+    Attributes:
+        limits: those that moved last first, 1,000 at most.
+        total: how many there are, listed or not.
+    """
+
+    limits: list[AdaptiveLimit]
+    total: int
+
+
+class AdaptiveQuery(Query):
+    limit: Annotated[str, AfterValidator(_check_limit)]
+    """The adaptive limit, as platform:douyin."""
 
 
 class LiftQuery(Query):

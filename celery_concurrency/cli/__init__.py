@@ -8,6 +8,7 @@ import logging
 import click
 
 from celery_concurrency.cli import (
+    adaptive,
     config,
     cooldowns,
     monitor,
@@ -36,6 +37,7 @@ for command in (
     cooldowns.cooldowns,
     observed.observed,
     observed.enforce,
+    adaptive.adaptive,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

@@ -42,7 +42,7 @@ def usage(app: Celery, as_json: bool) -> None:
         print_limits(
             ("limit", "current", "max", "waiting"),
             (
-                ((name, limit.current, allowed(limit.max, limit.paused), limit.waiting), limit)
+                ((name, limit.current, allowed(limit), limit.waiting), limit)
                 for name, limit in found.limits()
             ),
         )

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
-from celery_concurrency.limiter.inspect.moments import Moments, read_moments, read_shut
+from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
@@ -28,20 +29,18 @@ MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
 
 
-class LimitUsage(Moments):
-    """One limit, with its rates and its cool-down (``moments.Moments``).
+class LimitUsage(Limited):
+    """One limit, with its rates and its cool-down, and how it adapts (``adaptive.Limited``).
 
     Attributes:
         current: living tokens.
-        max: how many it allows, 0 for unlimited.
+        max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now, whatever ``max`` says.
         waiting: tasks in the waiting room that count in it.
         observed_max: how many it would allow by a maximum that is only observed; 0 where
             there is none.
     """
 
-    current: int
-    max: int
     paused: bool = False
     waiting: int = 0
     observed_max: int = 0
@@ -50,8 +49,9 @@ class LimitUsage(Moments):
 class Usage(BaseModel):
     """All limits that are configured or in use, and platforms and task types with waiters.
 
-    Accounts are there only where ``rates`` names them and while in use, as a million of them
-    may have waiters: while tokens are held, somebody waits for their moment, or they cool down.
+    Accounts are there only where ``rates`` or ``adaptive`` names them and while in use, as a
+    million of them may have waiters: while tokens are held, somebody waits for their moment,
+    they cool down or are tried, or have fallen.
 
     Attributes:
         waiting_for_moment: tasks in the waiting room, one of whose limits is shut until a
@@ -146,12 +146,13 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
+    others |= set(read_moved(keyspace, config, MAX_OTHERS))
     others = (others | set(shut)) - configured.keys()
     listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
     counts = count_living(keyspace, [*configured, *sorted(listed)])
     moments = read_moments(keyspace, config, counts)
+    adaptive = read_adaptive(keyspace, config, counts)
     observed, observations = read_observed(keyspace, config)
-
     paused = set(config.paused)
     shown = {
         limit: LimitUsage(
@@ -162,10 +163,12 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
             waiting=waiting[limit],
             rates=moments.of(limit).rates,
             cooldown=moments.of(limit).cooldown,
+            adaptive=adaptive.get(limit),
         )
         for limit, count in counts.items()
         if count or waiting[limit] or limit in configured or moments.of(limit).is_used
-    }
+        or (limit in adaptive and adaptive[limit].has_fallen)
+    }  # fmt: skip
     by_dimension: dict[str, dict[str, LimitUsage]] = {name: {} for name in config.dimensions}
     for limit, usage in shown.items():
         dimension, name = split_limit(limit)
@@ -192,7 +195,8 @@ def _configured(config: Config) -> Iterator[str]:
     yield GLOBAL
     yield from (f"platform:{name}" for name in config.platform_max if name != WILDCARD)
     yield from (f"task_type:{name}" for name in config.task_type_max if name != WILDCARD)
-    yield from (limit for limit in config.rates if split_limit(limit)[1] != WILDCARD)
+    for named in (config.rates, config.adaptive):
+        yield from (limit for limit in named if split_limit(limit)[1] != WILDCARD)
     yield from config.paused
 
 
