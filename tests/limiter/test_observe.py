@@ -117,7 +117,7 @@ def summary(waits: list[float]) -> dict[str, float]:
 
 
 #: Milliseconds, so that many moments fall together.
-gaps = st.integers(0, 40).map(lambda number: number / 1000)
+gaps = st.integers(0, 20).map(lambda number: number / 1000)
 holds = st.integers(1, 60).map(lambda number: number / 1000)
 some_runs = st.lists(st.tuples(gaps, holds), min_size=1, max_size=24)
 
@@ -129,7 +129,7 @@ def play(floor: Floor, turned, runs: list[tuple[float, float]]) -> None:
         events += [(arrival, 1, number), (arrival + hold, 0, number)]
     for moment, begins, number in sorted(events):
         turned(moment)
-        token = f"run{number:03}:1"
+        token = f"run{number:04}:1"
         if begins:
             answer = floor.limiter.try_acquire(token, {"account": "a", "platform": "p"})
             assert isinstance(answer, Granted)
@@ -174,7 +174,7 @@ def test_a_maximum_is_counted_as_a_queue_would_have_it(floor, redis, turned, run
 def test_rates_are_counted_as_a_queue_would_have_them(floor, redis, turned, runs, rates):
     observed = [{"max": most, "per": per, "mode": "observe"} for most, per in rates]
     begin_anew(floor, redis, turned, {"account_max": 0, "rates": {"account:*": observed}})
-    runs = arriving([(20 * gap, hold) for gap, hold in runs])
+    runs = arriving([(40 * gap, hold) for gap, hold in runs])
     play(floor, turned, runs)
     expected = summary(waits_by_rates([arrival for arrival, _ in runs], rates))
     assert counted(redis, "rates account:*") == pytest.approx(expected, abs=1e-4)
@@ -361,6 +361,20 @@ def test_behind_one_that_runs_for_very_long_no_more_than_so_many_are_undecided(
     assert redis.zcard(f"{PREFIX}:observed:places:account:a") <= 1
     assert counted(redis, "max account:*")["denied"] >= 99
     floor.limiter.release(long)
+
+
+def test_of_more_the_places_are_those_that_come_free_beside_it(floor, redis, turned):
+    begin_anew(floor, redis, turned, {"account_max": {"max": 2, "mode": "observe"}})
+    turned(0.5)
+    floor.hold(account="a")
+    runs = [(1 + number / 1000, 0.0025) for number in range(2000)]
+    play(floor, turned, runs)
+    assert redis.zcard(f"{PREFIX}:observed:undecided:account:a") <= 1000
+    counts = counted(redis, "max account:*")
+    decided = int(counts["runs"]) - 1
+    expected = summary(waits_by_maximum(runs[:decided], 1))
+    assert decided > 900  # by 3 s, 800 places would have come free
+    assert counts == pytest.approx(expected | {"runs": decided + 1}, abs=1e-3)
 
 
 def test_nothing_observed_costs_no_key(floor, redis):
