@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import Redis
 
-from benchmarks import figures, growth, makespan, moments, pair, steps, throughput
+from benchmarks import brake, figures, growth, makespan, moments, pair, steps, throughput
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 
@@ -115,12 +115,18 @@ def _throughput(server: Server, short: bool, say: Say) -> dict[str, Any]:
     return throughput.measure(server, short, say)
 
 
+def _brake(server: Server, short: bool, say: Say) -> dict[str, Any]:
+    _emptied(server)
+    return brake.measure(server, short, say)
+
+
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "pair": _pair,
     "rateless": _rateless,
     "config": _config,
     "makespan": _makespan,
     "throughput": _throughput,
+    "brake": _brake,
     "growth": _growth,
     "moments": _moments,
     "steps": _steps,

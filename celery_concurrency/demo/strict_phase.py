@@ -1,0 +1,99 @@
+"""The strict phase: for a while a platform and its twin allow little (``platform.py``).
+
+The one has the brake, the other hasn't (``load.py``, ``project.py``), and both are asked by as
+many tasks: what each refused is what the brake spares.
+"""
+
+from collections import Counter
+from typing import Final
+
+from redis import Redis
+
+from celery_concurrency.demo.load import STRICT, TWIN
+from celery_concurrency.demo.platform import Platform
+from celery_concurrency.limiter import Limiter
+
+#: What they allow meanwhile: calls within a second, and at once.
+RATE: Final = 3
+PARALLEL: Final = 1
+
+#: From when to when in a session of so many seconds or less, in parts of it.
+PART: Final = (0.2, 0.55)
+SHORT_SECONDS: Final = 60
+#: In a longer one: from when to when of each minute, in seconds.
+OF_MINUTE: Final = (8, 20)
+
+LIMIT: Final = f"platform:{STRICT}"
+
+
+class StrictPhase:
+    """Makes the two platforms strict when it is time to, and counts what they refuse.
+
+    Args:
+        redis: where they live.
+        limiter: that of the workers.
+        seconds: how long the session goes on; 0 is until it is ended.
+
+    Attributes:
+        is_strict: whether they are now.
+    """
+
+    def __init__(self, redis: Redis, limiter: Limiter, seconds: float) -> None:
+        self._platforms = {name: Platform(redis, name) for name in (STRICT, TWIN)}
+        self._limiter = limiter
+        self._seconds = seconds
+        self._calls: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._told = 0.0
+        self.is_strict = False
+
+    def turn(self, elapsed: float) -> None:
+        """Make them strict, or lenient, as it is to be after so many seconds of the session."""
+        if not 0 < self._seconds <= SHORT_SECONDS:
+            self._set(OF_MINUTE[0] <= elapsed % 60 < OF_MINUTE[1])
+        else:
+            self._set(PART[0] <= elapsed / self._seconds < PART[1])
+
+    def end(self) -> None:
+        """Let them be lenient from now on."""
+        self._set(False)
+
+    def read(self) -> None:
+        """Count the new calls."""
+        for name, platform in self._platforms.items():
+            calls = platform.take_calls()
+            self._calls[name] += len(calls)
+            self._refused[name] += sum(not call.accepted for call in calls)
+
+    def state(self) -> str:
+        """Return in a line how it stands."""
+        found = self._limiter.adaptive.find(LIMIT)
+        force = f"{found.in_force} of {found.entry.max} at once, " if found else ""
+        mood = "strict" if self.is_strict else "lenient"
+        return (
+            f"{STRICT} is {mood}: {force}refused {self._refused[STRICT]}, "
+            f"without the brake {self._refused[TWIN]}"
+        )
+
+    def news(self) -> list[str]:
+        """Return a line for each move of the limit since the last time."""
+        new = [move for move in self._limiter.adaptive.moves(LIMIT) if move.at > self._told]
+        self._told = max((move.at for move in new), default=self._told)
+        return [
+            f"{move.limit} moved from {move.before} to {move.after}: {move.reason}" for move in new
+        ]
+
+    def verdict(self) -> list[str]:
+        """Return what the brake was good for, in lines for the report."""
+        return [
+            f"refused by the strict platform: {self._refused[name]} of {self._calls[name]} calls "
+            f"{how} ({name})"
+            for name, how in ((STRICT, "with the brake"), (TWIN, "without"))
+        ]
+
+    def _set(self, strict: bool) -> None:
+        if strict == self.is_strict:
+            return
+        self.is_strict = strict
+        for platform in self._platforms.values():
+            platform.allow(rate=RATE * strict, parallel=PARALLEL * strict)
