@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
 from celery_concurrency.limiter.background import Background
-from celery_concurrency.limiter.cooldowns import Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import BEAT_SECONDS, Lease, Leases
 from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
@@ -49,14 +48,14 @@ class BlockingAcquire:
 
     Args:
         room: where callers wait.
-        try_acquire, release: the limiter's.
+        lease_of, try_acquire, release: the limiter's.
     """
 
     def __init__(
         self,
         keyspace: Keyspace,
         room: WaitingRoom,
-        cooldowns: Cooldowns,
+        lease_of: Callable[[Granted, float], Lease],
         try_acquire: Callable[..., Outcome],
         release: Callable[..., bool],
     ) -> None:
@@ -64,22 +63,24 @@ class BlockingAcquire:
         self.room = room
         self.try_acquire = try_acquire
         self._release = release
-        self._cooldowns = cooldowns
+        self._lease_of = lease_of
         self._keeper = LeaseKeeper(Leases(keyspace))
 
     @contextmanager
     def hold(self, tags: Mapping[str, object], timeout: float | None) -> Iterator[Lease]:
         """Hold what these tags need while the block runs; see ``Limiter.acquire``."""
         granted = _Caller(self, tags, timeout).wait()
-        began = False
+        began = succeeded = False
         try:
             self._keeper.add(granted.token)
             began = True
-            yield Lease(granted, self.keyspace, LEASE_SECONDS, self._cooldowns)
+            lease = self._lease_of(granted, LEASE_SECONDS)
+            yield lease
+            succeeded = not lease.refused_in
         finally:
             self._keeper.discard(granted.token)
             try:
-                self._release(granted.token, began=began)
+                self._release(granted.token, began=began, succeeded=succeeded)
             except LimiterUnavailable as exc:
                 # The block has done its work, or failed with an error of its own.
                 logger.warning("tokens are given back later: %s", exc)

@@ -6,7 +6,8 @@ Redis lets each end by itself; ``scripts/cool.lua`` sets and lifts them.
 
 import uuid
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
 from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter.config.store import ConfigStore
@@ -33,6 +34,9 @@ class Cooldown:
         since: when it was shut; None where somebody deleted its record.
         reason: why; "" where nobody said.
         by: who shut it: an operator, or a task; "" where nobody said.
+        refused: a refusal began it, so that one run goes first at its end. Until that has
+            succeeded it is listed, with no seconds left.
+        probe: the run that goes first now; None while none does.
     """
 
     limit: str
@@ -41,6 +45,21 @@ class Cooldown:
     since: float | None
     reason: str
     by: str
+    refused: bool = False
+    probe: str | None = None
+
+
+def check_texts(**texts: str) -> None:
+    """Make sure that these are lines that can be shown to people.
+
+    Raises:
+        InvalidCooldown: names the first that is none.
+    """
+    for field, text in texts.items():
+        if len(text) > MAX_REASON or unprintable(text):
+            raise InvalidCooldown(
+                field, f"has to be one line of at most {MAX_REASON} printable characters"
+            )
 
 
 class Cooldowns:
@@ -85,11 +104,7 @@ class Cooldowns:
         # Also no NaN.
         if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
             raise InvalidCooldown("seconds", f"has to be over 0, and {MAX_SECONDS} at most")
-        for field, text in (("reason", reason), ("by", by)):
-            if len(text) > MAX_REASON or unprintable(text):
-                raise InvalidCooldown(
-                    field, f"has to be one line of at most {MAX_REASON} printable characters"
-                )
+        check_texts(reason=reason, by=by)
         until: bytes = self._room.call_and_hand_over(
             "cool", limit, repr(float(seconds)), uuid.uuid4().hex, reason, by
         )
@@ -111,44 +126,66 @@ class Cooldowns:
         return bool(self._room.call_and_hand_over("cool", limit, 0, uuid.uuid4().hex, "", ""))
 
     def find(self, limit: str) -> Cooldown | None:
-        """Return the cool-down of a limit; None where it does not cool down."""
+        """Return the cool-down of a limit; None where it does not, and no run has to go first."""
         now = self._keyspace.now()
-        until: Any = self._keyspace.redis.zscore(self._keyspace.keys.cooldowns, limit)
+        pipe = self._keyspace.pipeline()
+        pipe.zscore(self._keyspace.keys.cooldowns, limit)
+        pipe.zscore(self._keyspace.keys.probes, limit)
+        until, probation = pipe.execute()
         if until is None or until <= now:
-            return None
-        return self._read({limit: until}, now)[0]
+            until = probation
+        return None if until is None else self._read({limit: until}, now)[0]
 
     def read(self) -> tuple[list[Cooldown], int]:
         """Return those that last, the longest first, and how many there are.
 
-        ``MAX_LISTED`` at most are returned.
+        After them those that are over, and in which one run goes first. ``MAX_LISTED`` at most
+        are returned.
         """
         now = self._keyspace.now()
-        pipe = self._keyspace.pipeline()
-        pipe.zrange(
-            self._keyspace.keys.cooldowns, "+inf", f"({now:.6f}",
-            byscore=True, desc=True, offset=0, num=MAX_LISTED, withscores=True,
-        )  # fmt: skip
-        pipe.zcount(self._keyspace.keys.cooldowns, f"({now:.6f}", "+inf")
-        found, total = pipe.execute()
-        until = {limit.decode(): moment for limit, moment in found}
-        return self._read(until, now), total
+        found: dict[str, float] = {}
+        total = 0
+        for key, start, end in (
+            (self._keyspace.keys.cooldowns, "+inf", f"({now:.6f}"),
+            (self._keyspace.keys.probes, f"{now:.6f}", "-inf"),
+        ):
+            pipe = self._keyspace.pipeline()
+            pipe.zrange(
+                key, start, end, byscore=True, desc=True, offset=0, num=MAX_LISTED, withscores=True
+            )
+            pipe.zcount(key, end, start)
+            some, count = pipe.execute()
+            found |= {limit.decode(): until for limit, until in some}
+            total += count
+        return self._read(dict(islice(found.items(), MAX_LISTED)), now), total
 
     def _read(self, until: dict[str, float], now: float) -> list[Cooldown]:
-        records = self._keyspace.for_each(
-            until,
-            lambda pipe, limit: pipe.hmget(
-                self._keyspace.keys.cooldown(limit), "since", "reason", "by"
-            ),
+        records = list(
+            self._keyspace.for_each(
+                until,
+                lambda pipe, limit: pipe.hmget(
+                    self._keyspace.keys.cooldown(limit), "since", "reason", "by", "lasted", "probe"
+                ),
+            )
         )
+        living = self._living([probe for _, (*_, probe) in records if probe])
         return [
             Cooldown(
                 limit=limit,
                 until=until[limit],
-                seconds=until[limit] - now,
+                seconds=max(0.0, until[limit] - now),
                 since=None if since is None else float(since),
                 reason=(reason or b"").decode(),
                 by=(by or b"").decode(),
+                refused=lasted is not None,
+                probe=probe.decode() if probe in living else None,
             )
-            for limit, (since, reason, by) in records
+            for limit, (since, reason, by, lasted, probe) in records
         ]
+
+    def _living(self, tokens: list[bytes]) -> list[bytes]:
+        """Return those of these tokens that are held."""
+        scores = self._keyspace.for_each(
+            tokens, lambda pipe, token: pipe.zscore(self._keyspace.keys.leases, token)
+        )
+        return [token for token, score in scores if score is not None]

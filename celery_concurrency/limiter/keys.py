@@ -22,6 +22,10 @@ class Keys:
         self.epoch = f"{prefix}:epoch"
         self.sweep_next = f"{prefix}:sweep:next"
         self.cooldowns = f"{prefix}:cooldowns"
+        self.probes = f"{prefix}:probes"
+        self.adaptive = f"{prefix}:adaptive"
+        self.adaptive_unlogged = f"{prefix}:adaptive:unlogged"
+        self.adaptive_history = f"{prefix}:adaptive:history"
         self.moments = f"{prefix}:moments"
         self.moments_watched = f"{prefix}:moments:watched"
         self.groups = f"{prefix}:groups"
@@ -43,6 +47,14 @@ class Keys:
     def cooldown(self, limit: str) -> str:
         """Why a limit cools down, and who said so."""
         return f"{self.prefix}:cooldown:{limit}"
+
+    def adaptive_of(self, limit: str) -> str:
+        """Where an adaptive limit stands."""
+        return f"{self.prefix}:adaptive:{limit}"
+
+    def moves(self, limit: str) -> str:
+        """The moves of an adaptive limit."""
+        return f"{self.prefix}:moves:{limit}"
 
     def token(self, token: str) -> str:
         """The record of a token."""

@@ -6,10 +6,8 @@ what a run is in Celery is in ``worker/run.py``.
 """
 
 import json
-import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -22,12 +20,13 @@ from celery_concurrency.errors import (
     RunEnded,
 )
 from celery_concurrency.limiter.acquire_arguments import arguments
-from celery_concurrency.limiter.background import Background
+from celery_concurrency.limiter.adaptive import AdaptiveLimits
 from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.cooldowns import Cooldowns
 from celery_concurrency.limiter.inspect.usage import Usage, read_usage
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.later import Later
 from celery_concurrency.limiter.leases import Lease, Leases
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import (
@@ -39,13 +38,11 @@ from celery_concurrency.limiter.outcomes import (
     Ticket,
     rate_of,
 )
+from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, Refusal
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
 from celery_concurrency.limiter.waiting_room import WaitingRoom
-from celery_concurrency.log import LIMITER_LOG
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
-
-logger = logging.getLogger(LIMITER_LOG)
 
 DEFAULT_PREFIX: Final = "concurrency"
 
@@ -57,7 +54,7 @@ BEGUN_SECONDS: Final = 86_400
 
 
 #: Replies of acquire by which a run is given no tokens, and may be later by another copy.
-_REFUSALS: Final = (b"denied", b"shut", b"behind", b"running", b"done")
+_REFUSALS: Final = (b"denied", b"shut", b"probed", b"behind", b"running", b"done")
 
 
 class Limiter:
@@ -75,6 +72,7 @@ class Limiter:
         waiting_room: where denied messages wait.
         leases: renews the tokens of living runs.
         cooldowns: limits that admit nobody until a moment.
+        adaptive: limits whose maximum moves by itself.
         stats, durations: what was counted, and how long it took.
     """
 
@@ -95,15 +93,16 @@ class Limiter:
         self.durations = Durations(self.keyspace)
         self.leases = Leases(self.keyspace)
         self.cooldowns = Cooldowns(self.keyspace, self.waiting_room, self.config)
+        self.adaptive = AdaptiveLimits(self.keyspace, self.waiting_room, self.config)
         self._blocking = BlockingAcquire(
-            self.keyspace, self.waiting_room, self.cooldowns, self.try_acquire, self.release
+            self.keyspace, self.waiting_room, self.lease_of, self.try_acquire, self.release
         )
         self._copies_seconds = copies_seconds
         # The scripts check it: they refuse a call that has not all dimensions.
         self._dimensions: tuple[str, ...] = ()
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
-        self._later = _Later(lambda token: self._release(token, began=False))
+        self._later = Later(lambda token: self._release(token, began=False))
 
     def acquire(
         self, *, timeout: float | None = None, **tags: object
@@ -182,6 +181,11 @@ class Limiter:
                     ticket = Ticket(int(number), parked_as)
                     shut = Shut(float(until), float(seconds), rate_of(cause.decode()))
                     return Denied(token, limits, limit.decode(), None, None, ticket, shut)
+                case [b"probed", limit, probe, number]:
+                    ticket = Ticket(int(number), parked_as)
+                    return Denied(
+                        token, limits, limit.decode(), None, None, ticket, probe=probe.decode()
+                    )
                 case [b"behind", limit, number]:
                     ticket = Ticket(int(number), parked_as)
                     return Denied(token, limits, limit.decode(), None, None, ticket)
@@ -222,7 +226,65 @@ class Limiter:
         self._doubtful.add(token)
         self._later.add(token)
 
-    def release(self, token: str, *, done: bool = False, began: bool = True) -> bool:
+    def refuse(
+        self,
+        token: str,
+        limits: Sequence[str],
+        limit: str,
+        seconds: float,
+        *,
+        grow: float = DEFAULT_GROW,
+        most: float = DEFAULT_MOST,
+        reason: str = "",
+        by: str = "",
+    ) -> float:
+        """Say that a platform refused a run, before that is released.
+
+        One of its limits cools down, after which one run goes first; its adaptive limits fall.
+        A run tells one refusal of a limit: repeats change nothing.
+
+        Args:
+            token: the run.
+            limits: all of its limits.
+            limit: the one that cools down.
+            seconds: for how long, up to ``cooldowns.MAX_SECONDS``; 0 for no cool-down.
+            grow: what the last seconds are multiplied by where this run went first; 1 or more.
+            most: how many seconds that makes at most.
+            reason: why, for people; one line.
+            by: who says so.
+
+        Returns:
+            until when it cools down, in Unix seconds of the Redis server; 0 where it does not.
+
+        Raises:
+            InvalidCooldown: a value is out of bounds, or it is none of the run's limits.
+            LimiterUnavailable: Redis can't be asked; a thread goes on trying. What is left of
+                the seconds then counts from that moment.
+        """
+        refusal = Refusal(token, tuple(limits), limit, seconds, grow, most, reason, by)
+        told = time.monotonic()
+        try:
+            return refusal.tell(self.keyspace)
+        except LimiterUnavailable:
+
+            def tell(_: str) -> None:
+                refusal.after(time.monotonic() - told).tell(self.keyspace)
+
+            self._later.add(f"{token} refused {limit}", tell)
+            raise
+
+    def lease_of(self, granted: Granted, seconds: float) -> Lease:
+        """Return what a run holds, to show to it.
+
+        Args:
+            granted: what it was answered.
+            seconds: for which its tokens last without being renewed.
+        """
+        return Lease(granted, self.keyspace, seconds, self.cooldowns, self.refuse)
+
+    def release(
+        self, token: str, *, done: bool = False, began: bool = True, succeeded: bool = False
+    ) -> bool:
         """Give a run's tokens back, and wake the waiters that need them; safe to repeat.
 
         Args:
@@ -230,6 +292,7 @@ class Limiter:
             done: it came to its end, so that a second copy of its message is dropped.
                 Where nobody can say so (its process died), a copy runs.
             began: its body may have begun: where it can not, its start does not count.
+            succeeded: it did what it should: it opens the limits in which it went first.
 
         Returns:
             True if it held them, False if they had expired or were never given.
@@ -239,9 +302,9 @@ class Limiter:
         """
         self._later.discard(token)
         try:
-            return self._release(token, done, began)
+            return self._release(token, done, began, succeeded)
         except LimiterUnavailable:
-            self._later.add(token, lambda token: self._release(token, done, began))
+            self._later.add(token, lambda token: self._release(token, done, began, succeeded))
             raise
 
     def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
@@ -257,11 +320,13 @@ class Limiter:
 
         self._later.add(token, count)
 
-    def _release(self, token: str, done: bool = False, began: bool = True) -> bool:
+    def _release(
+        self, token: str, done: bool = False, began: bool = True, succeeded: bool = False
+    ) -> bool:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
         held = self.waiting_room.call_and_hand_over(
-            "release", token, mark, copies_seconds, "" if began else 1
+            "release", token, mark, copies_seconds, _ending(began, succeeded)
         )
         self._doubtful.discard(token)
         return bool(held)
@@ -271,55 +336,8 @@ class Limiter:
         return read_usage(self.keyspace, self.config.sync())
 
 
-class _Later:
-    """Does for tokens what could not be done while Redis was away: releases, or counts.
-
-    What is not done after ``PATIENCE`` seconds has expired by then.
-    """
-
-    PATIENCE: Final = 86_400
-    PAUSE: Final = 1.0
-
-    def __init__(self, release: Callable[[str], object]) -> None:
-        self._release = release
-        self._tokens: dict[str, tuple[float, Callable[[str], object]]] = {}
-        self._lock = threading.Lock()
-        self._thread = Background("concurrency-later", self._round)
-
-    def add(self, token: str, action: Callable[[str], object] | None = None) -> None:
-        """Do this for a token, instead of what was to be done for it; release by default."""
-        with self._lock:
-            self._tokens[token] = (time.monotonic() + self.PATIENCE, action or self._release)
-        try:
-            self._thread.wake()
-        except RuntimeError as exc:
-            logger.warning("what Redis missed is done later: %s", exc)
-
-    def discard(self, token: str) -> None:
-        """Do nothing for a token any more."""
-        with self._lock:
-            self._tokens.pop(token, None)
-
-    def _round(self) -> float | None:
-        with self._lock:
-            entries = list(self._tokens.items())
-        done = [(token, entry) for token, entry in entries if self._try(token, *entry)]
-        with self._lock:
-            for token, entry in done:
-                if self._tokens.get(token) == entry:  # and was not added anew meanwhile
-                    del self._tokens[token]
-            if not self._tokens:
-                return None
-        if len(done) < len(entries):
-            time.sleep(self.PAUSE)  # Redis is away: tokens that come now wait as well
-        return 0.0
-
-    def _try(self, token: str, deadline: float, action: Callable[[str], object]) -> bool:
-        """Do it; return whether that is all for this token. A failure holds up no other."""
-        try:
-            action(token)
-        except LimiterUnavailable:
-            return time.monotonic() >= deadline
-        except Exception as exc:  # noqa: BLE001 - the thread is there for the others too
-            logger.warning("%s", exc)
-        return True
+def _ending(began: bool, succeeded: bool) -> str:
+    """Return how a run ended, as the script reads it."""
+    if not began:
+        return "unbegun"
+    return "succeeded" if succeeded else ""

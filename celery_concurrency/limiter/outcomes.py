@@ -100,6 +100,7 @@ class Denied:
             where earlier waiters come first.
         ticket: where it stands in the order of waiters.
         shut: until when that limit is shut, and by what; None where no moment opens it.
+        probe: the run that goes first in that limit, as it was refused; None where none has to.
     """
 
     token: str
@@ -109,8 +110,11 @@ class Denied:
     max: int | None
     ticket: Ticket
     shut: "Shut | None" = None
+    probe: str | None = None
 
     def __str__(self) -> str:
+        if self.probe is not None:
+            return f"{self.limit} (one run goes first, after a refusal)"
         if self.shut is not None:
             return f"{self.limit} {self.shut}"
         if self.max is None:

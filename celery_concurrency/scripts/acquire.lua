@@ -22,6 +22,8 @@
 --        {'shut', limit, until, seconds, cause, ticket}  the first that opens at a moment
 --                                      (Unix seconds), in so many seconds; the cause is
 --                                      'max/per', a rate, or 'cooldown'
+--        {'probed', limit, token, ticket}  the first in which a run goes first after a refusal,
+--                                      by its token
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
@@ -29,9 +31,10 @@
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
---        that has no counter of its own; about 8 for a limit with rates, and one a limit
---        while any limit cools down; only logarithms of sorted sets grow with holders and
---        waiters, nothing with the configuration
+--        that has no counter of its own; about 8 for a limit with rates, 3 for an adaptive one
+--        and 8 when it moves; two or three a limit while any cools down or is on probation;
+--        only logarithms of sorted sets grow with holders and waiters, nothing with the
+--        configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation of no use to anybody, and is counted.
@@ -44,6 +47,9 @@
 -- include named when begin_counter is called
 -- include moments when shut_until is called
 -- include moments when note_start is called
+-- include adaptive when adapt is called
+-- include probes when probe_of is called
+-- include probes when note_probe is called
 -- constants RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
@@ -51,9 +57,9 @@ local run = cjson.decode(ARGV[3])
 local limits, wildcards = cjson.decode(group), run.wildcards
 local record = key('token', token)
 
-local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens', 'rated'}, {}
+local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens', 'rated', 'adapting'}, {}
 for i = 1, #limits do
-  fields[4 + 2 * i], fields[5 + 2 * i] = limits[i], wildcards[i]
+  fields[5 + 2 * i], fields[6 + 2 * i] = limits[i], wildcards[i]
   semaphores[i] = key('semaphore', limits[i])
 end
 local config = redis.call('HMGET', key('config:flat'), unpack(fields))
@@ -64,8 +70,8 @@ elseif config[3] ~= run.dimensions then
 end
 
 -- One look for all: most of the time this call is no copy, nobody waits, and nothing cools down.
-local others = redis.call('EXISTS', record, key('groups'), key('cooldowns')) > 0
-local cooling = others and redis.call('EXISTS', key('cooldowns')) == 1
+local others = redis.call('EXISTS', record, key('groups'), key('cooldowns'), key('probes')) > 0
+local cooling = others and redis.call('EXISTS', key('cooldowns'), key('probes')) > 0
 if others and redis.call('EXISTS', record) == 1 then
   -- Held, or ended. One whose time is over has ended too, swept or not.
   local expiry = tonumber(redis.call('ZSCORE', key('leases'), token) or 0)
@@ -98,23 +104,27 @@ if parked then
 end
 
 local function max_of(i)
-  return tonumber(config[4 + 2 * i] or config[5 + 2 * i] or 0)
+  return tonumber(config[5 + 2 * i] or config[6 + 2 * i] or 0)
 end
 
--- Which of the limits have rates, or their dimension has. Most of the time the first look says
--- no, and makes no text for that.
-local has_rates, any_has = {}, false
-if config[5] then
+-- Return whether a limit is among these dimensions, written as ':account:*:platform:*:'. Most of
+-- the time the first look says no, and makes no text for that.
+local function is_among(dimensions, i)
+  return dimensions and string.find(dimensions, wildcards[i], 1, true)
+    and string.find(dimensions, ':' .. wildcards[i], 1, true)
+end
+
+-- Which of the limits have rates or are adaptive, or their dimension has or is.
+local has_rates, any_has, adapts = {}, false, {}
+if config[5] or config[6] then
   for i = 1, #limits do
-    if string.find(config[5], wildcards[i], 1, true)
-      and string.find(config[5], ':' .. wildcards[i], 1, true) then
-      has_rates[i], any_has = true, true
-    end
+    has_rates[i], adapts[i] = is_among(config[5], i), is_among(config[6], i)
+    any_has = any_has or has_rates[i]
   end
 end
 
 local function is_limited(i)
-  return max_of(i) ~= 0 or has_rates[i]
+  return max_of(i) ~= 0 or has_rates[i] or adapts[i]
 end
 
 -- Return the refusal of the first full limit, nil if each has room. A token whose time is
@@ -122,8 +132,12 @@ end
 local function denial()
   for i = 1, #limits do
     local max = max_of(i)
-    if max ~= 0 then
+    if max ~= 0 or adapts[i] then
       local held = redis.call('ZCARD', semaphores[i])
+      if adapts[i] then
+        max = adapt(limits[i], held, max)
+      end
+      max = max == 0 and math.huge or max
       if held >= max and drop_orphans(limits[i]) then
         held = redis.call('ZCARD', semaphores[i])
       end
@@ -137,12 +151,20 @@ local function denial()
         return {'shut', limits[i], exact(moment), exact(moment - time), cause}
       end
     end
+    local probe = cooling and probe_of(limits[i])
+    if probe then
+      return {'probed', limits[i], probe}
+    end
   end
   return nil
 end
 
 -- Return the limit in which waiters come before this run, nil if there is none.
 local function limit_of_seniors()
+  if cooling and redis.call('EXISTS', key('groups')) == 0 then
+    -- Nobody waits, though a moment may be left that somebody waited for.
+    return nil
+  end
   local under_way = redis.call('EXISTS', key('open')) == 1
   if under_way then
     -- A hand-over is under way: the room of limits that many groups share is the waiters'.
@@ -163,7 +185,8 @@ local function limit_of_seniors()
         return limits[i]
       end
     end
-    if cooling and under_way and redis.call('ZSCORE', key('cooldowns'), limits[i]) then
+    if cooling and under_way and (redis.call('ZSCORE', key('cooldowns'), limits[i])
+      or redis.call('ZSCORE', key('probes'), limits[i])) then
       -- Or they were told, and have not been come to.
       return limits[i]
     end
@@ -219,6 +242,9 @@ if not reserved then
 end
 if any_has and not reserved then
   note_start(token, limits, time)
+end
+if cooling and not reserved and not run.begun and config[1] == '1' then
+  note_probe(token, limits)
 end
 count('acquired:')
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)

@@ -8,7 +8,7 @@
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force, 'rates'
---          a JSON object of each limit's rates, for a hash of its own
+--          and 'adaptive' are JSON objects with a text for each limit, for hashes of their own
 -- Reply  the new version, or 0 if another change came first; nothing is done then
 -- Cost   one write a field of the flat copy; in the history a new entry, and a read and
 --        a removal of each that has no room any more
@@ -19,6 +19,9 @@
 -- The history holds the last hundred changes and the one before, for comparison; of JSON
 -- at most these bytes, as a configuration may have a megabyte.
 local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
+
+-- Fields that are hashes of their own.
+local HASHES = {'rates', 'adaptive'}
 
 -- After a loss of data nobody is admitted before two beats have said what living runs hold.
 local SETTLE_SECONDS = 3
@@ -54,15 +57,17 @@ local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 
 if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
-redis.call('DEL', key('config:flat'), key('config:rates'))
+redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
-  if ARGV[i] == 'rates' then
-    for limit, rates in pairs(cjson.decode(ARGV[i + 1])) do
-      redis.call('HSET', key('config:rates'), limit, rates)
-    end
-  else
-    redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+  redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
+end
+for _, name in ipairs(HASHES) do
+  local texts = redis.call('HGET', key('config:flat'), name)
+  redis.call('DEL', key('config', name))
+  for limit, text in pairs(texts and cjson.decode(texts) or {}) do
+    redis.call('HSET', key('config', name), limit, text)
   end
+  redis.call('HDEL', key('config:flat'), name)
 end
 -- Without an epoch the data is new, or all of it was lost.
 redis.call('SET', key('epoch'), exact(time), 'NX')

@@ -6,27 +6,30 @@
 --          reply to one may have been lost. A token that is not held gets it always.
 --        3 seconds for which a second copy of the run's message is known, if the run came
 --          to its end; '' if it did not, so that a copy runs
---        4 '1' if its body never began: its start does not count
+--        4 'unbegun' if its body never began: its start does not count; 'succeeded' if it
+--          did what it should, which opens the limits in which it went first; else ''
 --        5 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
--- Cost   one removal a limit, and the steps
+-- Cost   one removal a limit, while a limit is on probation one read more, and the steps
 -- Again  a second copy finds the token not held, sets the mark, and goes on handing over.
 -- OOM    done; the hand-over as in advance
 
 -- include tokens
 -- include freed when note_freed is called
+-- include probes when succeed is called
 -- include handover when hand_over is called
 
 local token = ARGV[1]
 
 -- A hand-over costs as much as all else here, and most of the time nobody waits.
-local hands_over = redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) > 0
+local hands_over = redis.call('EXISTS', key('groups'), key('collecting'), key('outbox'),
+  key('probes')) > 0
 if hands_over then
   never_refuse()
 end
 
-local record = drop_token(token, ARGV[4] == '1')
+local record = drop_token(token, ARGV[4] == 'unbegun')
 local held = record and 1 or 0
 -- A reservation that an operator gives back was no run.
 if record and not record.reserved then
@@ -48,5 +51,8 @@ if not hands_over then
   return {held, 0, 0}
 end
 
+if record and ARGV[4] == 'succeeded' then
+  succeed(token, record.limits)
+end
 note_freed(record and record.limits or {})
 return {held, hand_over(tonumber(ARGV[5]))}

@@ -11,13 +11,18 @@
 --        4.. upper bounds of the histograms (see tally)
 -- Reply  {1 if a copy was made, 0 if this period has one; 1 if no name has room any more}
 -- Cost   two reads and at most two writes a counter that has a name, of which there is a
---        bounded number (see named.lua); four commands for each of 64 unused names
+--        bounded number (see named.lua); four commands for each of 64 unused names, and of a
+--        hundred adaptive limits
 -- Again  a second copy within the period does nothing, nor does another worker's call.
 -- OOM    done: what it adds, the oldest copy frees
 
 -- include named
+-- include adaptive
 -- constants BY_LIMIT, SHARED_DIMENSIONS, TOTALS
 
+-- Adaptive limits of which each minute's state is kept: those that moved last, and some that the
+-- configuration names.
+local ADAPTIVE_MOST = 100
 local FULL_SECONDS = 3600
 -- Unused names that are looked at in one call, and those taken out that are too many.
 local UNUSED_MOST, SURPLUS_MOST = 64, 1000
@@ -112,6 +117,32 @@ for field, count in pairs(is_full and all or changed) do
   else
     redis.call('HSET', key('stats:copied'), field, count)
   end
+end
+
+-- Keep what is in force of adaptive limits, and how many run.
+local function sample()
+  local limits = redis.call('ZREVRANGE', key('adaptive'), 0, ADAPTIVE_MOST - 1)
+  local named = redis.call('HSCAN', key('config:adaptive'), 0, 'COUNT', ADAPTIVE_MOST)[2]
+  for i = 1, #named, 2 do
+    table.insert(limits, named[i])
+  end
+  local states, count = {}, 0
+  for _, limit in ipairs(limits) do
+    local entry = count < ADAPTIVE_MOST and not states[limit] and string.sub(limit, -2) ~= ':*'
+      and entry_of(limit)
+    if entry then
+      count = count + 1
+      states[limit] = { (state_of(limit, entry)), redis.call('ZCARD', key('semaphore', limit)) }
+    end
+  end
+  if count > 0 then
+    redis.call('XADD', key('adaptive:history'), '*', 'states', cjson.encode(states))
+  end
+  redis.call('XTRIM', key('adaptive:history'), 'MINID',
+    string.format('%.0f', (time - MOVES_SECONDS) * 1000))
+end
+if redis.call('HGET', key('config:flat'), 'adapting') then
+  sample()
 end
 redis.call('XADD', key('stats:history'), 'MAXLEN', '~', ARGV[2], '*',
   is_full and 'counters' or 'changed', cjson.encode(is_full and all or changed))

@@ -2,7 +2,7 @@
 --
 -- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
 -- looks again at blocked limits, chooses whom to collect for, goes on with a hand-over, and
--- forgets cool-downs that have ended.
+-- forgets cool-downs that have ended, and probations for which no run came.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 for one now
@@ -16,6 +16,7 @@
 -- OOM    takes tokens back; the hand-over as in advance, and what has expired stays
 
 -- include taking_out
+-- include cooldowns
 -- include handover
 -- constants RANK, COLLECTING_SUFFIX
 
@@ -138,6 +139,17 @@ local function choose()
   end
 end
 
+-- Open limits that nobody has used since they opened for one run; return how many.
+local function forget_probations()
+  local limits = redis.call('ZRANGEBYSCORE', key('probes'), '-inf', time - PROBATION_SECONDS,
+    'LIMIT', 0, batch)
+  for _, limit in ipairs(limits) do
+    end_probation(limit)
+  end
+  note_freed(limits)
+  return #limits
+end
+
 -- Forget cool-downs that have ended; return how many.
 local function forget_cooldowns()
   local limits = due_of(key('cooldowns'))
@@ -152,13 +164,14 @@ local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])
 local left = math.min(recheck(key('blocked:shared'), before, batch),
   recheck(key('blocked:own'), before, 4 * batch))
+local forgotten = forget_probations()
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
 -- No newcomer looks at moments where nothing cools down: first those that are due are met.
 if more == 0 and forget_cooldowns() == batch then
   more = 1
 end
-if taken == batch or expired == batch or left == 0 then
+if taken == batch or expired == batch or left == 0 or forgotten == batch then
   more = 1
 end
 return {1, taken, more, outbox}

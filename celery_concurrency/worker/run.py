@@ -157,5 +157,5 @@ def current_lease() -> Lease | None:
         return None
     if run.lease is None:
         limiter = limiter_of(task.app)
-        run.lease = Lease(run.outcome, limiter.keyspace, run.lease_seconds, limiter.cooldowns)
+        run.lease = limiter.lease_of(run.outcome, run.lease_seconds)
     return run.lease

@@ -25,12 +25,12 @@ from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
 from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
 from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
 from celery_concurrency.limiter.waiting_room import STEPS
-from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS, TOTALS
+from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
 
 MANY: Final = 100_000
 #: Names that there is room for, and all that statistics have besides: totals, and the others.
 NAMES: Final = 2 * NAMED_MOST
-BESIDES: Final = len(TOTALS) + 2 * len(SHARED_DIMENSIONS)
+BESIDES: Final = len(TOTALS) + len(BY_LIMIT) * len(SHARED_DIMENSIONS)
 
 #: Each key of the reference, and what bounds it: the size of the ``configuration``; a ``trim``
 #: in which the product takes out what is too much; the runs that ``live`` and messages that
@@ -40,6 +40,7 @@ BOUNDS: Final = {
     "config": "configuration",
     "config:flat": "configuration",
     "config:rates": "configuration",
+    "config:adaptive": "configuration",
     "config:version": "one",
     "config:history": "configuration",
     "config:defaults": "configuration",
@@ -48,6 +49,13 @@ BOUNDS: Final = {
     "cooldowns": "expires",
     "cooldown:<limit>": "expires",
     "cooled:<call>": "expires",
+    "probes": "expires",
+    "refused:<token> <limit>": "expires",
+    "adaptive": "expires",
+    "adaptive:<limit>": "expires",
+    "moves:<limit>": "expires",
+    "adaptive:unlogged": "trim",
+    "adaptive:history": "expires",
     "leases": "live",
     "token:<token>": "live",
     "stats:counters": "trim",
@@ -107,7 +115,7 @@ def counters(redis: Redis, limiter: Limiter) -> None:
     fill(redis, "stats:counters", (f"acquired:platform:{n}" for n in range(MANY)))
     assert redis.hlen("concurrency:stats:counters") == MANY
     trim(limiter)
-    assert redis.hlen("concurrency:stats:counters") <= 2 * NAMES + BESIDES
+    assert redis.hlen("concurrency:stats:counters") <= len(BY_LIMIT) * NAMES + BESIDES
 
 
 def named(redis: Redis, limiter: Limiter) -> None:
@@ -125,7 +133,7 @@ def named(redis: Redis, limiter: Limiter) -> None:
 def copied(redis: Redis, limiter: Limiter) -> None:
     fill(redis, "stats:copied", (f"acquired:platform:{n}" for n in range(MANY)))
     limiter.stats.snapshot()  # the first of an hour
-    assert redis.hlen("concurrency:stats:copied") <= 2 * NAMES + BESIDES
+    assert redis.hlen("concurrency:stats:copied") <= len(BY_LIMIT) * NAMES + BESIDES
 
 
 def history(redis: Redis, limiter: Limiter) -> None:
@@ -176,7 +184,15 @@ def times_of_an_interval(redis: Redis, limiter: Limiter) -> None:
     assert 0 < redis.ttl(key) <= KEPT_SECONDS + 300
 
 
+def unlogged(redis: Redis, limiter: Limiter) -> None:
+    limiter.config.update({"adaptive": {"global": {"min": 1, "max": 9, "every": 1}}})
+    redis.rpush("concurrency:adaptive:unlogged", *["{}"] * 5_000)
+    limiter.refuse("one:1", ("global",), "global", 0)
+    assert redis.llen("concurrency:adaptive:unlogged") == 1_000
+
+
 FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
+    "adaptive:unlogged": unlogged,
     "stats:counters": counters,
     "stats:named": named,
     "stats:copied": copied,
@@ -270,6 +286,55 @@ def test_cool_downs_are_gone_after_their_end(limiter: Limiter, redis: Redis) -> 
     redis.zadd("concurrency:cooldowns", dict.fromkeys(members, 1))
     limiter.waiting_room.sweep(now=True)
     assert not redis.exists("concurrency:cooldowns")
+
+
+def test_refusals_and_what_they_moved_are_gone_after_their_time(
+    limiter: Limiter, redis: Redis
+) -> None:
+    entry = {"min": 1, "max": 1_000_000, "every": 1}
+    limiter.config.update({"adaptive": {"account:*": entry}})
+    for number in range(100):
+        account = f"account:a{number}"
+        limiter.refuse(f"t{number}:1", ("global", account), account, 60, reason="x" * 200)
+    for limit in ("account:a0", "account:a99"):
+        for key, most in (
+            (f"refused:t{limit[9:]}:1 {limit}", 600),
+            (f"cooldown:{limit}", 86_461),
+            (f"adaptive:{limit}", 7 * 86_400),
+            (f"moves:{limit}", 86_400),
+        ):
+            assert most - 10 < redis.ttl(f"concurrency:{key}") <= most, key
+    # A day after its end a probation is over, and a week after it moved a limit is not listed.
+    for key in ("probes", "adaptive"):
+        members = redis.zrange(f"concurrency:{key}", 0, -1)
+        assert len(members) == 100
+        redis.zadd(f"concurrency:{key}", dict.fromkeys(members, 1))
+    limiter.waiting_room.sweep(now=True)
+    limiter.waiting_room.sweep(now=True)
+    assert not redis.exists("concurrency:probes")
+    limiter.refuse("last:1", ("global", "account:x"), "global", 0)
+    assert redis.zrange("concurrency:adaptive", 0, -1) == ["account:x"]
+
+
+def test_a_limit_that_moves_all_the_time_keeps_its_last_moves(
+    limiter: Limiter, redis: Redis
+) -> None:
+    entry = {"min": 1, "max": 1_000_000, "decrease": 0.99, "every": 1}
+    limiter.config.update({"adaptive": {"global": entry}})
+    for number in range(1600):
+        redis.hdel("concurrency:adaptive:global", "fell", "max")
+        limiter.refuse(f"t{number}:1", ("global",), "global", 0)
+    assert redis.xlen("concurrency:moves:global") == 1500
+    assert len(limiter.adaptive.moves("global")) == 1500
+
+
+def test_what_adaptive_limits_did_is_kept_for_a_day(limiter: Limiter, redis: Redis) -> None:
+    limiter.config.update({"adaptive": {"global": {"min": 1, "max": 5}}})
+    old = int((redis.time()[0] - 86_500) * 1000)
+    for number in range(100):
+        redis.xadd("concurrency:adaptive:history", {"states": "{}"}, id=f"{old}-{number + 1}")
+    assert limiter.stats.snapshot()
+    assert redis.xlen("concurrency:adaptive:history") == 1
 
 
 def test_nobody_watches_for_long(limiter: Limiter, redis: Redis) -> None:

@@ -13,7 +13,6 @@ from celery.worker import state as worker_state
 from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
 from celery_concurrency.limiter import Limiter, blocking_acquire
 from celery_concurrency.limiter.connection import connect
-from celery_concurrency.limiter.leases import Lease
 from celery_concurrency.limiter.outcomes import Granted, Repeated, Ticket
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.heartbeat import Heartbeat
@@ -79,7 +78,7 @@ def test_a_silent_workers_token_is_in_usage_until_it_is_taken_back(limiter, redi
 
 
 def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limiter, redis):
-    lease = Lease(granted(limiter), limiter.keyspace, 30, limiter.cooldowns)
+    lease = limiter.lease_of(granted(limiter), 30)
     limiter.leases.beat({"task:1"}, 30)
     assert lease.lost is False
     redis.flushall()

@@ -17,7 +17,7 @@ from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_hea
 from celery_concurrency.limiter.inspect.holders import find_token, read_tokens
 from celery_concurrency.limiter.inspect.usage import read_usage
 from celery_concurrency.limiter.inspect.waiting import read_waiting
-from celery_concurrency.limiter.limiter import _Later
+from celery_concurrency.limiter.later import Later
 from celery_concurrency.limiter.stats.history import read_stats_history
 from tests.support.floor import Floor
 from tests.support.memory import PROGRAMS, out_of_memory, server_of
@@ -61,6 +61,8 @@ class Scene:
 
     def __init__(self, floor):
         self.floor, self.limiter, self.room = floor, floor.limiter, floor.room
+        self.limiter.config.update({"adaptive": {"account:x": {"min": 1, "max": 9}}})
+        self.limiter.refuse("before:1", ("global", "account:x"), "account:x", 0)
         self.holder = floor.hold(account="a")
         self.waiters = [floor.wait(f"w{number}", account="a") for number in range(3)]
         reserving = floor.hold(account="r")
@@ -83,6 +85,8 @@ REFUSED = {
     "acquire": lambda scene: scene.floor.ask("new", account="x"),
     "cool": lambda scene: scene.limiter.cooldowns.set("account:x", 60),
     "park": lambda scene: scene.parked(),
+    "refuse": lambda scene: scene.limiter.refuse("x:1", ("global", "account:x"), "account:x", 60),
+    "reset": lambda scene: scene.limiter.adaptive.reset("account:x"),
 }
 #: Verb to a call that is done, and what it answers.
 DONE = {
@@ -90,7 +94,7 @@ DONE = {
     "cancel": (lambda scene: scene.room.cancel("w1"), True),
     "cancel_first": (lambda scene: sum(scene.room.cancel_limit("account:a")), 3),
     "claim": (lambda scene: len(scene.room.claim()), 1),
-    "configure": (lambda scene: scene.limiter.config.update({"global_max": 7}).version, 2),
+    "configure": (lambda scene: scene.limiter.config.update({"global_max": 7}).version, 3),
     "confirm": (lambda scene: scene.room.confirm(1), None),
     "drain": (lambda scene: sum(scene.room.drain()), 3),
     "forgo": (
@@ -342,7 +346,7 @@ def test_living_runs_keep_their_tokens_and_dead_ones_lose_theirs(floor, redis):
 def test_what_was_refused_leaves_no_mark_and_no_work(floor, redis, monkeypatch):
     """A mark for each refusal would take the memory that is missing."""
     later = []
-    monkeypatch.setattr(_Later, "add", lambda self, token, action=None: later.append(token))
+    monkeypatch.setattr(Later, "add", lambda self, token, action=None: later.append(token))
     with out_of_memory(redis):
         for _ in range(3):
             with pytest.raises(OutOfMemory):

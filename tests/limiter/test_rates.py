@@ -339,6 +339,18 @@ def test_a_moment_that_nobody_waits_for_any_more_holds_up_no_newcomer(floor, red
     assert isinstance(floor.ask("new", account="a"), Granted)
 
 
+def test_a_moment_left_behind_by_a_lifted_cool_down_holds_up_no_newcomer(floor):
+    """Nobody waits, and another limit cools down: only then it is looked at."""
+    floor.limiter.cooldowns.set("account:c", 600)
+    floor.wait("one", account="c")
+    floor.limiter.cooldowns.lift("account:c")
+    [message] = floor.back()
+    floor.limiter.release(floor.deliver(message).token)
+    floor.limiter.cooldowns.set("account:other", 9_000)
+    floor.age(601)
+    assert isinstance(floor.ask("two", account="c"), Granted)
+
+
 @pytest.mark.parametrize("shut", ["by a rate", "by a cool-down"])
 def test_a_newcomer_does_not_pass_those_whose_moment_has_come(floor, shut):
     """They have another account: nobody of the newcomer's own group waits."""

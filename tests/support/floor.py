@@ -104,11 +104,17 @@ class Floor:
                 self.redis.zadd(key, {token: 1}, xx=True)
 
     def age(self, seconds: float) -> None:
-        """Let all starts, moments and cool-downs be older, as if the clock had gone on for them."""
+        """Let starts, moments, cool-downs and moves be older, as if the clock had gone on."""
         keys = self.redis.keys("concurrency:rate:*")
-        for key in (*keys, "concurrency:moments", "concurrency:cooldowns"):
+        keys += [f"concurrency:{name}" for name in ("moments", "cooldowns", "probes", "adaptive")]
+        for key in keys:
             for member, moment in self.redis.zrange(key, 0, -1, withscores=True):
                 self.redis.zadd(key, {member: moment - seconds})
+        for key in self.redis.scan_iter("concurrency:adaptive:*:*"):
+            for field in ("since", "fell"):
+                moment = self.redis.hget(key, field)
+                if moment is not None:
+                    self.redis.hset(key, field, f"{float(moment) - seconds:.6f}")
 
     def sweep(self) -> None:
         """Sweep as if all limits had been looked at long ago."""

@@ -8,16 +8,18 @@ import json
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import from_json
@@ -36,11 +38,14 @@ from celery_concurrency.limiter.limits import (
 from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import printable
 
+T = TypeVar("T")
+
 MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
 MAX_STARTS: Final = 10_000
 MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
 MAX_RATES: Final = 4
+MAX_EVERY: Final = 86_400  # seconds: a day
 MAX_JSON_BYTES = 1_048_576
 
 #: Mistakes that one error names, and characters of a name in them.
@@ -91,6 +96,8 @@ def _check_override(name: str) -> str:
     return name
 
 
+#: Whether an entry is in force, or only counts what it would do.
+Mode = Literal["enforce", "observe"]
 Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
 Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT)]
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -103,6 +110,11 @@ Limits = Annotated[list[str], AfterValidator(lambda limits: list(dict.fromkeys(l
 class _Strict(BaseModel):
     # Strict: a bool is no integer, a text is no number; a typo is no new field.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def without_default_mode(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry as it is stored: its mode only where it is not in force."""
+    return {name: value for name, value in entry.items() if (name, value) != ("mode", "enforce")}
 
 
 class Dimension(_Strict):
@@ -133,6 +145,40 @@ class Rate(_Strict):
 
 
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
+
+
+class Adaptive(_Strict):
+    """Between which bounds a limit moves by itself, and how fast.
+
+    Additive increase and multiplicative decrease, as TCP does it (Chiu and Jain, "Analysis of
+    the increase and decrease algorithms for congestion avoidance", 1989).
+
+    Attributes:
+        min, max: the lowest and the highest maximum in force; it begins at the highest.
+        decrease: what a refusal multiplies it by, rounded down.
+        every: seconds; it falls once in them at most, however many refusals come, and rises
+            by one after so many without a refusal in which it was used in full.
+        mode: ``observe`` moves it and turns nobody away by it.
+    """
+
+    min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    decrease: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)] = 60
+    mode: Mode = "enforce"
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, which is over max, {self.max}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_mode(handler(self))
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}"
 
 
 def _is_limit(limit: str, dimensions: Collection[str]) -> bool:
@@ -179,6 +225,8 @@ class Config(_Strict):
         paused: limits that admit nobody for now, as ``"platform:douyin"`` or ``"global"``.
         rates: limit or wildcard (``"account:*"``) to its rates, all of which hold. Those of a
             name replace those of its wildcard.
+        adaptive: limit or wildcard to the bounds between which its maximum moves by itself. A
+            lower maximum above holds beside it.
     """
 
     global_max: Count = 0
@@ -197,15 +245,16 @@ class Config(_Strict):
     dimensions: dict[DimensionName, Dimension] = {}
     paused: Limits = []
     rates: dict[str, Rates] = {}
+    adaptive: dict[str, Adaptive] = {}
 
-    @field_validator("rates")
+    @field_validator("rates", "adaptive")
     @classmethod
-    def _rate_limits(cls, rates: dict[str, Rates], info: ValidationInfo) -> dict[str, Rates]:
+    def _limits_or_wildcards(cls, entries: dict[str, T], info: ValidationInfo) -> dict[str, T]:
         known = _known(info.data.get("dimensions", ()))
-        for limit in rates:
+        for limit in entries:
             if not _is_limit(limit, known) and not _is_wildcard(limit, known):
                 raise ValueError(f"{_no_limit(limit)}: {_remedy(known, wildcards=True)}")
-        return rates
+        return entries
 
     @model_validator(mode="after")
     def _paused_limits(self) -> Self:
@@ -286,7 +335,8 @@ class Config(_Strict):
             (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
             ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
             there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
-            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``).
+            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
+            adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
         """
         counts = {
             f"{dimension}:{name}": count
@@ -301,24 +351,37 @@ class Config(_Strict):
             "dimensions": dimensions_key(self.dimensions),
             **{limit: str(count) for limit, count in counts.items()},
             **self._flat_rates(),
+            **self._flat_adaptive(),
         }
 
     def _flat_rates(self) -> dict[str, str]:
         if not self.rates:
             return {}
-        dimensions = sorted({split_limit(limit)[0] for limit in self.rates})
         rates = {
             limit: " ".join(f"{rate.max}/{rate.per}" for rate in rates)
             for limit, rates in self.rates.items()
         }
+        return {"rated": _dimensions_of(rates), "rates": json.dumps(rates, ensure_ascii=False)}
+
+    def _flat_adaptive(self) -> dict[str, str]:
+        if not self.adaptive:
+            return {}
+        entries = {
+            limit: f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
+            for limit, one in self.adaptive.items()
+        }
         return {
-            "rated": f":{':*:'.join(dimensions)}:*:",
-            "rates": json.dumps(rates, ensure_ascii=False),
+            "adapting": _dimensions_of(entries),
+            "adaptive": json.dumps(entries, ensure_ascii=False),
         }
 
     def rates_of(self, limit: str) -> list[Rate]:
         """Return a limit's rates; none where it has none."""
         return self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
+
+    def adaptive_of(self, limit: str) -> Adaptive | None:
+        """Return between which bounds a limit moves by itself; None where it does not."""
+        return self.adaptive.get(limit) or self.adaptive.get(wildcard_of(limit))
 
     def max_of(self, limit: str) -> int:
         """Return a limit's configured maximum, paused or not; 0 is unlimited."""
@@ -340,6 +403,12 @@ class Config(_Strict):
                 for name, dimension in self.dimensions.items()
             },
         }
+
+
+def _dimensions_of(limits: Iterable[str]) -> str:
+    """Return the dimensions of these limits as the scripts look for one: ``:account:*:``."""
+    dimensions = sorted({split_limit(limit)[0] for limit in limits})
+    return f":{':*:'.join(dimensions)}:*:"
 
 
 #: Fields that the JSON always has.

@@ -1,16 +1,20 @@
 -- Room: how many more tokens each limit admits, by its maximum, its rates and its cool-down. It
 -- is counted once a call, so tokens that enter or leave after that do so by the functions here.
 
+-- include adaptive
 -- include freed
 -- include moments
+-- include probes
 -- constants PAUSED
 
 local enabled, opens
-enabled, opens, rated = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens', 'rated'))
+enabled, opens, rated, adapting = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens',
+  'rated', 'adapting'))
 -- After a loss of data nobody is admitted before the living runs have said what they hold.
 local closed = not enabled or time < tonumber(opens)
 
-local cooling = redis.call('EXISTS', key('cooldowns')) == 1
+-- Whether any limit cools down, or is on probation since.
+local cooling = redis.call('EXISTS', key('cooldowns'), key('probes')) > 0
 
 local function count_room(limit)
   if closed then
@@ -21,11 +25,19 @@ local function count_room(limit)
   local wildcard = string.match(limit, '^[^:]*') .. ':*'
   local configured = redis.call('HMGET', key('config:flat'), limit, wildcard)
   local max = tonumber(configured[1] or configured[2] or 0)
-  local left = max == 0 and math.huge or max - redis.call('ZCARD', key('semaphore', limit))
   if cooling and cools_until(limit) > time then
     return 0
   end
-  return math.min(left, starts_left(limit))
+  local left = starts_left(limit)
+  if cooling and probe_of(limit) ~= nil then
+    left = math.min(left, probe_of(limit) and 0 or 1)
+  end
+  if max == 0 and not is_adaptive(limit) then
+    return left
+  end
+  local held = redis.call('ZCARD', key('semaphore', limit))
+  max = adapt(limit, held, max)
+  return max == 0 and left or math.min(left, max - held)
 end
 
 local rooms = {}
@@ -49,8 +61,9 @@ local function closed_until(limit)
   return (shut_until(limit))
 end
 
+-- Return whether nobody may collect room in a limit: it is closed, or one run goes first.
 local function is_closed(limit)
-  return closed_until(limit) > 0
+  return closed_until(limit) > 0 or cooling and probe_of(limit) ~= nil
 end
 
 -- Put a token into each of these limits.

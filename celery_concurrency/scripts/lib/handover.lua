@@ -27,6 +27,9 @@ local function grant(group, outgoing)
     enter(token, parse(group).limits, expiry)
     note_start(token, parse(group).limits, expiry)
     redis.call('ZADD', key('leases'), expiry, token)
+    if cooling and enabled == '1' then
+      note_probe(token, parse(group).limits)
+    end
     redis.call('ZADD', key('reserved', group), expiry, token)
     redis.call('ZADD', key('reservations'), expiry, token)
     redis.call('HSET', key('token', token), 'limits', group, 'asked', ticket, 'reserved', 1,

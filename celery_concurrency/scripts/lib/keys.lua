@@ -4,8 +4,18 @@
 --   semaphore:<limit>   token → its expiry
 --   rate:<limit>        token → when its run began (see moments.lua)
 --   cooldowns           limit that cools down → until when
---   cooldown:<limit>    its reason, and who said so
+--   cooldown:<limit>    its reason, and who said so; on probation for how long it lasted, and
+--                       which run goes first (see probes.lua)
 --   cooled:<call>       what a call replied that set or lifted one
+--   probes              limit that a refusal shut, and where one run goes first → until when
+--                       it cools down, or did
+--   refused:<token> <limit>   what a call replied that told a refusal
+--   adaptive            limit that has moved by itself → when it did last (see adaptive.lua)
+--   adaptive:<limit>    its own maximum, if that is not the highest; since when nothing moved it
+--                       or was refused; when it fell last
+--   moves:<limit>       a stream of its moves
+--   adaptive:unlogged   moves that no worker has logged
+--   adaptive:history    a stream of what was in force, and what ran, minute by minute
 --   leases              token → when it is taken back if nobody renews it
 --   token:<token>       its record, and the marks that refuse late calls
 --   fence               the last fencing number
@@ -17,6 +27,7 @@
 --   config              the JSON
 --   config:flat         what scripts read of it: a setting or limit → its value
 --   config:rates        limit or wildcard → its rates, as '1/30 15/86400'
+--   config:adaptive     the same of adaptive limits: min, max, decrease, every and mode
 --   config:version      its number
 --   config:history      a stream of the changes
 --   stats:counters      name → total since the beginning

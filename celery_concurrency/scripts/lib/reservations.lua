@@ -6,16 +6,19 @@
 
 -- include freed
 -- include moments
+-- include probes
 -- include tokens
 
--- Return whether a limit was shut since it was reserved: it cools down, or its rate was lowered.
+-- Return whether a limit was shut since it was reserved: it cools down, another run goes first
+-- in it, or its rate was lowered.
 local function was_shut(limit, reserved, cooling)
   local rated = is_rated(limit)
   if not (cooling or rated) then
     return false
   end
+  local probe = cooling and probe_of(limit)
   local own = rated and redis.call('ZSCORE', key('rate', limit), reserved)
-  return shut_until(limit, own and 1 or 0) > 0
+  return probe and probe ~= reserved or shut_until(limit, own and 1 or 0) > 0
 end
 
 -- Begin on a reservation of the run's group: its tokens become the run's. Return whether
@@ -39,6 +42,9 @@ local function begin_on_reservation(group, token, expiry, shuts, cooling)
     if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then
       redis.call('ZADD', key('semaphore', limit), expiry, token)
     end
+  end
+  if cooling and shuts then
+    note_probe(token, limits, reserved)
   end
   note_start(token, limits, time, reserved)
   for _, limit in ipairs(limits) do

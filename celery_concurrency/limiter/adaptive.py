@@ -1,0 +1,206 @@
+"""Adaptive limits: what their own maximum is now, how it moved, and back to the highest.
+
+``scripts/lib/adaptive.lua`` moves them, ``config/schema.py`` says between which bounds.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery_concurrency.errors import ConfigConflict
+from celery_concurrency.limiter.config.schema import Adaptive, Config
+from celery_concurrency.limiter.config.store import ConfigStore
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.limits import WILDCARD, split_limit
+from celery_concurrency.limiter.waiting_room import WaitingRoom
+from celery_concurrency.scripts.constants import PAUSED
+from celery_concurrency.text import printable
+
+#: Limits that are listed, those that moved last first.
+MAX_LISTED: Final = 1_000
+#: Moves that are read, and how often a reset is tried while the limit moves.
+MAX_MOVES: Final = 1_500
+TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveLimit:
+    """A limit whose maximum moves by itself.
+
+    Attributes:
+        limit: its name.
+        entry: between which bounds it moves, and how fast.
+        current: its own maximum now.
+        in_force: what holds, which a lower configured maximum or a pause decides where there
+            is one: ``PAUSED`` admits nobody. In mode ``observe`` the configured maximum alone;
+            0 is unlimited.
+        moved: when it moved last, in Unix seconds of the Redis server; None where it did not
+            for a week.
+    """
+
+    limit: str
+    entry: Adaptive
+    current: int
+    in_force: int
+    moved: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of an adaptive limit.
+
+    Attributes:
+        limit: its name.
+        at: when, in Unix seconds of the Redis server.
+        before, after: its own maximum.
+        reason: why, for people.
+    """
+
+    limit: str
+    at: float
+    before: int
+    after: int
+    reason: str
+
+    @property
+    def falls(self) -> bool:
+        """Whether it fell."""
+        return self.after < self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Where an adaptive limit stood at a full minute.
+
+    Attributes:
+        at: in Unix seconds of the Redis server.
+        current: its own maximum.
+        running: how many held it.
+    """
+
+    at: float
+    current: int
+    running: int
+
+
+class AdaptiveLimits:
+    """Reads and resets the adaptive limits under one prefix."""
+
+    def __init__(self, keyspace: Keyspace, room: WaitingRoom, config: ConfigStore) -> None:
+        self._keyspace = keyspace
+        self._room = room
+        self._config = config
+
+    def read(self) -> tuple[list[AdaptiveLimit], int]:
+        """Return those that the configuration names or that moved in a week, and how many.
+
+        Those come first that moved last; ``MAX_LISTED`` at most are returned.
+        """
+        config = self._config.sync().config
+        moved: Any = self._keyspace.redis.zrevrange(
+            self._keyspace.keys.adaptive, 0, MAX_LISTED - 1, withscores=True
+        )
+        names = [limit.decode() for limit, _ in moved]
+        named = [limit for limit in config.adaptive if split_limit(limit)[1] != WILDCARD]
+        limits = list(dict.fromkeys([*names, *sorted(named)]))
+        found = [limit for limit in limits if config.adaptive_of(limit)]
+        return self.of(config, found[:MAX_LISTED]), len(found)
+
+    def find(self, limit: str) -> AdaptiveLimit | None:
+        """Return a limit; None where it is not adaptive."""
+        config = self._config.sync().config
+        if config.limit_problem(limit):
+            return None
+        return next(iter(self.of(config, [limit])), None)
+
+    def of(self, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
+        """Return those of these limits that are adaptive."""
+        entries = {limit: entry for limit in limits if (entry := config.adaptive_of(limit))}
+        states = dict(
+            self._keyspace.for_each(
+                entries,
+                lambda pipe, limit: pipe.hget(self._keyspace.keys.adaptive_of(limit), "max"),
+            )
+        )
+        moved = dict(
+            self._keyspace.for_each(
+                entries, lambda pipe, limit: pipe.zscore(self._keyspace.keys.adaptive, limit)
+            )
+        )
+        return [
+            _limit_of(config, limit, entry, states[limit], moved[limit])
+            for limit, entry in entries.items()
+        ]
+
+    def moves(self, limit: str) -> list[Move]:
+        """Return the moves of a limit in the last 24 h, the oldest first."""
+        entries: Any = self._keyspace.redis.xrange(
+            self._keyspace.keys.moves(limit), self._day_ago(), count=MAX_MOVES
+        )
+        return [
+            Move(
+                limit=limit,
+                at=_moment_of(entry_id),
+                before=int(fields[b"from"]),
+                after=int(fields[b"to"]),
+                reason=fields[b"reason"].decode(),
+            )
+            for entry_id, fields in entries
+        ]
+
+    def samples(self, limit: str) -> list[Sample]:
+        """Return where a limit stood at each minute of the last 24 h that is known."""
+        entries: Any = self._keyspace.redis.xrange(
+            self._keyspace.keys.adaptive_history, self._day_ago()
+        )
+        found = ((_moment_of(entry_id), json.loads(one[b"states"])) for entry_id, one in entries)
+        return [Sample(at, *states[limit]) for at, states in found if limit in states]
+
+    def _day_ago(self) -> str:
+        return str(int((self._keyspace.now() - 86_400) * 1000))
+
+    def reset(self, limit: str, by: str = "") -> bool:
+        """Let a limit begin at its highest again; return whether it stood lower.
+
+        Args:
+            limit: its name.
+            by: who says so; its move's reason names them.
+
+        Raises:
+            ConfigConflict: it moved with every try.
+            LimiterUnavailable: Redis can't be asked; reset it again, that is safe.
+        """
+        reason = f"reset by {printable(by)}" if by else "reset"
+        for _ in range(TRIES):
+            found = self.find(limit)
+            if found is None or found.current == found.entry.max:
+                return False
+            since: Any = self._keyspace.redis.hget(self._keyspace.keys.adaptive_of(limit), "since")
+            if self._room.call_and_hand_over("reset", limit, since or "", reason):
+                return True
+        raise ConfigConflict()
+
+    def take_unlogged(self, most: int = 100) -> list[Move]:
+        """Take moves that nobody has logged, the oldest first: each is given to one caller."""
+        texts: Any = self._keyspace.redis.lpop(self._keyspace.keys.adaptive_unlogged, most)
+        found = (json.loads(text) for text in texts or ())
+        return [
+            Move(one["limit"], float(one["at"]), int(one["from"]), int(one["to"]), one["reason"])
+            for one in found
+        ]
+
+
+def _moment_of(entry_id: bytes) -> float:
+    return int(entry_id.partition(b"-")[0]) / 1000
+
+
+def _limit_of(
+    config: Config, limit: str, entry: Adaptive, stored: bytes | None, moved: float | None
+) -> AdaptiveLimit:
+    current = max(entry.min, min(entry.max, entry.max if stored is None else int(stored)))
+    configured = PAUSED if limit in config.paused else config.max_of(limit)
+    in_force = configured
+    if entry.mode == "enforce" and configured != PAUSED:
+        in_force = min(configured or current, current)
+    return AdaptiveLimit(limit, entry, current, in_force, moved)

@@ -1,0 +1,75 @@
+"""Refusals: a platform said no to a run (429, risk control), as ``scripts/refuse.lua`` is told.
+
+Which exception means one is in ``worker/refusals.py``; what cools down, in ``cooldowns.py``.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from celery_concurrency.errors import InvalidCooldown
+from celery_concurrency.limiter.cooldowns import MAX_SECONDS, check_texts
+from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.waiters import group_of
+
+#: What a refusal of the run that went first multiplies the last seconds by, and the most that
+#: this makes of them: two hours.
+DEFAULT_GROW: Final = 2.0
+DEFAULT_MOST: Final = 7200.0
+MAX_GROW: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A platform refused a run; what the attributes mean is said at ``Limiter.refuse``.
+
+    Raises:
+        InvalidCooldown: names the attribute that is out of bounds.
+    """
+
+    token: str
+    limits: tuple[str, ...]
+    limit: str
+    seconds: float
+    grow: float = DEFAULT_GROW
+    most: float = DEFAULT_MOST
+    reason: str = ""
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.limit not in self.limits:
+            raise InvalidCooldown("limit", f"{self.limit!r} is none of {', '.join(self.limits)}")
+        for field, value, least, most in (
+            ("seconds", self.seconds, 0, MAX_SECONDS),
+            ("grow", self.grow, 1, MAX_GROW),
+            ("most", self.most, 0, MAX_SECONDS),
+        ):
+            # Also no NaN.
+            if isinstance(value, bool) or not least <= value <= most:
+                raise InvalidCooldown(field, f"has to be {least} to {most}")
+        check_texts(reason=self.reason, by=self.by)
+
+    def after(self, seconds: float) -> "Refusal":
+        """Return the same, told so many seconds later: what is left of its cool-down."""
+        return replace(self, seconds=max(0.0, self.seconds - seconds))
+
+    def tell(self, keyspace: Keyspace) -> float:
+        """Tell it; a repeat changes nothing.
+
+        Returns:
+            until when the limit cools down, in Unix seconds of the Redis server; 0 where not.
+
+        Raises:
+            LimiterUnavailable: Redis can't be asked; it may have been told all the same.
+        """
+        until = keyspace.call(
+            "refuse",
+            self.token,
+            group_of(self.limits),
+            self.limit,
+            repr(float(self.seconds)),
+            repr(float(self.grow)),
+            repr(float(self.most)),
+            self.reason,
+            self.by,
+        ).reply
+        return float(until or 0)

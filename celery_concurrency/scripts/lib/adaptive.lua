@@ -1,0 +1,112 @@
+-- Adaptive limits: a maximum that moves by itself between two bounds: down on a refusal, up while
+-- it is used in full and nobody is refused.
+
+-- constants PAUSED
+
+-- What has not moved for so long begins at its highest again (seconds: a week).
+local FORGET_SECONDS = 7 * 86400
+-- For how long its moves are kept, how many of a limit at most, and how many until a worker
+-- has logged them.
+local MOVES_SECONDS, MOVES_MOST, UNLOGGED_MOST = 86400, 1500, 1000
+
+-- The dimensions that have such limits, as ':account:*:'; false where none has. Asked once a call.
+local adapting = nil
+
+local function is_adaptive(limit)
+  if adapting == nil then
+    adapting = redis.call('HGET', key('config:flat'), 'adapting')
+  end
+  local dimension = ':' .. string.match(limit, '^[^:]*') .. ':'
+  return adapting and string.find(adapting, dimension, 1, true) ~= nil
+end
+
+-- Return the entry of a limit: { min, max, decrease, every, observes }; nil if it has none.
+local function entry_of(limit)
+  if not is_adaptive(limit) then
+    return nil
+  end
+  local wildcard = string.match(limit, '^[^:]*') .. ':*'
+  local texts = redis.call('HMGET', key('config:adaptive'), limit, wildcard)
+  local text = texts[1] or texts[2]
+  if not text then
+    return nil
+  end
+  local min, max, decrease, every, mode = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { min = tonumber(min), max = tonumber(max), decrease = tonumber(decrease),
+    every = tonumber(every), observes = mode == 'observe' }
+end
+
+-- Return where a limit stands: its own maximum, since when nothing moved it or was refused, and
+-- when it fell last.
+local function state_of(limit, entry)
+  local max, since, fell = unpack(redis.call('HMGET', key('adaptive', limit), 'max', 'since',
+    'fell'))
+  max = tonumber(max or entry.max)
+  return math.max(entry.min, math.min(entry.max, max)), tonumber(since or 0), tonumber(fell or 0)
+end
+
+-- Note a limit's own maximum; at the highest nothing needs to be known.
+local function store(limit, entry, max)
+  local state = key('adaptive', limit)
+  redis.call('HSET', state, 'since', exact(time))
+  if max < entry.max then
+    redis.call('HSET', state, 'max', max)
+  else
+    redis.call('HDEL', state, 'max')
+  end
+  redis.call('EXPIRE', state, FORGET_SECONDS)
+end
+
+-- Keep a move for people and for the log.
+local function note_move(limit, before, after, reason)
+  redis.call('ZADD', key('adaptive'), exact(time), limit)
+  redis.call('ZREMRANGEBYSCORE', key('adaptive'), '-inf', exact(time - FORGET_SECONDS))
+  local moves, at = key('moves', limit), math.floor(time * 1000)
+  redis.call('XADD', moves, '*', 'from', before, 'to', after, 'reason', reason)
+  redis.call('XTRIM', moves, 'MAXLEN', MOVES_MOST)
+  redis.call('XTRIM', moves, 'MINID', string.format('%.0f', at - MOVES_SECONDS * 1000))
+  redis.call('EXPIRE', moves, MOVES_SECONDS)
+  redis.call('RPUSH', key('adaptive:unlogged'), cjson.encode({ limit = limit, at = exact(time),
+    from = before, to = after, reason = reason }))
+  redis.call('LTRIM', key('adaptive:unlogged'), -UNLOGGED_MOST, -1)
+end
+
+-- A run of this limit was refused: it falls, once in `every` seconds however many are.
+local function fall(limit, reason)
+  local entry = entry_of(limit)
+  if not entry then
+    return
+  end
+  local before, _, fell = state_of(limit, entry)
+  if time - fell < entry.every then
+    store(limit, entry, before)
+    return
+  end
+  local after = math.max(entry.min, math.floor(before * entry.decrease))
+  store(limit, entry, after)
+  redis.call('HSET', key('adaptive', limit), 'fell', exact(time))
+  if after ~= before then
+    note_move(limit, before, after, reason)
+  end
+end
+
+-- Return the maximum in force of a limit that so many hold: the configured one (0 for none), or
+-- its own if that is lower. Used in full, it rises, `every` seconds after the last move or
+-- refusal; what more than it admits hold, since before it fell, says nothing about it.
+local function adapt(limit, held, configured)
+  local entry = entry_of(limit)
+  if not entry then
+    return configured
+  end
+  local max, since = state_of(limit, entry)
+  local is_full = held == max or entry.observes and held > max
+  if is_full and max < entry.max and time - since >= entry.every then
+    store(limit, entry, max + 1)
+    note_move(limit, max, max + 1, 'used in full')
+    max = max + 1
+  end
+  if entry.observes or configured == PAUSED then
+    return configured
+  end
+  return configured == 0 and max or math.min(configured, max)
+end

@@ -1,0 +1,39 @@
+-- Probes: after a cool-down that a refusal began, one run is let in first, and nobody else before
+-- that has succeeded. Until then the limit is on probation: it is in `probes`, and its record
+-- cooldown:<limit> names the run or reservation that goes first.
+
+-- Return the token that goes first now, false if none does; nil without probation.
+local function probe_of(limit)
+  if not redis.call('ZSCORE', key('probes'), limit) then
+    return nil
+  end
+  local token = redis.call('HGET', key('cooldown', limit), 'probe')
+  -- One that died, lapsed or was given back goes first no more, whoever took it out.
+  return token and redis.call('ZSCORE', key('leases'), token) and token or false
+end
+
+-- Note that a run or reservation goes first in those of its limits where somebody has to;
+-- `instead` is the reservation on which it begins.
+local function note_probe(token, limits, instead)
+  for _, limit in ipairs(limits) do
+    local probe = probe_of(limit)
+    if probe == false or probe and probe == instead then
+      redis.call('HSET', key('cooldown', limit), 'probe', token)
+    end
+  end
+end
+
+-- Let a limit admit everybody again.
+local function end_probation(limit)
+  redis.call('ZREM', key('probes'), limit)
+  redis.call('DEL', key('cooldown', limit))
+end
+
+-- A run has ended: it opens the limits in which it went first.
+local function succeed(token, limits)
+  for _, limit in ipairs(limits) do
+    if redis.call('HGET', key('cooldown', limit), 'probe') == token then
+      end_probation(limit)
+    end
+  end
+end

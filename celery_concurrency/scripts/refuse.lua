@@ -1,0 +1,77 @@
+-- refuse: a platform refused a run. One of its limits cools down, and one run goes first in it
+-- afterwards; its adaptive limits fall.
+--
+-- KEYS   1 the prefix
+-- ARGV   1 token of the run   2 its limits, as JSON
+--        3 the limit that cools down, one of them
+--        4 for how many seconds; 0 for none
+--        5 what a refusal of the run that goes first multiplies the last seconds by
+--        6 how many seconds that makes at most
+--        7 the reason, and 8 who says so
+-- Reply  until when it cools down, as text; '' where it does not
+-- Cost   about 12 commands, two a limit, 3 more for one that is adaptive, and 8 when it falls
+-- Again  a second copy, or a second refusal of the run in the same limit, finds the reply to the
+--        first, for ten minutes, and changes nothing.
+-- OOM    refused
+
+-- include limits
+-- include tokens
+-- include named
+-- include adaptive
+-- include moments
+-- include cooldowns
+
+local token, limits, limit = ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
+local seconds, grow, most, reason = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+
+local call = key('refused', token .. ' ' .. limit)
+local replied = redis.call('GET', call)
+if replied then
+  return replied
+end
+
+-- Count it: in all, by platform and by task type; never by account.
+local function count()
+  redis.call('HINCRBY', key('stats:counters'), 'refused:total', 1)
+  for _, one in ipairs(limits) do
+    if is_shared(one) and redis.call('HINCRBY', key('stats:counters'), 'refused:' .. one, 1) == 1 then
+      begin_counter('refused:', one)
+    end
+  end
+end
+
+-- Return for how many seconds the limit cools down: longer where the run that went first was
+-- refused, and no shorter than last time where another was.
+local function duration()
+  local probe = probe_of(limit)
+  if probe == nil then
+    return seconds
+  end
+  local last = tonumber(redis.call('HGET', key('cooldown', limit), 'lasted') or 0)
+  if probe == token then
+    last = math.min(last * grow, math.max(most, last))
+  end
+  return math.max(seconds, last)
+end
+
+local until_ = ''
+if seconds > 0 then
+  local length = duration()
+  local is_longer
+  until_, is_longer = cool_down(limit, time + length, reason, ARGV[8])
+  if is_longer then
+    put_on_probation(limit, until_, length)
+  end
+end
+redis.call('SET', call, until_, 'EX', MARK_SECONDS)
+-- It goes first no more, in no limit: another run is to show that it is let in.
+for _, one in ipairs(limits) do
+  if redis.call('HGET', key('cooldown', one), 'probe') == token then
+    redis.call('HDEL', key('cooldown', one), 'probe')
+  end
+end
+count()
+for _, one in ipairs(limits) do
+  fall(one, reason)
+end
+return until_

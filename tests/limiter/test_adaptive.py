@@ -1,0 +1,230 @@
+"""Adaptive limits: calls one by one, on a server's clock that tests turn by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_concurrency.limiter import Denied, Granted
+from celery_concurrency.scripts.constants import PAUSED
+from tests.support.floor import Floor
+
+LIMIT = "platform:p"
+ENTRY = {"min": 1, "max": 8, "decrease": 0.5, "every": 60}
+
+
+@pytest.fixture
+def floor(limiter, redis):
+    limiter.config.update({"adaptive": {LIMIT: ENTRY}})
+    return Floor(limiter, redis)
+
+
+def configure(floor, **change):
+    floor.limiter.config.update({"adaptive": {LIMIT: change}})
+
+
+def hold(floor, count=1):
+    return [floor.hold(platform="p") for _ in range(count)]
+
+
+def is_full(floor):
+    return isinstance(floor.ask("another", platform="p"), Denied)
+
+
+def refuse(floor, times=1):
+    """So many runs are refused, that began before."""
+    for _ in range(times):
+        floor.refused = getattr(floor, "refused", 0) + 1
+        token = f"refused:{floor.refused}"
+        floor.limiter.refuse(token, ("global", LIMIT), LIMIT, 0, reason="429")
+
+
+def current(floor):
+    return floor.limiter.adaptive.find(LIMIT).current
+
+
+def test_it_begins_at_its_highest(floor):
+    hold(floor, 8)
+    answer = floor.ask("another", platform="p")
+    assert (answer.limit, answer.held, answer.max) == (LIMIT, 8, 8)
+
+
+def test_a_refusal_lowers_it_and_what_runs_goes_on(floor):
+    tokens = hold(floor, 6)
+    refuse(floor)
+    assert current(floor) == 4
+    assert floor.holders(LIMIT) == sorted(tokens)
+    for token in tokens[:2]:
+        assert is_full(floor)
+        floor.limiter.release(token)
+    assert is_full(floor)
+    floor.limiter.release(tokens[2])
+    assert isinstance(floor.ask("another", platform="p"), Granted)
+
+
+def test_it_falls_once_in_every_however_many_refusals_come(floor):
+    refuse(floor, 500)
+    assert current(floor) == 4
+    floor.age(59)
+    refuse(floor, 3)
+    assert current(floor) == 4
+    floor.age(1)
+    refuse(floor)
+    assert current(floor) == 2
+
+
+def test_it_stays_between_its_bounds(floor):
+    configure(floor, min=3)
+    for _ in range(5):
+        refuse(floor)
+        floor.age(60)
+    assert current(floor) == 3
+    configure(floor, min=5)
+    assert current(floor) == 5
+    configure(floor, min=1, max=2)
+    assert current(floor) == 2
+
+
+def test_used_in_full_it_rises_by_one_each_every_seconds_without_a_refusal(floor):
+    refuse(floor)
+    hold(floor, 4)
+    assert is_full(floor)
+    floor.age(59)
+    assert is_full(floor)
+    # Too early for it to fall again, and it puts off that it rises.
+    refuse(floor)
+    floor.age(59)
+    assert is_full(floor)
+    floor.age(1)
+    hold(floor)
+    assert current(floor) == 5
+    for more in (6, 7, 8):
+        floor.age(60)
+        hold(floor)
+        assert current(floor) == more
+    floor.age(60)
+    assert is_full(floor)
+    assert floor.redis.hget(f"concurrency:adaptive:{LIMIT}", "max") is None
+
+
+def test_not_used_in_full_it_does_not_rise(floor):
+    refuse(floor)
+    [token, *_] = hold(floor, 3)
+    for _ in range(5):
+        floor.age(60)
+        floor.limiter.release(token)
+        [token] = hold(floor)
+        floor.sweep()
+    assert current(floor) == 4
+
+
+def test_what_runs_since_before_it_fell_does_not_let_it_rise(floor):
+    hold(floor, 8)
+    refuse(floor)
+    for _ in range(3):
+        floor.age(60)
+        assert is_full(floor)
+    assert current(floor) == 4
+
+
+def test_those_who_wait_go_on_when_it_rises(floor):
+    hold(floor, 8)
+    floor.wait("one", platform="p")
+    floor.wait("two", platform="p")
+    refuse(floor)
+    assert current(floor) == 4
+    for token in floor.holders(LIMIT)[:4]:
+        floor.limiter.release(token)
+    assert floor.back() == []
+    floor.age(60)
+    floor.sweep()
+    assert floor.tasks_back() == ["one"]
+    assert current(floor) == 5
+
+
+def test_a_lower_configured_maximum_and_a_pause_hold_beside_it(floor):
+    floor.limiter.config.update({"platform_max": {"p": 2}})
+    hold(floor, 2)
+    assert is_full(floor)
+    assert floor.limiter.adaptive.find(LIMIT).in_force == 2
+    refuse(floor)
+    floor.age(60)
+    # It is its own maximum that has to be used in full.
+    assert is_full(floor)
+    assert current(floor) == 4
+    floor.limiter.config.update({"platform_max": {"p": 0}})
+    hold(floor, 2)
+    floor.limiter.config.update({"paused": [LIMIT]})
+    floor.age(60)
+    assert is_full(floor)
+    assert floor.limiter.adaptive.find(LIMIT).in_force == PAUSED
+
+
+def test_with_a_wildcard_each_name_moves_by_itself(floor):
+    floor.limiter.config.update({"adaptive": {LIMIT: None, "account:*": ENTRY}, "account_max": 0})
+    floor.limiter.refuse("one:1", ("global", "account:a"), "global", 0)
+    found, total = floor.limiter.adaptive.read()
+    assert [(one.limit, one.current) for one in found] == [("account:a", 4)]
+    assert total == 1
+    assert floor.limiter.adaptive.find("account:b").current == 8
+    assert floor.limiter.adaptive.find("platform:p") is None
+
+
+def test_to_observe_it_moves_and_turns_nobody_away(floor):
+    configure(floor, mode="observe")
+    hold(floor, 8)
+    refuse(floor)
+    assert current(floor) == 4
+    hold(floor, 4)
+    assert floor.limiter.adaptive.find(LIMIT).in_force == 0
+    floor.age(60)
+    hold(floor)
+    assert current(floor) == 5
+
+
+def test_its_moves_are_kept_and_each_is_logged_once(floor):
+    refuse(floor)
+    hold(floor, 4)
+    floor.age(60)
+    hold(floor)
+    moves = floor.limiter.adaptive.moves(LIMIT)
+    assert [(move.before, move.after, move.reason) for move in moves] == [
+        (8, 4, "429"),
+        (4, 5, "used in full"),
+    ]
+    [found], _ = floor.limiter.adaptive.read()
+    assert found.moved == pytest.approx(moves[1].at, abs=0.01)
+    assert [(move.limit, move.after) for move in floor.limiter.adaptive.take_unlogged()] == [
+        (LIMIT, 4),
+        (LIMIT, 5),
+    ]
+    assert floor.limiter.adaptive.take_unlogged() == []
+
+
+def test_reset_it_is_at_its_highest_and_those_who_wait_go_on(floor):
+    refuse(floor)
+    hold(floor, 4)
+    floor.wait("one", platform="p")
+    assert floor.limiter.adaptive.reset(LIMIT, "ann") is True
+    assert floor.tasks_back() == ["one"]
+    assert floor.limiter.adaptive.reset(LIMIT) is False
+    move = floor.limiter.adaptive.moves(LIMIT)[-1]
+    assert (move.before, move.after, move.reason) == (4, 8, "reset by ann")
+
+
+def test_each_minute_its_state_is_kept(floor):
+    hold(floor, 3)
+    refuse(floor)
+    assert floor.limiter.stats.snapshot()
+    [sample] = floor.limiter.adaptive.samples(LIMIT)
+    assert (sample.current, sample.running) == (4, 3)
+    assert floor.limiter.adaptive.samples("platform:q") == []
+
+
+def test_a_late_copy_of_a_reset_does_nothing(floor):
+    refuse(floor)
+    since = floor.redis.hget(f"concurrency:adaptive:{LIMIT}", "since")
+    assert floor.limiter.adaptive.reset(LIMIT)
+    floor.age(60)
+    refuse(floor)
+    assert floor.limiter.keyspace.call("reset", LIMIT, since, "again", 64).reply[0] == 0
+    assert current(floor) == 4
