@@ -130,7 +130,7 @@ class Session:
             problems.append(str(exc))
         except (RedisError, OperationalError, LimiterUnavailable) as exc:
             problems.append(f"the server does not answer any more: {exc}")
-        return make_report(self._load.tasks, self._configs, problems, self._strict.verdict())
+        return make_report(self._load.tasks, self._configs, problems, [self._strict.verdict()])
 
     def _send(self, view: View) -> None:
         until = self._seconds - min(LAST_SECONDS, self._seconds / 2)
@@ -168,7 +168,7 @@ class Session:
             # Platforms and task types alone: ids and accounts say little here, in long lines.
             title += f", {len(snapshot.usage.accounts)} accounts busy | {self._strict.state()}"
             for line in self._strict.news():
-                click.echo(f"{self._elapsed:5.1f} s  {line}")
+                click.echo(line)
             usage = snapshot.usage.model_copy(update={"accounts": {}})
             snapshot = replace(snapshot, usage=usage, held=0, waiting=[])
             period = LINE_SECONDS

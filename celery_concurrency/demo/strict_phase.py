@@ -5,6 +5,7 @@ many tasks: what each refused is what the brake spares.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
 from redis import Redis
@@ -44,15 +45,16 @@ class StrictPhase:
         self._seconds = seconds
         self._calls: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._told = 0.0
+        # By the server's clock, as the moves are.
+        self._begun = self._told = limiter.keyspace.now()
         self.is_strict = False
 
     def turn(self, elapsed: float) -> None:
         """Make them strict, or lenient, as it is to be after so many seconds of the session."""
-        if not 0 < self._seconds <= SHORT_SECONDS:
-            self._set(OF_MINUTE[0] <= elapsed % 60 < OF_MINUTE[1])
-        else:
+        if 0 < self._seconds <= SHORT_SECONDS:
             self._set(PART[0] <= elapsed / self._seconds < PART[1])
+        else:
+            self._set(OF_MINUTE[0] <= elapsed % 60 < OF_MINUTE[1])
 
     def end(self) -> None:
         """Let them be lenient from now on."""
@@ -67,29 +69,33 @@ class StrictPhase:
 
     def state(self) -> str:
         """Return in a line how it stands."""
+        mood = "strict" if self.is_strict else "lenient"
         found = self._limiter.adaptive.find(LIMIT)
         force = f"{found.in_force} of {found.entry.max} at once, " if found else ""
-        mood = "strict" if self.is_strict else "lenient"
+        cooling = [one.seconds > 0 for one in self._limiter.cooldowns.read()[0] if one.refused]
+        accounts = "account cools" if sum(cooling) == 1 else "accounts cool"
         return (
-            f"{STRICT} is {mood}: {force}refused {self._refused[STRICT]}, "
-            f"without the brake {self._refused[TWIN]}"
+            f"{STRICT} is {mood}: {force}{sum(cooling)} {accounts} down, in "
+            f"{len(cooling) - sum(cooling)} more one run goes first; refused "
+            f"{self._refused[STRICT]}, without the brake {self._refused[TWIN]}"
         )
 
-    def news(self) -> list[str]:
-        """Return a line for each move of the limit since the last time."""
-        new = [move for move in self._limiter.adaptive.moves(LIMIT) if move.at > self._told]
-        self._told = max((move.at for move in new), default=self._told)
-        return [
-            f"{move.limit} moved from {move.before} to {move.after}: {move.reason}" for move in new
-        ]
+    def news(self) -> Iterator[str]:
+        """Yield a line for each move of the limit since the last time."""
+        for move in self._limiter.adaptive.moves(LIMIT):
+            if move.at > self._told:
+                self._told = move.at
+                yield (
+                    f"{move.at - self._begun:5.1f} s  {LIMIT} moved from {move.before} to "
+                    f"{move.after}: {move.reason}"
+                )
 
-    def verdict(self) -> list[str]:
-        """Return what the brake was good for, in lines for the report."""
-        return [
-            f"refused by the strict platform: {self._refused[name]} of {self._calls[name]} calls "
-            f"{how} ({name})"
-            for name, how in ((STRICT, "with the brake"), (TWIN, "without"))
-        ]
+    def verdict(self) -> str:
+        """Return what the brake was good for, in a line for the report."""
+        braked, without = (
+            f"{self._refused[name]} of {self._calls[name]} calls" for name in (STRICT, TWIN)
+        )
+        return f"{STRICT} refused {braked}; {TWIN}, as strict and as loaded, refused {without}"
 
     def _set(self, strict: bool) -> None:
         if strict == self.is_strict:
