@@ -26,7 +26,9 @@ Say = Callable[[str], None]
 def main() -> None:
     """Read the options, measure, report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="two minutes instead of half an hour")
+    parser.add_argument(
+        "--short", action="store_true", help="three minutes instead of half an hour"
+    )
     parser.add_argument(
         "--only", choices=PARTS, help="one part of it; of the others the file keeps what it has"
     )

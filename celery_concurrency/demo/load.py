@@ -17,9 +17,9 @@ from redis import Redis
 
 from celery_concurrency.demo.platform import Refused
 
-#: The platform that turns strict, and its twin, as strict and as loaded, but without the brake.
+#: The platform that turns strict, and its twin: as strict and as loaded, under a fixed limit.
 STRICT: Final = "xiaohongshu"
-TWIN: Final = "xiaohongshu-no-brake"
+TWIN: Final = "xiaohongshu-fixed"
 CEILING: Final = 4  # of each of the two
 
 #: Of each platform, the tasks that are sent and not done: more than can run, and soon done.

@@ -24,7 +24,7 @@ app.conf.imports = ("celery_concurrency.signals",)
 app.conf.concurrency_retry_countdown = 1
 app.conf.broker_connection_retry_on_startup = True
 
-#: The brake: what a refusal by a platform means for the account.
+# What a platform's refusal means for the account; what the twin raises is no RiskControl.
 app.conf.concurrency_refusals = {
     "celery_concurrency.demo.platform.RiskControl": {
         "dimension": "account", "seconds": "retry_after", "grow": 2, "most": 4,
@@ -47,7 +47,6 @@ def publish(self: Any, platform: str, account: str, seconds: float) -> None:
 @cache
 def platform_of(name: str) -> Platform:
     """Return a client of a platform."""
-    # What the twin raises is not what the brake is told to look for.
     return Platform(redis, name, refusal=Refused if name == TWIN else RiskControl)
 
 

@@ -1,7 +1,7 @@
 """The strict phase: for a while a platform and its twin allow little (``platform.py``).
 
-The one has the brake, the other hasn't (``load.py``, ``project.py``), and both are asked by as
-many tasks: what each refused is what the brake spares.
+Refusals lower the limit of the one and let its accounts cool down, and do nothing to the other
+(``load.py``, ``project.py``), which as many tasks ask. So each has what the other is held against.
 """
 
 from collections import Counter
@@ -77,7 +77,7 @@ class StrictPhase:
         return (
             f"{STRICT} is {mood}: {force}{sum(cooling)} {accounts} down, in "
             f"{len(cooling) - sum(cooling)} more one run goes first; refused "
-            f"{self._refused[STRICT]}, without the brake {self._refused[TWIN]}"
+            f"{self._refused[STRICT]}, under a fixed limit {self._refused[TWIN]}"
         )
 
     def news(self) -> Iterator[str]:
@@ -91,11 +91,11 @@ class StrictPhase:
                 )
 
     def verdict(self) -> str:
-        """Return what the brake was good for, in a line for the report."""
-        braked, without = (
+        """Return what each refused, in a line for the report."""
+        adaptive, fixed = (
             f"{self._refused[name]} of {self._calls[name]} calls" for name in (STRICT, TWIN)
         )
-        return f"{STRICT} refused {braked}; {TWIN}, as strict and as loaded, refused {without}"
+        return f"{STRICT} refused {adaptive}; {TWIN}, as strict and as loaded, refused {fixed}"
 
     def _set(self, strict: bool) -> None:
         if strict == self.is_strict:
