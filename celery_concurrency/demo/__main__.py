@@ -41,6 +41,7 @@ Change a limit while it runs:
 """  # noqa: E501 - lines to copy
 
 TICK: Final = 0.05  # seconds
+SENDS: Final = 3  # tasks in each of them, at most
 #: Seconds between two pictures in a terminal, and between two lines elsewhere.
 LIVE_SECONDS: Final = 0.2
 LINE_SECONDS: Final = 2.0
@@ -135,7 +136,8 @@ class Session:
     def _send(self, view: View) -> None:
         until = self._seconds - min(LAST_SECONDS, self._seconds / 2)
         while not self._interrupts and (not self._seconds or self._elapsed < until):
-            self._load.send()
+            for _ in range(SENDS):
+                self._load.send()
             self._strict.turn(self._elapsed)
             self._look(view, "sending")
             time.sleep(TICK)

@@ -19,7 +19,7 @@ RATE: Final = 3
 PARALLEL: Final = 1
 
 #: From when to when in a session of so many seconds or less, in parts of it.
-PART: Final = (0.2, 0.55)
+PART: Final = (0.2, 0.5)
 SHORT_SECONDS: Final = 60
 #: In a longer one: from when to when of each minute, in seconds.
 OF_MINUTE: Final = (8, 20)
@@ -73,11 +73,10 @@ class StrictPhase:
         found = self._limiter.adaptive.find(LIMIT)
         force = f"{found.in_force} of {found.entry.max} at once, " if found else ""
         cooling = [one.seconds > 0 for one in self._limiter.cooldowns.read()[0] if one.refused]
-        accounts = "account cools" if sum(cooling) == 1 else "accounts cool"
         return (
-            f"{STRICT} is {mood}: {force}{sum(cooling)} {accounts} down, in "
-            f"{len(cooling) - sum(cooling)} more one run goes first; refused "
-            f"{self._refused[STRICT]}, under a fixed limit {self._refused[TWIN]}"
+            f"{STRICT} is {mood}: {force}accounts that cool down {sum(cooling)}, that try one task "
+            f"{len(cooling) - sum(cooling)}, refused {self._refused[STRICT]} (under a fixed limit "
+            f"{self._refused[TWIN]})"
         )
 
     def news(self) -> Iterator[str]:
@@ -95,7 +94,10 @@ class StrictPhase:
         adaptive, fixed = (
             f"{self._refused[name]} of {self._calls[name]} calls" for name in (STRICT, TWIN)
         )
-        return f"{STRICT} refused {adaptive}; {TWIN}, as strict and as loaded, refused {fixed}"
+        return (
+            f"{STRICT} refused {adaptive}; {TWIN}, as strict and as loaded under a fixed limit, "
+            f"refused {fixed}"
+        )
 
     def _set(self, strict: bool) -> None:
         if strict == self.is_strict:
