@@ -6,7 +6,6 @@ comes back.
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -34,7 +33,7 @@ def room(server, tmp_path):
         yield one
 
 
-def run(feeds, until, timeout=30):
+def run(feeds, until, timeout=60):
     """Feed the platforms until a condition holds."""
 
     def fed():
@@ -43,12 +42,6 @@ def run(feeds, until, timeout=30):
         return until()
 
     wait_for(fed, timeout=timeout)
-
-
-def since(seconds):
-    """Return a condition that holds after so many seconds, in which calls are counted."""
-    ends = time.monotonic() + seconds
-    return lambda: time.monotonic() > ends
 
 
 def test_a_strict_platform_is_spared_others_notice_nothing_and_the_limit_comes_back(room):
@@ -61,19 +54,20 @@ def test_a_strict_platform_is_spared_others_notice_nothing_and_the_limit_comes_b
     def in_force():
         return room.limiter.adaptive.find("platform:strict").in_force
 
-    run([other], since(3))
+    run([other], lambda: len(other.accepted) > 8 * OTHER_PLACES)
     alone = other.pace(OTHER_PLACES)
     other.calls, other.sent = [], other.sent - len(other.accepted)
     assert in_force() == CEILING
 
     for name in ("strict", "strict-fixed"):
         platforms[name].allow(rate=8, parallel=2)
-    run(feeds, since(5))
+    # However slow the machine is: by then all of them have long been under way.
+    run(feeds, lambda: len(fixed.refused) >= 50 and len(other.accepted) > 8 * OTHER_PLACES)
     assert in_force() < CEILING
     assert 0 < len(braked.refused) < len(fixed.refused) / 2
     # The platform is still made use of.
     assert len(braked.accepted) > len(fixed.accepted) / 2
-    assert other.pace(OTHER_PLACES) > 0.7 * alone
+    assert other.pace(OTHER_PLACES) > 0.6 * alone
     assert other.refused == []
 
     for name in ("strict", "strict-fixed"):
@@ -83,7 +77,8 @@ def test_a_strict_platform_is_spared_others_notice_nothing_and_the_limit_comes_b
     assert [move.after - move.before for move in moves][-2:] == [1, 1]
     assert all(1 <= move.after <= CEILING for move in moves)
     falls = [move.at for move in moves if move.after < move.before]
-    assert all(later - fall >= 1 for fall, later in pairwise(falls))
+    # Moves are noted in whole milliseconds.
+    assert all(later - fall >= 0.99 for fall, later in pairwise(falls))
 
     # Nothing is lost: what was refused has run again.
     def done():
