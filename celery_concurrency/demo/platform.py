@@ -115,11 +115,9 @@ class Platform:
         """Allow so many calls within a second and at once from now on; 0 is unlimited."""
         seconds, micros = self._redis.time()
         record = json.dumps([seconds + micros / 1e6, rate, parallel])
-        with self._redis.pipeline() as pipe:
-            pipe.hset(self._allowed, mapping={"rate": rate, "parallel": parallel})
-            pipe.rpush(self._history, record)
-            pipe.ltrim(self._history, -KEPT, -1)
-            pipe.execute()
+        self._redis.rpush(self._history, record)
+        self._redis.ltrim(self._history, -KEPT, -1)
+        self._redis.hset(self._allowed, mapping={"rate": rate, "parallel": parallel})
 
     def call(self, account: str, seconds: float) -> None:
         """Do something in the name of an account, which takes some seconds.

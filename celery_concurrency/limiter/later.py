@@ -1,4 +1,7 @@
-"""Later: what a limiter could not say while Redis was away is said by a thread of its process."""
+"""Later: what a limiter could not say while Redis was away is said by a thread of its process.
+
+What it says is in ``limiter.py``; the thread is a ``Background``, of ``background.py``.
+"""
 
 import logging
 import threading
