@@ -26,8 +26,9 @@ from celery_concurrency.limiter.config.schema import MAX_RATES
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
 from celery_concurrency.limiter.inspect.moments import Moments
+from celery_concurrency.limiter.inspect.observed import Observation
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
-from celery_concurrency.limiter.limits import GLOBAL, dimension_of, other_of, split_limit
+from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, dimension_of, other_of, split_limit
 from celery_concurrency.limiter.stats.counters import read_counters
 from celery_concurrency.limiter.stats.durations import BOUNDS, Histogram
 from celery_concurrency.limiter.stats.names import read_names
@@ -43,8 +44,9 @@ MAX_ACCOUNTS: Final = 1000
 GAUGES_BYTES: Final = 1_000_000
 STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
+OBSERVED_BYTES: Final = 300_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
-GAUGES_LINES: Final = 4
+GAUGES_LINES: Final = 5
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
@@ -55,6 +57,12 @@ LABELS: Final = ("dimension", "limit")
 _BY_LIMIT: Final = {
     "acquired": "Runs that were given their tokens.",
     "denied": "Times that a run was told to wait; one that asks again counts again.",
+    "refused": "Runs that a platform refused, as they told.",
+}
+_OBSERVED: Final = {
+    "runs": "Runs that an observed limit has looked at.",
+    "denied": "Runs that an observed limit would have turned away at first.",
+    "wait_seconds": "How long these would have waited, by that limit alone.",
 }
 _IN_ALL: Final = {
     "released": "Runs that gave their tokens back.",
@@ -99,6 +107,7 @@ class ConcurrencyCollector(Collector):
         timed_shown = _affordable(timed, MOMENTS_LINES, MOMENTS_BYTES)
         left_out |= set(timed[len(timed_shown) :])
         yield from _moments({limit: limits[limit] for limit in timed_shown}, keyspace.now())
+        yield from _observed(usage.observed, self._accounts)
         yield GaugeMetricFamily(
             _name("waiting_for_moment"),
             "Tasks in the waiting room, one of whose limits opens by itself.",
@@ -167,13 +176,19 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    adaptive = _gauge(
+        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+    )
     for limit, usage in limits.items():
         labels = _labels(limit)
         current.add_metric(labels, usage.current)
         most.add_metric(labels, usage.max)
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
-    yield from (current, most, paused, waiting)
+        if usage.adaptive:
+            observed = usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+    yield from (current, most, paused, waiting, adaptive)
 
 
 def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
@@ -204,6 +219,25 @@ def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
     yield from (used, most, opens, cools)
 
 
+def _observed(found: Iterable[Observation], accounts: bool) -> Iterator[Metric]:
+    """Return what observed limits would have done; each counts anew when it is changed."""
+    labels = (*LABELS, "kind")
+    families = [
+        CounterMetricFamily(_name(f"observed_{name}"), help_, labels=labels)
+        for name, help_ in _OBSERVED.items()
+    ]
+    bytes_left = OBSERVED_BYTES
+    for one in found:
+        dimension, name = split_limit(one.limit)
+        bytes_left -= len(families) * (LINE_BYTES + len(one.limit.encode()))
+        if bytes_left > 0 and (accounts or dimension != "account" or name == WILDCARD):
+            for family, count in zip(
+                families, (one.runs, one.would_deny, one.would_wait.total), strict=True
+            ):
+                family.add_metric((*_labels(one.limit), one.kind), count)
+    yield from families
+
+
 def _in_order(configured: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return names, those first that the configuration has.
 
@@ -228,14 +262,14 @@ def _shown_as(limit: str, shown: Collection[str]) -> str:
 
 def _counters(counted: Mapping[str, int], names: Collection[str]) -> Iterator[Metric]:
     shown = set(names)
+    by_limit: dict[str, Counter[str]] = {what: Counter({GLOBAL: 0}) for what in _BY_LIMIT}
+    for name, count in counted.items():
+        what, _, limit = name.partition(":")
+        if what in by_limit:
+            by_limit[what][GLOBAL if limit == "total" else _shown_as(limit, shown)] += count
     for what, help_ in _BY_LIMIT.items():
-        by_limit = Counter({GLOBAL: counted.get(f"{what}:total", 0)})
-        for name, count in counted.items():
-            limit = name.removeprefix(f"{what}:")
-            if limit not in (name, "total"):
-                by_limit[_shown_as(limit, shown)] += count
         family = CounterMetricFamily(_name(what), help_, labels=LABELS)
-        for limit, count in by_limit.items():
+        for limit, count in by_limit[what].items():
             family.add_metric(_labels(limit), count)
         yield family
     for what, help_ in _IN_ALL.items():

@@ -59,9 +59,15 @@ def cli() -> Iterator[str]:
 
 def _command(command: click.Command, name: str) -> Iterator[str]:
     if isinstance(command, click.Group):
+        if command.invoke_without_command:
+            yield from _entry(command, name)
         for child, subcommand in command.commands.items():
             yield from _command(subcommand, f"{name} {child}")
         return
+    yield from _entry(command, name)
+
+
+def _entry(command: click.Command, name: str) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     usage = [piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
     yield f"## `{' '.join([name, *usage])}`"

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 
 from celery_concurrency.api import (
+    adaptive_routes,
     caller_routes,
     config_routes,
     cooldown_routes,
@@ -40,6 +41,7 @@ URL_PREFIX: Final = "/api/v1/concurrency"
 ROUTES: Final = [
     *config_routes.routes,
     *cooldown_routes.routes,
+    *adaptive_routes.routes,
     *usage_routes.routes,
     *token_routes.routes,
     *waiting_routes.routes,

@@ -28,6 +28,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The limit admits nobody for now; what runs goes on",
     ),
     "cool_down_lifted": ("冷却已解除，恢复放行", "The cool-down was lifted; tasks go on"),
+    "adaptive_reset": (
+        "自适应上限已恢复到最大值，已立即生效",
+        "The adaptive limit is back at its maximum, at once",
+    ),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
@@ -71,6 +75,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
     "not_cooling": ("这个限制没有在冷却", "This limit does not cool down, or not any more"),
+    "not_adaptive": (
+        "这个限制没有自适应配置",
+        "This limit is not adaptive: the configuration has no such entry for it",
+    ),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
         "There is no such version of the configuration, or not any more",

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
+from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
+    MAX_EVERY,
     Config,
-    Count,
     DimensionName,
     Name,
     OverrideName,
@@ -76,23 +78,34 @@ class ConfigData(Config):
 class DimensionChange(TypedDict, total=False):
     """A change of a dimension of the user's own."""
 
-    max: Count
-    overrides: dict[OverrideName, Count | None]
+    max: Maximum
+    overrides: dict[OverrideName, Maximum | None]
+
+
+class AdaptiveChange(TypedDict, total=False):
+    """A change of an adaptive limit; a new one has to say ``min`` and ``max``."""
+
+    min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+    decrease: Annotated[float, Field(gt=0, lt=1)]
+    every: Annotated[int, Field(ge=1, le=MAX_EVERY)]
+    mode: Mode
 
 
 class ConfigChange(TypedDict, total=False):
     """A change of the configuration: just what is to change; null takes an entry out of a map."""
 
-    global_max: Count
-    platform_max: dict[Name, Count | None]
-    account_max: Count
-    task_type_max: dict[Name, Count | None]
+    global_max: Maximum
+    platform_max: dict[Name, Maximum | None]
+    account_max: Maximum
+    task_type_max: dict[Name, Maximum | None]
     enabled: bool
     timeout: Timeout
-    account_overrides: dict[OverrideName, Count | None]
+    account_overrides: dict[OverrideName, Maximum | None]
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
     rates: dict[str, Rates | None]
+    adaptive: dict[str, AdaptiveChange | None]
 
 
 class Rollback(BaseModel):
@@ -196,6 +209,23 @@ class CooldownList(BaseModel):
 
     cooldowns: list[Cooldown]
     total: int
+
+
+class AdaptiveList(BaseModel):
+    """The adaptive limits.
+
+    Attributes:
+        limits: those that moved last first, 1,000 at most.
+        total: how many there are, listed or not.
+    """
+
+    limits: list[AdaptiveLimit]
+    total: int
+
+
+class AdaptiveQuery(Query):
+    limit: Annotated[str, AfterValidator(_check_limit)]
+    """The adaptive limit, as platform:douyin."""
 
 
 class LiftQuery(Query):

@@ -7,7 +7,17 @@ import logging
 
 import click
 
-from celery_concurrency.cli import config, cooldowns, monitor, serve, tokens, usage, waiting
+from celery_concurrency.cli import (
+    adaptive,
+    config,
+    cooldowns,
+    monitor,
+    observed,
+    serve,
+    tokens,
+    usage,
+    waiting,
+)
 
 
 @click.group(name="concurrency")
@@ -25,6 +35,9 @@ for command in (
     cooldowns.resume,
     cooldowns.cool,
     cooldowns.cooldowns,
+    observed.observed,
+    observed.enforce,
+    adaptive.adaptive,
     tokens.tokens,
     tokens.release,
     waiting.waiting,

@@ -12,7 +12,7 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
-from celery_concurrency.cli.durations import rates_of
+from celery_concurrency.cli.durations import adaptive_of, rates_of
 from celery_concurrency.cli.output import (
     echo,
     local_time,
@@ -61,7 +61,9 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
     """Change fields: global_max=4 platform_max.douyin=2.
 
     VALUE is JSON, as in 'paused=["global"]'; null takes an entry out of a map. Rates may be
-    written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day.
+    written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day; an adaptive limit
+    as 'adaptive.platform:*=1-10,every=60s,decrease=0.5', of which what follows the range may
+    be left out.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
@@ -127,18 +129,29 @@ def parse_change(text: str) -> tuple[str, Any]:
     parts = text.split("=")
     for end in range(1, len(parts)):
         field, value = "=".join(parts[:end]), "=".join(parts[end:])
-        rates = rates_of(value) if field.startswith("rates.") else None
-        if rates is not None:
-            return field, rates
+        written = _in_short(field, value)
+        if written is not None:
+            return field, written
         try:
-            if field:
-                return field, parse_json(value)
+            parsed = parse_json(value)
         except InvalidConfig:
             continue
+        # The "=" of an option of an adaptive limit, as in 1-10,every=60, ends no FIELD.
+        is_entry = parsed is None or isinstance(parsed, dict)
+        if field and (is_entry or not field.startswith("adaptive.")):
+            return field, parsed
     raise mistake(
         f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
-        "platform_max.douyin=null, 'paused=[\"global\"]' or 'rates.account:*=1/30s,15/1d'"
+        "platform_max.douyin=null, 'paused=[\"global\"]', 'rates.account:*=1/30s,15/1d' or "
+        "'adaptive.platform:*=1-10,every=60s,decrease=0.5'"
     )
+
+
+def _in_short(field: str, value: str) -> Any:
+    """Return what a value says that is written in the short form of its field; else None."""
+    if field.startswith("rates."):
+        return rates_of(value)
+    return adaptive_of(value) if field.startswith("adaptive.") else None
 
 
 def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from celery_concurrency.cli.output import (
     print_json,
     print_table,
     refusal,
+    then,
 )
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter import Limiter
@@ -66,19 +67,22 @@ def cool(
 @command()
 @json_option
 def cooldowns(app: Celery, as_json: bool) -> None:
-    """Show which limits cool down: until when, why, and who said so."""
+    """Show which limits cool down: until when, why, and who said so.
+
+    Those too that a platform refused, and that one run now tries first.
+    """
     found, total = limiter_of(app).cooldowns.read()
     if as_json:
         print_json([asdict(one) for one in found])
     else:
-        print_table(
-            ("limit", "until", "left", "since", "by", "reason"),
-            (
-                (one.limit, local_time(one.until), duration(one.seconds), local_time(one.since),
-                 one.by or "-", one.reason or "-")
-                for one in found
-            ),
-        )  # fmt: skip
+        head = ("limit", "until", "left", "since", "by", "reason")
+        rows = [
+            (one.limit, local_time(one.until), duration(one.seconds) if one.seconds else "over",
+             local_time(one.since), one.by or "-", one.reason or "-", then(one.refused, one.probe))
+            for one in found
+        ]  # fmt: skip
+        some = any(row[-1] for row in rows)
+        print_table((*head, "then") if some else head, rows if some else (row[:-1] for row in rows))
     if total > len(found):
         echo(f"{total} cool down in all; these are the last to open", err=True)
 

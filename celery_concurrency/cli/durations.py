@@ -1,4 +1,4 @@
-"""Durations as people type them: ``90s``, ``10m``, ``2h``, ``1d``.
+"""Durations as people type them: ``90s``, ``10m``, ``2h``, ``1d``; rates and adaptive limits too.
 
 ``output.py`` prints them.
 """
@@ -12,7 +12,9 @@ from celery_concurrency.text import printable
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: A rate, as ``15/1d``.
-RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}[smhd])", re.ASCII)
+RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}[smhd])(:observe)?", re.ASCII)
+#: The range of an adaptive limit, as ``1-10``; then ``,every=2m,decrease=0.7`` may follow.
+RANGE: Final = re.compile(r"([0-9]{1,9})-([0-9]{1,9})((?:,.*)?)", re.ASCII)
 
 
 class Duration(click.ParamType[int]):
@@ -49,11 +51,47 @@ def shortest(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def rates_of(text: str) -> list[dict[str, int]] | None:
-    """Return what ``1/30s,15/1d`` says, as the configuration has it; None where it is none."""
+def rates_of(text: str) -> list[dict[str, int | str]] | None:
+    """Return what ``1/30s,15/1d`` says, as the configuration has it; None where it is none.
+
+    ``1/30s:observe`` is only observed.
+    """
     found = [RATE.fullmatch(part.strip()) for part in text.split(",")]
     if not all(found):
         return None
     return [
-        {"max": int(one[1]), "per": seconds_of(one[2]) or 0} for one in found if one is not None
+        {
+            "max": int(one[1]),
+            "per": seconds_of(one[2]) or 0,
+            **({"mode": "observe"} if one[3] else {}),
+        }
+        for one in found
+        if one is not None
     ]
+
+
+def adaptive_of(text: str) -> dict[str, Any] | None:
+    """Return what ``1-10,every=2m`` says, as the configuration has it; None where it is none.
+
+    What it does not name is left out, and stays as it is.
+    """
+    found = RANGE.fullmatch(text)
+    if not found:
+        return None
+    entry: dict[str, Any] = {"min": int(found[1]), "max": int(found[2])}
+    for part in found[3].split(",")[1:]:
+        name, _, value = part.strip().partition("=")
+        parsed = _option(name, value)
+        if parsed is None or name in entry:
+            return None
+        entry[name] = parsed
+    return entry
+
+
+def _option(name: str, value: str) -> int | float | str | None:
+    """Return the value of an option of an adaptive limit; None where it is none."""
+    if name == "every":
+        return seconds_of(value)
+    if name == "decrease":
+        return float(value) if re.fullmatch(r"0?\.[0-9]{1,9}", value, re.ASCII) else None
+    return value if name == "mode" and value in ("enforce", "observe") else None

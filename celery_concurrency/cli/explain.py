@@ -42,14 +42,13 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
     echo(_sentence(found))
     print_limits(
         ("limit", "current", "max", ""),
-        (
-            ((one.limit, one.current, allowed(one.max, one.paused), _state(one)), one)
-            for one in found.limits
-        ),
+        (((one.limit, one.current, allowed(one), _state(one)), one) for one in found.limits),
     )
     for limit in found.limits:
         for line in _holders(limit):
             echo(f"{limit.limit} is held by {line}")
+        if limit.probe:
+            echo(f"{limit.limit} is tried by {_line(limit.probe)}")
 
 
 def reason_of(blocked: Blocked) -> str:
@@ -61,6 +60,7 @@ def reason_of(blocked: Blocked) -> str:
         "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
         "rate": blocked.text,
         "cooling": blocked.text,
+        "probe": blocked.text,
         "behind": "others with the same limits come first",
         "next": "it comes next",
     }[blocked.reason]
@@ -75,12 +75,16 @@ def _state(limit: LimitOfWaiter) -> str:
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
     """Return who holds a full limit, a line each."""
     for one in limit.holders:
-        yield f"{one.token}: {held_as(one)}{_where_and_since(one)}"
+        yield _line(one)
     more = limit.current - limit.kept - len(limit.holders)
     if limit.full and not limit.opens_by_itself and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
     if limit.kept:
         yield "the room that is kept for one that was passed over for long"
+
+
+def _line(one: Holder) -> str:
+    return f"{one.token}: {held_as(one)}{_where_and_since(one)}"
 
 
 def _sentence(found: Explanation) -> str:

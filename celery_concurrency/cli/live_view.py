@@ -68,7 +68,7 @@ class LiveView:
         for name, limit in shown:
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
-                allowed(limit.max, limit.paused), limit.waiting or "", *([in_time(limit)] * timed),
+                allowed(limit), limit.waiting or "", *([in_time(limit)] * timed),
             )  # fmt: skip
         return table
 
@@ -118,9 +118,10 @@ def _add(table: Table, *cells: object) -> None:
 
 
 def _bar(limit: LimitUsage, characters: tuple[str, str]) -> Text:
-    if not limit.max:
+    most = limit.allows
+    if not most:
         return Text("")
-    over, full = limit.current > limit.max, limit.current == limit.max
-    used = BAR_WIDTH * min(limit.current, limit.max) // limit.max
+    over, full = limit.current > most, limit.current == most
+    used = BAR_WIDTH * min(limit.current, most) // most
     style = "red" if over else "yellow" if full else "green"
     return Text.assemble((used * characters[0], style), ((BAR_WIDTH - used) * characters[1], "dim"))

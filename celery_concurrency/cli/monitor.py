@@ -118,7 +118,7 @@ class JsonView(LineView):
 
 def _is_busy(name: str, limit: LimitUsage) -> bool:
     return name == "global" or bool(
-        limit.current or limit.waiting or limit.max or limit.paused or limit.is_used
+        limit.current or limit.waiting or limit.allows or limit.paused or limit.is_used
     )
 
 
@@ -126,7 +126,9 @@ def _amount(name: str, limit: LimitUsage) -> str:
     waiting = f" +{limit.waiting} waiting" if limit.waiting else ""
     paused = " paused" if limit.paused else ""
     timed = f" ({in_time(limit)})" if limit.is_used else ""
-    return f"{name} {limit.current}/{limit.max or 'unlimited'}{paused}{waiting}{timed}"
+    adaptive = f" ({limit.adaptive})" if limit.adaptive else ""
+    most = limit.allows or "unlimited"
+    return f"{name} {limit.current}/{most}{adaptive}{paused}{waiting}{timed}"
 
 
 def _holder(one: Holder) -> str:

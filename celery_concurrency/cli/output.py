@@ -11,6 +11,8 @@ from typing import Any, Final
 import click
 from rich.cells import cell_len, set_cell_size
 
+from celery_concurrency.limiter.inspect.adaptive import Limited
+from celery_concurrency.limiter.inspect.holders import task_of
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.text import json_line, printable
 
@@ -72,13 +74,27 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def allowed(most: int, paused: bool) -> str:
+def allowed(limit: Limited) -> str:
     """Return in words how many a limit allows."""
-    return f"{most or 'unlimited'}{' (paused)' if paused else ''}"
+    notes = [f" ({limit.adaptive})"] if limit.adaptive else []
+    notes += [" (paused)"] if limit.paused else []
+    return f"{limit.allows or 'unlimited'}{''.join(notes)}"
 
 
 #: The head of a column of ``in_time``, which is there where a limit has something in it.
 IN_TIME: Final = "rates and cool-down"
+
+
+def then(refused: bool, probe: str | None) -> str:
+    """Return in words what comes after a cool-down; "" where all go on at once.
+
+    Args:
+        refused: a platform's refusal began it.
+        probe: the token of the run that goes first now.
+    """
+    if probe:
+        return f"trying: {task_of(probe)}"
+    return "then one run first" if refused else ""
 
 
 def in_time(limit: Moments) -> str:
@@ -90,8 +106,15 @@ def in_time(limit: Moments) -> str:
         parts.append(f"{rate.used} of {rate.max} per {duration(rate.per)}{opens}")
     if limit.cooldown:
         why = f": {limit.cooldown.reason}" if limit.cooldown.reason else ""
-        parts.append(f"cools down for {duration(limit.cooldown.until - now)}{why}")
+        after = then(limit.cooldown.refused, limit.cooldown.probe)
+        parts.append(_cooling(limit.cooldown.until - now, why, after))
     return "; ".join(parts)
+
+
+def _cooling(seconds: float, why: str, after: str) -> str:
+    if seconds <= 0:
+        return f"after a refusal{why}, {after.removeprefix('then ')}"
+    return f"cools down for {duration(seconds)}{why}{', ' if after else ''}{after}"
 
 
 def print_notes(notes: Iterable[str]) -> None:

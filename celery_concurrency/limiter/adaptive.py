@@ -68,6 +68,13 @@ class Move:
         """Whether it fell."""
         return self.after < self.before
 
+    @property
+    def why(self) -> str:
+        """Why it moved, in words: only a refusal lets it fall."""
+        if not self.falls:
+            return self.reason
+        return f"refused: {self.reason}" if self.reason else "refused"
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -116,38 +123,25 @@ class AdaptiveLimits:
 
     def of(self, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
         """Return those of these limits that are adaptive."""
-        entries = {limit: entry for limit in limits if (entry := config.adaptive_of(limit))}
-        states = dict(
-            self._keyspace.for_each(
-                entries,
-                lambda pipe, limit: pipe.hget(self._keyspace.keys.adaptive_of(limit), "max"),
-            )
-        )
-        moved = dict(
-            self._keyspace.for_each(
-                entries, lambda pipe, limit: pipe.zscore(self._keyspace.keys.adaptive, limit)
-            )
-        )
-        return [
-            _limit_of(config, limit, entry, states[limit], moved[limit])
-            for limit, entry in entries.items()
-        ]
+        return read_limits(self._keyspace, config, limits)
 
     def moves(self, limit: str) -> list[Move]:
         """Return the moves of a limit in the last 24 h, the oldest first."""
         entries: Any = self._keyspace.redis.xrange(
             self._keyspace.keys.moves(limit), self._day_ago(), count=MAX_MOVES
         )
-        return [
-            Move(
-                limit=limit,
-                at=_moment_of(entry_id),
-                before=int(fields[b"from"]),
-                after=int(fields[b"to"]),
-                reason=fields[b"reason"].decode(),
-            )
-            for entry_id, fields in entries
-        ]
+        return [_move_of(limit, *entry) for entry in entries]
+
+    def last_moves(self, limits: Iterable[str]) -> dict[str, Move]:
+        """Return the last move of each of these limits that moved in the last 24 h."""
+        since = self._day_ago()
+        found = self._keyspace.for_each(
+            limits,
+            lambda pipe, limit: pipe.xrevrange(
+                self._keyspace.keys.moves(limit), "+", since, count=1
+            ),
+        )
+        return {limit: _move_of(limit, *entries[0]) for limit, entries in found if entries}
 
     def samples(self, limit: str) -> list[Sample]:
         """Return where a limit stood at each minute of the last 24 h that is known."""
@@ -189,6 +183,33 @@ class AdaptiveLimits:
             Move(one["limit"], float(one["at"]), int(one["from"]), int(one["to"]), one["reason"])
             for one in found
         ]
+
+
+def read_limits(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
+    """Return those of these limits that are adaptive; two commands for each of them."""
+    entries = {limit: entry for limit in limits if (entry := config.adaptive_of(limit))}
+    states = dict(
+        keyspace.for_each(
+            entries, lambda pipe, limit: pipe.hget(keyspace.keys.adaptive_of(limit), "max")
+        )
+    )
+    moved = dict(
+        keyspace.for_each(entries, lambda pipe, limit: pipe.zscore(keyspace.keys.adaptive, limit))
+    )
+    return [
+        _limit_of(config, limit, entry, states[limit], moved[limit])
+        for limit, entry in entries.items()
+    ]
+
+
+def _move_of(limit: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Move:
+    return Move(
+        limit=limit,
+        at=_moment_of(entry_id),
+        before=int(fields[b"from"]),
+        after=int(fields[b"to"]),
+        reason=fields[b"reason"].decode(),
+    )
 
 
 def _moment_of(entry_id: bytes) -> float:

@@ -134,7 +134,7 @@ class Cooldowns:
         until, probation = pipe.execute()
         if until is None or until <= now:
             until = probation
-        return None if until is None else self._read({limit: until}, now)[0]
+        return None if until is None else read_records(self._keyspace, {limit: until}, now)[0]
 
     def read(self) -> tuple[list[Cooldown], int]:
         """Return those that last, the longest first, and how many there are.
@@ -157,35 +157,41 @@ class Cooldowns:
             some, count = pipe.execute()
             found |= {limit.decode(): until for limit, until in some}
             total += count
-        return self._read(dict(islice(found.items(), MAX_LISTED)), now), total
+        return read_records(self._keyspace, dict(islice(found.items(), MAX_LISTED)), now), total
 
-    def _read(self, until: dict[str, float], now: float) -> list[Cooldown]:
-        records = list(
-            self._keyspace.for_each(
-                until,
-                lambda pipe, limit: pipe.hmget(
-                    self._keyspace.keys.cooldown(limit), "since", "reason", "by", "lasted", "probe"
-                ),
-            )
-        )
-        living = self._living([probe for _, (*_, probe) in records if probe])
-        return [
-            Cooldown(
-                limit=limit,
-                until=until[limit],
-                seconds=max(0.0, until[limit] - now),
-                since=None if since is None else float(since),
-                reason=(reason or b"").decode(),
-                by=(by or b"").decode(),
-                refused=lasted is not None,
-                probe=probe.decode() if probe in living else None,
-            )
-            for limit, (since, reason, by, lasted, probe) in records
-        ]
 
-    def _living(self, tokens: list[bytes]) -> list[bytes]:
-        """Return those of these tokens that are held."""
-        scores = self._keyspace.for_each(
-            tokens, lambda pipe, token: pipe.zscore(self._keyspace.keys.leases, token)
+def read_records(keyspace: Keyspace, until: dict[str, float], now: float) -> list[Cooldown]:
+    """Return what is known of the cool-downs of these limits; of others there is nothing.
+
+    Args:
+        until: when each opens, in Unix seconds of the Redis server.
+        now: by the same clock.
+    """
+    records = list(
+        keyspace.for_each(
+            until,
+            lambda pipe, limit: pipe.hmget(
+                keyspace.keys.cooldown(limit), "since", "reason", "by", "lasted", "probe"
+            ),
         )
-        return [token for token, score in scores if score is not None]
+    )
+    living = _living(keyspace, [probe for _, (*_, probe) in records if probe])
+    return [
+        Cooldown(
+            limit=limit,
+            until=until[limit],
+            seconds=max(0.0, until[limit] - now),
+            since=None if since is None else float(since),
+            reason=(reason or b"").decode(),
+            by=(by or b"").decode(),
+            refused=lasted is not None,
+            probe=probe.decode() if probe in living else None,
+        )
+        for limit, (since, reason, by, lasted, probe) in records
+    ]
+
+
+def _living(keyspace: Keyspace, tokens: list[bytes]) -> list[bytes]:
+    """Return those of these tokens that are held."""
+    scores = keyspace.for_each(tokens, lambda pipe, token: pipe.zscore(keyspace.keys.leases, token))
+    return [token for token, score in scores if score is not None]

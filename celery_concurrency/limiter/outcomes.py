@@ -5,8 +5,12 @@ It is asked in ``limiter.py``; what a task does with the answer is in ``worker/g
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from celery_concurrency.scripts.constants import PAUSED, RANK
+
+#: Why nobody else is admitted while one run goes first.
+TRIED: Final = "(one run goes first, after a refusal)"
 
 
 def asked_at(number: int) -> float:
@@ -114,7 +118,7 @@ class Denied:
 
     def __str__(self) -> str:
         if self.probe is not None:
-            return f"{self.limit} (one run goes first, after a refusal)"
+            return f"{self.limit} {TRIED}"
         if self.shut is not None:
             return f"{self.limit} {self.shut}"
         if self.max is None:

@@ -1,8 +1,8 @@
 """The worker's housekeeping: a thread of the main process that ticks about once a second.
 
 It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
-how long runs took, keeps the statistics' history, tells the waiting room of revoked tasks, and
-in one worker of all meets the moments at which limits open.
+how long runs took, keeps the statistics' history, logs how adaptive limits moved, tells the
+waiting room of revoked tasks, and in one worker of all meets the moments at which limits open.
 It lives from before the first task until after the last. Which runs live, and what becomes of
 the dead, is in ``heartbeat.py``.
 """
@@ -119,6 +119,7 @@ class Housekeeping:
             self._do(self._watch)
             self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
+            self._do(self._tell_moves)
             self._do(self._limiter.keyspace.check_memory)
         except LimiterUnavailable as exc:
             self._outage.begin(exc)
@@ -153,6 +154,20 @@ class Housekeeping:
         while self._forgone:
             self._limiter.waiting_room.forgo(*self._forgone[0])
             self._forgone.popleft()
+
+    def _tell_moves(self) -> None:
+        """Log the moves of adaptive limits that no worker has logged yet."""
+        for move in self._limiter.adaptive.take_unlogged():
+            how = "falls" if move.falls else "rises"
+            logger.log(
+                logging.WARNING if move.falls else logging.INFO,
+                "limit %s %s from %d to %d: %s",
+                move.limit, how, move.before, move.after, move.why,
+                extra=fields(
+                    f"limit {how}", limit=move.limit, before=move.before, after=move.after,
+                    reason=move.why,
+                ),
+            )  # fmt: skip
 
     def _watch(self) -> None:
         self._watching = self._limiter.waiting_room.watch_moments(self._watcher)

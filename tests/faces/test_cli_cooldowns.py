@@ -58,7 +58,7 @@ def test_cooldowns_lists_them(cli, here, shut, limiter):
     assert (row[0], row[4], row[5]) == ("account:c", "ann", "429")
     assert re.fullmatch(r"10 min|9 min \d+ s", row[2])
     [one] = json.loads(out(here("cooldowns", "--json")))
-    assert set(one) == {"limit", "until", "seconds", "since", "reason", "by"}
+    assert set(one) == {"limit", "until", "seconds", "since", "reason", "by", "refused", "probe"}
     limiter.cooldowns.lift("account:c")
     assert json.loads(out(here("cooldowns", "--json"))) == []
     assert len(table(out(here("cooldowns")))) == 1

@@ -18,10 +18,12 @@ from celery_concurrency.api.access import bearer
 from celery_concurrency.limiter import Limiter, keyspace
 from celery_concurrency.limiter.inspect import counts, usage
 from celery_concurrency.limiter.stats.durations import BOUNDS
+from tests.support import scenes
 from tests.support.floor import Floor
 
 URL = f"{URL_PREFIX}/metrics"
 TAGS = {"platform": "douyin", "type": "publish", "account": "secret"}
+ADAPTIVE = {"min": 1, "max": 9}
 #: Names of units that have a base unit, which is what metrics are to be given in.
 NO_BASE_UNITS = "milliseconds|ms|minutes|hours|days|percent|kilobytes|megabytes"
 
@@ -199,6 +201,25 @@ def test_rates_are_given_as_far_as_there_is_room(
     assert len(found["celery_concurrency_rate_used"].samples) == 3
     assert value(limiter, "limits_left_out") == 7
     assert value(limiter, "max", "platform:9") == 0
+
+
+def test_adaptive_limits_and_refusals(limiter: Limiter) -> None:
+    scenes.refused(limiter)
+    limiter.config.update({"platform_max": {"douyin": 3}, "adaptive": {"account:*": ADAPTIVE}})
+    assert value(limiter, "adaptive_limit", "platform:bilibili") == 4
+    assert value(limiter, "max", "platform:bilibili") == 0
+    # Observed, it turns nobody away; what it would allow is given.
+    assert value(limiter, "adaptive_limit", "task_type:publish") == 20
+    assert value(limiter, "adaptive_limit", "platform:douyin") is None
+    limiter.config.update({"adaptive": {"platform:douyin": ADAPTIVE}})
+    assert value(limiter, "adaptive_limit", "platform:douyin") == 3
+    limiter.config.pause("platform:douyin")
+    assert value(limiter, "adaptive_limit", "platform:douyin") == 3
+    assert value(limiter, "refused_total", "global") == 2
+    assert value(limiter, "refused_total", "platform:bilibili") == 2
+    text = metrics.expose(limiter).decode()
+    assert "account:" not in text
+    assert "account:tried" in metrics.expose(limiter, accounts=True).decode()
 
 
 def test_what_waits_is_counted_up_to_a_bound(

@@ -75,12 +75,15 @@ def app_on(url):
     limiter.config.update({"dimensions": {"tenant": {"max": 2}}, "paused": ["global"]})
     limiter.config.update({"paused": []})
     limiter.config.update({"rates": {"account:*": [{"max": 1, "per": 60}]}})
+    limiter.config.update({"adaptive": {"platform:*": {"min": 1, "max": 9, "mode": "observe"}}})
     limiter.cooldowns.set("platform:bilibili", 600, "429", "ann")
     limiter.try_acquire("t1:a", tags, task="publish", worker="w1")
     limiter.try_acquire("t2:b", {})
     limiter.try_acquire("t3:c", {**tags, "account": "c"})
     limiter.release("t3:c")
+    limiter.refuse("t2:b", ("global", "platform:douyin"), "platform:douyin", 0, reason="429")
     limiter.durations.tally()
+    limiter.stats.snapshot()
     park(limiter, "w1", tags)
     park(limiter, "w2", tags, rank=3)
     park(limiter, "w3", {"account": "c"})
@@ -160,6 +163,13 @@ def test_it_is_as_it_says(api, mode, route):
         ("POST", "/cooldowns", {"limit": "acount:a", "seconds": 1}, 400),
         ("DELETE", "/cooldowns?limit=platform:bilibili", None, 200),
         ("DELETE", "/cooldowns?limit=platform:douyin", None, 404),
+        ("GET", "/adaptive", None, 200),
+        ("GET", "/adaptive/history?limit=platform:douyin", None, 200),
+        ("GET", "/adaptive/history?limit=global", None, 404),
+        ("DELETE", "/adaptive?limit=platform:douyin", None, 200),
+        ("DELETE", "/adaptive?limit=account:a", None, 404),
+        ("PUT", "/config", {"adaptive": {"account:*": {"min": 1, "max": 2}}}, 200),
+        ("PUT", "/config", {"adaptive": {"account:*": {"min": 3, "max": 2}}}, 400),
         ("GET", "/waiting/t1", None, 404),
         ("DELETE", "/waiting/w1", None, 200),
         ("DELETE", "/waiting?limit=global", None, 200),

@@ -1070,3 +1070,36 @@ def test_what_is_given_up_as_its_limit_was_shut_goes_to_who_can_use_it(floor):
     tags = {"account": "shut", "platform": "p"}
     assert floor.room.park(floor.waiter(denied, tags, task="shut")) == "parked"
     assert floor.tasks_back() == ["open"]
+
+
+def test_nothing_is_collected_for_one_in_whose_limit_another_goes_first(floor):
+    """What is collected is no run: it would keep the room of the one that is to go first."""
+    junior, newer = collecting(floor)
+    floor.limiter.config.update({"platform_max": {"p": 0}})
+    refused = ("global", "platform:p")
+    floor.limiter.refuse("before:1", refused, "platform:p", 100)
+    floor.age(100)
+    floor.sweep()
+    assert not floor.redis.exists("concurrency:collecting")
+    floor.room.patience = -1
+    floor.sweep()
+    assert not floor.redis.exists("concurrency:collecting"), "nor chosen anew"
+    probe = floor.hold(platform="p")
+    floor.limiter.release(newer)
+    assert floor.back() == []
+    floor.limiter.release(probe, succeeded=True)
+    assert floor.tasks_back() == ["senior"]
+    floor.limiter.release(junior)
+
+
+def test_a_newcomer_by_whom_a_limit_rises_does_not_pass_those_who_wait(floor):
+    entry = {"min": 1, "max": 4, "every": 60}
+    floor.limiter.config.update({"adaptive": {"platform:p": entry}})
+    floor.limiter.refuse("before:1", ("global", "platform:p"), "global", 0)
+    for _ in range(2):
+        floor.hold(platform="p")
+    floor.wait("first", platform="p", account="a")
+    floor.age(60)
+    newcomer = floor.ask("newcomer", platform="p", account="b")
+    assert (newcomer.limit, newcomer.max) == ("platform:p", None)
+    assert floor.finish() == ["first"]

@@ -69,6 +69,10 @@ def test_what_a_command_is_shown_to_answer_it_answers(path, limiter, here):
     park(limiter, "5f1c", tags, task="proj.publish")
     for block in blocks_in(path, "console"):
         command, _, answer = block.text.partition("\n")
+        if "concurrency adaptive" in command:
+            limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
+            limits = ("global", "platform:douyin")
+            limiter.refuse("another:1", limits, limits[1], 0, reason="429")
         arguments = command.removeprefix("$ celery -A proj concurrency ").split()
         assert without_times(out(here(*arguments))) == without_times(answer)
 
@@ -132,7 +136,7 @@ HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
 
 def test_the_answers_that_are_shown_are_answers():
     shown = re.findall(r"^`GET (/\S+?)`.*?^```json\n(.*?)^```", HTTP, re.MULTILINE | re.DOTALL)
-    assert len(shown) == 4
+    assert len(shown) == 6
     routes = {route.path: route for route in ROUTES if route.method == "GET"}
     for path, text in shown:
         answer = json.loads(text)
@@ -147,7 +151,7 @@ def test_the_error_codes_are_all_there():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", HTTP, re.MULTILINE)
     successes = {
         *("updated", "reset", "released", "cancelled", "rolled_back"),
-        *("cooled_down", "cool_down_lifted"),
+        *("cooled_down", "cool_down_lifted", "adaptive_reset"),
     }
     assert {code for _, code in rows} == set(MESSAGES) - successes
     assert {(str(status), code) for status, code in HTTP_CODES.items()} <= set(rows)

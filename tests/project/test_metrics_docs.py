@@ -24,8 +24,15 @@ NAME = r"\bcelery_concurrency_[a-z_]+\b"
 @pytest.fixture
 def exposed(limiter: Limiter) -> dict[str, Any]:
     """All families, each with a sample."""
-    limiter.config.update({"rates": {"platform:douyin": [{"max": 1, "per": 30}]}})
+    limiter.config.update(
+        {
+            "platform_max": {"douyin": {"max": 1, "mode": "observe"}},
+            "rates": {"platform:douyin": [{"max": 1, "per": 30}]},
+            "adaptive": {"platform:douyin": {"min": 1, "max": 9}},
+        }
+    )
     limiter.try_acquire("a", {"platform": "douyin"})
+    limiter.refuse("a", ("global", "platform:douyin"), "platform:douyin", 0)
     limiter.cooldowns.set("platform:douyin", 60)
     limiter.release("a")
     limiter.durations.tally()

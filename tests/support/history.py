@@ -37,3 +37,33 @@ def _point(at: int, part: float) -> dict[str, Any]:
 
 def _times(count: int, typical: float) -> dict[str, float]:
     return {"count": count, "p50": typical, "p95": typical * 2.1, "p99": typical * 3.2}
+
+
+def adaptive(now: float, limit: str = "platform:douyin") -> dict[str, Any]:
+    """Return the data of ``GET /adaptive/history``: strict for some hours, twice."""
+    start = int(now) - 86_400
+    current, most, every = 10, 10, 900
+    moves: list[dict[str, Any]] = []
+    samples, refusals = [], []
+    for second in range(start, int(now), 60):
+        part = (second - start) / 86_400
+        hidden = 3 if 0.25 < part < 0.4 or 0.7 < part < 0.8 else 12
+        if (second - start) % every == 0:
+            before = current
+            if current > hidden:
+                current = max(1, current // 2)
+            elif current < most:
+                current += 1
+            if current != before:
+                reason = "429" if current < before else "used in full"
+                moves.append({"limit": limit, "at": float(second), "before": before,
+                              "after": current, "reason": reason})  # fmt: skip
+        busy = min(current, round(7 + 3 * math.sin(part * 19)))
+        samples.append({"at": second + 0.3, "current": current, "running": busy})
+        if (second - start) % RESOLUTION == 0:
+            refusals.append({"at": second, "count": max(0, busy - hidden) * 4})
+    entry = {"min": 1, "max": most, "decrease": 0.5, "every": every}
+    stands = {"limit": limit, "entry": entry, "current": current, "in_force": current,
+              "moved": moves[-1]["at"]}  # fmt: skip
+    return {"limit": stands, "moves": moves, "samples": samples, "resolution": RESOLUTION,
+            "refusals": refusals}  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.history import Author
 from tests.support.waiting import hold, park
+from tests.support.workers import wait_for
 
 CONFIG = {
     "global_max": 12,
@@ -58,3 +59,37 @@ def shut(limiter: Limiter) -> None:
     limiter.cooldowns.set("platform:channels", 600, "429: slow down", "task 5f1c")
     limiter.cooldowns.set("account:banned", 86_400, "risk control", "anna")
     park(limiter, "wait-cool", {"platform": "channels"})
+
+
+def refused(limiter: Limiter) -> str:
+    """Let a platform have refused some: it has fallen, one account rests, and one is tried.
+
+    Returns the token of the run that goes first.
+    """
+    limiter.config.update(
+        {
+            "account_max": 3,
+            "adaptive": {
+                "platform:bilibili": {"min": 1, "max": 8, "every": 30},
+                "task_type:*": {"min": 2, "max": 20, "decrease": 0.7, "mode": "observe"},
+            },
+        }
+    )
+    for number in range(2):
+        hold(limiter, f"fine-{number}", {"platform": "bilibili", "type": "publish"})
+    for account, seconds in (("rests", 600), ("tried", 0.01)):
+        tags = {"platform": "bilibili", "account": account}
+        token = hold(limiter, f"refused-{account}", tags)
+        limits = ("global", "platform:bilibili", f"account:{account}")
+        limiter.refuse(token, limits, limits[-1], seconds, reason="429", by=f"refused-{account}")
+        limiter.release(token)
+    wait_for(lambda: over(limiter, "account:tried"), timeout=10, what="the cool-down's end")
+    probe = hold(limiter, "tries", tags)
+    park(limiter, "wait-probe", tags)
+    return probe
+
+
+def over(limiter: Limiter, limit: str) -> bool:
+    """Return whether a limit that was refused waits for its probe alone."""
+    found = limiter.cooldowns.find(limit)
+    return found is not None and found.seconds == 0

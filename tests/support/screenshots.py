@@ -34,6 +34,10 @@ def take(browser: Any, address: str) -> None:
     }.items():
         desk.open(view)
         desk.page.screenshot(path=IMAGES / f"page-{name}.png")
+    adaptive = {"success": True, "data": history.adaptive(time.time())}
+    desk.page.route("**/adaptive/history**", lambda route: route.fulfill(json=adaptive))
+    desk.open("adaptive/platform:douyin")
+    desk.page.screenshot(path=IMAGES / "page-adaptive.png")
     dark = Desk(browser, address, viewport=WINDOW, color_scheme="dark", locale="zh-CN")
     dark.open()
     dark.page.get_by_role("button", name="修改: platform:douyin").click()

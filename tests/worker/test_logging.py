@@ -164,6 +164,22 @@ def revoked(scene):
     scene.tick()
 
 
+def limit_falls(scene):
+    """One worker of two logs it."""
+    scene.limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    token = scene.floor.hold(**TAGS)
+    limits = ("global", "platform:douyin", "account:a")
+    scene.limiter.refuse(token, limits, "account:a", 0, reason="429")
+    scene.tick()
+    scene.tick()
+
+
+def limit_rises(scene):
+    limit_falls(scene)
+    scene.limiter.adaptive.reset("account:a", "ann")
+    scene.tick()
+
+
 def limiter_comes_back(scene):
     ticker = Housekeeping(scene.limiter, Heartbeat(scene.limiter, 30))
     sweep = scene.limiter.waiting_room.sweep
@@ -226,6 +242,11 @@ def cool_down_lifted_by_operator(scene):
     scene.client.delete("/api/v1/concurrency/cooldowns?limit=account:a")
 
 
+def adaptive_reset_by_operator(scene):
+    scene.limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    scene.client.delete("/api/v1/concurrency/adaptive?limit=account:a")
+
+
 SCENES = {
     "granted": granted,
     "waits": waits,
@@ -243,6 +264,8 @@ SCENES = {
     "rescued": rescued,
     "message lost": message_lost,
     "revoked": revoked,
+    "limit falls": limit_falls,
+    "limit rises": limit_rises,
     "limiter away": limiter_comes_back,
     "limiter back": limiter_comes_back,
     "broker away": broker_comes_back,
@@ -255,6 +278,7 @@ SCENES = {
     "limit cancelled by operator": limit_cancelled_by_operator,
     "cooled down by operator": cooled_down_by_operator,
     "cool-down lifted by operator": cool_down_lifted_by_operator,
+    "adaptive limit reset by operator": adaptive_reset_by_operator,
 }
 
 
@@ -358,6 +382,15 @@ def test_the_tags_of_ones_own_dimensions(scene, caplog):
     [waits] = records(caplog, "waits")
     assert waits.concurrency["tags"] == {"type": "publish", "tenant": "acme"}
     assert "(type=publish tenant=acme)" in waits.getMessage()
+
+
+def test_how_an_adaptive_limit_moved_is_told_once_by_all_workers(scene, caplog):
+    limit_rises(scene)
+    [falls], [rises] = records(caplog, "limit falls"), records(caplog, "limit rises")
+    assert falls.getMessage() == "limit account:a falls from 4 to 2: refused: 429"
+    assert rises.getMessage() == "limit account:a rises from 2 to 4: reset by ann"
+    fields = {name: falls.concurrency[name] for name in ("limit", "before", "after", "reason")}
+    assert fields == {"limit": "account:a", "before": 4, "after": 2, "reason": "refused: 429"}
 
 
 def test_who_changed_the_configuration(scene, caplog):

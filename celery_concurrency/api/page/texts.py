@@ -103,6 +103,85 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "extend": ("延长冷却", "Extend"),
     "lift": ("解除冷却", "Lift"),
     "cool_another": ("冷却其他限制", "Cool another limit down"),
+    # Observed
+    "observed": ("仅观察", "Only observed"),
+    "observed_value": ("{value}（仅观察）", "{value} (only observed)"),
+    "observed_why": (
+        "这些限制不拦任何任务，只统计：若已生效，会拦下多少、各等多久。",
+        "These turn nobody away. They count whom they would have turned away, and for how long.",
+    ),
+    "would_allow": ("若生效", "Would allow"),
+    "looked_at": ("已观察的任务", "Runs seen"),
+    "would_turn_away": ("会拦下", "Would have turned away"),
+    "would_deny": (
+        "{count} 个（{share}%），平均等待 {mean}，最长 {longest}",
+        "{count} ({share}%), for {mean} on average, {longest} at most",
+    ),
+    "would_deny_none": ("没有", "none"),
+    "put_in_force": ("正式生效", "Put in force"),
+    "unlisted_observed": (
+        "另有 {count} 项仅观察的限制未列出。",
+        "{count} more are only observed; they are not listed.",
+    ),
+    "one_first": ("随后先放行一个任务试探", "then one run goes first"),
+    "tried": ("试探中", "after a refusal"),
+    "tried_by": ("正在试探：", "one run goes first:"),
+    # Adaptive limits
+    "adaptive_range": ("自适应 {min}–{max}", "adaptive {min}–{max}"),
+    "adaptive_observed": (
+        "自适应 {min}–{max}，观察中：{current}",
+        "adaptive {min}–{max}, observed: {current}",
+    ),
+    "adaptive_title": ("自适应上限", "Adaptive limit"),
+    "adaptive_of": ("自适应上限：{limit}", "Adaptive limit: {limit}"),
+    "back_to_limits": ("返回限制列表", "Back to all limits"),
+    "adaptive_stands": (
+        "当前上限 {current}，在 {min} 到 {max} 之间自动调整。",
+        "It is at {current} now, and moves between {min} and {max} by itself.",
+    ),
+    "adaptive_stands_observed": (
+        "仅观察，不限制任何任务：生效时上限会是 {current}，在 {min} 到 {max} 之间。",
+        "It is only observed, and turns nobody away: in force it would be at {current}, "
+        "between {min} and {max}.",
+    ),
+    "adaptive_paused": (
+        "此限制已暂停，不放行任何任务。",
+        "The limit is paused, and admits nobody.",
+    ),
+    "adaptive_capped": (
+        "配置的上限 {max} 更低，以它为准。",
+        "The configured maximum is lower, and so {max} is in force.",
+    ),
+    "adaptive_since": ("上次变动：{since}。", "It moved last at {since}."),
+    "adaptive_rule": (
+        "平台拒绝时乘以 {decrease}，每 {every} 秒最多一次；满载且 {every} 秒内无拒绝，则加 1。",
+        "A refusal multiplies it by {decrease}, once in {every} s at most. After {every} s "
+        "without one it grows by 1, if it was used in full.",
+    ),
+    "adaptive_plot": (
+        "最近 24 小时的上限、运行数与拒绝",
+        "Limit, running and refusals of the last 24 hours",
+    ),
+    "adaptive_in_force": ("上限", "limit"),
+    "adaptive_running": ("运行中", "running"),
+    "refusals": ("平台拒绝（每 5 分钟）", "refusals in 5 minutes"),
+    "adaptive_falls": ("下降", "falls"),
+    "adaptive_moves": ("24 小时内的变动", "Its moves in 24 hours"),
+    "adaptive_change": ("上限", "Limit"),
+    "adaptive_why": ("原因", "Why"),
+    "adaptive_refused": ("被平台拒绝", "refused"),
+    "adaptive_refused_as": ("被平台拒绝：{reason}", "refused: {reason}"),
+    "adaptive_used_in_full": ("满载运行", "used in full"),
+    "adaptive_was_reset": ("已恢复到最大值", "reset"),
+    "adaptive_was_reset_by": ("由 {name} 恢复到最大值", "reset by {name}"),
+    "adaptive_none": ("最近 24 小时没有变动。", "It did not move in the last 24 hours."),
+    "adaptive_reset": ("恢复到最大值", "Back to its maximum"),
+    "adaptive_reset_title": ("恢复 {limit}", "Reset {limit}"),
+    "adaptive_reset_effect": (
+        "{limit} 立即回到 {max}，等待中的任务随即补上。平台若再次拒绝，它会再次下降。",
+        "{limit} is back at {max} at once, and those who wait go on. If the platform refuses "
+        "again, it falls again.",
+    ),
     # Running
     "running": ("运行中", "Running"),
     "running_of": ("运行中：{limit}", "Running: {limit}"),
@@ -153,6 +232,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "why_cooling_as": (
         "{limit} {left}后放行（冷却中：{cause}）",
         "{limit} opens in {left} (it cools down: {cause})",
+    ),
+    "why_probe": (
+        "{limit} 曾被平台拒绝，先放行一个任务试探",
+        "{limit}: one run goes first after a refusal",
     ),
     "why_kept": (
         "{limit} 的空位预留给等待更久的任务",
@@ -208,6 +291,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "reclaimed": ("已回收", "reclaimed"),
     "lost": ("失去令牌", "lost"),
     "denied": ("被拒", "denied"),
+    "refused": ("平台拒绝", "refused by platforms"),
     "parked": ("进入等待室", "parked"),
     "time": ("时间", "Time"),
     "plot_label": (
@@ -229,6 +313,16 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "seconds": ("{count} 秒", "{count} s"),
     "remove": ("移除", "Remove"),
     "set_rates": ("设置速率", "Set rates"),
+    "set_adaptive": ("设置自适应上限", "Set adaptive limit"),
+    "adaptive_value": (
+        "{min} 到 {max}；被拒时乘以 {decrease}，每 {every}最多一次",
+        "{min} to {max}; times {decrease} on a refusal, once in {every} at most",
+    ),
+    "adaptive_value_observed": ("{text}（仅观察）", "{text} (observed)"),
+    "adaptive_each": (
+        "没有单独自适应设置的每个名称",
+        "each that has no range of its own",
+    ),
     "switch_on": ("开启", "Switch on"),
     "switch_off": ("关闭", "Switch off"),
     "reset": ("恢复默认", "Reset to the defaults"),
@@ -256,6 +350,20 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "edit_title": ("修改 {limit}", "Edit {limit}"),
     "new_limit": ("新上限（0 为不限）", "New limit (0 is no limit)"),
+    "mode": ("方式", "Mode"),
+    "mode_enforce": ("生效", "in force"),
+    "mode_observe": ("仅观察：不拦任何任务，只统计", "only observe: turn nobody away, and count"),
+    "observe_effect": (
+        "{limit}：不拦任何任务；从现在起统计上限 {max} 会拦下谁、等多久。",
+        "{limit} turns nobody away. From now on it counts whom a limit of {max} would have, and "
+        "for how long.",
+    ),
+    "enforce_title": ("让 {limit} 正式生效", "Put {limit} in force"),
+    "enforce_effect": (
+        "{limit}（{value}）立即对所有 Worker 生效；正在运行的不受影响。到目前为止会拦下：",
+        "{limit} ({value}) is in force at once, for all workers; what runs is not touched. So far "
+        "it would have turned away:",
+    ),
     "new_timeout": ("超时秒数", "Timeout in seconds"),
     "edit_effect": (
         "{limit}：从 {before} 改为 {after}，对所有 Worker 立即生效。",
@@ -318,8 +426,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "rates_title": ("修改 {limit} 的速率", "Edit the rates of {limit}"),
     "rates_label": (
-        "速率：最多个数/多长时间，例如 1/30s, 15/1d（s 秒，m 分钟，h 小时，d 天）",
-        "Rates: how many / in how long, such as 1/30s, 15/1d (s, m, h or d)",
+        "速率：最多个数/多长时间，例如 1/30s, 15/1d（s 秒，m 分钟，h 小时，d 天）；"
+        "仅观察的写成 1/30s:observe",
+        "Rates: how many / in how long, such as 1/30s, 15/1d (s, m, h or d); 1/30s:observe only "
+        "counts",
     ),
     "rate_unclear": (
         "无法识别“{text}”：请写成 1/30s 或 15/1d 的形式",
@@ -338,6 +448,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit}：任意 {period}内最多开始 {max} 个任务。",
         "{limit}: in any {period}, {max} may begin.",
     ),
+    "rate_observed_effect": (
+        "{limit}：不拦任何任务，只统计任意 {period}内最多 {max} 个会拦下谁。",
+        "{limit}: turns nobody away, and counts whom {max} in any {period} would have.",
+    ),
     "rates_replace": (
         "它们取代 {wildcard} 的速率（{rates}）。",
         "They take the place of those of {wildcard} ({rates}).",
@@ -350,6 +464,30 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "移除后，{limit} 不再有自己的速率，立即生效；名称仍受同类通配（*）速率的限制（如有）。",
         "{limit} then has no rates of its own, at once. A name keeps those of its kind's *, if "
         "there are any.",
+    ),
+    "adaptive_edit_title": ("修改 {limit} 的自适应上限", "Edit the adaptive limit of {limit}"),
+    "adaptive_min": ("最小值", "Least"),
+    "adaptive_max": ("最大值", "Most"),
+    "adaptive_every": ("两次变动至少相隔（秒）", "Seconds between two moves"),
+    "adaptive_decrease": (
+        "被拒时乘以（大于 0，小于 1）",
+        "A refusal multiplies it by (over 0, under 1)",
+    ),
+    "adaptive_min_over_max": ("不能大于最大值", "It can't be over the most"),
+    "decrease_bounds": ("须大于 0 且小于 1", "It has to be over 0 and under 1"),
+    "adaptive_effect": (
+        "{limit} 从 {max} 开始，在 {min} 到 {max} 之间自动调整，立即生效。",
+        "{limit} begins at {max}, and moves between {min} and {max} by itself, at once.",
+    ),
+    "adaptive_configured": (
+        "配置的上限（{max}）更低时，以它为准。",
+        "The configured maximum ({max}) stays, and wins where it is lower.",
+    ),
+    "remove_adaptive_effect": (
+        "移除后，{limit} 不再有自己的自适应设置，立即生效；配置的上限不变。"
+        "名称仍受同类通配（*）设置的约束（如有）。",
+        "{limit} then has no range of its own, at once, and its configured maximum stays. A "
+        "name keeps the range of its kind's *, if there is one.",
     ),
     "release_title": ("释放令牌", "Release a token"),
     "release_effect": (

@@ -5,7 +5,7 @@ The list of all waiters is in ``waiting.py``.
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
 
@@ -27,9 +27,13 @@ class LimitOfWaiter(LimitState):
 
     Attributes:
         holders: who holds it where it is full, the soonest to expire first, 20 at most.
+        probe: who goes first after a refusal; left out of JSON where nobody does.
     """
 
+    LEFT_OUT: ClassVar = LimitState.LEFT_OUT | {"probe"}
+
     holders: list[Holder]
+    probe: Holder | None = None
 
 
 class Explanation(BaseModel):
@@ -122,7 +126,8 @@ def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
         page = read_tokens(keyspace, state.limit, HOLDERS)
         # Collected room is kept, not held.
         holders = [one for one in page.tokens if not one.kept]
-    return LimitOfWaiter(**state.model_dump(), holders=holders)
+    probe = find_token(keyspace, state.tried_by) if state.tried_by else None
+    return LimitOfWaiter(**state.model_dump(), holders=holders, probe=probe)
 
 
 def _explain_handed_over(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:

@@ -103,6 +103,11 @@ def find_token(keyspace: Keyspace, token: str) -> Holder | None:
     return _holder(token.encode(), expiry, *record)
 
 
+def task_of(token: str) -> str:
+    """Return the id of the task that a token's name begins with."""
+    return token.removesuffix(RESERVED_SUFFIX).rpartition(":")[0] or token
+
+
 def _holder(
     name: bytes,
     expiry: Any,
@@ -115,7 +120,7 @@ def _holder(
     token = name.decode()
     return Holder(
         token=token,
-        task_id=token.removesuffix(RESERVED_SUFFIX).rpartition(":")[0] or token,
+        task_id=task_of(token),
         task=(task or b"").decode() or None,
         limits=json.loads(limits or b"[]"),
         worker=(worker or b"").decode() or None,

@@ -9,40 +9,39 @@ from typing import Any, Literal
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from celery_concurrency.limiter.config.schema import Config, Rate
+from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive
 from celery_concurrency.limiter.inspect.counts import count_living
-from celery_concurrency.limiter.inspect.moments import Moments, read_moments
+from celery_concurrency.limiter.inspect.moments import read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.outcomes import TRIED
 
-Reason = Literal["full", "paused", "kept", "rate", "cooling", "behind", "next"]
+Reason = Literal["full", "paused", "kept", "rate", "cooling", "probe", "behind", "next"]
 
 
-class LimitState(Moments):
-    """A limit as it is now, with its rates and its cool-down (``moments.Moments``).
+class LimitState(Limited):
+    """A limit as it is now, with its rates and its cool-down, and how it adapts (``Limited``).
 
     Attributes:
         limit: its name.
         current: living tokens, those by which room is kept included.
-        max: how many it allows, 0 for unlimited.
+        max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now.
         full: it admits nobody now, for whatever reason.
         kept: some of its room is kept for a waiter that was passed over for long.
     """
 
     limit: str
-    current: int
-    max: int
-    paused: bool
     full: bool
     kept: bool
 
     @property
     def has_no_place(self) -> bool:
         """Whether as many run as it allows."""
-        return 0 < self.max <= self.current
+        return 0 < self.allows <= self.current
 
     @property
     def opens_by_itself(self) -> bool:
-        """Whether nothing but a moment is waited for: a rate's, or the end of a cool-down."""
+        """Whether it is shut by a rate, a cool-down, or for the run that goes first."""
         return self.full and not self.paused and not self.has_no_place
 
 
@@ -52,10 +51,11 @@ class Blocked(BaseModel):
     Attributes:
         reason: ``full``, ``paused``, or ``kept`` (for a waiter that was passed over for
             long) say what the limit is; ``rate`` or ``cooling``: it opens by itself;
+            ``probe``: one run goes first after a refusal, and that one runs;
             ``behind``: all limits have room, and others with the same limits came before;
             ``next``: all have room, and it comes next.
         limit: the first of its limits without room for it; None where all have room.
-        current, max: living tokens in that limit, and how many it allows.
+        current, max: living tokens in that limit, and how many it allows now.
         opens_at: when a limit opens by itself, in Unix seconds of the Redis server.
         text: that in words.
         rate: the rate that opens then; None where it is a cool-down.
@@ -110,7 +110,9 @@ class States:
         return Blocked(reason="next" if position == 1 else "behind")
 
     def _blocked_by(self, state: LimitState) -> Blocked:
-        blocked = Blocked(reason="full", limit=state.limit, current=state.current, max=state.max)
+        blocked = Blocked(
+            reason="full", limit=state.limit, current=state.current, max=state.allows
+        )  # fmt: skip
         shut = state.shut(self.now)
         if state.paused:
             blocked.reason = "paused"
@@ -119,7 +121,10 @@ class States:
             blocked.opens_at, blocked.text = shut.until, f"{state.limit} {shut}"
             blocked.rate = Rate(max=shut.rate[0], per=shut.rate[1]) if shut.rate else None
             blocked.cause = shut.reason
-        elif state.kept and state.current == state.max:
+        elif state.tried_by and state.opens_by_itself:
+            blocked.reason = "probe"
+            blocked.text = f"{state.limit} {TRIED}"
+        elif state.kept and state.current == state.allows:
             blocked.reason = "kept"
         return blocked
 
@@ -133,6 +138,7 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
     """
     counts = count_living(keyspace, dict.fromkeys(limits))
     moments = read_moments(keyspace, config, counts)
+    adaptive = read_adaptive(keyspace, config, counts)
     collecting: Any = keyspace.redis.hmget(keyspace.keys.collecting, "group", "token")
     group, token = collecting
     scores = keyspace.for_each(
@@ -146,9 +152,10 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
         found = LimitState(
             limit=limit, current=current, max=config.max_of(limit),
             paused=limit in config.paused, full=False, kept=limit in collected,
-            rates=own.rates, cooldown=own.cooldown,
+            rates=own.rates, cooldown=own.cooldown, adaptive=adaptive.get(limit),
         )  # fmt: skip
         shut = found.paused or found.has_no_place or own.shut(moments.now) is not None
+        shut = shut or own.tried_by is not None
         found.full = config.enabled and shut
         return found
 

@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.cooldowns import read_records
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import Shut
 
@@ -34,13 +35,25 @@ class CooldownUsage(BaseModel):
     """Until when a limit admits nobody, why, and who said so.
 
     Attributes:
-        until: in Unix seconds of the Redis server.
+        until: in Unix seconds of the Redis server. Where one run goes first after a refusal
+            this may be over, and the limit waits for the success of that.
         reason, by: "" where nobody said.
+        refused: a platform's refusal began it, and at its end one run goes first.
+        probe: the token of the run that goes first now. It and ``refused`` are left out of
+            JSON where they have their default value.
     """
 
     until: float
     reason: str
     by: str
+    refused: bool = False
+    probe: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_probe(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        empty = {name for name in ("refused", "probe") if not data.get(name)}
+        return {name: value for name, value in data.items() if name not in empty}
 
 
 class Moments(BaseModel):
@@ -51,13 +64,16 @@ class Moments(BaseModel):
         cooldown: None where it does not cool down.
     """
 
+    #: Fields that JSON has only while they say something.
+    LEFT_OUT: ClassVar = frozenset({"rates", "cooldown"})
+
     rates: list[RateUsage] = []
     cooldown: CooldownUsage | None = None
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        empty = {name for name in Moments.model_fields if not data.get(name)}
+        empty = {name for name in self.LEFT_OUT if not data.get(name)}
         return {name: value for name, value in data.items() if name not in empty}
 
     def shut(self, now: float) -> Shut | None:
@@ -74,6 +90,11 @@ class Moments(BaseModel):
             if rate.opens_at and rate.opens_at > (found.until if found else now):
                 found = Shut(rate.opens_at, rate.opens_at - now, (rate.max, rate.per))
         return found
+
+    @property
+    def tried_by(self) -> str | None:
+        """The token of the run that goes first after a refusal, while there is one."""
+        return self.cooldown.probe if self.cooldown else None
 
     @property
     def is_used(self) -> bool:
@@ -100,8 +121,8 @@ class Moment(NamedTuple):
 def read_moments(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> Moment:
     """Return until when these limits are shut, and by what.
 
-    It costs a command a rate that is used, one a limit that has rates, one a limit while any
-    cools down, and one for each that is shut.
+    It costs a command a rate that is used, one a limit that has rates, two a limit while any
+    cools down or was refused, and two for each that is shut.
     """
     names = list(limits)
     now = keyspace.now()
@@ -119,7 +140,7 @@ def read_moments(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> M
 
 
 def read_shut(keyspace: Keyspace, most: int) -> tuple[list[str], int]:
-    """Return limits that are shut until a moment: those that somebody waits for, and that cool.
+    """Return limits that are shut until a moment: that somebody waits for, that cool, or are tried.
 
     Args:
         most: of either, the first to open and the last.
@@ -130,14 +151,19 @@ def read_shut(keyspace: Keyspace, most: int) -> tuple[list[str], int]:
     now = f"({keyspace.now():.6f}"
     found: set[str] = set()
     more = 0
-    for key, last in ((keyspace.keys.moments, False), (keyspace.keys.cooldowns, True)):
-        start, end = ("+inf", now) if last else (now, "+inf")
+    for key, after, last in (
+        (keyspace.keys.moments, now, False),
+        (keyspace.keys.cooldowns, now, True),
+        # Also those whose time is over, and that wait for their probe's success.
+        (keyspace.keys.probes, "-inf", True),
+    ):
+        start, end = ("+inf", after) if last else (after, "+inf")
         limits: Any = keyspace.redis.zrange(
             key, start, end, byscore=True, desc=last, offset=0, num=most
         )
         found.update(limit.decode() for limit in limits)
         if len(limits) == most:
-            total: Any = keyspace.redis.zcount(key, now, "+inf")
+            total: Any = keyspace.redis.zcount(key, after, "+inf")
             more += max(0, total - most)
     return sorted(found), more
 
@@ -184,17 +210,22 @@ def _read_rates(
 def _read_cooldowns(
     keyspace: Keyspace, limits: Iterable[str], now: float
 ) -> dict[str, CooldownUsage]:
-    if not keyspace.redis.exists(keyspace.keys.cooldowns):
+    cooldowns, probes = keyspace.keys.cooldowns, keyspace.keys.probes
+    if not keyspace.redis.exists(cooldowns, probes):
         return {}
-    moments = keyspace.for_each(
-        limits, lambda pipe, limit: pipe.zscore(keyspace.keys.cooldowns, limit)
-    )
+    names = list(limits)
+    # A limit is in both while a refusal's cool-down lasts, and in the second until its probe's
+    # success.
+    moments = keyspace.for_each(names, lambda pipe, limit: pipe.zscore(cooldowns, limit))
     until = {limit: moment for limit, moment in moments if moment and moment > now}
+    probed = keyspace.for_each(
+        (limit for limit in names if limit not in until),
+        lambda pipe, limit: pipe.zscore(probes, limit),
+    )
+    until |= {limit: moment for limit, moment in probed if moment}
     return {
-        limit: CooldownUsage(
-            until=until[limit], reason=(reason or b"").decode(), by=(by or b"").decode()
+        one.limit: CooldownUsage(
+            until=one.until, reason=one.reason, by=one.by, refused=one.refused, probe=one.probe
         )
-        for limit, (reason, by) in keyspace.for_each(
-            until, lambda pipe, limit: pipe.hmget(keyspace.keys.cooldown(limit), "reason", "by")
-        )
+        for one in read_records(keyspace, until, now)
     }

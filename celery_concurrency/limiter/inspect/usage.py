@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
+from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
-from celery_concurrency.limiter.inspect.moments import Moments, read_moments, read_shut
+from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
+from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
 from celery_concurrency.limiter.stats.names import are_full
@@ -27,31 +29,34 @@ MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
 
 
-class LimitUsage(Moments):
-    """One limit, with its rates and its cool-down (``moments.Moments``).
+class LimitUsage(Limited):
+    """One limit, with its rates and its cool-down, and how it adapts (``adaptive.Limited``).
 
     Attributes:
         current: living tokens.
-        max: how many it allows, 0 for unlimited.
+        max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now, whatever ``max`` says.
         waiting: tasks in the waiting room that count in it.
+        observed_max: how many it would allow by a maximum that is only observed; 0 where
+            there is none.
     """
 
-    current: int
-    max: int
     paused: bool = False
     waiting: int = 0
+    observed_max: int = 0
 
 
 class Usage(BaseModel):
     """All limits that are configured or in use, and platforms and task types with waiters.
 
-    Accounts are there only where ``rates`` names them and while in use, as a million of them
-    may have waiters: while tokens are held, somebody waits for their moment, or they cool down.
+    Accounts are there only where ``rates`` or ``adaptive`` names them and while in use, as a
+    million of them may have waiters: while tokens are held, somebody waits for their moment,
+    they cool down or are tried, or have fallen.
 
     Attributes:
         waiting_for_moment: tasks in the waiting room, one of whose limits is shut until a
             moment: by a rate, or as it cools down.
+        observed: maxima and rates that are only observed, and what they would have done.
         config_problem: what is wrong with a configuration written by hand, which is
             therefore not in force; None where nothing is.
         uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
@@ -61,6 +66,7 @@ class Usage(BaseModel):
             that are shut until a moment, as many are looked at.
         unread_tokens: living tokens beyond ``MAX_TOKENS``: a limit that only these hold is
             left out, unless it is configured.
+        unlisted_observed: entries beyond ``observed.MAX_OBSERVED``, which ``observed`` leaves out.
         statistics_full: limits that the configuration does not name count together in the
             statistics, unless they have a name there already.
     """
@@ -71,11 +77,13 @@ class Usage(BaseModel):
     accounts: dict[str, LimitUsage]
     dimensions: dict[str, dict[str, LimitUsage]]
     waiting_for_moment: int = 0
+    observed: list[Observation] = []
     config_problem: str | None = None
     uncounted_groups: int = 0
     unlisted_limits: int = 0
     unread_tokens: int = 0
     statistics_full: bool = False
+    unlisted_observed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the API's JSON object, without what has its default value."""
@@ -86,6 +94,8 @@ class Usage(BaseModel):
         """Yield in a line each what is not as one would think: what is left out, and a problem."""
         if self.unlisted_limits:
             yield f"{self.unlisted_limits} more limits are configured or in use, and not listed"
+        if self.unlisted_observed:
+            yield f"{self.unlisted_observed} more are observed, and not listed"
         if self.unread_tokens:
             yield f"{self.unread_tokens} more tokens are held; what only these hold is not listed"
         if self.uncounted_groups:
@@ -136,24 +146,29 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
+    others |= set(read_moved(keyspace, config, MAX_OTHERS))
     others = (others | set(shut)) - configured.keys()
     listed = nlargest(MAX_OTHERS, sorted(others), waiting.__getitem__)
     counts = count_living(keyspace, [*configured, *sorted(listed)])
     moments = read_moments(keyspace, config, counts)
-
+    adaptive = read_adaptive(keyspace, config, counts)
+    observed, observations = read_observed(keyspace, config)
     paused = set(config.paused)
     shown = {
         limit: LimitUsage(
             current=count,
             max=config.max_of(limit),
+            observed_max=config.observed_max_of(limit),
             paused=limit in paused,
             waiting=waiting[limit],
             rates=moments.of(limit).rates,
             cooldown=moments.of(limit).cooldown,
+            adaptive=adaptive.get(limit),
         )
         for limit, count in counts.items()
         if count or waiting[limit] or limit in configured or moments.of(limit).is_used
-    }
+        or (limit in adaptive and adaptive[limit].has_fallen)
+    }  # fmt: skip
     by_dimension: dict[str, dict[str, LimitUsage]] = {name: {} for name in config.dimensions}
     for limit, usage in shown.items():
         dimension, name = split_limit(limit)
@@ -166,6 +181,8 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         accounts=by_dimension.pop("account", {}),
         dimensions=by_dimension,
         waiting_for_moment=for_moment,
+        observed=observed,
+        unlisted_observed=observations - len(observed),
         config_problem=stored.problem,
         uncounted_groups=max(0, groups - MAX_GROUPS),
         unlisted_limits=len((named.keys() | others) - counts.keys()) + more_shut,
@@ -178,7 +195,8 @@ def _configured(config: Config) -> Iterator[str]:
     yield GLOBAL
     yield from (f"platform:{name}" for name in config.platform_max if name != WILDCARD)
     yield from (f"task_type:{name}" for name in config.task_type_max if name != WILDCARD)
-    yield from (limit for limit in config.rates if split_limit(limit)[1] != WILDCARD)
+    for named in (config.rates, config.adaptive):
+        yield from (limit for limit in named if split_limit(limit)[1] != WILDCARD)
     yield from config.paused
 
 

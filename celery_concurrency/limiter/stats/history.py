@@ -93,8 +93,7 @@ def read_stats_history(
     step, length = RESOLUTIONS[resolution], WINDOWS[window]
     if length is None:
         raise ValueError("a history needs a window that has a beginning")
-    now = int(keyspace.now())
-    starts = range((now - length) // step * step, now + 1, step)
+    starts = _starts(keyspace, step, length)
     counted = list(_counted_between(keyspace, starts))
     names = read_names(keyspace)
     shown = _busiest(names, counted)
@@ -111,6 +110,27 @@ def read_stats_history(
         for start, counts, spans in zip(starts, counted, series, strict=False)
     ]
     return StatsHistory(resolution=step, points=points, left_out=len(names) - len(shown))
+
+
+def read_counts(keyspace: Keyspace, counter: str, step: int, length: int) -> list[tuple[int, int]]:
+    """Return how often one thing was counted, interval by interval, the oldest first.
+
+    Args:
+        counter: its name, as ``"refused:platform:douyin"``.
+        step: seconds of an interval, whole minutes.
+        length: seconds that are looked back on.
+
+    Returns:
+        when each interval begins, in Unix seconds, and how often it was in that.
+    """
+    starts = _starts(keyspace, step, length)
+    counted = _counted_between(keyspace, starts)
+    return [(at, counts.get(counter, 0)) for at, counts in zip(starts, counted, strict=True)]
+
+
+def _starts(keyspace: Keyspace, step: int, length: int) -> range:
+    now = int(keyspace.now())
+    return range((now - length) // step * step, now + 1, step)
 
 
 def _limit_of(counter: str) -> str:

@@ -208,14 +208,13 @@ class Model:
             and self.now - self.since.get(limit, 0) >= entry.every
         )
 
-    def rise_if_full(self, limit: str) -> None:
-        """A run asks: it rises if as many hold it as it admits."""
-        if self.may_rise(limit):
-            entry = self.config.adaptive_of(limit)
-            over = self.count(limit) - self.own_max(limit)
-            if over == 0 or (over > 0 and entry and entry.mode == "observe"):
-                self.move(limit, self.own_max(limit) + 1)
-                self.unnoticed.add(limit)
+    def would_rise(self, limit: str) -> bool:
+        """Return whether it rises if a run asks: as many hold it as it admits."""
+        if not self.may_rise(limit):
+            return False
+        entry = self.config.adaptive_of(limit)
+        over = self.count(limit) - self.own_max(limit)
+        return over == 0 or (over > 0 and entry is not None and entry.mode == "observe")
 
     # -- time
 
@@ -249,9 +248,12 @@ class Model:
             self.starts.get(limit, {}).pop(token, None)
 
     def is_rated(self, limit: str) -> bool:
-        """Return whether limits of this dimension have rates."""
+        """Return whether limits of this dimension have rates that are in force."""
         dimension = limit.partition(":")[0]
-        return any(one.partition(":")[0] == dimension for one in self.config.rates)
+        return any(
+            one.partition(":")[0] == dimension and any(rate.mode == "enforce" for rate in rates)
+            for one, rates in self.config.rates.items()
+        )
 
     def age(self, seconds: float) -> None:
         """Time goes on for starts and cool-downs."""
@@ -338,7 +340,9 @@ class Model:
         if self.closed:
             return "behind", "global"
         for limit in limits if self.config.enabled else ():
-            self.rise_if_full(limit)
+            if self.would_rise(limit):
+                self.move(limit, self.own_max(limit) + 1)
+                self.unnoticed.add(limit)
             held, most = self.count(limit), self.most(limit)
             if held >= most:
                 return limit, held, int(most)

@@ -26,6 +26,12 @@ export function taskCell() {
 /** Return a link to the holders or the waiters of a limit. */
 export const linkOf = (view, limit, text) => element("a", { href: `#${view}/${encodeURIComponent(limit)}` }, text);
 
+/** Return the id of the task that a token's name begins with. */
+export const taskOf = (token) => token.replace(/:reserved$/, "").replace(/:[^:]*$/, "");
+
+/** Return the address of the view that says what a task does. */
+export const whyAddress = (task) => `#why/${encodeURIComponent(task)}`;
+
 /** Return a cell with limits; its `show` takes their names. */
 export function limitsCell() {
   const list = element("ul", { class: "tags" });

@@ -1,6 +1,7 @@
 // The view of the configuration, and of its history.
 
 import { desk, editLimit, editTimeout, removeEntry, reset, resume, toggle } from "./actions.js";
+import { adaptiveText, editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
 import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { historyRow } from "./history.js";
@@ -17,6 +18,7 @@ let last = null;
 
 byId("reset").addEventListener("click", reset);
 byId("set-rates").addEventListener("click", setRates);
+byId("set-adaptive").addEventListener("click", setAdaptive);
 filter.addEventListener("input", () => last && showSettings());
 
 export const configuration = {
@@ -52,7 +54,7 @@ function showSettings() {
 
 /** Return what is set: `{name, note, value, actions: [[text, function, danger], ...]}`. */
 function settingsOf(config) {
-  const { enabled, timeout, paused = [], rates = {} } = config;
+  const { enabled, timeout, paused = [], rates = {}, adaptive = {} } = config;
   const flip = enabled ? [t("switch_off"), () => toggle(false), true] : [t("switch_on"), () => toggle(true)];
   return [
     { name: "enabled", value: enabled ? t("on") : t("off"), actions: [flip] },
@@ -65,6 +67,12 @@ function settingsOf(config) {
       note: limit.endsWith(":*") ? t("each_of_them") : "",
       value: ratesText(some),
       actions: [[t("edit"), () => editRates(limit)], [t("remove"), () => removeRates(limit), true]],
+    })),
+    ...Object.entries(adaptive).map(([limit, some]) => ({
+      name: `adaptive ${limit}`,
+      note: limit.endsWith(":*") ? t("adaptive_each") : "",
+      value: adaptiveText(some),
+      actions: [[t("edit"), () => editAdaptive(limit)], [t("remove"), () => removeAdaptive(limit), true]],
     })),
     ...entriesOf(config).map(([limit, removable]) => ({
       name: limit,

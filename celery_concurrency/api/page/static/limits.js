@@ -1,6 +1,7 @@
 // The view of the limits: how many run, how many wait, and changing them.
 
 import { cancelAll, desk, editLimit, pause, resume, setAnother } from "./actions.js";
+import { adaptiveBadge, allows } from "./adaptive.js";
 import { bar, linkOf } from "./cells.js";
 import { ask } from "./client.js";
 import { coolAnother, coolDown, lift } from "./cooldowns.js";
@@ -9,13 +10,14 @@ import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
 import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
+import { showObserved } from "./observed.js";
 import { t } from "./texts.js";
 
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
 const ROWS = 100;
 
 /** What an answer of /usage leaves out: numbers of each, or true. */
-const LEFT_OUT = ["unlisted_limits", "unread_tokens", "uncounted_groups", "statistics_full"];
+const LEFT_OUT = ["unlisted_limits", "unread_tokens", "uncounted_groups", "statistics_full", "unlisted_observed"];
 
 const table = byId("limits-table");
 const filter = byId("limits-filter");
@@ -62,6 +64,7 @@ function showLimits(usage) {
     if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
   }
   keepRows(table, kept, (group) => group.dimension, makeGroup);
+  showObserved(usage.observed ?? [], wanted);
   shown(byId("limits-none"), !kept.length);
   shown(byId("limits-more"), more > 0);
   write(byId("limits-more"), t("more_limits", { count: count(more) }));
@@ -83,7 +86,9 @@ function makeRow({ limit, name }) {
   let now = null;
   const used = bar("used");
   const state = element("span", { class: "badge" });
+  const adapts = adaptiveBadge(limit);
   const usedText = linkOf("running", limit, "");
+  const observed = element("span", { class: "aside" });
   const moments = momentsList();
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
@@ -100,17 +105,20 @@ function makeRow({ limit, name }) {
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
-    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state), moments)),
+    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), moments)),
     element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
     now = { waiting: 0, ...one };
     const [kind, text] = stateOf(now);
-    used.show(now.max ? now.current / now.max : 0, kind);
-    write(usedText, t(now.max ? "used_of" : "used_unlimited", { current: count(now.current), max: count(now.max) }));
+    const most = allows(now);
+    used.show(most ? now.current / most : 0, kind);
+    write(usedText, t(most ? "used_of" : "used_unlimited", { current: count(now.current), max: count(most) }));
     write(state, text);
     state.dataset.state = kind;
     shown(state, text !== "");
+    write(observed, now.observed_max ? t("observed_value", { value: count(now.observed_max) }) : "");
+    adapts.show(now);
     moments.show(now);
     waits.show(now.waiting / now.most, "waiting");
     write(waitsText, count(now.waiting));
@@ -127,7 +135,9 @@ function makeRow({ limit, name }) {
   return row;
 }
 
-function stateOf({ current, max, paused }) {
+function stateOf(one) {
+  const { current, paused } = one;
+  const max = allows(one);
   if (paused) return ["paused", t("paused")];
   if (max && current > max) return ["over", t("over")];
   if (max && current === max) return ["full", t("full")];

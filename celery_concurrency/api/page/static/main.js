@@ -1,6 +1,7 @@
 // The page: it shows one of the views, and reads it again and again.
 
 import { desk } from "./actions.js";
+import { adaptive } from "./adaptive.js";
 import { ApiError, ask } from "./client.js";
 import { configuration } from "./configuration.js";
 import { byId, shown, write } from "./dom.js";
@@ -14,7 +15,9 @@ import { t } from "./texts.js";
 import { waiting } from "./waiting.js";
 import { why } from "./why.js";
 
-const VIEWS = { limits, running, waiting, why, statistics, configuration };
+const VIEWS = { limits, adaptive, running, waiting, why, statistics, configuration };
+/** Views without a tab of their own: that of which they are a part, and their title. */
+const PARTS = new Map([["why", ["waiting", "why_title"]], ["adaptive", ["limits", "adaptive_title"]]]);
 let here = { name: "limits", argument: "" };
 
 const poller = createPoller({ read, failed, slept: () => state("asleep") });
@@ -100,14 +103,14 @@ function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
   scrollTo(0, 0); // not where the other view was scrolled to
   here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
-  const tab = here.name === "why" ? "waiting" : here.name;
+  const [tab, title] = PARTS.get(here.name) ?? [here.name, here.name];
   for (const link of document.querySelectorAll("nav.views a")) {
     if (link.hash === `#${tab}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   write(byId("done"), "");
   showProblem([]);
-  document.title = `${t(here.name === "why" ? "why_title" : here.name)} – ${t("title")}`;
+  document.title = `${t(title)} – ${t("title")}`;
   poller.now();
 }
 

@@ -1,8 +1,8 @@
 // Moments of a limit: the windows of its rates, and its cool-down, with what is left of each.
 
-import { bar } from "./cells.js";
+import { bar, taskOf, whyAddress } from "./cells.js";
 import { element, keepRows, shown, write } from "./dom.js";
-import { count, left, period, time } from "./format.js";
+import { count, left, now, period, time } from "./format.js";
 import { visible } from "./names.js";
 import { t } from "./texts.js";
 
@@ -58,10 +58,24 @@ function windowItem() {
 
 function cooldownItem() {
   const opens = countdown();
+  const badge = element("span", { class: "badge", "data-state": "cooling" });
+  const first = element("span");
+  const probe = element("a");
   const why = element("span", { class: "why" });
-  const item = element("li", {}, element("span", { class: "badge", "data-state": "cooling" }, t("cooling")), opens, why);
-  item.show = ({ until, reason, by }) => {
-    opens.show(until);
+  const item = element("li", {}, badge, opens, first, probe, why);
+  item.show = ({ until, reason, by, refused = false, probe: token = null }) => {
+    // A refusal's cool-down stays when its time is over, until the run that goes first has succeeded.
+    const over = refused && until <= now();
+    write(badge, t(over ? "tried" : "cooling"));
+    shown(opens, !over);
+    if (!over) opens.show(until);
+    write(first, t(token ? "tried_by" : "one_first"));
+    shown(first, refused);
+    shown(probe, token !== null);
+    if (token) {
+      probe.href = whyAddress(taskOf(token));
+      write(probe, visible(taskOf(token)));
+    }
     write(why, [reason && visible(reason), by && t("set_by", { name: by })].filter(Boolean).join(t("comma")));
   };
   return item;

@@ -12,11 +12,26 @@ const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-di
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+/** How a series is drawn: `{paths, points}` of uPlot. Bars are counts, and have an axis of their own. */
+const KINDS = {
+  line: () => ({}),
+  steps: () => ({ paths: window.uPlot.paths.stepped({ align: 1 }) }),
+  bars: () => ({ paths: window.uPlot.paths.bars({ size: [0.9, 12, 2] }), scale: "counts", dash: [], width: 0 }),
+  points: () => ({ paths: () => null, points: { show: true, size: 8 } }),
+};
+
+const known = (value) => value !== null && value !== undefined;
+
 /**
  * Return a plot at the end of a parent; its `show` takes a title, times and a list of
  * values for each of the series.
+ *
+ * @param given of each series its name, or `{label, kind}` with one of `KINDS`. A line ends at null, and
+ *     goes on over undefined.
  */
-export function createPlot(parent, series) {
+export function createPlot(parent, given) {
+  const kinds = given.map((one) => one.kind ?? "line");
+  const series = given.map((one) => one.label ?? one);
   const title = element("figcaption");
   const canvas = element("div", { class: "plot", role: "img" });
   const figure = element("figure", { class: "card" });
@@ -31,14 +46,14 @@ export function createPlot(parent, series) {
 
   function draw() {
     plot?.destroy();
-    plot = new window.uPlot(optionsFor(series, canvas.clientWidth), data, canvas);
+    plot = new window.uPlot(optionsFor(series, kinds, canvas.clientWidth), data, canvas);
   }
 
   function fillTable() {
     if (!table.open || !data) return;
     const [at, ...lists] = data;
     // The newest first; points without a value are left out.
-    const places = at.map((_, place) => place).reverse().filter((place) => lists.some((list) => list[place]));
+    const places = at.map((_, place) => place).reverse().filter((place) => lists.some((list) => list[place] || (kinds.includes("steps") && known(list[place]))));
     rows.replaceChildren(...places.map((place) => element("tr", {}, element("th", { scope: "row" }, time(at[place])),
       ...lists.map((list) => element("td", { class: "number" }, number(list[place]))))));
   }
@@ -50,7 +65,7 @@ export function createPlot(parent, series) {
   return {
     show(text, at, lists) {
       data = [at, ...lists];
-      shown(figure, lists.some((list) => list.some((value) => value !== null)));
+      shown(figure, lists.some((list) => list.some(known)));
       if (figure.hidden) return;
       write(title, text);
       canvas.setAttribute("aria-label", t("plot_label", { title: text, values: latest(series, lists) }));
@@ -62,20 +77,23 @@ export function createPlot(parent, series) {
 }
 
 function latest(series, lists) {
-  return series.map((name, place) => `${name} ${number(lists[place].findLast((value) => value !== null))}`).join(", ");
+  return series.map((name, place) => `${name} ${number(lists[place].findLast(known))}`).join(", ");
 }
 
-function optionsFor(series, width) {
+const fromZero = (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1];
+
+function optionsFor(series, kinds, width) {
   const line = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height: HEIGHT,
-    scales: { y: { range: (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1] } },
+    scales: { y: { range: fromZero }, counts: { range: fromZero } },
     cursor: { drag: { x: true, y: false } },
     legend: { markers: { width: 2, dash: (_, place) => BORDERS[place - 1] } },
     axes: [
       { ...line, size: 32, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
       { ...line, size: 56, values: (_, ticks) => ticks.map(number) },
+      ...(kinds.includes("bars") ? [{ ...line, scale: "counts", side: 1, size: 56, grid: { show: false }, values: (_, ticks) => ticks.map(number) }] : []),
     ],
     series: [
       { label: t("time"), value: (_, at) => (at ? time(at) : "–") },
@@ -88,6 +106,8 @@ function optionsFor(series, width) {
         points: { show: false },
         spanGaps: false,
         value: (_, value) => number(value),
+        ...KINDS[kinds[place]](),
+        ...(kinds[place] === "bars" ? { fill: colour(`series-${place + 1}`) } : {}),
       })),
     ],
   };

@@ -5,7 +5,7 @@ import { rateText } from "./rates.js";
 import { t } from "./texts.js";
 
 const TEXTS = new Map([
-  ["full", "why_full"], ["paused", "why_paused"], ["kept", "why_kept"], ["behind", "why_behind"], ["next", "why_next"],
+  ["full", "why_full"], ["paused", "why_paused"], ["kept", "why_kept"], ["probe", "why_probe"], ["behind", "why_behind"], ["next", "why_next"],
 ]);
 
 function shutText({ limit, opens_at: moment, rate, cause }) {

@@ -11,7 +11,7 @@ const HISTORY = "/stats/history?resolution=5m&window=24h";
 /** A point is five minutes: no need to read them with every poll. */
 const REST = 30_000; // ms
 const PERCENTILES = ["p50", "p95", "p99"];
-const COUNTERS = ["acquired", "released", "denied", "parked", "handed_over", "lapsed", "cancelled", "expired", "reclaimed", "lost"];
+const COUNTERS = ["acquired", "released", "denied", "refused", "parked", "handed_over", "lapsed", "cancelled", "expired", "reclaimed", "lost"];
 
 const choice = byId("statistics-limit");
 let last = null;

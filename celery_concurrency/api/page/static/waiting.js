@@ -1,7 +1,7 @@
 // The view of the waiters: for what they wait, and since when.
 
 import { cancelAll, cancelTask, desk } from "./actions.js";
-import { limitsCell, taskCell } from "./cells.js";
+import { limitsCell, taskCell, whyAddress } from "./cells.js";
 import { ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, timeElement } from "./format.js";
@@ -18,8 +18,6 @@ byId("ask-why").addEventListener("submit", (event) => {
   event.preventDefault();
   location.hash = whyAddress(byId("ask-task").value.trim());
 });
-
-const whyAddress = (task) => `#why/${encodeURIComponent(task)}`;
 
 export const waiting = {
   async read(limit, signal) {

@@ -1,6 +1,7 @@
 // The view that says why one task waits: "#why/<task id>", an address to pass on.
 
 import { cancelTask, release } from "./actions.js";
+import { adaptiveBadge, allows } from "./adaptive.js";
 import { linkOf, taskName } from "./cells.js";
 import { ApiError, ask, query, waiterPath } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
@@ -65,8 +66,10 @@ function sentences(found) {
   ];
 }
 
-function stateOf({ paused, kept, full, current, max }) {
-  if (full && !paused && !(max && current >= max)) return ["full", t("shut")];
+function stateOf(one) {
+  const { paused, kept, full, current } = one;
+  const most = allows(one);
+  if (full && !paused && !(most && current >= most)) return ["full", t("shut")];
   if (paused) return ["paused", t("paused")];
   if (kept) return ["full", t("kept")];
   return full ? ["full", t("full")] : ["room", t("room")];
@@ -75,17 +78,21 @@ function stateOf({ paused, kept, full, current, max }) {
 function makeRow({ limit }) {
   const state = element("span", { class: "badge" });
   const used = element("span");
+  const adapts = adaptiveBadge(limit);
   const moments = momentsList();
   const holders = element("ul", { class: "holders" });
   const row = element("tr", {}, element("th", { scope: "row" }, linkOf("running", limit, limit)),
-    element("td", {}, state), element("td", {}, element("div", {}, used, moments)), element("td", {}, holders));
+    element("td", {}, state), element("td", {}, element("div", {}, used, " ", adapts, moments)), element("td", {}, holders));
   row.show = (one) => {
     const [kind, text] = stateOf(one);
     state.dataset.state = kind;
     write(state, text);
-    write(used, t(one.max ? "used_of" : "used_unlimited", { current: count(one.current), max: count(one.max) }));
+    const most = allows(one);
+    write(used, t(most ? "used_of" : "used_unlimited", { current: count(one.current), max: count(most) }));
+    adapts.show(one);
     moments.show(one);
-    keepRows(holders, one.holders, (holder) => holder.token, makeHolder);
+    // Who goes first after a refusal holds it in the others' way too.
+    keepRows(holders, [...(one.probe ? [one.probe] : []), ...one.holders], (holder) => holder.token, makeHolder);
   };
   return row;
 }

@@ -1,0 +1,78 @@
+// Adaptive limits in the configuration: how they are written, and the dialogs that set and remove them.
+
+import { changing, desk, limitFields, limitOf, numberInput, question } from "./actions.js";
+import { element } from "./dom.js";
+import { count, period } from "./format.js";
+import { dimensionsOf, maxOf, maxText } from "./limitnames.js";
+import { entry } from "./names.js";
+import { t } from "./texts.js";
+
+/** The API's bounds. */
+const MAX_LIMIT = 1_000_000;
+const MAX_EVERY = 86_400; // s
+/** What an entry has where it does not say otherwise. */
+const DEFAULTS = { min: 1, max: 10, decrease: 0.5, every: 60 };
+
+/** Return an adaptive limit in words. */
+export function adaptiveText({ min, max, decrease = DEFAULTS.decrease, every = DEFAULTS.every, mode = "enforce" }) {
+  const text = t("adaptive_value", { min: count(min), max: count(max), decrease, every: period(every) });
+  return mode === "observe" ? t("adaptive_value_observed", { text }) : text;
+}
+
+/** @param limit is null where it is yet to be named. */
+function fieldsFor(limit, given) {
+  const { min, max, decrease, every } = { ...DEFAULTS, ...given };
+  const path = (name) => (limit ? `adaptive.${limit}.${name}` : undefined);
+  const most = numberInput(max, 1, MAX_LIMIT);
+  const factor = element("input", { type: "number", min: 0, max: 1, step: "any", required: "", value: decrease, inputmode: "decimal" });
+  const bounds = (value) => (value === "" || (Number(value) > 0 && Number(value) < 1) ? "" : t("decrease_bounds"));
+  const order = (value) => (Number(value) > Number(most.value) ? t("adaptive_min_over_max") : "");
+  return {
+    min: { label: t("adaptive_min"), input: numberInput(min, 1, MAX_LIMIT), problemOf: order, path: path("min") },
+    max: { label: t("adaptive_max"), input: most, problemOf: () => "", path: path("max") },
+    every: { label: t("adaptive_every"), input: numberInput(every, 1, MAX_EVERY), problemOf: () => "", path: path("every") },
+    decrease: { label: t("adaptive_decrease"), input: factor, problemOf: bounds, path: path("decrease") },
+  };
+}
+
+function effects(limit, { min, max }) {
+  const most = maxOf(limit, desk.config);
+  return [
+    t("adaptive_effect", { limit, min: count(Number(min)), max: count(Number(max)) }),
+    ...(most && most < max ? [t("adaptive_configured", { max: maxText(most) })] : []),
+  ];
+}
+
+const changeOf = (limit, { min, max, every, decrease }) => ({
+  adaptive: { [limit]: { min: Number(min), max: Number(max), every: Number(every), decrease: Number(decrease) } },
+});
+
+export function editAdaptive(limit) {
+  question({
+    title: t("adaptive_edit_title", { limit }),
+    label: t("apply"),
+    fields: fieldsFor(limit, entry(desk.config.adaptive, limit) ?? {}),
+    says: (values) => effects(limit, values),
+    act: changing("PUT", "/config", (values) => changeOf(limit, values)),
+  });
+}
+
+export function setAdaptive() {
+  question({
+    title: t("set_adaptive"),
+    label: t("apply"),
+    fields: { ...limitFields([...dimensionsOf(desk.config), "global"], t("name")), ...fieldsFor(null, {}) },
+    says: (values) => effects(limitOf(values), values),
+    act: changing("PUT", "/config", (values) => changeOf(limitOf(values), values)),
+  });
+}
+
+export function removeAdaptive(limit) {
+  question({
+    title: t("remove_title", { field: `adaptive ${limit}` }),
+    label: t("remove"),
+    danger: true,
+    says: () => [t("remove_adaptive_effect", { limit })],
+    act: changing("PUT", "/config", () => ({ adaptive: { [limit]: null } })),
+  });
+}
