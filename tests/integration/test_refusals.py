@@ -60,7 +60,7 @@ def test_however_a_refused_task_ends_its_account_cools_down_and_it_counts_once(p
     state, runs = ways_of(platform.tasks)[name]
     result = send(platform, name)
     found = wait_until_shut(platform, name)
-    assert 590 < found.seconds <= 600
+    assert found.seconds == pytest.approx(600, abs=10)
     assert found.by == f"task {result.id}"
     kind = "Captcha" if "kind" in name else "RiskControl"
     assert found.reason == f"{kind}: {name} is watched"
@@ -125,8 +125,7 @@ def test_a_task_without_an_account_is_counted_and_warned_of_once(platform):
     for result in results:
         platform.redis.rpush(f"go on {result.id}", 1)
     for result in results:
-        with pytest.raises(Exception, match="told is watched"):
-            result.get(timeout=30)
+        wait_for(lambda result=result: result.state == "FAILURE", timeout=30)
     platform.wait_until_free()
     assert refusals(platform) == before + 6
     assert platform.limiter.cooldowns.find("global") is None
@@ -150,7 +149,8 @@ def test_a_canvas_ends_as_it_would(platform):
     members = group([tasks.add.s(1), again]).apply_async()
     wait_until_shut(platform, "group")
     platform.limiter.cooldowns.lift("account:group")
-    assert members.get(timeout=30) == [1, "done"]
+    wait_for(members.successful, timeout=30)
+    assert [one.result for one in members] == [1, "done"]
     platform.wait_until_free()
 
 
