@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import Redis
 
-from benchmarks import figures, growth, makespan, moments, pair, steps, throughput
+from benchmarks import brake, figures, growth, makespan, moments, pair, steps, throughput
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 
@@ -26,7 +26,9 @@ Say = Callable[[str], None]
 def main() -> None:
     """Read the options, measure, report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="two minutes instead of half an hour")
+    parser.add_argument(
+        "--short", action="store_true", help="three minutes instead of half an hour"
+    )
     parser.add_argument(
         "--only", choices=PARTS, help="one part of it; of the others the file keeps what it has"
     )
@@ -115,12 +117,18 @@ def _throughput(server: Server, short: bool, say: Say) -> dict[str, Any]:
     return throughput.measure(server, short, say)
 
 
+def _brake(server: Server, short: bool, say: Say) -> dict[str, Any]:
+    _emptied(server)
+    return brake.measure(server, short, say)
+
+
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "pair": _pair,
     "rateless": _rateless,
     "config": _config,
     "makespan": _makespan,
     "throughput": _throughput,
+    "brake": _brake,
     "growth": _growth,
     "moments": _moments,
     "steps": _steps,

@@ -26,8 +26,9 @@ from celery_concurrency.limiter.config.schema import MAX_RATES
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
 from celery_concurrency.limiter.inspect.moments import Moments
+from celery_concurrency.limiter.inspect.observed import Observation
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
-from celery_concurrency.limiter.limits import GLOBAL, dimension_of, other_of, split_limit
+from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, dimension_of, other_of, split_limit
 from celery_concurrency.limiter.stats.counters import read_counters
 from celery_concurrency.limiter.stats.durations import BOUNDS, Histogram
 from celery_concurrency.limiter.stats.names import read_names
@@ -43,6 +44,7 @@ MAX_ACCOUNTS: Final = 1000
 GAUGES_BYTES: Final = 1_000_000
 STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
+OBSERVED_BYTES: Final = 300_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
 GAUGES_LINES: Final = 5
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
@@ -56,6 +58,11 @@ _BY_LIMIT: Final = {
     "acquired": "Runs that were given their tokens.",
     "denied": "Times that a run was told to wait; one that asks again counts again.",
     "refused": "Runs that a platform refused, as they told.",
+}
+_OBSERVED: Final = {
+    "runs": "Runs that an observed limit has looked at.",
+    "denied": "Runs that an observed limit would have turned away at first.",
+    "wait_seconds": "How long these would have waited, by that limit alone.",
 }
 _IN_ALL: Final = {
     "released": "Runs that gave their tokens back.",
@@ -100,6 +107,7 @@ class ConcurrencyCollector(Collector):
         timed_shown = _affordable(timed, MOMENTS_LINES, MOMENTS_BYTES)
         left_out |= set(timed[len(timed_shown) :])
         yield from _moments({limit: limits[limit] for limit in timed_shown}, keyspace.now())
+        yield from _observed(usage.observed, self._accounts)
         yield GaugeMetricFamily(
             _name("waiting_for_moment"),
             "Tasks in the waiting room, one of whose limits opens by itself.",
@@ -209,6 +217,25 @@ def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
         if moments.cooldown:
             cools.add_metric(labels, max(0.0, moments.cooldown.until - now))
     yield from (used, most, opens, cools)
+
+
+def _observed(found: Iterable[Observation], accounts: bool) -> Iterator[Metric]:
+    """Return what observed limits would have done; each counts anew when it is changed."""
+    labels = (*LABELS, "kind")
+    families = [
+        CounterMetricFamily(_name(f"observed_{name}"), help_, labels=labels)
+        for name, help_ in _OBSERVED.items()
+    ]
+    bytes_left = OBSERVED_BYTES
+    for one in found:
+        dimension, name = split_limit(one.limit)
+        bytes_left -= len(families) * (LINE_BYTES + len(one.limit.encode()))
+        if bytes_left > 0 and (accounts or dimension != "account" or name == WILDCARD):
+            for family, count in zip(
+                families, (one.runs, one.would_deny, one.would_wait.total), strict=True
+            ):
+                family.add_metric((*_labels(one.limit), one.kind), count)
+    yield from families
 
 
 def _in_order(configured: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -11,14 +11,12 @@ from typing_extensions import TypedDict
 
 from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
+from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
     MAX_EVERY,
-    MAX_LIMIT,
     Config,
-    Count,
     DimensionName,
-    Mode,
     Name,
     OverrideName,
     Rates,
@@ -80,8 +78,8 @@ class ConfigData(Config):
 class DimensionChange(TypedDict, total=False):
     """A change of a dimension of the user's own."""
 
-    max: Count
-    overrides: dict[OverrideName, Count | None]
+    max: Maximum
+    overrides: dict[OverrideName, Maximum | None]
 
 
 class AdaptiveChange(TypedDict, total=False):
@@ -97,13 +95,13 @@ class AdaptiveChange(TypedDict, total=False):
 class ConfigChange(TypedDict, total=False):
     """A change of the configuration: just what is to change; null takes an entry out of a map."""
 
-    global_max: Count
-    platform_max: dict[Name, Count | None]
-    account_max: Count
-    task_type_max: dict[Name, Count | None]
+    global_max: Maximum
+    platform_max: dict[Name, Maximum | None]
+    account_max: Maximum
+    task_type_max: dict[Name, Maximum | None]
     enabled: bool
     timeout: Timeout
-    account_overrides: dict[OverrideName, Count | None]
+    account_overrides: dict[OverrideName, Maximum | None]
     dimensions: dict[DimensionName, DimensionChange | None]
     paused: list[str]
     rates: dict[str, Rates | None]

@@ -12,7 +12,7 @@ from celery_concurrency.text import printable
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: A rate, as ``15/1d``.
-RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}[smhd])", re.ASCII)
+RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}[smhd])(:observe)?", re.ASCII)
 #: The range of an adaptive limit, as ``1-10``; then ``,every=2m,decrease=0.7`` may follow.
 RANGE: Final = re.compile(r"([0-9]{1,9})-([0-9]{1,9})((?:,.*)?)", re.ASCII)
 
@@ -51,13 +51,22 @@ def shortest(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def rates_of(text: str) -> list[dict[str, int]] | None:
-    """Return what ``1/30s,15/1d`` says, as the configuration has it; None where it is none."""
+def rates_of(text: str) -> list[dict[str, int | str]] | None:
+    """Return what ``1/30s,15/1d`` says, as the configuration has it; None where it is none.
+
+    ``1/30s:observe`` is only observed.
+    """
     found = [RATE.fullmatch(part.strip()) for part in text.split(",")]
     if not all(found):
         return None
     return [
-        {"max": int(one[1]), "per": seconds_of(one[2]) or 0} for one in found if one is not None
+        {
+            "max": int(one[1]),
+            "per": seconds_of(one[2]) or 0,
+            **({"mode": "observe"} if one[3] else {}),
+        }
+        for one in found
+        if one is not None
     ]
 
 

@@ -9,8 +9,10 @@ import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option
+from celery_concurrency.cli.observed import print_observed
 from celery_concurrency.cli.output import (
     allowed,
+    echo,
     local_time,
     mistake,
     print_json,
@@ -44,6 +46,9 @@ def usage(app: Celery, as_json: bool) -> None:
                 for name, limit in found.limits()
             ),
         )
+        if found.observed:
+            echo("")
+            print_observed(found.observed)
     print_notes(found.notes())
 
 

@@ -1,6 +1,7 @@
 """``python -m celery_concurrency.demo``: two workers under limits, to look at and play with.
 
-What it starts is in ``processes.py``, what it sends in ``load.py``, the verdict in ``report.py``.
+What it starts is in ``processes.py``, what it sends in ``load.py``, what a platform does to that in
+``strict_phase.py``, the verdict in ``report.py``.
 """
 
 import importlib
@@ -24,6 +25,7 @@ from celery_concurrency.cli.snapshot import Snapshot
 from celery_concurrency.demo.load import LIMITS, Load
 from celery_concurrency.demo.processes import PROJECT, SLOTS, WORKERS, DemoError, Processes
 from celery_concurrency.demo.report import Report, make_report
+from celery_concurrency.demo.strict_phase import StrictPhase
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.apps import limiter_of
@@ -34,11 +36,12 @@ workers  {workers} with {slots} processes each
 API      {api}{remark}
 page     {page}
 Change a limit while it runs:
-  curl -X PUT {api}/config -H 'Content-Type: application/json' -d '{{"platform_max": {{"xiaohongshu": 3}}}}'
+  curl -X PUT {api}/config -H 'Content-Type: application/json' -d '{{"platform_max": {{"bilibili": 3}}}}'
   DEMO_REDIS_URL={redis} {celery} -A {project} concurrency config set global_max=3
 """  # noqa: E501 - lines to copy
 
 TICK: Final = 0.05  # seconds
+SENDS: Final = 3  # tasks in each of them, at most
 #: Seconds between two pictures in a terminal, and between two lines elsewhere.
 LIVE_SECONDS: Final = 0.2
 LINE_SECONDS: Final = 2.0
@@ -113,6 +116,7 @@ class Session:
         self._interrupts = interrupts
         self._limiter = limiter_of(project.app)
         self._load = Load(project.publish, project.redis)
+        self._strict = StrictPhase(project.redis, self._limiter, seconds)
         self._configs = [self._limiter.config.update(LIMITS)]
         self._begin = self._show_next = time.monotonic()
 
@@ -127,12 +131,14 @@ class Session:
             problems.append(str(exc))
         except (RedisError, OperationalError, LimiterUnavailable) as exc:
             problems.append(f"the server does not answer any more: {exc}")
-        return make_report(self._load.tasks, self._configs, problems)
+        return make_report(self._load.tasks, self._configs, problems, [self._strict.verdict()])
 
     def _send(self, view: View) -> None:
         until = self._seconds - min(LAST_SECONDS, self._seconds / 2)
         while not self._interrupts and (not self._seconds or self._elapsed < until):
-            self._load.send()
+            for _ in range(SENDS):
+                self._load.send()
+            self._strict.turn(self._elapsed)
             self._look(view, "sending")
             time.sleep(TICK)
 
@@ -141,6 +147,7 @@ class Session:
         if self._interrupts:
             phase += ", Ctrl-C again to leave it"
         until = self._elapsed + DRAIN_SECONDS
+        self._strict.end()
         while self._load.unfinished and len(self._interrupts) < 2 and self._elapsed < until:
             self._look(view, phase)
             time.sleep(TICK)
@@ -151,6 +158,7 @@ class Session:
         """Take note of what ran and of the limits in force; show it when it is time to."""
         self._processes.check()
         self._load.read()
+        self._strict.read()
         # Read after the runs, so that the configuration that admitted them is seen or missed.
         stored = self._limiter.config.sync()
         if stored.version != self._configs[-1].version:
@@ -160,12 +168,14 @@ class Session:
         snapshot, title, period = Snapshot.of(self._limiter), self._title(phase), LIVE_SECONDS
         if isinstance(view, LineView):
             # Platforms and task types alone: ids and accounts say little here, in long lines.
-            title += f", {len(snapshot.usage.accounts)} accounts busy"
+            title += f", {len(snapshot.usage.accounts)} accounts busy | {self._strict.state()}"
+            for line in self._strict.news():
+                click.echo(line)
             usage = snapshot.usage.model_copy(update={"accounts": {}})
             snapshot = replace(snapshot, usage=usage, held=0, waiting=[])
             period = LINE_SECONDS
         else:
-            title += f"\nAPI  {self._processes.api}"
+            title += f"\n{self._strict.state()}\nAPI  {self._processes.api}"
         view.show(snapshot, title)
         sys.stdout.flush()
         self._show_next = time.monotonic() + period

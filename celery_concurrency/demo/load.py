@@ -15,19 +15,27 @@ from typing import Any, Final, NamedTuple
 
 from redis import Redis
 
-PLATFORMS: Final = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
-ACCOUNTS: Final = 6  # of each platform
+from celery_concurrency.demo.platform import Refused
+
+#: The platform that turns strict, and its twin: as strict and as loaded, under a fixed limit.
+STRICT: Final = "xiaohongshu"
+TWIN: Final = "xiaohongshu-fixed"
+CEILING: Final = 4  # of each of the two
+
+#: Of each platform, the tasks that are sent and not done: more than can run, and soon done.
+PLATFORMS: Final = {"douyin": 3, STRICT: 8, TWIN: 8, "kuaishou": 3, "bilibili": 3}
+ACCOUNTS: Final = 8  # of each platform
 TASK_SECONDS: Final = (0.2, 0.6)  # from, to
 
 #: A change to the default configuration that makes each kind of limit matter.
 LIMITS: Final = {
-    "global_max": 6,
-    "platform_max": {"douyin": 2, "xiaohongshu": 1, "bilibili": 2},
+    "global_max": 10,
+    "platform_max": {"douyin": 2, "bilibili": 1, TWIN: CEILING},
     "account_max": 1,
+    "adaptive": {
+        f"platform:{STRICT}": {"min": 1, "max": CEILING, "decrease": 0.5, "every": 1},
+    },
 }
-
-#: A platform's tasks that are sent and not done: more than can run, and soon done.
-MOST_UNFINISHED: Final = 5
 
 #: Where the records are, and how many are read in one command.
 KEY: Final = "demo:runs"
@@ -39,11 +47,17 @@ class Run(NamedTuple):
 
     start: float
     end: float | None  # None while it runs
+    refused: bool = False  # the platform did: another run of the task follows
+
+    @property
+    def did_it(self) -> bool:
+        """Whether it ended, and published."""
+        return self.end is not None and not self.refused
 
 
 @dataclass
 class Task:
-    """A task that was sent; one that runs twice has two runs."""
+    """A task that was sent; each time that it is refused, it runs once more."""
 
     tags: dict[str, str]
     runs: dict[str, Run] = field(default_factory=dict)  # by a name of their own
@@ -53,11 +67,15 @@ class Task:
 def recorded(redis: Redis, task_id: str) -> Iterator[None]:
     """Record a run: when the block starts, and again, with its end, when it ends."""
     run = [task_id, uuid.uuid4().hex, time.monotonic()]
-    redis.rpush(KEY, json.dumps([*run, None]))
+    refused = False
+    redis.rpush(KEY, json.dumps([*run, None, refused]))
     try:
         yield
+    except Refused:
+        refused = True
+        raise
     finally:
-        redis.rpush(KEY, json.dumps([*run, time.monotonic()]))
+        redis.rpush(KEY, json.dumps([*run, time.monotonic(), refused]))
 
 
 class Load:
@@ -77,12 +95,14 @@ class Load:
     @property
     def running(self) -> int:
         """How many tasks run."""
-        return sum(bool(task.runs) for task in self.unfinished.values())
+        return sum(
+            any(run.end is None for run in task.runs.values()) for task in self.unfinished.values()
+        )
 
     def send(self) -> None:
         """Send a task of a platform that has few unfinished ones, if there is any."""
         counts = Counter(task.tags["platform"] for task in self.unfinished.values())
-        free = [platform for platform in PLATFORMS if counts[platform] < MOST_UNFINISHED]
+        free = [platform for platform, most in PLATFORMS.items() if counts[platform] < most]
         if not free:
             return
         platform = random.choice(free)  # noqa: S311 - nothing here is secret
@@ -90,15 +110,16 @@ class Load:
         seconds = random.uniform(*TASK_SECONDS)  # noqa: S311
         task_id = str(uuid.uuid4())
         tags = {"platform": platform, "account": account, "type": "publish"}
-        self._publish.apply_async((seconds,), task_id=task_id, headers=dict(tags))
+        self._publish.apply_async((platform, account, seconds), task_id=task_id, headers=dict(tags))
         self.tasks[task_id] = self.unfinished[task_id] = Task(tags)
 
     def read(self) -> None:
         """Read the new records, and remove them from the server."""
         texts = self._redis.lpop(KEY, BATCH) or []
         assert isinstance(texts, list)
-        for task_id, name, start, end in map(json.loads, texts):
+        for task_id, name, *times in map(json.loads, texts):
+            run = Run(*times)
             if task_id in self.tasks:  # else a user sent it by hand
-                self.tasks[task_id].runs[name] = Run(start, end)
-            if end is not None:
+                self.tasks[task_id].runs[name] = run
+            if run.did_it:
                 self.unfinished.pop(task_id, None)

@@ -19,7 +19,7 @@ from celery_concurrency.testing.lifeline import Child
 
 PROJECT: Final = "celery_concurrency.demo.project"
 WORKERS: Final = ("w1@demo", "w2@demo")
-SLOTS: Final = 4  # of each worker
+SLOTS: Final = 6  # of each worker
 #: What a worker prints when it takes tasks.
 READY: Final = "the worker is ready"
 

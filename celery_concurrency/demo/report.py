@@ -12,6 +12,7 @@ import click
 
 from celery_concurrency.cli.output import print_table
 from celery_concurrency.demo.load import Task
+from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.limits import GLOBAL, limits_of
 
@@ -36,10 +37,15 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was counted in each limit, accounts included, and what went wrong."""
+    """What was counted in each limit, accounts included, and what went wrong.
+
+    Attributes:
+        remarks: lines that are printed too.
+    """
 
     rows: list[Row]
     problems: list[str]
+    remarks: Sequence[str] = ()
 
     @property
     def status(self) -> int:
@@ -63,15 +69,22 @@ class Report(NamedTuple):
         click.echo()
         if any(row.changed for row in self.rows):
             click.echo("* changed while tasks ran: this is the highest that was in force")
+        for remark in self.remarks:
+            click.echo(remark)
         for problem in self.problems:
             click.echo(f"FAILED: {problem}")
         if not self.problems:
             sent = self.rows[0].sent
-            click.echo(f"OK: all {sent} tasks ran, each once, and no limit was exceeded")
+            click.echo(
+                f"OK: all {sent} tasks ran, each once but for refusals, and no limit was exceeded"
+            )
 
 
 def make_report(
-    tasks: Mapping[str, Task], configs: Sequence[Stored], problems: Sequence[str] = ()
+    tasks: Mapping[str, Task],
+    configs: Sequence[Stored],
+    problems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Report:
     """Count, and judge.
 
@@ -79,6 +92,7 @@ def make_report(
         tasks: all that were sent, by id, with their runs.
         configs: the configurations seen in force meanwhile, in their order.
         problems: what went wrong besides.
+        remarks: lines for the report.
     """
     tasks_in: dict[str, list[Task]] = defaultdict(list)
     for task in tasks.values():
@@ -87,8 +101,8 @@ def make_report(
     rows = []
     for limit in sorted(tasks_in, key=lambda limit: (limit != GLOBAL, limit)):
         inside = tasks_in[limit]
-        ran = sum(any(run.end for run in task.runs.values()) for task in inside)
-        maxima = {one.config.max_of(limit) if one.config.enabled else 0 for one in configs}
+        ran = sum(any(run.did_it for run in task.runs.values()) for task in inside)
+        maxima = {_max_of(limit, one.config) for one in configs}
         highest = 0 if 0 in maxima else max(maxima)
         overlap = _highest_overlap(inside)
         rows.append(Row(limit, len(inside), ran, overlap, highest, len(maxima) > 1))
@@ -101,7 +115,17 @@ def make_report(
             if row.exceeded
         ]
     found = _task_problems(tasks, configs[-1].config.paused)
-    return Report(rows, [*problems, *found, *exceeded])
+    return Report(rows, [*problems, *found, *exceeded], remarks)
+
+
+def _max_of(limit: str, config: Config) -> int:
+    """Return how many a configuration lets run at once at most; 0 for any number."""
+    if not config.enabled:
+        return 0
+    adaptive = config.adaptive.get(limit)
+    ceiling = adaptive.max if adaptive and adaptive.mode == "enforce" else 0
+    # What an adaptive limit has in force may be less, and falls while runs go on.
+    return min(filter(None, (config.max_of(limit), ceiling)), default=0)
 
 
 def _highest_overlap(tasks: Iterable[Task]) -> int:
@@ -122,8 +146,10 @@ def _task_problems(tasks: Mapping[str, Task], paused: list[str]) -> Iterator[str
             wrong["did not run"].append(task_id)
         if any(run.end is None for run in task.runs.values()):
             wrong["began and did not end"].append(task_id)
-        if len(task.runs) > 1:
+        if sum(not run.refused for run in task.runs.values()) > 1:
             wrong["ran more than once"].append(task_id)
+        if task.runs and all(run.refused for run in task.runs.values()):
+            wrong["were refused and did not run again"].append(task_id)
     for what, ids in wrong.items():
         more = ", ..." if len(ids) > NAMED else ""
         yield f"{len(ids)} of {len(tasks)} tasks {what}: {', '.join(ids[:NAMED])}{more}"

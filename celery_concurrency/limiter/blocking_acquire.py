@@ -74,8 +74,9 @@ class BlockingAcquire:
         try:
             self._keeper.add(granted.token)
             began = True
-            yield self._lease_of(granted, LEASE_SECONDS)
-            succeeded = True
+            lease = self._lease_of(granted, LEASE_SECONDS)
+            yield lease
+            succeeded = not lease.refused_in
         finally:
             self._keeper.discard(granted.token)
             try:

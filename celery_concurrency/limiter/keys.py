@@ -44,6 +44,10 @@ class Keys:
         """The starts in a limit that has rates."""
         return f"{self.prefix}:rate:{limit}"
 
+    def observed(self, entry: str) -> str:
+        """What an observed maximum or rate would have turned away."""
+        return f"{self.prefix}:observed:{entry}"
+
     def cooldown(self, limit: str) -> str:
         """Why a limit cools down, and who said so."""
         return f"{self.prefix}:cooldown:{limit}"

@@ -6,6 +6,7 @@ has lost its data, the next beat tells it, and the runs hold again what they hel
 ``worker/heartbeat.py`` beats for workers, ``blocking_acquire.py`` for callers.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from typing import Any, Final
@@ -13,10 +14,14 @@ from typing import Any, Final
 from celery_concurrency.errors import InvalidCooldown, LimiterUnavailable
 from celery_concurrency.limiter.cooldowns import MAX_REASON, Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
-from celery_concurrency.limiter.limits import BUILTIN_TAGS, split_limit
+from celery_concurrency.limiter.limits import limit_in
 from celery_concurrency.limiter.outcomes import Granted
+from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST
+from celery_concurrency.log import LIMITER_LOG
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 from celery_concurrency.text import printable
+
+logger = logging.getLogger(LIMITER_LOG)
 
 #: Seconds between two beats, and tokens named in one call.
 BEAT_SECONDS: Final = 1.0
@@ -87,6 +92,11 @@ class Leases:
         return token in self._facts
 
 
+def author_of(token: str) -> str:
+    """Return how people are shown who shut a limit, where that was a run."""
+    return f"task {printable(token.rpartition(':')[0])}"[:MAX_REASON]
+
+
 class Lease:
     """What a run holds, shown to the run itself.
 
@@ -96,6 +106,7 @@ class Lease:
         fence: a number higher than that of each acquisition before, on any worker: give it
             to what you write to, and let that refuse lower ones (Martin Kleppmann, "How to
             do distributed locking", 2016).
+        refused_in: those in which it has said that it was refused.
     """
 
     def __init__(
@@ -110,6 +121,7 @@ class Lease:
         self._keyspace = keyspace
         self._cooldowns = cooldowns
         self._refuse = refuse
+        self.refused_in: set[str] = set()
         # How long the tokens last without being renewed.
         self._seconds = seconds
         self._seen = time.monotonic()
@@ -118,9 +130,11 @@ class Lease:
         return f"Lease(token={self.token!r}, limits={self.limits!r}, fence={self.fence!r})"
 
     def cool_down(self, seconds: float, dimension: str, *, reason: str = "") -> float:
-        """Let one of its limits admit nobody for a while, as where a platform refused it.
+        """Let one of its limits admit nobody for a while, and then everybody.
 
-        >>> current_lease().cool_down(600, "account", reason="429")
+        Where a platform refused the run, say so by ``refused``.
+
+        >>> current_lease().cool_down(600, "account", reason="maintenance")
 
         Args:
             seconds: up to a week; where the limit cools down already, the longer of two stands.
@@ -135,14 +149,60 @@ class Lease:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be asked; it may be set all the same.
         """
-        named = BUILTIN_TAGS.get(dimension, dimension)
-        for limit in self.limits:
-            if split_limit(limit)[0] == named:
-                task_id = self.token.rpartition(":")[0]
-                return self._cooldowns.set(
-                    limit, seconds, reason, f"task {printable(task_id)}"[:MAX_REASON]
-                )
-        raise InvalidCooldown("dimension", f"{dimension!r} is none of {', '.join(self.limits)}")
+        return self._cooldowns.set(self._limit(dimension), seconds, reason, author_of(self.token))
+
+    def refused(
+        self,
+        dimension: str,
+        seconds: float,
+        *,
+        grow: float = DEFAULT_GROW,
+        most: float = DEFAULT_MOST,
+        reason: str = "",
+    ) -> float:
+        """Say that a platform refused this run.
+
+        One of its limits cools down, and one run goes first in it afterwards. For code that
+        handles the refusal itself: what is in ``concurrency_refusals`` needs no call. The run does
+        not count as a success. It tells one refusal of a limit: repeats change nothing.
+
+        >>> current_lease().refused("account", seconds=600, reason="429")
+
+        Args:
+            dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
+                or ``"global"``.
+            seconds: up to a week, the longer of two stands; 0 counts the refusal and lets adaptive
+                limits fall, and nothing cools down.
+            grow: what the last seconds are multiplied by where this run went first; 1 to 100.
+            most: how many seconds that makes at most.
+            reason: one line, which people are shown.
+
+        Returns:
+            when the limit opens, in Unix seconds of the Redis server; 0 where it does not cool
+            down, or where Redis is away: then it is told later.
+
+        Raises:
+            InvalidCooldown: the run has no such limit, or a value is out of bounds.
+        """
+        limit = self._limit(dimension)
+        by = author_of(self.token)
+        try:
+            until = self._refuse(
+                self.token, self.limits, limit, seconds, grow=grow, most=most, reason=reason, by=by
+            )
+        except LimiterUnavailable as exc:
+            # Nothing that the caller could do better.
+            logger.warning("a refusal for %s is told later: %s", limit, exc)
+            until = 0.0
+        self.refused_in.add(limit)
+        return until
+
+    def _limit(self, dimension: str) -> str:
+        limit = limit_in(self.limits, dimension)
+        if limit is None:
+            problem = f"{dimension!r} is none of {', '.join(self.limits)}"
+            raise InvalidCooldown("dimension", problem)
+        return limit
 
     @property
     def lost(self) -> bool:

@@ -93,6 +93,17 @@ def split_limit(limit: str) -> tuple[str, str | None]:
     return dimension, name if colon else None
 
 
+def limit_in(limits: Iterable[str], dimension: str) -> str | None:
+    """Return the one of a run's limits that is of a dimension; None if it has none.
+
+    Args:
+        limits: at most one of a dimension.
+        dimension: the dimension or its tag: ``"type"`` is ``"task_type"``.
+    """
+    named = BUILTIN_TAGS.get(dimension, dimension)
+    return next((limit for limit in limits if split_limit(limit)[0] == named), None)
+
+
 def other_of(dimension: str) -> str:
     """Return as what those limits of a dimension are counted that have no name in statistics."""
     return OTHER + dimension

@@ -32,7 +32,7 @@
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
 --        that has no counter of its own; about 8 for a limit with rates, 3 for an adaptive one
---        and 8 when it moves; two or three a limit while any cools down or is on probation;
+--        and 8 when it moves, some 15 for one that is observed; two or three a limit while any cools down or is on probation;
 --        only logarithms of sorted sets grow with holders and waiters, nothing with the
 --        configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
@@ -47,6 +47,7 @@
 -- include named when begin_counter is called
 -- include moments when shut_until is called
 -- include moments when note_start is called
+-- include observe when observe_start is called
 -- include adaptive when adapt is called
 -- include probes when probe_of is called
 -- include probes when note_probe is called
@@ -62,6 +63,7 @@ for i = 1, #limits do
   fields[5 + 2 * i], fields[6 + 2 * i] = limits[i], wildcards[i]
   semaphores[i] = key('semaphore', limits[i])
 end
+fields[#fields + 1] = 'observing'
 local config = redis.call('HMGET', key('config:flat'), unpack(fields))
 if not config[3] then
   return {'unconfigured'}
@@ -264,5 +266,8 @@ redis.call('HSET', record, 'limits', group, 'task', run.task, 'worker', run.work
 if parked then
   redis.call('HSET', record, 'parked_as', waited.parked_as)
   redis.call('SET', key('begun', waited.parked_as), token, 'EX', run.copies)
+end
+if config[#fields] then
+  observe_start(token, limits, config[#fields])
 end
 return {'granted', expiry, fence}

@@ -7,10 +7,11 @@
 --          what is wrong with it
 --        4 a name of this change that no other has
 --        5 its source, and 6 its operator ('' where nobody said), for the history
---        7.. the flat copy's fields and values in turn; 'json' is what is in force, 'rates'
---          and 'adaptive' are JSON objects with a text for each limit, for hashes of their own
+--        7.. the flat copy's fields and values in turn; 'json' is what is in force; 'rates',
+--          'adaptive' and 'observed' are JSON objects of texts, for hashes of their own
 -- Reply  the new version, or 0 if another change came first; nothing is done then
--- Cost   one write a field of the flat copy; in the history a new entry, and a read and
+-- Cost   one write a field of the flat copy, and two commands more for each that is observed
+--        in it or was; in the history a new entry, and a read and
 --        a removal of each that has no room any more
 -- Again  a second copy finds its name in the history and answers as the first did; if it
 --        was forgotten, 0.
@@ -21,7 +22,8 @@
 local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
 
 -- Fields that are hashes of their own.
-local HASHES = {'rates', 'adaptive'}
+local HASHES = {rates = key('config:rates'), adaptive = key('config:adaptive'),
+  observed = key('config:observed')}
 
 -- After a loss of data nobody is admitted before two beats have said what living runs hold.
 local SETTLE_SECONDS = 3
@@ -57,17 +59,24 @@ local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 
 if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
+local observed = redis.call('HGETALL', key('config:observed'))
 redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
   redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
 end
-for _, name in ipairs(HASHES) do
+for name, hash in pairs(HASHES) do
   local texts = redis.call('HGET', key('config:flat'), name)
-  redis.call('DEL', key('config', name))
+  redis.call('DEL', hash)
   for limit, text in pairs(texts and cjson.decode(texts) or {}) do
-    redis.call('HSET', key('config', name), limit, text)
+    redis.call('HSET', hash, limit, text)
   end
   redis.call('HDEL', key('config:flat'), name)
+end
+-- What is observed no more, or with another maximum or rate, is counted anew.
+for i = 1, #observed, 2 do
+  if redis.call('HGET', key('config:observed'), observed[i]) ~= observed[i + 1] then
+    redis.call('DEL', key('observed', observed[i]))
+  end
 end
 -- Without an epoch the data is new, or all of it was lost.
 redis.call('SET', key('epoch'), exact(time), 'NX')

@@ -14,6 +14,7 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.inspecting import extend_query_task, stats_of
+from celery_concurrency.worker.refusals import refusals_of
 from celery_concurrency.worker.startup import greet
 
 logger = logging.getLogger(WORKER_LOG)
@@ -45,6 +46,7 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             ImproperlyConfigured: names the setting.
         """
         settings, limiter = settings_of(parent.app), limiter_of(parent.app)
+        refusals_of(parent.app)  # its classes are there, and pool children get them by the fork
         extend_query_task(ConcurrencyStep)
 
         def on_lost(request: Any) -> None:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
-from celery.states import FAILURE, REJECTED
+from celery.states import FAILURE, REJECTED, SUCCESS
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import (
@@ -30,6 +30,7 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import headers_of, ours_on
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage
+from celery_concurrency.worker.refusal_telling import tell_refusal
 from celery_concurrency.worker.run import (
     Asked,
     Failed,
@@ -124,16 +125,22 @@ def check(task: Any) -> None:
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 
 
-def on_postrun(sender: Any = None, task: Any = None, state: str | None = None, **_: Any) -> None:
-    """``task_postrun``, after the task's state was written: release, or let the message wait."""
+def on_postrun(
+    sender: Any = None, task: Any = None, state: str | None = None, retval: Any = None, **_: Any
+) -> None:
+    """``task_postrun``, after the task's state was written: release, or let the message wait.
+
+    Args:
+        retval: what the body returned, or the exception that ended it.
+    """
     run: Run | None = ours_on(task.request)
     if run is None:
         return
     try:
-        _end(task, run, state)
+        _end(task, run, state, retval)
     except SoftTimeLimitExceeded:
         # It strikes once, and all of this may be repeated.
-        _end(task, run, state)
+        _end(task, run, state, retval)
 
 
 def _decide(task: Any, run: Run) -> None:
@@ -187,12 +194,15 @@ def _facts(task: Any, run: Run) -> dict[str, Any]:
     }
 
 
-def _end(task: Any, run: Run, state: str | None) -> None:
+def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
     match run.outcome:
         case TurnedAway():
             _wait(task, run)
         case Granted() | Uncounted():
-            _release(task, run, done=not _may_come_again(task, state))
+            # First: no other run may go where this one was just refused.
+            tell_refusal(task, run, state, retval)
+            succeeded = state == SUCCESS and not (run.lease and run.lease.refused_in)
+            _release(task, run, done=not _may_come_again(task, state), succeeded=succeeded)
         case Asked():
             _release(task, run, done=False)
 
@@ -243,11 +253,11 @@ def _wait_once(task: Any, run: Run) -> None:
     progress.note(run.token, Stage.PLACED)
 
 
-def _release(task: Any, run: Run, *, done: bool) -> None:
+def _release(task: Any, run: Run, *, done: bool, succeeded: bool = False) -> None:
     # Where its answer was not read, its body has not begun.
     began = not isinstance(run.outcome, Asked)
     try:
-        held = limiter_of(task.app).release(run.token, done=done, began=began)
+        held = limiter_of(task.app).release(run.token, done=done, began=began, succeeded=succeeded)
     except LimiterUnavailable as exc:
         log_decision(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
     else:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from celery_concurrency.errors import ImproperlyConfigured, InvalidConfig
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.limiter import DEFAULT_PREFIX
+from celery_concurrency.worker.refusal_settings import RefusalEntries, problem_of
 
 PREFIX: Final = "concurrency_"
 
@@ -42,6 +43,7 @@ class Settings(BaseModel):
         on_lost: what happens to a run whose tokens were taken back all the same.
         redis_unavailable: what a task does while Redis is away: ``retry`` or ``run``.
         exempt: task-name globs that are never gated.
+        refusals: exceptions that say that a platform refused the run (``refusal_settings.py``).
         default_config: changes to the built-in default configuration.
     """
 
@@ -58,6 +60,7 @@ class Settings(BaseModel):
     on_lost: Literal["log", "terminate"] = "log"
     redis_unavailable: Literal["retry", "run"] = "retry"
     exempt: tuple[str, ...] = ()
+    refusals: RefusalEntries = {}
     default_config: dict[str, Any] = {}
 
     @classmethod
@@ -80,6 +83,8 @@ class Settings(BaseModel):
             Config().merged(settings.default_config)
         except ValidationError as exc:
             error = exc.errors()[0]
+            if error["loc"][0] == "refusals" and len(error["loc"]) > 1:
+                raise ImproperlyConfigured(problem_of(error)) from None
             name = PREFIX + ".".join(map(str, error["loc"]))
             raise ImproperlyConfigured(f"{name} is {error['input']!r}: {error['msg']}") from None
         except InvalidConfig as exc:

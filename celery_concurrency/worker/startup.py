@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -12,9 +13,9 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.limits import BUILTIN_TAGS
+from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.worker.apps import limiter_of
+from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
@@ -36,7 +37,7 @@ def greet(app: Any) -> bool:
     except (RedisError, OSError, OperationalError) as exc:
         logger.debug("how tasks wait that find no room is not known yet: %s", exc)
         return False
-    for problem in _unknown_tags(app):
+    for problem in (*_unknown_tags(app), *_unknown_dimensions(app)):
         logger.warning("%s", problem)
     how = "are handed it the moment it is there" if mode.by_handoff else "ask again by countdown"
     logger.info("tasks that find no room %s (%s)", how, mode.reason)
@@ -57,6 +58,25 @@ def _unknown_tags(app: Any) -> Iterator[str]:
                     f"task {name} declares the tag {tag!r}, and no limit goes by that: there is "
                     f"{', '.join(known)}; a dimension of your own has to be configured"
                 )
+
+
+def _unknown_dimensions(app: Any) -> Iterator[str]:
+    """Yield a warning for each kind of refusal that cools down what no limit goes by.
+
+    No error: a dimension may be configured later, at run time.
+    """
+    refusals = settings_of(app).refusals
+    if not refusals:
+        return
+    known = [GLOBAL, *BUILTIN_TAGS, *limiter_of(app).config.sync().config.dimensions]
+    for path, entry in refusals.items():
+        if entry.dimension not in {*known, *BUILTIN_DIMENSIONS}:
+            close = get_close_matches(entry.dimension, known, n=1) or known
+            yield (
+                f"concurrency_refusals[{path!r}]: no limit goes by the dimension "
+                f"{entry.dimension!r}, so that nothing cools down: there is {', '.join(close)}; "
+                "a dimension of your own has to be configured"
+            )
 
 
 def _risks(redis: Redis) -> list[str]:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -24,7 +25,17 @@ from rich.live import Live
 
 from celery_concurrency.cli.live_view import LiveView
 from celery_concurrency.cli.snapshot import Snapshot
-from celery_concurrency.demo.load import MOST_UNFINISHED, PLATFORMS, Load, Run, Task, recorded
+from celery_concurrency.demo.load import (
+    CEILING,
+    PLATFORMS,
+    STRICT,
+    TWIN,
+    Load,
+    Run,
+    Task,
+    recorded,
+)  # fmt: skip
+from celery_concurrency.demo.platform import Refused
 from celery_concurrency.demo.report import Report, make_report
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
@@ -46,13 +57,13 @@ def seen(*changes: dict[str, Any], versions: tuple[int, ...] = ()) -> list[Store
     return configs
 
 
-Times = tuple[float, float | None]
+Times = tuple[float, float | None] | tuple[float, float | None, bool]
 
 
-def task(*times: Times, account: str = "a") -> Task:
-    """A task that ran from, to; None if it did not end."""
+def task(*times: Times, account: str = "a", platform: str = "douyin") -> Task:
+    """A task that ran from, to; None if it did not end; and whether it was refused."""
     runs = {str(number): Run(*one) for number, one in enumerate(times)}
-    return Task({"platform": "douyin", "account": account, "type": "publish"}, runs)
+    return Task({"platform": platform, "account": account, "type": "publish"}, runs)
 
 
 def report_of(tasks: list[Task], *more: Any) -> Report:
@@ -114,11 +125,40 @@ def test_the_account_shown_is_one_that_exceeded_its_limit(lines):
         ([(1, None)], "1 of 1 tasks began and did not end: t1"),
         ([(1, 2), (3, 4)], "1 of 1 tasks ran more than once: t1"),
         ([(1, 3), (2, 4)], "1 of 1 tasks ran more than once: t1"),
+        ([(1, 2, True), (2, 3), (3, 4)], "1 of 1 tasks ran more than once: t1"),
+        ([(1, 2, True)], "1 of 1 tasks were refused and did not run again: t1"),
     ],
 )
 def test_a_task_that_did_not_run_exactly_once_fails(runs, problem):
     report = report_of([task(*runs)], seen({"account_max": 0}))
     assert (report.status, report.problems) == (1, [problem])
+
+
+def test_a_refused_task_is_to_run_again_and_its_runs_count_in_overlaps(lines):
+    again = task((1, 2, True), (3, 4, True), (5, 6))
+    report = report_of([again, task((1.5, 2.5))], seen({"account_max": 2}), [], ["a remark"])
+    assert (report.status, report.problems) == (0, [])
+    assert [(row.run, row.overlap) for row in report.rows] == [(2, 2)] * 4
+    assert "a remark" in lines(report)
+    assert report_of([again, task((1.5, 2.5))], seen()).problems == [
+        "account:a had 2 at once and allowed 1"
+    ]
+
+
+def test_an_adaptive_limit_is_judged_by_the_most_it_can_come_to():
+    limit = {"platform:douyin": {"min": 1, "max": 2, "every": 1}}
+    runs = [task((1, 2), account=account) for account in "abc"]
+    for changes, most in (
+        ({"adaptive": limit}, 2),
+        ({"adaptive": limit, "platform_max": {"douyin": 5}}, 2),
+        ({"adaptive": limit, "platform_max": {"douyin": 1}}, 1),
+        ({"adaptive": limit, "enabled": False}, 0),
+        ({"adaptive": {"platform:douyin": {**limit["platform:douyin"], "mode": "observe"}}}, 0),
+    ):
+        report = report_of(runs, seen(changes))
+        row = next(row for row in report.rows if row.limit == "platform:douyin")
+        assert (row.overlap, row.max) == (3, most)
+        assert report.status == (most > 0)
 
 
 def test_nothing_sent_proves_nothing():
@@ -191,15 +231,34 @@ def test_starts_are_read_before_ends_and_each_record_once(redis_url):
         assert one.runs == {name: ended}
 
 
+def test_what_is_refused_is_not_done_before_it_ran_again(redis_url):
+    with Redis.from_url(redis_url) as client:
+        load = Load(Publish(), client)
+        load.send()
+        ((task_id, one),) = load.tasks.items()
+        with pytest.raises(Refused), recorded(client, task_id):
+            raise Refused("a", 1)
+        load.read()
+        assert [(run.refused, run.did_it) for run in one.runs.values()] == [(True, False)]
+        assert (load.running, list(load.unfinished)) == (0, [task_id])
+        with recorded(client, task_id):
+            load.read()
+            assert load.running == 1
+        load.read()
+        assert [run.did_it for run in one.runs.values()] == [False, True]
+        assert load.unfinished == {}
+
+
 def test_no_more_is_sent_than_is_done(redis_url):
     with Redis.from_url(redis_url) as client:
         publish = Publish()
         load = Load(publish, client)
         for _ in range(1000):
             load.send()
-        most = MOST_UNFINISHED * len(PLATFORMS)
+        most = sum(PLATFORMS.values())
         assert len(publish.sent) == len(load.tasks) == len(load.unfinished) == most
-        assert {one["headers"]["platform"] for one in publish.sent} == set(PLATFORMS)
+        assert Counter(one["headers"]["platform"] for one in publish.sent) == PLATFORMS
+        assert PLATFORMS[STRICT] == PLATFORMS[TWIN]
 
         first, sent = next(iter(load.tasks.items()))
         for _ in range(2):  # a second run of it is no second task
@@ -319,7 +378,7 @@ def is_alive(pid: int) -> bool:
 
 def test_a_run_of_some_seconds_ends_by_itself_and_all_that_was_sent_ran(demo, tmp_path):
     """Also where no Redis is on PATH, and the environment names somebody else's broker."""
-    one = demo("--seconds", "5", PATH="", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
+    one = demo("--seconds", "8", PATH="", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
     status = one.process.wait(90)
     output = one.output()
     assert status == 0, output
@@ -329,14 +388,27 @@ def test_a_run_of_some_seconds_ends_by_itself_and_all_that_was_sent_ran(demo, tm
     }
     sent, run, overlap = rows["global"]
     assert sent == run > 10
-    assert 2 <= overlap <= 6
-    assert rows["platform:xiaohongshu"][2] == 1
+    assert 2 <= overlap <= 10
+    assert rows["platform:bilibili"][2] == 1
+    assert all(1 < rows[f"platform:{name}"][2] <= CEILING for name in (STRICT, TWIN))
     assert rows["platform:douyin"][2] <= 2
     accounts = {name: row for name, row in rows.items() if name.startswith("account:")}
     assert [row[2] for row in accounts.values()] == [1]
     assert sum(row[0] for name, row in rows.items() if name.startswith("platform:")) == sent
     assert f"OK: all {sent} tasks ran" in output
     assert list(tmp_path.glob("concurrency-*")) == []
+
+    # The limit fell, and came back; and the brake was worth it.
+    moves = re.findall(r"platform:xiaohongshu moved from (\d) to (\d): (.+)$", output, re.M)
+    assert ("4", "2") in [move[:2] for move in moves]
+    assert any(before < after for before, after, _ in moves)
+    assert "xiaohongshu is strict" in output
+    verdict = rf"^{STRICT} refused (\d+) of (\d+) calls; {TWIN}, .* refused (\d+) of (\d+) calls$"
+    numbers = [int(number) for number in re.search(verdict, output, re.M).groups()]
+    braked, without = numbers[:2], numbers[2:]
+    assert 0 < braked[0] < without[0] / 2
+    for (refused, calls), name in ((braked, STRICT), (without, TWIN)):
+        assert calls - refused == rows[f"platform:{name}"][1]
 
 
 def test_another_port_where_7000_is_taken_a_change_and_an_interrupt(demo, tmp_path):
@@ -351,19 +423,19 @@ def test_another_port_where_7000_is_taken_a_change_and_an_interrupt(demo, tmp_pa
     request = urllib.request.Request(
         f"{api}/config",
         method="PUT",
-        data=b'{"global_max": 7}',
+        data=b'{"global_max": 11}',
         headers={"Content-Type": "application/json"},
     )
     one.wait_for(r"done ([1-9])")
     with urllib.request.urlopen(request) as response:
-        assert json.load(response)["data"]["global_max"] == 7
-    one.wait_for(r"(global \d/7)")
+        assert json.load(response)["data"]["global_max"] == 11
+    one.wait_for(r"(global \d+/11)")
     processes = one.descendants()
     assert len(processes) >= 4  # a server, two workers, the API
 
     one.process.send_signal(signal.SIGINT)
     assert one.process.wait(60) == 0, one.output()
-    sent, run = re.search(r"^global +(\d+) +(\d+) +\d+ +7\*$", one.output(), re.M).groups()
+    sent, run = re.search(r"^global +(\d+) +(\d+) +\d+ +11\*$", one.output(), re.M).groups()
     assert sent == run
     assert f"OK: all {sent} tasks ran" in one.output()
     assert [pid for pid in processes if is_alive(pid)] == []

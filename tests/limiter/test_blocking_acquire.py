@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 from redis import Redis
 
-from celery_concurrency.errors import InvalidTag, LimitReached
+from celery_concurrency.errors import InvalidCooldown, InvalidTag, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter import Limiter, blocking_acquire
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
+from tests.support.floor import Floor
 from tests.support.proxies import Proxy
 from tests.support.starts import exceeded
 from tests.support.workers import wait_for
@@ -262,3 +263,37 @@ def test_a_block_that_cools_its_account_down_shuts_it_for_the_next(limiter: Limi
         until = lease.cool_down(1, "account", reason="429")
     with limiter.acquire(account="a", timeout=30) as lease:
         assert until <= lease.fence / 1e6 < until + 1
+
+
+@pytest.mark.parametrize("ends", ["succeeds", "fails", "is refused", "is refused, told later"])
+def test_only_a_block_that_succeeds_opens_the_limit_in_which_it_goes_first(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """One that was refused did not succeed, though it ends without an exception."""
+    with limiter.acquire(account="a") as lease:
+        until = lease.refused("account", seconds=60, reason="429")
+    assert until == pytest.approx(limiter.keyspace.now() + 60, abs=5)
+    Floor(limiter, redis).age(60)
+
+    def away(*args: object, **named: object) -> None:
+        raise LimiterUnavailable("away")
+
+    if ends == "is refused, told later":
+        monkeypatch.setattr(limiter, "refuse", away)
+    with suppress(ValueError), limiter.acquire(account="a", timeout=0) as lease:
+        if ends == "fails":
+            raise ValueError
+        if ends.startswith("is refused"):
+            lease.refused("account", seconds=0)
+    found = limiter.cooldowns.find("account:a")
+    assert (found is None) == (ends == "succeeds")
+    if found:
+        assert (found.refused, found.probe) == (True, None)
+
+
+def test_a_refusal_of_what_a_block_does_not_hold_is_none(limiter: Limiter) -> None:
+    with limiter.acquire(account="a") as lease:
+        with pytest.raises(InvalidCooldown, match="'platform' is none of global, account:a"):
+            lease.refused("platform", seconds=60)
+        with pytest.raises(InvalidCooldown, match="seconds"):
+            lease.refused("account", seconds=-1)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.maximum import MAX_LIMIT
 from celery_concurrency.limiter.config.schema import (
     MAX_JSON_BYTES,
-    MAX_LIMIT,
     MAX_QUOTED,
     MAX_TIMEOUT,
     RESERVED_DIMENSIONS,

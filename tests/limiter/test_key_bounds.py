@@ -40,6 +40,7 @@ BOUNDS: Final = {
     "config": "configuration",
     "config:flat": "configuration",
     "config:rates": "configuration",
+    "config:observed": "configuration",
     "config:adaptive": "configuration",
     "config:version": "one",
     "config:history": "configuration",
@@ -49,6 +50,12 @@ BOUNDS: Final = {
     "cooldowns": "expires",
     "cooldown:<limit>": "expires",
     "cooled:<call>": "expires",
+    "observed:<kind> <entry>": "configuration",
+    "observed:starts:<limit>": "expires",
+    "observed:undecided:<limit>": "expires",
+    "observed:ended:<limit>": "expires",
+    "observed:running:<limit>": "live",
+    "observed:places:<limit>": "expires",
     "probes": "expires",
     "refused:<token> <limit>": "expires",
     "adaptive": "expires",
@@ -256,7 +263,50 @@ def test_a_configuration_has_a_size(limiter: Limiter, redis: Redis) -> None:
         Limiter(limiter.redis, "other", {"platform_max": many}).config.sync()
 
 
+def test_observations_are_as_many_as_the_configuration_names(
+    limiter: Limiter, redis: Redis
+) -> None:
+    """One for all names of a wildcard; none is left when they are in force."""
+    observed = {"max": 1, "mode": "observe"}
+    limiter.config.update({"account_max": observed, "platform_max": {"*": observed}})
+    for number in range(1000):
+        limiter.try_acquire(f"t{number}", tags_of(number))
+    counts = [key for key in redis.keys("concurrency:observed:*") if ":max " in key]
+    assert sorted(counts) == [
+        f"concurrency:observed:max {entry}" for entry in ("account:*", "platform:*")
+    ]
+    assert redis.hlen("concurrency:config:observed") < 20
+    limiter.config.update({"account_max": 1, "platform_max": {"*": 1}})
+    assert not redis.exists(*counts, "concurrency:config:observed")
+
+
 # -- what expires
+
+
+def test_what_is_observed_of_a_name_is_gone_a_day_after_its_last_run(
+    limiter: Limiter, redis: Redis
+) -> None:
+    rate = {"max": 3, "per": 100, "mode": "observe"}
+    limiter.config.update(
+        {"account_max": {"max": 2, "mode": "observe"}, "rates": {"account:*": [rate]}}
+    )
+    for number in range(100):
+        limiter.try_acquire(f"t{number}", {"account": "a"})
+    for number in range(99, 49, -1):  # those behind whom nobody's start is known yet
+        limiter.release(f"t{number}")
+    state = {key: redis.ttl(key) for key in redis.keys("concurrency:observed:*:account:a")}
+    assert len(state) == 4
+    starts = state.pop("concurrency:observed:starts:account:a")
+    assert redis.zcard("concurrency:observed:starts:account:a") == 3
+    assert 0 < starts <= 86_400 + 101
+    assert all(0 < seconds <= 86_400 for seconds in state.values())
+    for number in range(50):
+        limiter.release(f"t{number}")
+    for number in range(100, 104):
+        limiter.try_acquire(f"t{number}", {"account": "a"})
+        limiter.release(f"t{number}")
+    assert redis.zcard("concurrency:observed:places:account:a") <= 2
+    assert not redis.exists("concurrency:observed:undecided:account:a")
 
 
 def test_starts_are_no_more_than_a_rate_allows_and_gone_after_its_window(

@@ -26,6 +26,7 @@ def exposed(limiter: Limiter) -> dict[str, Any]:
     """All families, each with a sample."""
     limiter.config.update(
         {
+            "platform_max": {"douyin": {"max": 1, "mode": "observe"}},
             "rates": {"platform:douyin": [{"max": 1, "per": 30}]},
             "adaptive": {"platform:douyin": {"min": 1, "max": 9}},
         }

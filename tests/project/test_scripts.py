@@ -49,7 +49,7 @@ def test_a_library_is_put_in_once():
     assert scripts.source("park").count("local function drop_orphans(") == 1
     release = scripts.source("release")
     functions = re.findall(r"^local .*\(\.\.\.\)$", release, re.M)
-    assert len(functions) == 4
+    assert len(functions) == 7
     assert release.count("local function drop_orphans(") == 2
 
 

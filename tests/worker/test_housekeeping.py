@@ -198,3 +198,24 @@ def test_a_worker_that_starts_without_its_broker_says_later_how_tasks_wait(
     finally:
         proxy.close()
         app.close()
+
+
+def test_a_refusal_that_cools_down_what_no_limit_goes_by_is_told(
+    redis_url: str, limiter: Limiter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no error: the dimension may be configured later."""
+    limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
+    app = Celery("refused", broker=redis_url, backend=redis_url, set_as_current=False)
+    dimensions = ("account", "type", "task_type", "global", "tenant", "acount", "seller")
+    app.conf.concurrency_refusals = {
+        f"proj.{name}": {"dimension": name, "seconds": 1} for name in dimensions
+    }
+    greet(app)
+    # Other tests' tasks are shared with each app.
+    warned = [text for text in caplog.messages if "the dimension" in text and "refusals" in text]
+    assert [text.partition(":")[0] for text in warned] == [
+        "concurrency_refusals['proj.acount']",
+        "concurrency_refusals['proj.seller']",
+    ]
+    assert "there is account;" in warned[0]
+    assert "there is global, platform, account, type, tenant;" in warned[1]

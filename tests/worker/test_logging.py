@@ -39,6 +39,14 @@ def work():
     return "done"
 
 
+class Refused(Exception):
+    """What a platform's client raises."""
+
+
+def refuses():
+    raise Refused("429")
+
+
 class Scene:
     """What a record comes from: a limiter, an app on it, and a worker's parts."""
 
@@ -46,6 +54,9 @@ class Scene:
         self.app = Celery("log", broker="memory://", backend="cache+memory://")
         self.app.conf.concurrency_redis_url = redis_url
         self.app.conf.concurrency_waiting = "retry"
+        self.app.conf.concurrency_refusals = {
+            f"{__name__}.Refused": {"dimension": "account", "seconds": 60}
+        }
         connect_hooks()
         gate_all_tasks()
         self.app.finalize()
@@ -55,8 +66,8 @@ class Scene:
 
     task_name = "work"
 
-    def run(self, message=None, **headers):
-        trace(self.app, work, message or Message(), self.task_name, **headers)
+    def run(self, message=None, body=work, **headers):
+        trace(self.app, body, message or Message(), self.task_name, **headers)
 
     def away(self, verb="try_acquire"):
         def fail(*args, **kwargs):
@@ -104,6 +115,10 @@ def keeps_its_slot(scene):
     scene.monkeypatch.setattr(gate, "PAUSES", (0,))
     scene.floor.hold(**TAGS)
     scene.run(Message(OSError("the broker is away")), **TAGS)
+
+
+def refused(scene):
+    scene.run(body=refuses, **TAGS)
 
 
 def releases_later(scene):
@@ -241,6 +256,7 @@ SCENES = {
     "handed over": lambda scene: scene.park("handed over"),
     "sent on": waits,
     "keeps its slot": keeps_its_slot,
+    "refused": refused,
     "released": granted,
     "releases later": releases_later,
     "released for it": released_for_it,
@@ -398,3 +414,21 @@ def test_the_json_formatter_of_the_documentation(scene, caplog):
     assert line["decision"] == "released"
     assert line["tags"] == TAGS
     assert "released" in line["message"]
+
+
+def test_what_a_refusal_asked_for(scene, caplog):
+    refused(scene)
+    [record] = records(caplog, "refused")
+    told = record.concurrency
+    now = scene.redis.time()[0]
+    assert (told["limit"], told["seconds"], told["reason"]) == ("account:a", 60, "Refused: 429")
+    assert told["until"] == pytest.approx(now + 60, abs=10)
+    assert "refused for account:a: Refused: 429" in record.getMessage()
+
+
+def test_a_refusal_that_redis_is_told_later(scene, caplog):
+    scene.away("refuse")
+    refused(scene)
+    [record] = records(caplog, "refused")
+    assert record.concurrency["until"] is None
+    assert "later: away" in record.getMessage()

@@ -305,6 +305,9 @@ BAD = [
     ("exempt", "tasks.*"),
     ("exempt", [5]),
     ("exempt", 5),
+    ("refusals", []),
+    ("refusals", {"RiskControl": {"dimension": "account", "seconds": 600}}),
+    ("refusals", {"proj.RiskControl": {"dimension": "account", "seconds": True}}),
     ("default_config", []),
     ("default_config", {"globel_max": 1}),
     ("default_config", {"global_max": -1}),
@@ -387,6 +390,7 @@ def test_the_defaults():
         on_lost="log",
         redis_unavailable="retry",
         exempt=(),
+        refusals={},
         default_config={},
     )
 
@@ -401,6 +405,16 @@ GOOD = {
     "on_lost": "terminate",
     "redis_unavailable": "run",
     "exempt": ["tasks.*", "other"],
+    # Not imported: who only sends tasks may not have it.
+    "refusals": {
+        "nowhere.errors.RiskControl": {
+            "dimension": "account",
+            "seconds": "retry_after",
+            "default": 60,
+            "grow": 3,
+            "most": 900,
+        }
+    },
     "default_config": {"account_max": 2},
 }
 

@@ -103,6 +103,26 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "extend": ("延长冷却", "Extend"),
     "lift": ("解除冷却", "Lift"),
     "cool_another": ("冷却其他限制", "Cool another limit down"),
+    # Observed
+    "observed": ("仅观察", "Only observed"),
+    "observed_value": ("{value}（仅观察）", "{value} (only observed)"),
+    "observed_why": (
+        "这些限制不拦任何任务，只统计：若已生效，会拦下多少、各等多久。",
+        "These turn nobody away. They count whom they would have turned away, and for how long.",
+    ),
+    "would_allow": ("若生效", "Would allow"),
+    "looked_at": ("已观察的任务", "Runs seen"),
+    "would_turn_away": ("会拦下", "Would have turned away"),
+    "would_deny": (
+        "{count} 个（{share}%），平均等待 {mean}，最长 {longest}",
+        "{count} ({share}%), for {mean} on average, {longest} at most",
+    ),
+    "would_deny_none": ("没有", "none"),
+    "put_in_force": ("正式生效", "Put in force"),
+    "unlisted_observed": (
+        "另有 {count} 项仅观察的限制未列出。",
+        "{count} more are only observed; they are not listed.",
+    ),
     "one_first": ("随后先放行一个任务试探", "then one run goes first"),
     "tried": ("试探中", "after a refusal"),
     "tried_by": ("正在试探：", "one run goes first:"),
@@ -330,6 +350,20 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "edit_title": ("修改 {limit}", "Edit {limit}"),
     "new_limit": ("新上限（0 为不限）", "New limit (0 is no limit)"),
+    "mode": ("方式", "Mode"),
+    "mode_enforce": ("生效", "in force"),
+    "mode_observe": ("仅观察：不拦任何任务，只统计", "only observe: turn nobody away, and count"),
+    "observe_effect": (
+        "{limit}：不拦任何任务；从现在起统计上限 {max} 会拦下谁、等多久。",
+        "{limit} turns nobody away. From now on it counts whom a limit of {max} would have, and "
+        "for how long.",
+    ),
+    "enforce_title": ("让 {limit} 正式生效", "Put {limit} in force"),
+    "enforce_effect": (
+        "{limit}（{value}）立即对所有 Worker 生效；正在运行的不受影响。到目前为止会拦下：",
+        "{limit} ({value}) is in force at once, for all workers; what runs is not touched. So far "
+        "it would have turned away:",
+    ),
     "new_timeout": ("超时秒数", "Timeout in seconds"),
     "edit_effect": (
         "{limit}：从 {before} 改为 {after}，对所有 Worker 立即生效。",
@@ -392,8 +426,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "rates_title": ("修改 {limit} 的速率", "Edit the rates of {limit}"),
     "rates_label": (
-        "速率：最多个数/多长时间，例如 1/30s, 15/1d（s 秒，m 分钟，h 小时，d 天）",
-        "Rates: how many / in how long, such as 1/30s, 15/1d (s, m, h or d)",
+        "速率：最多个数/多长时间，例如 1/30s, 15/1d（s 秒，m 分钟，h 小时，d 天）；"
+        "仅观察的写成 1/30s:observe",
+        "Rates: how many / in how long, such as 1/30s, 15/1d (s, m, h or d); 1/30s:observe only "
+        "counts",
     ),
     "rate_unclear": (
         "无法识别“{text}”：请写成 1/30s 或 15/1d 的形式",
@@ -411,6 +447,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "rate_effect": (
         "{limit}：任意 {period}内最多开始 {max} 个任务。",
         "{limit}: in any {period}, {max} may begin.",
+    ),
+    "rate_observed_effect": (
+        "{limit}：不拦任何任务，只统计任意 {period}内最多 {max} 个会拦下谁。",
+        "{limit}: turns nobody away, and counts whom {max} in any {period} would have.",
     ),
     "rates_replace": (
         "它们取代 {wildcard} 的速率（{rates}）。",

@@ -8,7 +8,7 @@ import json
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,15 @@ from pydantic import (
 from pydantic_core import from_json
 
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.maximum import (
+    FORMS,
+    MAX_LIMIT,
+    Maximum,
+    Mode,
+    Observed,
+    enforced,
+    observed,
+)
 from celery_concurrency.limiter.limits import (
     BUILTIN_DIMENSIONS,
     BUILTIN_TAGS,
@@ -40,7 +49,6 @@ from celery_concurrency.text import printable
 
 T = TypeVar("T")
 
-MAX_LIMIT = 1_000_000
 MAX_TIMEOUT = 86_400  # seconds: a day
 MAX_STARTS: Final = 10_000
 MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
@@ -96,15 +104,16 @@ def _check_override(name: str) -> str:
     return name
 
 
-#: Whether an entry is in force, or only counts what it would do.
-Mode = Literal["enforce", "observe"]
-Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
 Timeout = Annotated[int, Field(ge=1, le=MAX_TIMEOUT)]
 Name = Annotated[str, AfterValidator(_check_name)]
 OverrideName = Annotated[Name, AfterValidator(_check_override)]
 DimensionName = Annotated[Name, AfterValidator(_check_dimension)]
 #: Without repeats.
 Limits = Annotated[list[str], AfterValidator(lambda limits: list(dict.fromkeys(limits)))]
+
+
+#: A kind, and a limit or a wildcard.
+_Entry = tuple[str, str]
 
 
 class _Strict(BaseModel):
@@ -125,8 +134,8 @@ class Dimension(_Strict):
         overrides: name to limit, where it differs from ``max``.
     """
 
-    max: Count = 0
-    overrides: dict[OverrideName, Count] = {}
+    max: Maximum = 0
+    overrides: dict[OverrideName, Maximum] = {}
 
 
 class Rate(_Strict):
@@ -135,13 +144,24 @@ class Rate(_Strict):
     Attributes:
         max: how many begin at most in any window of ``per`` seconds.
         per: seconds.
+        mode: "observe" turns nobody away, and counts whom it would have turned away. It is
+            left out of JSON where the rate is in force.
     """
 
     max: Annotated[int, Field(ge=1, le=MAX_STARTS)]
     per: Annotated[int, Field(ge=1, le=MAX_PERIOD)]
+    mode: Mode = "enforce"
+
+    @model_serializer(mode="wrap")
+    def _without_default_mode(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_mode(handler(self))
 
     def __str__(self) -> str:
         return f"{self.max} per {self.per} s"
+
+
+def _in_force(rate: Rate) -> dict[str, int]:
+    return {"max": rate.max, "per": rate.per}
 
 
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
@@ -211,7 +231,8 @@ def _remedy(dimensions: Iterable[str], wildcards: bool = False) -> str:
 class Config(_Strict):
     """The run-time configuration; the defaults are those of the original description.
 
-    Every count is of tasks at once, over all workers; 0 is unlimited.
+    Every maximum is of tasks at once, over all workers; 0 is unlimited. One that is only
+    observed is an ``Observed``.
 
     Attributes:
         global_max: limit of all tasks together.
@@ -229,19 +250,19 @@ class Config(_Strict):
             lower maximum above holds beside it.
     """
 
-    global_max: Count = 0
-    platform_max: dict[Name, Count] = {
+    global_max: Maximum = 0
+    platform_max: dict[Name, Maximum] = {
         "douyin": 0,
         "xiaohongshu": 0,
         "kuaishou": 0,
         "bilibili": 0,
         "channels": 0,
     }
-    account_max: Count = 1
-    task_type_max: dict[Name, Count] = {"publish": 0, "batch_publish": 0}
+    account_max: Maximum = 1
+    task_type_max: dict[Name, Maximum] = {"publish": 0, "batch_publish": 0}
     enabled: bool = True
     timeout: Timeout = 300
-    account_overrides: dict[OverrideName, Count] = {}
+    account_overrides: dict[OverrideName, Maximum] = {}
     dimensions: dict[DimensionName, Dimension] = {}
     paused: Limits = []
     rates: dict[str, Rates] = {}
@@ -337,54 +358,111 @@ class Config(_Strict):
             there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
             ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
             adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
+            And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``
+            and ``rates <limit>`` to the same texts; empty where the limit's own is in force,
+            which takes the place of its wildcard's).
         """
-        counts = {
-            f"{dimension}:{name}": count
-            for dimension, by_name in self._maxima().items()
-            for name, count in by_name.items()
-        }
-        counts[GLOBAL] = self.global_max
+        counts = {limit: enforced(maximum) for limit, maximum in self._entries()}
         counts.update(dict.fromkeys(self.paused, PAUSED))
         return {
             "enabled": "1" if self.enabled else "0",
             "timeout": str(self.timeout),
             "dimensions": dimensions_key(self.dimensions),
             **{limit: str(count) for limit, count in counts.items()},
-            **self._flat_rates(),
-            **self._flat_adaptive(),
+            **_flat("rated", "rates", self._rate_texts("enforce")),
+            **_flat("observing", "observed", self._observed_texts()),
+            **_flat("adapting", "adaptive", self._adaptive_texts()),
         }
 
-    def _flat_rates(self) -> dict[str, str]:
-        if not self.rates:
-            return {}
-        rates = {
-            limit: " ".join(f"{rate.max}/{rate.per}" for rate in rates)
+    def _rate_texts(self, mode: Mode, kind: str = "") -> dict[_Entry, str]:
+        """Return the rates that have this mode; "" where all of a limit have another."""
+        return {
+            (kind, limit): " ".join(f"{rate.max}/{rate.per}" for rate in rates if rate.mode == mode)
             for limit, rates in self.rates.items()
         }
-        return {"rated": _dimensions_of(rates), "rates": json.dumps(rates, ensure_ascii=False)}
 
-    def _flat_adaptive(self) -> dict[str, str]:
-        if not self.adaptive:
-            return {}
-        entries = {
-            limit: f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
+    def _observed_texts(self) -> dict[_Entry, str]:
+        """Return what is observed; "" where what a limit has is in force."""
+        maxima = {("max ", limit): observed(maximum) for limit, maximum in self._entries()}
+        return {
+            **{entry: str(maximum or "") for entry, maximum in maxima.items()},
+            **self._rate_texts("observe", "rates "),
+        }
+
+    def _adaptive_texts(self) -> dict[_Entry, str]:
+        return {
+            ("", limit): f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
             for limit, one in self.adaptive.items()
         }
-        return {
-            "adapting": _dimensions_of(entries),
-            "adaptive": json.dumps(entries, ensure_ascii=False),
-        }
 
-    def rates_of(self, limit: str) -> list[Rate]:
-        """Return a limit's rates; none where it has none."""
-        return self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
+    def rates_of(self, limit: str, mode: Mode = "enforce") -> list[Rate]:
+        """Return a limit's rates that have this mode; none where it has none."""
+        rates = self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
+        return [rate for rate in rates if rate.mode == mode]
 
     def adaptive_of(self, limit: str) -> Adaptive | None:
         """Return between which bounds a limit moves by itself; None where it does not."""
         return self.adaptive.get(limit) or self.adaptive.get(wildcard_of(limit))
 
     def max_of(self, limit: str) -> int:
-        """Return a limit's configured maximum, paused or not; 0 is unlimited."""
+        """Return a limit's maximum that is in force, paused or not; 0 is unlimited."""
+        return enforced(self._max_of(limit))
+
+    def observed_max_of(self, limit: str) -> int:
+        """Return a limit's maximum that is only observed; 0 where there is none."""
+        return observed(self._max_of(limit))
+
+    def observations(self) -> Iterator[tuple[str, int | list[Rate]]]:
+        """Yield each limit or wildcard that has an observed maximum, or observed rates."""
+        for limit, maximum in self._entries():
+            if observed(maximum):
+                yield limit, observed(maximum)
+        for limit, rates in self.rates.items():
+            if some := [rate for rate in rates if rate.mode == "observe"]:
+                yield limit, some
+
+    def put_in_force(self, limit: str) -> Self:
+        """Return this configuration with what is observed of a limit or wildcard in force.
+
+        Raises:
+            InvalidConfig: nothing is, or not under this name.
+        """
+        moving = [name for name, one in self.adaptive.items() if one.mode == "observe"]
+        names = dict.fromkeys([*(name for name, _ in self.observations()), *moving])
+        if limit not in names:
+            shown = ", ".join(islice(names, MAX_DETAILS)) or "nothing"
+            raise InvalidConfig(f"{limit} has nothing that is observed; observed: {shown}")
+        change: dict[str, Any] = {}
+        for one in (one for name, one in self.observations() if name == limit):
+            if isinstance(one, int):
+                change |= self._change_of_max(limit, one)
+            else:
+                change["rates"] = {limit: [_in_force(rate) for rate in self.rates[limit]]}
+        if limit in moving:
+            change["adaptive"] = {limit: {"mode": "enforce"}}
+        return self.merged(change)
+
+    def _change_of_max(self, limit: str, maximum: int) -> dict[str, Any]:
+        """Return the change that gives a limit or wildcard this maximum."""
+        dimension, name = split_limit(limit)
+        if name is None:
+            return {"global_max": maximum}
+        if dimension == "account":
+            whole = name == WILDCARD
+            return {"account_max": maximum} if whole else {"account_overrides": {name: maximum}}
+        if dimension in self.dimensions:
+            change = {"max": maximum} if name == WILDCARD else {"overrides": {name: maximum}}
+            return {"dimensions": {dimension: change}}
+        return {f"{dimension}_max": {name: maximum}}
+
+    def _entries(self) -> Iterator[tuple[str, int | Observed]]:
+        """Yield each limit or wildcard that has a maximum of its own."""
+        for dimension, by_name in self._maxima().items():
+            for name, maximum in by_name.items():
+                yield f"{dimension}:{name}", maximum
+        yield GLOBAL, self.global_max
+
+    def _max_of(self, limit: str) -> int | Observed:
         dimension, name = split_limit(limit)
         if name is None:
             return self.global_max
@@ -392,7 +470,7 @@ class Config(_Strict):
         by_name = self._maxima().get(dimension, {})
         return by_name.get(name, by_name.get(WILDCARD, 0))
 
-    def _maxima(self) -> dict[str, Mapping[str, int]]:
+    def _maxima(self) -> dict[str, Mapping[str, int | Observed]]:
         """Return the maxima by dimension, then by name or ``*``."""
         return {
             "platform": self.platform_max,
@@ -417,6 +495,28 @@ ALWAYS_SHOWN: Final = {
 }  # fmt: skip
 
 
+def _flat(dimensions: str, entries: str, texts: Mapping[_Entry, str]) -> dict[str, str]:
+    """Return two fields of the flat copy, and none where nothing is said.
+
+    Args:
+        dimensions: the field that has the dimensions in which something is said.
+        entries: the field that has the texts in these dimensions.
+        texts: by kind and limit or wildcard; empty ones say nothing.
+    """
+
+    def place_of(entry: _Entry) -> _Entry:
+        return entry[0], split_limit(entry[1])[0]
+
+    said = {place_of(entry) for entry, text in texts.items() if text}
+    if not said:
+        return {}
+    told = {"".join(entry): text for entry, text in texts.items() if place_of(entry) in said}
+    return {
+        dimensions: _dimensions_of(dimension for _, dimension in said),
+        entries: json.dumps(told, ensure_ascii=False),
+    }
+
+
 def dimensions_key(dimensions: Iterable[str]) -> str:
     """Return the names of the user's own dimensions as one text to compare by."""
     return json.dumps(sorted(dimensions), ensure_ascii=False)
@@ -433,11 +533,15 @@ def parse_json(raw: bytes | str) -> Any:
 _TOO_LONG: Final = f"the configuration is longer than {MAX_JSON_BYTES} bytes of JSON"
 
 
+#: What an error's place has besides fields and names.
+_FORMS: Final = ("[key]", *FORMS)
+
+
 def details_of(exc: ValidationError) -> list[dict[str, str]]:
     """Return what is wrong, field by field, for the user."""
     return [
         {
-            "field": _quoted(".".join(str(part) for part in error["loc"] if part != "[key]")),
+            "field": _quoted(".".join(str(part) for part in error["loc"] if part not in _FORMS)),
             "problem": (
                 "there is no such field"
                 if error["type"] == "extra_forbidden"
@@ -468,6 +572,8 @@ def _merge(old: Any, change: Any) -> Any:
     if not isinstance(change, Mapping):
         return change
     merged = dict(old) if isinstance(old, Mapping) else {}
+    if change and type(old) is int:  # a maximum: what its object does not say stays
+        merged = {"max": old}
     for key, value in change.items():
         if value is None:
             merged.pop(key, None)

@@ -183,6 +183,15 @@ class ConfigStore:
 
         return self._change(without, by)
 
+    def enforce(self, limit: str, by: Author = _NOBODY) -> Stored:
+        """Put in force what is observed of a limit or wildcard. Takes and raises what ``update``
+        does.
+
+        Raises:
+            InvalidConfig: nothing of it is observed.
+        """
+        return self._change(lambda config: config.put_in_force(limit), by)
+
     def history(self) -> list[Version]:
         """Return the last versions, the newest first."""
         self.sync()  # what was written by hand belongs to it

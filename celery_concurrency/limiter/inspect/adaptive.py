@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel
 
 from celery_concurrency.limiter.adaptive import AdaptiveLimit, read_limits
-from celery_concurrency.limiter.config.schema import Config, Mode
+from celery_concurrency.limiter.config.maximum import Mode
+from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.keyspace import Keyspace
 

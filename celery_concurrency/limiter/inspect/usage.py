@@ -17,6 +17,7 @@ from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
 from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
 from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
+from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
 from celery_concurrency.limiter.stats.names import are_full
@@ -36,10 +37,13 @@ class LimitUsage(Limited):
         max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now, whatever ``max`` says.
         waiting: tasks in the waiting room that count in it.
+        observed_max: how many it would allow by a maximum that is only observed; 0 where
+            there is none.
     """
 
     paused: bool = False
     waiting: int = 0
+    observed_max: int = 0
 
 
 class Usage(BaseModel):
@@ -52,6 +56,7 @@ class Usage(BaseModel):
     Attributes:
         waiting_for_moment: tasks in the waiting room, one of whose limits is shut until a
             moment: by a rate, or as it cools down.
+        observed: maxima and rates that are only observed, and what they would have done.
         config_problem: what is wrong with a configuration written by hand, which is
             therefore not in force; None where nothing is.
         uncounted_groups: groups of waiters beyond ``counts.MAX_GROUPS``, which ``waiting``
@@ -61,6 +66,7 @@ class Usage(BaseModel):
             that are shut until a moment, as many are looked at.
         unread_tokens: living tokens beyond ``MAX_TOKENS``: a limit that only these hold is
             left out, unless it is configured.
+        unlisted_observed: entries beyond ``observed.MAX_OBSERVED``, which ``observed`` leaves out.
         statistics_full: limits that the configuration does not name count together in the
             statistics, unless they have a name there already.
     """
@@ -71,11 +77,13 @@ class Usage(BaseModel):
     accounts: dict[str, LimitUsage]
     dimensions: dict[str, dict[str, LimitUsage]]
     waiting_for_moment: int = 0
+    observed: list[Observation] = []
     config_problem: str | None = None
     uncounted_groups: int = 0
     unlisted_limits: int = 0
     unread_tokens: int = 0
     statistics_full: bool = False
+    unlisted_observed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the API's JSON object, without what has its default value."""
@@ -86,6 +94,8 @@ class Usage(BaseModel):
         """Yield in a line each what is not as one would think: what is left out, and a problem."""
         if self.unlisted_limits:
             yield f"{self.unlisted_limits} more limits are configured or in use, and not listed"
+        if self.unlisted_observed:
+            yield f"{self.unlisted_observed} more are observed, and not listed"
         if self.unread_tokens:
             yield f"{self.unread_tokens} more tokens are held; what only these hold is not listed"
         if self.uncounted_groups:
@@ -142,11 +152,13 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     counts = count_living(keyspace, [*configured, *sorted(listed)])
     moments = read_moments(keyspace, config, counts)
     adaptive = read_adaptive(keyspace, config, counts)
+    observed, observations = read_observed(keyspace, config)
     paused = set(config.paused)
     shown = {
         limit: LimitUsage(
             current=count,
             max=config.max_of(limit),
+            observed_max=config.observed_max_of(limit),
             paused=limit in paused,
             waiting=waiting[limit],
             rates=moments.of(limit).rates,
@@ -169,6 +181,8 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         accounts=by_dimension.pop("account", {}),
         dimensions=by_dimension,
         waiting_for_moment=for_moment,
+        observed=observed,
+        unlisted_observed=observations - len(observed),
         config_problem=stored.problem,
         uncounted_groups=max(0, groups - MAX_GROUPS),
         unlisted_limits=len((named.keys() | others) - counts.keys()) + more_shut,

@@ -27,9 +27,16 @@
 --   config              the JSON
 --   config:flat         what scripts read of it: a setting or limit → its value
 --   config:rates        limit or wildcard → its rates, as '1/30 15/86400'
+--   config:observed     kind, and limit or wildcard → what is only observed: '5', '1/30 15/86400'
 --   config:adaptive     the same of adaptive limits: min, max, decrease, every and mode
 --   config:version      its number
 --   config:history      a stream of the changes
+--   observed:<kind> <entry>      what an observed maximum or rate would have turned away
+--   observed:starts:<limit>      token → when its run would have begun by observed rates
+--   observed:undecided:<limit>   token → when its run asked; when it would begin is not known
+--   observed:ended:<limit>       of those that have ended: token → how long its run held
+--   observed:running:<limit>     token → when its run would have begun by an observed maximum
+--   observed:places:<limit>      of those that have ended: token → when its place comes free
 --   stats:counters      name → total since the beginning
 --   stats:named         limit that is counted by name → when it was last used
 --   stats:history       a stream of copies of the counters

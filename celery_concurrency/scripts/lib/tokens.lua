@@ -1,6 +1,7 @@
 -- Tokens: how one is taken out of its limits, and what is left of it.
 
 -- include moments when take_start_back is called
+-- include observe when observe_end is called
 
 -- Records of ended runs that are stored at most, where nobody counts them (see tally).
 local ENDED_MOST = 20000
@@ -13,7 +14,7 @@ local MARK_SECONDS = 600
 -- reserved, nor where `unbegun` says so: then its start does not count.
 local function drop_token(token, unbegun)
   local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
-    'parked_as', 'reserved')
+    'parked_as', 'reserved', 'observed')
   redis.call('ZREM', key('leases'), token)
   local group, reserved = record[1], record[5]
   if not group then
@@ -32,7 +33,10 @@ local function drop_token(token, unbegun)
   end
   -- Not the marks that refuse late calls.
   redis.call('HDEL', key('token', token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
-    'reserved', 'parked_as')
+    'reserved', 'parked_as', 'observed')
+  if record[6] then
+    observe_end(token, limits, record[3], unbegun)
+  end
   return { limits = limits, group = group, asked = record[2], since = record[3],
     parked_as = record[4], reserved = reserved }
 end

@@ -56,8 +56,12 @@ LIMITS: Final = [
     *(f"task_type:{name}" for name in ("publish", "other")),
     *(f"tenant:{name}" for name in ("t1", "t2")),
 ]
-COUNT = st.integers(0, 3)
-RATE = st.fixed_dictionaries({"max": st.integers(1, 3), "per": st.sampled_from([500, 1300])})
+MODE = st.sampled_from(["enforce", "enforce", "enforce", "observe"])
+#: A maximum; one that is only observed turns nobody away.
+COUNT = st.integers(0, 3) | st.fixed_dictionaries({"max": st.integers(0, 3), "mode": MODE})
+RATE = st.fixed_dictionaries(
+    {"max": st.integers(1, 3), "per": st.sampled_from([500, 1300])}, optional={"mode": MODE}
+)
 #: No sum of these is near the end of a window or a cool-down: a test's own seconds don't matter.
 AGES = st.sampled_from([152, 456])
 COOLING = st.sampled_from([600, 1900])
@@ -67,7 +71,7 @@ ADAPTIVE = st.fixed_dictionaries(
         "max": st.integers(2, 4),
         "decrease": st.sampled_from([0.5, 0.9]),
         "every": st.sampled_from([100, 400]),
-        "mode": st.sampled_from(["enforce", "enforce", "enforce", "observe"]),
+        "mode": MODE,
     }
 )
 CHANGE = st.fixed_dictionaries(
@@ -790,13 +794,14 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.limiter.config.update(change).config == self.model.config
         self.finish()
-        flat, rates, adaptive = (
+        flat, rates, adaptive, observed = (
             {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
-            for name in ("config:flat", "config:rates", "config:adaptive")
+            for name in ("config:flat", "config:rates", "config:adaptive", "config:observed")
         )
         expected = self.model.config.flat()
         assert rates == json.loads(expected.pop("rates", "{}"))
         assert adaptive == json.loads(expected.pop("adaptive", "{}"))
+        assert observed == json.loads(expected.pop("observed", "{}"))
         assert {name: flat.get(name) for name in expected} == expected
         for limit, runs in holders.items():
             there = self.members(f"semaphore:{limit}")

@@ -248,9 +248,12 @@ class Model:
             self.starts.get(limit, {}).pop(token, None)
 
     def is_rated(self, limit: str) -> bool:
-        """Return whether limits of this dimension have rates."""
+        """Return whether limits of this dimension have rates that are in force."""
         dimension = limit.partition(":")[0]
-        return any(one.partition(":")[0] == dimension for one in self.config.rates)
+        return any(
+            one.partition(":")[0] == dimension and any(rate.mode == "enforce" for rate in rates)
+            for one, rates in self.config.rates.items()
+        )
 
     def age(self, seconds: float) -> None:
         """Time goes on for starts and cool-downs."""

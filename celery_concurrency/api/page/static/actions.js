@@ -38,10 +38,22 @@ export function changing(method, path, bodyOf) {
 export const numberInput = (value, least, most) =>
   element("input", { type: "number", min: least, max: most, step: 1, required: "", value, inputmode: "numeric" });
 
+/** Return the field that says whether a maximum is in force. */
+function modeField(mode) {
+  const modes = [["enforce", t("mode_enforce")], ["observe", t("mode_observe")]];
+  const options = modes.map(([value, text]) => element("option", { value }, text));
+  const input = element("select", {}, ...options);
+  input.value = mode;
+  return { mode: { label: t("mode"), input } };
+}
+
+const maximumOf = ({ max, mode }) => (mode === "observe" ? { max: Number(max), mode } : Number(max));
+
 function editEffects(limit, before, after, current) {
-  if (before === after) return [t("edit_same")];
+  if (JSON.stringify(before) === JSON.stringify(after)) return [t("edit_same")];
+  if (typeof after === "object") return [t("observe_effect", { limit, max: maxText(after.max) })];
   const lines = [t("edit_effect", { limit, before: maxText(before), after: maxText(after) })];
-  const lower = after && (!before || after < before);
+  const lower = after && (!before || typeof before === "object" || after < before);
   if (!lower) lines.push(t("edit_raise"));
   else if (current > after) lines.push(t("edit_lower", { current: count(current), after: count(after) }));
   return lines;
@@ -53,9 +65,12 @@ export function editLimit(limit, current = 0) {
   question({
     title: t("edit_title", { limit }),
     label: t("apply"),
-    fields: { max: { label: t("new_limit"), input: numberInput(before, 0, 1_000_000) } },
-    says: ({ max }) => editEffects(limit, before, Number(max), current),
-    act: changing("PUT", "/config", ({ max }) => changeOf(limit, Number(max))),
+    fields: {
+      max: { label: t("new_limit"), input: numberInput(before.max ?? before, 0, 1_000_000) },
+      ...modeField(before.mode ?? "enforce"),
+    },
+    says: (values) => editEffects(limit, before, maximumOf(values), current),
+    act: changing("PUT", "/config", (values) => changeOf(limit, maximumOf(values))),
   });
 }
 
@@ -78,9 +93,10 @@ export function setAnother() {
     fields: {
       ...limitFields(dimensionsOf(config), t("name")),
       max: { label: t("new_limit"), input: numberInput(1, 0, 1_000_000) },
+      ...modeField("enforce"),
     },
-    says: (values) => editEffects(limitOf(values), maxOf(limitOf(values), config), Number(values.max), 0),
-    act: changing("PUT", "/config", (values) => changeOf(limitOf(values), Number(values.max))),
+    says: (values) => editEffects(limitOf(values), maxOf(limitOf(values), config), maximumOf(values), 0),
+    act: changing("PUT", "/config", (values) => changeOf(limitOf(values), maximumOf(values))),
   });
 }
 

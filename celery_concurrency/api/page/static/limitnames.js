@@ -18,7 +18,11 @@ export function split(limit) {
 /** Return a dimension in words; the user's own dimensions by their names. */
 export const dimensionText = (dimension) => TEXTS.get(dimension) ?? visible(dimension);
 
-export const maxText = (max) => (max ? count(max) : t("no_limit"));
+/** Return a maximum in words: a number, or an object with its mode. */
+export function maxText(max) {
+  if (typeof max === "object") return t("observed_value", { value: maxText(max.max) });
+  return max ? count(max) : t("no_limit");
+}
 
 /** Return the dimensions of a configuration, without "global". */
 export const dimensionsOf = (config) => [...MAPS.keys(), ...Object.keys(config.dimensions ?? {})];
@@ -38,7 +42,7 @@ export function changeOf(limit, max) {
   return { dimensions: { [dimension]: name === "*" ? { max } : { overrides: { [name]: max } } } };
 }
 
-/** Return a limit's maximum in a configuration. */
+/** Return a limit's maximum in a configuration: a number, or an object where it is only observed. */
 export function maxOf(limit, config) {
   const [dimension, name] = split(limit);
   if (name === null) return config.global_max;

@@ -10,13 +10,14 @@ import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
 import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
+import { showObserved } from "./observed.js";
 import { t } from "./texts.js";
 
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
 const ROWS = 100;
 
 /** What an answer of /usage leaves out: numbers of each, or true. */
-const LEFT_OUT = ["unlisted_limits", "unread_tokens", "uncounted_groups", "statistics_full"];
+const LEFT_OUT = ["unlisted_limits", "unread_tokens", "uncounted_groups", "statistics_full", "unlisted_observed"];
 
 const table = byId("limits-table");
 const filter = byId("limits-filter");
@@ -63,6 +64,7 @@ function showLimits(usage) {
     if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
   }
   keepRows(table, kept, (group) => group.dimension, makeGroup);
+  showObserved(usage.observed ?? [], wanted);
   shown(byId("limits-none"), !kept.length);
   shown(byId("limits-more"), more > 0);
   write(byId("limits-more"), t("more_limits", { count: count(more) }));
@@ -86,6 +88,7 @@ function makeRow({ limit, name }) {
   const state = element("span", { class: "badge" });
   const adapts = adaptiveBadge(limit);
   const usedText = linkOf("running", limit, "");
+  const observed = element("span", { class: "aside" });
   const moments = momentsList();
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
@@ -102,7 +105,7 @@ function makeRow({ limit, name }) {
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
-    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, adapts), moments)),
+    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), moments)),
     element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
@@ -114,6 +117,7 @@ function makeRow({ limit, name }) {
     write(state, text);
     state.dataset.state = kind;
     shown(state, text !== "");
+    write(observed, now.observed_max ? t("observed_value", { value: count(now.observed_max) }) : "");
     adapts.show(now);
     moments.show(now);
     waits.show(now.waiting / now.most, "waiting");

@@ -16,26 +16,33 @@ const MAX_RATES = 4;
 export const UNITS = new Map([["s", 1], ["m", 60], ["h", 3600], ["d", 86_400]]);
 
 /** Return a rate in words: "15 per 1 day". */
-export const rateText = ({ max, per }) => t("rate", { max: count(max), period: period(per) });
+export function rateText({ max, per, mode = "enforce" }) {
+  const text = t("rate", { max: count(max), period: period(per) });
+  return mode === "observe" ? t("observed_value", { value: text }) : text;
+}
 
 export const ratesText = (rates) => rates.map(rateText).join(t("comma"));
+
+/** Behind a rate that is only observed. */
+const OBSERVED = ":observe";
 
 /** Return rates as they are typed: "1/30s, 15/1d". */
 function typed(rates) {
   const unitOf = (per) => [...UNITS].findLast(([, size]) => per % size === 0);
-  return rates.map(({ max, per }) => `${max}/${per / unitOf(per)[1]}${unitOf(per)[0]}`).join(", ");
+  const mark = (mode) => (mode === "observe" ? OBSERVED : "");
+  return rates.map(({ max, per, mode }) => `${max}/${per / unitOf(per)[1]}${unitOf(per)[0]}${mark(mode)}`).join(", ");
 }
 
 const partsOf = (text) => text.split(/[\s,，、;；]+/u).filter(Boolean);
 
 /** Return a rate that was typed, or what is wrong with it. */
 function parsed(text) {
-  const [, max, amount, unit] = /^(\d+)\/(\d+)([smhd])$/.exec(text) ?? [];
+  const [, max, amount, unit, observed] = /^(\d+)\/(\d+)([smhd])(:observe)?$/.exec(text) ?? [];
   if (!max) return t("rate_unclear", { text });
   const per = Number(amount) * UNITS.get(unit);
   if (max < 1 || max > MAX_STARTS) return t("rate_max_bounds", { text, most: count(MAX_STARTS) });
   if (per < 1 || per > MAX_PERIOD) return t("rate_per_bounds", { text, most: period(MAX_PERIOD) });
-  return { max: Number(max), per };
+  return { max: Number(max), per, ...(observed ? { mode: "observe" } : {}) };
 }
 
 const parsedAll = (text) => partsOf(text).map(parsed);
@@ -59,7 +66,8 @@ function effects(limit, text) {
   const wildcard = `${split(limit)[0]}:*`;
   const replaces = limit !== wildcard && entry(desk.config.rates, wildcard);
   return [
-    ...parsedAll(text).map(({ max, per }) => t("rate_effect", { limit, max: count(max), period: period(per) })),
+    ...parsedAll(text).map(({ max, per, mode }) => (
+      t(mode ? "rate_observed_effect" : "rate_effect", { limit, max: count(max), period: period(per) }))),
     ...(replaces ? [t("rates_replace", { wildcard, rates: ratesText(replaces) })] : []),
     t("rates_effect"),
   ];

@@ -1,0 +1,61 @@
+"""A maximum of a limit: an integer, or an object that says whether it is in force.
+
+``schema.py`` has the fields that are one.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+MAX_LIMIT = 1_000_000
+
+Count = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
+#: Whether a maximum or a rate is in force, or only counts what it would have turned away.
+Mode = Literal["enforce", "observe"]
+
+
+class Observed(BaseModel):
+    """A maximum with its mode; in force it is a plain integer again.
+
+    Attributes:
+        max: tasks at once; 0 is unlimited, so that there is nothing to observe.
+        mode: "observe" turns nobody away, and counts whom it would have turned away.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    max: Count
+    mode: Mode = "enforce"
+
+
+#: The forms of a maximum as an error's place has them; ``schema.details_of`` leaves them out.
+FORMS: Final = ("[count]", "[observed]")
+
+
+def _form(value: Any) -> str:
+    return FORMS[isinstance(value, (Mapping, Observed))]
+
+
+def _plain(value: int | Observed) -> int | Observed:
+    """Return a maximum that is in force as an integer."""
+    if isinstance(value, Observed) and value.mode == "enforce":
+        return value.max
+    return value
+
+
+Maximum = Annotated[
+    Annotated[Count, Tag(FORMS[0])] | Annotated[Observed, Tag(FORMS[1])],
+    Discriminator(_form),
+    AfterValidator(_plain),
+]
+
+
+def enforced(maximum: int | Observed) -> int:
+    """Return how many a maximum lets run at once; 0 where it is only observed."""
+    return 0 if isinstance(maximum, Observed) else maximum
+
+
+def observed(maximum: int | Observed) -> int:
+    """Return how many an observed maximum would let run at once; 0 where it is in force."""
+    return maximum.max if isinstance(maximum, Observed) else 0
