@@ -14,6 +14,9 @@ const REST = 10_000; // ms
 /** How many moves are shown at most. */
 const MOVES = 100;
 
+/** What the limiter itself gives as the reason of a rise. */
+const REASONS = new Map([["used in full", t("adaptive_used_in_full")], ["reset", t("adaptive_was_reset")]]);
+
 const box = byId("adaptive-answer");
 const lines = element("div");
 const back = changing(t("adaptive_reset"), () => reset(last.limit));
@@ -32,17 +35,21 @@ export function allows({ max, adaptive }) {
   return max ? Math.min(adaptive.current, max) : adaptive.current;
 }
 
-/** Return a link to the view of an adaptive limit; its `show` takes the limit, and hides it if it is none. */
+/** Return a place for a link to the view of an adaptive limit; its `show` takes the limit, and leaves it empty if it is none. */
 export function adaptiveBadge(limit) {
   const badge = element("a", { class: "badge", "data-state": "adaptive", href: `#adaptive/${encodeURIComponent(limit)}` });
-  badge.show = ({ adaptive = null }) => {
-    shown(badge, adaptive !== null);
-    if (!adaptive) return;
+  const place = element("span");
+  place.show = ({ adaptive = null }) => {
+    if (!adaptive) {
+      place.replaceChildren();
+      return;
+    }
+    if (!badge.isConnected) place.append(badge);
     const text = t(adaptive.mode === "observe" ? "adaptive_observed" : "adaptive_range", numbers(adaptive));
     write(badge, text);
     badge.setAttribute("aria-label", `${text}: ${visible(limit)}`);
   };
-  return badge;
+  return place;
 }
 
 const numbers = ({ current, min, max }) => ({ current: count(current), min: count(min), max: count(max) });
@@ -98,7 +105,7 @@ function reasonOf({ before, after, reason }) {
   if (after < before) return reason ? t("adaptive_refused_as", { reason }) : t("adaptive_refused");
   const [, who] = /^reset by (.*)$/s.exec(reason) ?? [];
   if (who) return t("adaptive_was_reset_by", { name: who });
-  return { "used in full": t("adaptive_used_in_full"), reset: t("adaptive_was_reset") }[reason] ?? visible(reason);
+  return REASONS.get(reason) ?? visible(reason);
 }
 
 function makeRow() {

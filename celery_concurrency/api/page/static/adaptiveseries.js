@@ -29,6 +29,7 @@ export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
     // In the middle of its interval; none is no bar.
     for (const { at, count } of refusals) if (count) refused.set(Math.min(at + resolution / 2, end), count);
   }
-  const times = [...new Set([stood, running, refused].flatMap((list) => [...list.keys()]))].sort((one, other) => one - other);
-  return [times, ...[stood, running, refused].map((list) => times.map((at) => list.get(at)))];
+  const lists = [stood, running, refused];
+  const times = [...new Set(lists.flatMap((list) => [...list.keys()]))].sort((one, other) => one - other);
+  return [times, ...lists.map((list) => times.map((at) => list.get(at)))];
 }

@@ -13,12 +13,12 @@ const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-di
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /** How a series is drawn: `{paths, points}` of uPlot. Bars are counts, and have an axis of their own. */
-const KINDS = {
+const KINDS = new Map(Object.entries({
   line: () => ({}),
   steps: () => ({ paths: window.uPlot.paths.stepped({ align: 1 }) }),
   bars: () => ({ paths: window.uPlot.paths.bars({ size: [0.9, 12, 2] }), scale: "counts", dash: [], width: 0 }),
   points: () => ({ paths: () => null, points: { show: true, size: 8 } }),
-};
+}));
 
 const known = (value) => value !== null && value !== undefined;
 
@@ -106,7 +106,7 @@ function optionsFor(series, kinds, width) {
         points: { show: false },
         spanGaps: false,
         value: (_, value) => number(value),
-        ...KINDS[kinds[place]](),
+        ...KINDS.get(kinds[place])(),
         ...(kinds[place] === "bars" ? { fill: colour(`series-${place + 1}`) } : {}),
       })),
     ],
