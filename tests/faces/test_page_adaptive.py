@@ -95,6 +95,8 @@ def test_a_refusal_says_that_one_goes_first_and_which(
     expect(view.locator("#why-answer")).to_contain_text(why)
     expect(row(view, "account:tried").locator(".holders li")).to_contain_text("tries")
     row(view, "account:tried").locator(".moments a").click()
+    # Not until then has the page been told of it.
+    expect(desk.view("why").locator("#why-answer code").first).to_have_text("tries")
     expect(desk.view("why").locator(".holders").first).to_contain_text("tries")
     desk.forgive("404")  # it does not wait
 
@@ -132,7 +134,11 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
     limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
     view = desk.open("adaptive/platform:douyin")
     rows = view.locator("#adaptive-rows tr")
+    expect(rows).to_have_count(20)
+    more = view.get_by_role("button", name=f"Show {len(day['moves']) - 20} earlier ones")
+    more.click()
     expect(rows).to_have_count(len(day["moves"]))
+    expect(view.locator("#adaptive-more")).to_be_hidden()
     last, first = day["moves"][-1], day["moves"][0]
     expect(rows.first).to_contain_text(f"{last['before']} → {last['after']}")
     expect(rows.last).to_contain_text(f"{first['before']} → {first['after']}")
@@ -199,6 +205,48 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     expect(view.locator("#adaptive-answer")).to_contain_text("It is only observed")
 
 
+def test_what_was_before_it_is_known_is_not_drawn(desk, limiter, day):
+    limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
+    day["samples"], day["refusals"] = day["samples"][-2:], []
+    day["moves"] = day["moves"][-1:]
+    table = desk.open("adaptive/platform:douyin").get_by_role("figure")
+    table.locator("summary").click()
+    shown = [text for [_, text, *_] in cells(desk.page, "#adaptive-plots details tbody tr")]
+    move = day["moves"][0]
+    assert shown[-2:] == [str(move["after"]), str(move["before"])]
+    assert len(shown) <= 5
+
+
+def test_one_that_is_observed_is_put_in_force(desk, limiter, probe):
+    view = desk.open("adaptive/task_type:publish")
+    dialog = click(desk, "Put in force")
+    expect(dialog).to_contain_text("task_type:* (2 to 20) is in force at once")
+    confirm(dialog, "Put in force")
+    expect(view.locator("#adaptive-answer")).to_contain_text("It is at 20 now")
+    expect(view.get_by_role("button", name="Put in force")).to_be_hidden()
+    assert config(limiter).adaptive["task_type:*"].mode == "enforce"
+
+
+def test_it_is_in_the_table_of_what_is_observed(desk, limiter, probe):
+    def answer(route):
+        body = (response := route.fetch()).json()
+        body["data"]["observed"] = [
+            {"limit": "task_type:*", "kind": "adaptive", "max": 20, "rates": [], "runs": 4,
+             "would_deny": 1, "would_wait": {"total": 2.0, "mean": 2.0, "longest": 2.0},
+             "since": time.time()},
+        ]  # fmt: skip
+        route.fulfill(response=response, json=body)
+
+    desk.page.route("**/usage", answer)
+    desk.open()
+    expect(desk.page.locator("#observed-rows tr")).to_contain_text("2 to 20 (adaptive)")
+    dialog = click(desk, re.compile(r"Put in force: task_type:\*"))
+    expect(dialog).to_contain_text("task_type:* (2 to 20 (adaptive)) is in force at once")
+    confirm(dialog, "Put in force")
+    entry = config(limiter).adaptive["task_type:*"]
+    assert (entry.max, entry.decrease, entry.mode) == (20, 0.7, "enforce")
+
+
 # -- in the configuration
 
 
@@ -212,9 +260,11 @@ def test_it_is_shown_edited_and_removed(desk, limiter, probe):
     expect(dialog.get_by_label("Minimum")).to_have_value("1")
     dialog.get_by_label("Maximum").fill("6")
     dialog.get_by_label("Seconds between").fill("90")
-    expect(dialog).to_contain_text(f"{LIMIT} begins at 6, and moves between 1 and 6 by itself")
+    expect(dialog).to_contain_text(f"{LIMIT} moves between 1 and 6 by itself, at once. If it has")
     confirm(dialog, "Change it")
-    expect(row(view, f"adaptive {LIMIT}")).to_contain_text("1 to 6; times 0.5 on a refusal, at most once")
+    expect(row(view, f"adaptive {LIMIT}")).to_contain_text(
+        "1 to 6; times 0.5 on a refusal, at most once"
+    )
     entry = config(limiter).adaptive[LIMIT]
     assert (entry.min, entry.max, entry.every, entry.decrease) == (1, 6, 90, 0.5)
     confirm(click(desk, f"Remove: adaptive {LIMIT}"), "Remove")
@@ -225,10 +275,18 @@ def test_it_is_shown_edited_and_removed(desk, limiter, probe):
 def test_to_edit_one_that_is_observed_leaves_it_so(desk, limiter, probe):
     desk.open("configuration")
     dialog = click(desk, "Edit: adaptive task_type:*")
+    expect(dialog.get_by_label("Mode")).to_have_value("observe")
+    expect(dialog).to_contain_text("task_type:* turns nobody away.")
+    expect(dialog).not_to_contain_text("by itself")
     dialog.get_by_label("Maximum").fill("30")
     confirm(dialog, "Change it")
     entry = config(limiter).adaptive["task_type:*"]
     assert (entry.max, entry.decrease, entry.mode) == (30, 0.7, "observe")
+    dialog = click(desk, "Edit: adaptive task_type:*")
+    dialog.get_by_label("Mode").select_option(value="enforce")
+    expect(dialog).to_contain_text("task_type:* moves between 2 and 30 by itself")
+    confirm(dialog, "Change it")
+    assert config(limiter).adaptive["task_type:*"].mode == "enforce"
 
 
 @pytest.mark.parametrize("name", ["vip", "constructor", "__proto__"])
@@ -238,6 +296,7 @@ def test_set_another(desk, limiter, name):
     dialog.get_by_label("Dimension").select_option(label="Account")
     dialog.get_by_label("Name", exact=False).first.fill(name)
     dialog.get_by_label("Maximum").fill("3")
+    expect(dialog).to_contain_text(f"account:{name} begins at 3")
     expect(dialog).to_contain_text("The configured maximum (1) stays, and wins where it is lower.")
     confirm(dialog, "Change it")
     expect(row(view, f"adaptive account:{name}")).to_contain_text("1 to 3; times 0.5")

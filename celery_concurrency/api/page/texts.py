@@ -176,6 +176,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_was_reset": ("已恢复到最大值", "reset"),
     "adaptive_was_reset_by": ("由 {name} 恢复到最大值", "reset by {name}"),
     "adaptive_none": ("最近 24 小时没有变动。", "It did not move in the last 24 hours."),
+    "adaptive_more": ("再显示 {count} 次更早的变动", "Show {count} earlier ones"),
     "adaptive_reset": ("恢复到最大值", "Back to its maximum"),
     "adaptive_reset_title": ("恢复 {limit}", "Reset {limit}"),
     "adaptive_reset_effect": (
@@ -480,6 +481,23 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit} 从 {max} 开始，在 {min} 到 {max} 之间自动调整，立即生效。",
         "{limit} begins at {max}, and moves between {min} and {max} by itself, at once.",
     ),
+    "adaptive_edit_effect": (
+        "{limit} 在 {min} 到 {max} 之间自动调整，立即生效。"
+        "若已下降，从当前值继续；否则从 {max} 开始。",
+        "{limit} moves between {min} and {max} by itself, at once. If it has fallen, it goes on "
+        "from where it stands; else it begins at {max}.",
+    ),
+    "adaptive_observe_effect": (
+        "{limit}：不拦任何任务；从现在起统计 {min} 到 {max} 之间的自适应上限会拦下谁、等多久。",
+        "{limit} turns nobody away. From now on it counts whom a limit between {min} and {max} "
+        "would have, and for how long.",
+    ),
+    "adaptive_enforce_effect": (
+        "{limit}（{min} 到 {max}）立即对所有 Worker 生效，从当前值继续；正在运行的不受影响。",
+        "{limit} ({min} to {max}) is in force at once, for all workers, and goes on from where it "
+        "stands; what runs is not touched.",
+    ),
+    "adaptive_between": ("{min} 到 {max}（自适应）", "{min} to {max} (adaptive)"),
     "adaptive_configured": (
         "配置的上限（{max}）更低时，以它为准。",
         "The configured maximum ({max}) stays, and wins where it is lower.",
