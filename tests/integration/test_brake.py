@@ -2,7 +2,7 @@
 comes back.
 
 ``make bench`` measures the same at length (``benchmarks/brake.py``). Its
-bounds are a fifth of the refusals, 0.85 of the throughput, 0.95 of the other's; here they are weaker.
+bounds are a fifth of the refusals, 0.85 of the throughput, 0.95 of the other's; these are weaker.
 """
 
 from __future__ import annotations
