@@ -59,7 +59,7 @@ def source(verb: str) -> str:
     return text.replace(CLOCK, "local clock = redis.call('MGET', 'clock:seconds', 'clock:micros')")
 
 
-VERBS = ("acquire", "release", "configure", "advance", "sweep", "renew", "park", "cool")
+VERBS = ("acquire", "release", "configure", "advance", "sweep", "renew", "park", "cool", "refuse")
 
 
 def counted(redis, entry: str) -> dict[str, float]:
@@ -294,7 +294,8 @@ def test_a_second_copy_of_a_call_counts_nothing(floor, redis, turned):
 
 
 @pytest.mark.parametrize("decided", [True, False])
-def test_a_run_that_never_began_is_left_out(floor, redis, turned, decided):
+def test_a_run_that_never_began_holds_nobody_up(floor, redis, turned, decided):
+    """What was counted of it stays: what people plot must not go down."""
     change = {"account_max": {"max": 1, "mode": "observe"}, "rates": {"account:*": RATES[:1]}}
     begin_anew(floor, redis, turned, change)
     first = floor.hold(account="a")
@@ -309,11 +310,38 @@ def test_a_run_that_never_began_is_left_out(floor, redis, turned, decided):
         floor.limiter.release(first)
     turned(31)
     floor.limiter.release(floor.hold(account="a"))
-    for entry in ("max account:*", "rates account:*"):
-        counts = counted(redis, entry)
-        assert counts["runs"] == 2, entry
-        assert counts.get("denied", 0) == 0, entry
-        assert counts.get("seconds", 0) == pytest.approx(0, abs=1e-3), entry
+    by_rates, by_maximum = counted(redis, "rates account:*"), counted(redis, "max account:*")
+    assert by_rates == pytest.approx({"runs": 3, "denied": 1, "seconds": 20, "longest": 20})
+    if decided:
+        assert by_maximum == pytest.approx({"runs": 3, "denied": 1, "seconds": 1, "longest": 1})
+    else:
+        assert by_maximum == {"runs": 2}
+
+
+def test_an_adaptive_maximum_is_counted_as_it_stands(floor, redis, turned):
+    entry = {"min": 1, "max": 2, "mode": "observe"}
+    begin_anew(floor, redis, turned, {"adaptive": {"platform:*": entry}, "account_max": 0})
+    tags = {"platform": "p"}
+    for _ in range(2):
+        floor.limiter.release(floor.hold(**tags))
+    floor.limiter.refuse("before:1", ("global", "platform:p"), "global", 0)
+    tokens = [floor.hold(**tags) for _ in range(2)]
+    turned(10)
+    for token in tokens:
+        floor.limiter.release(token)
+    counts = counted(redis, "adaptive platform:*")
+    assert counts == pytest.approx({"runs": 4, "denied": 1, "seconds": 10, "longest": 10})
+    [found], total = read_observed(floor.limiter.keyspace, floor.limiter.config.sync().config)
+    assert (found.limit, found.kind, found.max, found.would_deny) == (
+        "platform:*",
+        "adaptive",
+        2,
+        1,
+    )
+    assert total == 1
+    floor.limiter.config.enforce("platform:*")
+    assert floor.limiter.config.sync().config.adaptive["platform:*"].mode == "enforce"
+    assert read_observed(floor.limiter.keyspace, floor.limiter.config.sync().config) == ([], 0)
 
 
 def test_a_run_whose_time_was_over_held_its_place_until_then(floor, redis, turned):
