@@ -261,7 +261,6 @@ def test_one_rate_is_in_force_and_one_observed(floor, redis, turned):
         ({"platform_max": {"*": 2, "p": {"max": 1, "mode": "observe"}}}, 0, "max platform:p"),
         ({"platform_max": {"*": {"max": 1, "mode": "observe"}}}, 0, "max platform:*"),
         ({"global_max": {"max": 1, "mode": "observe"}}, 0, "max global"),
-        ({"platform_max": {"p": {"max": 0, "mode": "observe"}}}, 0, None),
         ({"rates": {"platform:*": RATES[:1], "platform:p": RATES[1:]}}, 0, None),
         ({"rates": {"platform:*": RATES[1:], "platform:p": RATES[:1]}}, 0, "rates platform:p"),
     ],
@@ -408,6 +407,23 @@ def test_of_more_the_places_are_those_that_come_free_beside_it(floor, redis, tur
 def test_nothing_observed_costs_no_key(floor, redis):
     floor.limiter.release(floor.hold(account="a", platform="p"))
     assert redis.keys(f"{PREFIX}:*observed*") == []
+
+
+@pytest.mark.parametrize("maximum", [{"max": 0, "mode": "observe"}, {"mode": "observe"}])
+def test_what_is_unlimited_can_not_be_observed(floor, maximum):
+    with pytest.raises(InvalidConfig, match=r"kuaishou.*0 is unlimited: give it a max"):
+        floor.limiter.config.update({"platform_max": {"kuaishou": maximum}})
+
+
+def test_of_what_is_observed_no_more_nothing_stays(floor, redis):
+    change = {"account_max": {"max": 1, "mode": "observe"}}
+    floor.limiter.config.update(change)
+    tokens = [floor.hold(account="a") for _ in range(2)]
+    floor.limiter.config.update({"account_max": 0})
+    for token in tokens:
+        floor.limiter.release(token)
+    for key in redis.scan_iter(f"{PREFIX}:observed:*"):
+        assert redis.ttl(key) > 0, key
 
 
 def test_what_is_not_observed_can_not_be_put_in_force(floor):
