@@ -144,6 +144,8 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
     expect(rows.last).to_contain_text(f"{first['before']} → {first['after']}")
     expect(rows.last).to_contain_text("refused: 429")
     figure = view.get_by_role("figure")
+    # Drawn first, and so below the line that falls.
+    expect(figure.locator(".u-legend .u-series").nth(1)).to_contain_text("refusals in 5 minutes")
     figure.locator("summary").click()
     table = figure.locator("details tbody tr")
     # The newest first: now, and a day ago what it was before its first move.
@@ -202,6 +204,7 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     view = desk.open("adaptive/platform:new")
     expect(view.locator("#adaptive-none")).to_be_visible()
     expect(view.locator("#adaptive-table")).to_be_hidden()
+    expect(view.get_by_role("figure")).to_have_count(0)
     expect(view.locator("#adaptive-answer")).to_contain_text("It is only observed")
 
 
