@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import MAX_RATES
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
@@ -100,7 +101,7 @@ class ConcurrencyCollector(Collector):
         keyspace = self._limiter.keyspace
         stored = self._limiter.config.sync()
         usage = read_usage(keyspace, stored)
-        configured = stored.config.flat()
+        configured = flat_of(stored.config)
         limits, left_out = self._shown(configured, dict(usage.limits()))
         yield from _gauges(limits)
         timed = [limit for limit, one in limits.items() if one.rates or one.cooldown]

@@ -33,7 +33,7 @@ def problem(refusals):
     [
         ({"seconds": 5}, "dimension is missing"),
         ({"dimension": "account"}, "seconds is missing"),
-        (5, "Input should be a valid dictionary"),
+        (5, "has to be a dict, as {'dimension': 'account', 'seconds': 600}"),
         ({**ENTRY, "secnds": 5}, "'secnds' is none of its keys; there is seconds"),
         ({**ENTRY, "colour": 5}, "'colour' is none of its keys; there is dimension, seconds, "),
         ({**ENTRY, 5: 5}, "5 is none of its keys"),
@@ -85,7 +85,8 @@ def test_a_wrong_entry_is_named_with_what_is_wrong(entry, said):
         ("proj.errors:RiskControl", "is no dotted path"),
         ("", "is no dotted path"),
         ("a..b", "is no dotted path"),
-        (5, "valid string"),
+        (5, "is no dotted path"),
+        (ValueError, "write its dotted path: 'builtins.ValueError'"),
     ],
 )
 def test_a_path_that_leads_to_no_exception_is_named(path, said):
