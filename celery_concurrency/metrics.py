@@ -179,7 +179,7 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
     adaptive = _gauge(
         "adaptive_limit",
-        "The limit in force of an adaptive limit; of an observed or paused one, its own.",
+        "The limit in force of an adaptive limit; of an observed one, its own.",
     )
     for limit, usage in limits.items():
         labels = _labels(limit)
@@ -188,8 +188,10 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
         if usage.adaptive:
-            own = usage.paused or usage.adaptive.mode == "observe"
-            adaptive.add_metric(labels, usage.adaptive.current if own else usage.allows)
+            own = usage.adaptive.current
+            # A pause hides what it allows, and a configured maximum may be over its own.
+            observed = usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, own if observed else min(own, usage.allows))
     yield from (current, most, paused, waiting, adaptive)
 
 

@@ -137,7 +137,7 @@ def test_usage_says_what_adapts_and_who_is_tried(client, limiter, probe):
 
 
 def test_an_account_is_listed_while_it_stands_below_its_highest(client, limiter):
-    limiter.config.update({"adaptive": {"account:*": ENTRY}})
+    limiter.config.update({"account_max": 0, "adaptive": {"account:*": ENTRY}})
     token = hold(limiter, "refused", {"account": "low"})
     limiter.refuse(token, ("global", "account:low"), "account:low", 0)
     limiter.release(token)
