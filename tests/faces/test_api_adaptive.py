@@ -89,7 +89,10 @@ def test_reset_puts_it_back(client, limiter, probe):
 def test_what_is_not_adaptive_says_how_it_is_made_so(client, redis_url, method, url):
     client.get(URL)
     before = all_keys(redis_url)
-    for limit in ("platform:douyin", "platform:*", "tenant:acme"):
+    answer = client.open(f"{url}?limit=platform:*", method=method)
+    [detail] = assert_refused(answer, 404, "not_adaptive")
+    assert detail["problem"] == "'platform:*' is a wildcard: name one limit"
+    for limit in ("platform:douyin", "tenant:acme"):
         answer = client.open(f"{url}?limit={limit}", method=method)
         [detail] = assert_refused(answer, 404, "not_adaptive")
         assert detail["field"] == "limit"

@@ -86,13 +86,16 @@ def test_a_wrong_entry_is_named_with_what_is_wrong(entry, said):
         ("", "is no dotted path"),
         ("a..b", "is no dotted path"),
         (5, "is no dotted path"),
-        (ValueError, "write its dotted path: 'builtins.ValueError'"),
     ],
 )
 def test_a_path_that_leads_to_no_exception_is_named(path, said):
     wrong = problem({PATH: ENTRY, path: ENTRY})
     assert wrong.startswith(f"concurrency_refusals[{path!r}]: ")
     assert said in wrong
+
+
+def test_a_class_in_the_place_of_its_path_is_told_its_path():
+    assert "write its dotted path: 'builtins.ValueError'" in problem({ValueError: ENTRY})
 
 
 @pytest.mark.parametrize(
