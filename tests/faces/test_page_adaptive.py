@@ -62,7 +62,7 @@ def test_a_configured_maximum_below_it_is_what_is_shown(desk, limiter, probe):
     expect(used(desk, LIMIT)).to_contain_text("3 of 2")
     expect(used(desk, LIMIT)).to_contain_text("over the limit")
     answer = desk.open(VIEW).locator("#adaptive-answer")
-    expect(answer).to_contain_text("The configured maximum is lower, and so 2 is in force.")
+    expect(answer).to_contain_text("The configured maximum is lower, so 2 is in force.")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_configured_maximum_below_it_is_what_is_shown(desk, limiter, probe):
         ("en-GB", r"cools down\s*opens in (10 min|9 min \d+ sec)\s*then one run goes first\s*429",
          r"^after a refusal\s*one run goes first:\s*tries\s*429, set by refused-tried$",
          "account:tried: one run goes first after a refusal"),
-        ("zh-CN", r"冷却中\s*(10分钟|9分钟 ?\d+秒)后放行\s*随后先放行一个任务试探\s*429",
+        ("zh-CN", r"冷却中\s*(10 分钟|9 分钟 \d+ 秒)后放行\s*随后先放行一个任务试探\s*429",
          r"^试探中\s*正在试探：\s*tries\s*429，由 refused-tried 设置$",
          "account:tried 曾被平台拒绝，先放行一个任务试探"),
     ],
@@ -115,7 +115,7 @@ def test_how_it_stands_and_how_it_came_there(desk, limiter, probe):
     view = desk.open(VIEW)
     answer = view.locator("#adaptive-answer")
     expect(answer).to_contain_text("It is at 4 now, and moves between 1 and 8 by itself.")
-    expect(answer).to_contain_text("A refusal multiplies it by 0.5, once in 30 s at most.")
+    expect(answer).to_contain_text("A refusal multiplies it by 0.5, at most once in 30 s.")
     [[_, change, why]] = cells(view, "#adaptive-rows tr")
     assert (change, why) == ("8 → 4", "refused: 429")
     figure = view.get_by_role("figure")
@@ -157,7 +157,7 @@ def test_where_refusals_are_not_counted_there_are_the_falls(desk, limiter, probe
 def test_it_is_put_back_by_a_name(desk, limiter, probe):
     view = desk.open(VIEW)
     dialog = click(desk, "Back to its maximum")
-    expect(dialog).to_contain_text(f"{LIMIT} is back at 8 at once, and those who wait go on.")
+    expect(dialog).to_contain_text(f"{LIMIT} goes back to 8 at once, and waiting tasks go on.")
     dialog.get_by_label("Your name").fill("安娜")
     confirm(dialog, "Back to its maximum")
     expect(view.locator("#adaptive-answer")).to_contain_text("It is at 8 now")
@@ -192,7 +192,7 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     view = desk.open("adaptive/platform:new")
     expect(view.locator("#adaptive-none")).to_be_visible()
     expect(view.locator("#adaptive-table")).to_be_hidden()
-    expect(view.locator("#adaptive-answer")).to_contain_text("It is only observed")
+    expect(view.locator("#adaptive-answer")).to_contain_text("Only observed")
 
 
 # -- in the configuration
@@ -201,14 +201,14 @@ def test_one_that_did_not_move_says_so(desk, limiter):
 def test_it_is_shown_edited_and_removed(desk, limiter, probe):
     view = desk.open("configuration")
     expect(row(view, f"adaptive {LIMIT}")).to_contain_text(
-        "1 to 8; times 0.5 on a refusal, once in 30 s at most"
+        "1 to 8; times 0.5 on a refusal, at most once in 30 s"
     )
     expect(row(view, "adaptive task_type:*")).to_contain_text("(observed)")
     dialog = click(desk, f"Edit: adaptive {LIMIT}")
-    expect(dialog.get_by_label("Least")).to_have_value("1")
-    dialog.get_by_label("Most").fill("6")
+    expect(dialog.get_by_label("Minimum")).to_have_value("1")
+    dialog.get_by_label("Maximum").fill("6")
     dialog.get_by_label("Seconds between").fill("90")
-    expect(dialog).to_contain_text(f"{LIMIT} begins at 6, and moves between 1 and 6 by itself")
+    expect(dialog).to_contain_text(f"{LIMIT} begins at 6 and moves between 1 and 6 by itself")
     confirm(dialog, "Change it")
     expect(row(view, f"adaptive {LIMIT}")).to_contain_text("1 to 6; times 0.5 on a refusal, once")
     entry = config(limiter).adaptive[LIMIT]
@@ -221,7 +221,7 @@ def test_it_is_shown_edited_and_removed(desk, limiter, probe):
 def test_to_edit_one_that_is_observed_leaves_it_so(desk, limiter, probe):
     desk.open("configuration")
     dialog = click(desk, "Edit: adaptive task_type:*")
-    dialog.get_by_label("Most").fill("30")
+    dialog.get_by_label("Maximum").fill("30")
     confirm(dialog, "Change it")
     entry = config(limiter).adaptive["task_type:*"]
     assert (entry.max, entry.decrease, entry.mode) == (30, 0.7, "observe")
@@ -233,7 +233,7 @@ def test_set_another(desk, limiter, name):
     dialog = click(desk, "Set adaptive limit")
     dialog.get_by_label("Dimension").select_option(label="Account")
     dialog.get_by_label("Name", exact=False).first.fill(name)
-    dialog.get_by_label("Most").fill("3")
+    dialog.get_by_label("Maximum").fill("3")
     expect(dialog).to_contain_text("The configured maximum (1) stays, and wins where it is lower.")
     confirm(dialog, "Change it")
     expect(row(view, f"adaptive account:{name}")).to_contain_text("1 to 3; times 0.5")
@@ -247,11 +247,11 @@ def test_what_can_not_be_is_said_at_the_field(desk, limiter):
     button = dialog.get_by_role("button", name="Change it")
     expect(button).to_be_enabled()
     for label, wrong, right, problem in (
-        ("Least", "11", "10", "It can't be over the most"),
-        ("multiplies it by", "1", "0.9", "It has to be over 0 and under 1"),
-        ("multiplies it by", "0", "0.01", "It has to be over 0 and under 1"),
+        ("Minimum", "11", "10", "It can't be more than the maximum"),
+        ("multiplies it by", "1", "0.9", "It must be more than 0 and less than 1"),
+        ("multiplies it by", "0", "0.01", "It must be more than 0 and less than 1"),
         ("Seconds between", "0", "1", ""),
-        ("Most", "1000001", "1000000", ""),
+        ("Maximum", "1000001", "1000000", ""),
     ):
         field = dialog.get_by_label(label)
         field.fill(wrong)
