@@ -177,7 +177,8 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
     adaptive = _gauge(
-        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+        "adaptive_limit",
+        "The limit in force of an adaptive limit; of an observed or paused one, its own.",
     )
     for limit, usage in limits.items():
         labels = _labels(limit)
@@ -186,8 +187,8 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
         if usage.adaptive:
-            observed = usage.adaptive.mode == "observe"
-            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+            own = usage.paused or usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, usage.adaptive.current if own else usage.allows)
     yield from (current, most, paused, waiting, adaptive)
 
 

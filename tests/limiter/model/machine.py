@@ -358,12 +358,12 @@ class Machine(RuleBasedStateMachine):
         self.model.cooled[call] = reply[0]
 
     def compare_refuse(self, args: tuple[Any, ...], reply: Any) -> None:
-        run, group, limit, seconds, grow, *_ = args
+        run, group, limit, seconds, _, grow, *_ = args
         if (run, limit) not in self.model.told:
             until = self.model.refuse(
                 run, tuple(json.loads(group)), limit, float(seconds), float(grow)
             )
-            assert abs(float(reply or 0) - until) < 5
+            assert abs(float(reply[0] or 0) - until) < 5
 
     def compare_reset(self, args: tuple[Any, ...], reply: Any) -> None:
         entry = self.model.config.adaptive_of(args[0])
@@ -421,7 +421,7 @@ class Machine(RuleBasedStateMachine):
         self.holds()
 
     def more(self, verb: str, reply: Any) -> bool:
-        if verb in ("release", "park", "cancel", "forgo", "cool", "reset"):
+        if verb in ("release", "park", "cancel", "forgo", "cool", "refuse", "reset"):
             return bool(reply[1])
         if verb == "advance":
             return bool(reply[0])

@@ -145,12 +145,14 @@ class Model:
 
     def refuse(self, run: str, limits: Limits, limit: str, seconds: float, grow: float) -> float:
         """A platform refused a run; return until when the limit cools down, 0 where not."""
+        is_first = all(run != other for other, _ in self.told)
         self.told.add((run, limit))
-        self.counters["refused:total"] += 1
-        for one in limits:
-            if one.startswith(("platform:", "task_type:")):
-                self.counters[f"refused:{self.counted_as(one)}"] += 1
-            self.fall(one)
+        if is_first:
+            self.counters["refused:total"] += 1
+            for one in limits:
+                if one.startswith(("platform:", "task_type:")):
+                    self.counters[f"refused:{self.counted_as(one)}"] += 1
+                self.fall(one)
         if seconds and limit in self.probes:
             grown = self.lasted[limit] * (grow if self.probes[limit] == run else 1)
             seconds = max(seconds, grown)
@@ -160,9 +162,7 @@ class Model:
             self.probes[limit] = ""
         for one in limits:
             if self.probes.get(one) == run:
-                # Another may go first, of which no call has told anybody yet.
                 self.probes[one] = ""
-                self.unnoticed.add(one)
         return self.cooling[limit] if seconds else 0
 
     def end_probation(self, limit: str) -> None:
@@ -227,7 +227,7 @@ class Model:
             before = self.own_max(limit)
             if limit not in self.config.paused:
                 before = max(entry.min, int(self.in_force(limit)))
-            self.move(limit, max(entry.min, math.floor(before * entry.decrease)))
+            self.move(limit, max(entry.min, math.floor(before * entry.decrease + 1e-9)))
             self.fell[limit] = self.now
         elif entry:
             self.move(limit, self.own_max(limit))

@@ -2,7 +2,6 @@
 
 /** Seconds between two samples, after which no worker was there to make one. */
 const GAP = 180;
-const DAY = 86_400; // s
 
 /**
  * Return `[times, its own maximum, running, refusals or falls]` of an answer of /adaptive/history.
@@ -14,7 +13,9 @@ export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
   const stood = new Map();
   const running = new Map();
   const refused = new Map();
-  stood.set(end - DAY, moves[0]?.before ?? limit.current);
+  const [first] = moves;
+  // What was before the first that is known, nobody knows.
+  if (first && !(samples[0]?.at < first.at)) stood.set(first.at - 1, first.before);
   samples.forEach(({ at, current, running: some }, place) => {
     const previous = samples[place - 1];
     if (previous && at - previous.at > GAP) running.set(previous.at + 1, null);
