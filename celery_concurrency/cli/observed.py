@@ -3,8 +3,7 @@
 ``config.py`` makes a limit observed: ``config set 'platform_max.douyin={"mode": "observe"}'``.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable
 
 import click
 from celery import Celery
@@ -14,9 +13,6 @@ from celery_concurrency.cli.output import duration, echo, local_time, print_json
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.worker.apps import limiter_of
-
-#: What is said beside a maximum of a kind.
-NOTES: Final[Mapping[str, str]] = {"adaptive": " (adaptive)"}
 
 
 @command()
@@ -61,9 +57,8 @@ def print_observed(found: Iterable[Observation]) -> None:
 
 
 def _row(one: Observation) -> tuple[str, ...]:
-    allowed = [f"{rate.max} per {duration(rate.per)}" for rate in one.rates] or [
-        f"{one.max}{NOTES.get(one.kind, '')}"
-    ]
+    maximum = f"up to {one.max} (adaptive)" if one.kind == "adaptive" else f"{one.max}"
+    allowed = [f"{rate.max} per {duration(rate.per)}" for rate in one.rates] or [maximum]
     share = f" ({one.would_deny / one.runs:.0%})" if one.would_deny else ""
     waits = (one.would_wait.mean, one.would_wait.longest)
     return (

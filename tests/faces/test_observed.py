@@ -8,8 +8,6 @@ import re
 import pytest
 
 from celery_concurrency import metrics
-from celery_concurrency.cli.observed import print_observed
-from celery_concurrency.limiter.inspect.observed import Observation, WouldWait
 from tests.faces.test_metrics import families
 from tests.support.answers import out, refusal
 from tests.support.floor import Floor
@@ -93,13 +91,15 @@ def test_the_command_line_lists_it_and_puts_it_in_force(here, limiter, watched):
     assert "has nothing that is observed; observed: nothing" in refusal(here("enforce", "global"))
 
 
-def test_an_adaptive_one_is_listed_as_such(capsys):
-    waits = WouldWait(total=8, mean=4, longest=5)
-    print_observed([Observation.model_construct(
-        limit="platform:*", kind="adaptive", max=9, rates=[], runs=4, would_deny=2,
-        would_wait=waits, since=None,
-    )])  # fmt: skip
-    assert re.search(r"platform:\*  9 \(adaptive\) +4 +2 \(50%\) +4.0 s", capsys.readouterr().out)
+def test_an_adaptive_one_is_listed_and_put_in_force_too(here, limiter, redis):
+    entry = {"min": 1, "max": 1, "mode": "observe"}
+    limiter.config.update({"account_max": 0, "adaptive": {"platform:*": entry}})
+    floor = Floor(limiter, redis)
+    for token in [floor.hold(platform="douyin", account=f"a{n}") for n in range(3)]:
+        limiter.release(token)
+    assert re.search(r"platform:\*  up to 1 \(adaptive\)  3 +2 \(67%\)", out(here("observed")))
+    assert "in force now" in out(here("enforce", "platform:*"))
+    assert limiter.config.sync().config.adaptive["platform:*"].mode == "enforce"
 
 
 def test_config_set_observes_and_ends_it(here, limiter, watched):

@@ -144,6 +144,8 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
     expect(rows.last).to_contain_text(f"{first['before']} → {first['after']}")
     expect(rows.last).to_contain_text("refused: 429")
     figure = view.get_by_role("figure")
+    # Drawn first, and so below the line that falls.
+    expect(figure.locator(".u-legend .u-series").nth(1)).to_contain_text("refusals in 5 minutes")
     figure.locator("summary").click()
     table = figure.locator("details tbody tr")
     # The newest first: now, and a day ago what it was before its first move.
@@ -156,10 +158,11 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
 
 def test_where_refusals_are_not_counted_there_are_the_falls(desk, limiter, probe):
     limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    # From 3, the configured maximum, which was in force.
     limiter.refuse(probe, ("global", "account:tried"), "account:tried", 0, reason="429 <b>")
     view = desk.open("adaptive/account:tried")
     figure = view.get_by_role("figure")
-    assert figure.locator(".plot").get_attribute("aria-label").endswith("running –, falls 2")
+    assert figure.locator(".plot").get_attribute("aria-label").endswith("running –, falls 1")
     expect(figure.locator(".u-legend")).to_contain_text("falls")
     expect(view.locator("#adaptive-rows")).to_contain_text("refused: 429 <b>")
 
@@ -202,6 +205,7 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     view = desk.open("adaptive/platform:new")
     expect(view.locator("#adaptive-none")).to_be_visible()
     expect(view.locator("#adaptive-table")).to_be_hidden()
+    expect(view.get_by_role("figure")).to_have_count(0)
     expect(view.locator("#adaptive-answer")).to_contain_text("Only observed")
 
 
@@ -228,16 +232,6 @@ def test_one_that_is_observed_is_put_in_force(desk, limiter, probe):
 
 
 def test_it_is_in_the_table_of_what_is_observed(desk, limiter, probe):
-    def answer(route):
-        body = (response := route.fetch()).json()
-        body["data"]["observed"] = [
-            {"limit": "task_type:*", "kind": "adaptive", "max": 20, "rates": [], "runs": 4,
-             "would_deny": 1, "would_wait": {"total": 2.0, "mean": 2.0, "longest": 2.0},
-             "since": time.time()},
-        ]  # fmt: skip
-        route.fulfill(response=response, json=body)
-
-    desk.page.route("**/usage", answer)
     desk.open()
     expect(desk.page.locator("#observed-rows tr")).to_contain_text("2 to 20 (adaptive)")
     dialog = click(desk, re.compile(r"Put in force: task_type:\*"))

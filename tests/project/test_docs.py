@@ -152,7 +152,7 @@ def test_the_error_codes_are_all_there():
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", HTTP, re.MULTILINE)
     successes = {
         *("updated", "reset", "released", "cancelled", "rolled_back"),
-        *("cooled_down", "cool_down_lifted", "adaptive_reset"),
+        *("cooled_down", "cool_down_lifted", "adaptive_reset", "adaptive_at_max"),
     }
     assert {code for _, code in rows} == set(MESSAGES) - successes
     assert {(str(status), code) for status, code in HTTP_CODES.items()} <= set(rows)

@@ -58,7 +58,7 @@ LIMITS: Final = [
 ]
 MODE = st.sampled_from(["enforce", "enforce", "enforce", "observe"])
 #: A maximum; one that is only observed turns nobody away.
-COUNT = st.integers(0, 3) | st.fixed_dictionaries({"max": st.integers(0, 3), "mode": MODE})
+COUNT = st.integers(0, 3) | st.fixed_dictionaries({"max": st.integers(1, 3), "mode": MODE})
 RATE = st.fixed_dictionaries(
     {"max": st.integers(1, 3), "per": st.sampled_from([500, 1300])}, optional={"mode": MODE}
 )

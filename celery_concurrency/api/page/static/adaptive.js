@@ -111,10 +111,12 @@ function sentences(limit) {
 function draw(answer) {
   const title = t("adaptive_plot");
   const [at, ...lists] = seriesOf(answer, now());
-  const none = lists.map(() => []);
+  const none = [[], lists.map(() => [])];
+  // Where it stands now, and nothing else, is no plot.
+  const all = at.length > 1 ? [at, lists] : none;
   const isCounted = answer.refusals !== null;
-  counted.show(title, isCounted ? at : [], isCounted ? lists : none);
-  uncounted.show(title, isCounted ? [] : at, isCounted ? none : lists);
+  counted.show(title, ...(isCounted ? all : none));
+  uncounted.show(title, ...(isCounted ? none : all));
 }
 
 /** Return why it moved, in words: only a refusal lets it fall. */

@@ -3,7 +3,7 @@
 import { changing, desk, limitFields, limitOf, modeField, numberInput, question } from "./actions.js";
 import { element } from "./dom.js";
 import { count, period } from "./format.js";
-import { dimensionsOf, maxOf, maxText, split } from "./limitnames.js";
+import { dimensionsOf, maxOf, maxText } from "./limitnames.js";
 import { entry } from "./names.js";
 import { t } from "./texts.js";
 
@@ -40,10 +40,9 @@ function effects(limit, { min, max, mode }) {
   const values = { limit, min: count(Number(min)), max: count(Number(max)) };
   if (mode === "observe") return [t("adaptive_observe_effect", values)];
   const most = maxOf(limit, desk.config);
-  const entries = desk.config.adaptive;
-  const hasOne = entry(entries, limit) || entry(entries, `${split(limit)[0]}:*`);
   return [
-    t(hasOne ? "adaptive_edit_effect" : "adaptive_effect", values),
+    // Where it stands is by its entry: another one begins anew.
+    t(entry(desk.config.adaptive, limit) ? "adaptive_edit_effect" : "adaptive_effect", values),
     ...(most && most < max ? [t("adaptive_configured", { max: maxText(most) })] : []),
   ];
 }

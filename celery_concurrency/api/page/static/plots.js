@@ -8,6 +8,9 @@ const HEIGHT = 220; // px
 const DASHES = [[], [8, 4], [2, 3]];
 /** The steps of an axis that counts. */
 const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+/** The steps of an axis of time that shows minutes, in s, and how long it is at least where little is known. */
+const MINUTES = [60, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];
+const SHORTEST = 900; // s
 const BORDERS = ["solid", "dashed", "dotted"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -88,16 +91,18 @@ function latest(series, lists) {
 
 const fromZero = (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1];
 
+const atLeast = (_, from, to) => [Math.min(from, to - SHORTEST), to];
+
 function optionsFor(series, kinds, order, width) {
   const line = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height: HEIGHT,
-    scales: { y: { range: fromZero }, counts: { range: fromZero } },
+    scales: { ...(kinds.includes("steps") ? { x: { range: atLeast } } : {}), y: { range: fromZero }, counts: { range: fromZero } },
     cursor: { drag: { x: true, y: false } },
     legend: { markers: { width: 2, dash: (_, place) => BORDERS[order[place - 1]] } },
     axes: [
-      { ...line, size: 32, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
+      { ...line, size: 32, incrs: MINUTES, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
       { ...line, size: 56, values: (_, ticks) => ticks.map(number), ...(kinds.includes("steps") ? { incrs: WHOLE } : {}) },
       ...(kinds.includes("bars") ? [{ ...line, scale: "counts", side: 1, size: 56, incrs: WHOLE, grid: { show: false }, values: (_, ticks) => ticks.map(number) }] : []),
     ],
