@@ -33,18 +33,18 @@ FILE: Final = click.Path(dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option(
     "--token-file", type=FILE,
-    help=f"A file with the bearer token that opens everything; or set {TOKEN_VARIABLE}.",
+    help=f"A file with the bearer token for everything; or set {TOKEN_VARIABLE}.",
 )  # fmt: skip
 @click.option(
     "--read-token-file", type=FILE,
-    help=f"A file with the one that opens what only reads; or set {READ_TOKEN_VARIABLE}.",
+    help=f"A file with a token that only reads; or set {READ_TOKEN_VARIABLE}.",
 )  # fmt: skip
 def serve(
     app: Celery, host: str, port: int, token_file: Path | None, read_token_file: Path | None
 ) -> None:
     """Serve the HTTP API and its page until interrupted.
 
-    On loopback it asks for a token if it is given one; elsewhere it needs one.
+    On loopback a token is optional; on any other address it is required.
     """
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - needs Flask
     from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - as well

@@ -58,15 +58,15 @@ def usage(app: Celery, as_json: bool) -> None:
     type=click.Choice(list(WINDOWS)),
     default=DEFAULT_WINDOW,
     show_default=True,
-    help="The time that is looked back on.",
+    help="How far to look back.",
 )
-@click.option("--history", is_flag=True, help="Show it interval by interval.")
+@click.option("--history", is_flag=True, help="Show each interval.")
 @click.option(
     "--resolution",
     type=click.Choice(list(RESOLUTIONS)),
     default=DEFAULT_RESOLUTION,
     show_default=True,
-    help="Of the history; how long runs waited and held is kept for each 5m.",
+    help="Length of the history's intervals; wait and hold times are kept for each 5m.",
 )
 @json_option
 def stats(app: Celery, window: str, history: bool, resolution: str, as_json: bool) -> None:
