@@ -48,7 +48,8 @@ def cool(
 ) -> None:  # fmt: skip
     """Let LIMIT admit no task for a while. Running tasks go on.
 
-    Where it cools down already, the longer of the two stands. No version of the configuration.
+    If it cools down already, the longer of the two stands. This makes no version of the
+    configuration.
     """
     if (seconds is not None) == off:
         raise mistake("give either --for, as --for 10m, or --off")

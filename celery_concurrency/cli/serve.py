@@ -53,7 +53,7 @@ def serve(
     token = _token(token_file, TOKEN_VARIABLE)
     read_token = _token(read_token_file, READ_TOKEN_VARIABLE)
     if token is not None and token == read_token:
-        raise refusal("the read token opens everything: give it another value")
+        raise refusal("both tokens are the same: give the read token another value")
     asks = token is not None or read_token is not None
     if not asks and not is_loopback(host):
         raise refusal(
@@ -97,8 +97,8 @@ def _token(file: Path | None, variable: str) -> str | None:
     # The characters of a bearer token (RFC 6750).
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
         raise refusal(
-            f"{source} has no token: it takes letters, digits and ._~+/- in one line, "
-            "as openssl rand -hex 32 makes them"
+            f"{source} has no token: write letters, digits and ._~+/- in one line, "
+            "such as openssl rand -hex 32 makes"
         )
     return token
 

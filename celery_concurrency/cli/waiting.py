@@ -83,8 +83,8 @@ def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
 def drain(app: Celery) -> None:
     """Give all waiting tasks back to the broker.
 
-    They stand in their queues again. Workers that hand off (concurrency_waiting auto or
-    handoff) park them again, so first set it to "retry" and restart the workers.
+    Workers that hand off (concurrency_waiting auto or handoff) would park them again, so first
+    set it to "retry" and restart the workers.
     """
     limiter = limiter_of(app)
     mode = settings_of(app).waiting
@@ -113,10 +113,10 @@ def drain(app: Celery) -> None:
 def purge(app: Celery, yes: bool, as_json: bool) -> None:
     """Throw away all waiting tasks, as celery purge does with queues.
 
-    They never run, and nobody is told: results stay RETRY, and a chord of theirs never ends.
-    (DELETE /waiting?limit=global, or cancel, has workers discard them as revoked, which tells.)
-    A task that was handed room stands in its queue again, where celery purge finds it: stop
-    those who send, then call this one first. Who waits with limiter.acquire keeps its place.
+    They never run, and nobody is told: their state stays RETRY, and their chords never end. (To
+    have them discarded as revoked, use cancel, or DELETE /waiting?limit=global.) A task that was
+    handed room is back in its queue, where celery purge finds it: stop the senders, then call
+    this first. Callers of limiter.acquire keep their place.
     """
     limiter = limiter_of(app)
     total, thrown = _total(limiter), 0
