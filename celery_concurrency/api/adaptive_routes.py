@@ -18,6 +18,7 @@ from celery_concurrency.limiter.inspect.adaptive_history import (
     AdaptiveHistory,
     read_adaptive_history,
 )
+from celery_concurrency.limiter.limits import WILDCARD, split_limit
 from celery_concurrency.text import printable
 
 routes = Routes()
@@ -60,6 +61,9 @@ def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
 
 def _found(limiter: Limiter, limit: str) -> AdaptiveLimit:
     """Return an adaptive limit, or answer 404, with what makes it one."""
+    if split_limit(limit)[1] == WILDCARD:
+        problem = f"{printable(limit)!r} is a wildcard: name one limit"
+        abort(failure(404, "not_adaptive", [{"field": "limit", "problem": problem}]))
     found = limiter.adaptive.find(limit)
     if found is None:
         problem = (

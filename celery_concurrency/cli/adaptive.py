@@ -19,7 +19,7 @@ from celery_concurrency.cli.output import (
     refusal,
 )
 from celery_concurrency.limiter.adaptive import AdaptiveLimit, Move
-from celery_concurrency.limiter.limits import limit_problem
+from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
 from celery_concurrency.worker.apps import limiter_of
 
 
@@ -68,6 +68,8 @@ def show_adaptive(app: Celery, as_json: bool) -> None:
 def reset_adaptive(app: Celery, limit: str, operator: str, as_json: bool) -> None:
     """Put LIMIT back to its maximum at once: platform:douyin."""
     limiter = limiter_of(app)
+    if split_limit(limit)[1] == WILDCARD:
+        raise refusal(f"{limit} is a wildcard: name one limit; adaptive lists those that moved")
     if problem := limit_problem(limit):
         raise refusal(problem)
     if limiter.adaptive.find(limit) is None:

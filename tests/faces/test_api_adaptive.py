@@ -89,7 +89,10 @@ def test_reset_puts_it_back(client, limiter, probe):
 def test_what_is_not_adaptive_says_how_it_is_made_so(client, redis_url, method, url):
     client.get(URL)
     before = all_keys(redis_url)
-    for limit in ("platform:douyin", "platform:*", "tenant:acme"):
+    answer = client.open(f"{url}?limit=platform:*", method=method)
+    [detail] = assert_refused(answer, 404, "not_adaptive")
+    assert detail["problem"] == "'platform:*' is a wildcard: name one limit"
+    for limit in ("platform:douyin", "tenant:acme"):
         answer = client.open(f"{url}?limit={limit}", method=method)
         [detail] = assert_refused(answer, 404, "not_adaptive")
         assert detail["field"] == "limit"
@@ -137,7 +140,7 @@ def test_usage_says_what_adapts_and_who_is_tried(client, limiter, probe):
 
 
 def test_an_account_is_listed_while_it_stands_below_its_highest(client, limiter):
-    limiter.config.update({"adaptive": {"account:*": ENTRY}})
+    limiter.config.update({"account_max": 0, "adaptive": {"account:*": ENTRY}})
     token = hold(limiter, "refused", {"account": "low"})
     limiter.refuse(token, ("global", "account:low"), "account:low", 0)
     limiter.release(token)

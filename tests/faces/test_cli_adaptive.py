@@ -80,7 +80,7 @@ def test_reset(cli, here, limiter, probe):
     ("arguments", "said"),
     [
         (["reset", "platform:douyin"], "'config set adaptive.platform:douyin=1-10' makes it so"),
-        (["reset", "platform:*"], "platform:* is not adaptive"),
+        (["reset", "platform:*"], "platform:* is a wildcard: name one limit"),
         (["reset", "douyin"], "'douyin'"),
     ],
 )

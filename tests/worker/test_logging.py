@@ -168,7 +168,9 @@ def revoked(scene):
 
 def limit_falls(scene):
     """One worker of two logs it."""
-    scene.limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    # No configured maximum is below it.
+    entry = {"min": 1, "max": 4}
+    scene.limiter.config.update({"account_max": 0, "adaptive": {"account:*": entry}})
     token = scene.floor.hold(**TAGS)
     limits = ("global", "platform:douyin", "account:a")
     scene.limiter.refuse(token, limits, "account:a", 0, reason="429")

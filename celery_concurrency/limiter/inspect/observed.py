@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from celery_concurrency.limiter.config.observing import observations
 from celery_concurrency.limiter.config.schema import Adaptive, Config, Rate
 from celery_concurrency.limiter.keyspace import Keyspace
 
@@ -64,10 +65,10 @@ class Observation(BaseModel):
 
 def read_observed(keyspace: Keyspace, config: Config) -> tuple[list[Observation], int]:
     """Return what is observed, and how many entries there are; ``MAX_OBSERVED`` are read."""
-    entries = list(islice(config.observations(), MAX_OBSERVED + 1))
+    entries = list(islice(observations(config), MAX_OBSERVED + 1))
     total = len(entries)
     if total > MAX_OBSERVED:
-        total = sum(1 for _ in config.observations())
+        total = sum(1 for _ in observations(config))
     return [
         _observation(limit, one, counts)
         for (limit, one), counts in keyspace.for_each(

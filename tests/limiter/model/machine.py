@@ -29,6 +29,7 @@ from redis.exceptions import ConnectionError
 from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
@@ -232,7 +233,7 @@ class Machine(RuleBasedStateMachine):
 
     def execute(self, verb: str, args: tuple[Any, ...]) -> Any:
         """Let a call reach the server, and hold it against the model."""
-        dimensions = self.model.config.flat()["dimensions"]
+        dimensions = flat_of(self.model.config)["dimensions"]
         if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
@@ -803,7 +804,7 @@ class Machine(RuleBasedStateMachine):
             {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
             for name in ("config:flat", "config:rates", "config:adaptive", "config:observed")
         )
-        expected = self.model.config.flat()
+        expected = flat_of(self.model.config)
         assert rates == json.loads(expected.pop("rates", "{}"))
         adaptive = {limit: text.rpartition(" ")[0] for limit, text in adaptive.items()}
         assert adaptive == json.loads(expected.pop("adaptive", "{}"))

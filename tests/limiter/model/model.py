@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.scripts.constants import PAUSED, RANK
 
@@ -436,7 +437,7 @@ class Model:
 
     def counted_as(self, limit: str) -> str:
         """Return a limit's name if it may have one, else that of what is counted together."""
-        if limit in self.config.flat() or len(self.named) < self.rooms:
+        if limit in flat_of(self.config) or len(self.named) < self.rooms:
             self.named.add(limit)
         return limit if limit in self.named else f"other/{limit.partition(':')[0]}"
 
@@ -478,7 +479,7 @@ class Model:
     def tally(self, most: int) -> int:
         """Count the oldest records; return how many."""
         some, self.records = self.records[:most], self.records[most:]
-        named = self.config.flat()
+        named = flat_of(self.config)
         for limits in some:
             for limit in limits:
                 dimension = limit.partition(":")[0]
