@@ -25,8 +25,11 @@ help: ## show this
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Only the first time: making an environment in $(VENV), and installing this package there,"
+	@echo "with what its demo, tests, docs and benchmarks need. It takes about a minute; make clean removes it."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "Installed."
 	@touch $@
 
 demo: $(READY) ## two workers under limits, with a live view (SECONDS=20 to end by itself)

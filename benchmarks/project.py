@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from celery import Celery
+from redis import Redis
 
 from tests.support.jotting import jotted
 
@@ -31,3 +32,16 @@ def work(self: Any, seconds: float) -> None:
     """Take so long, and record it."""
     with jotted(self):
         time.sleep(seconds)
+
+
+@app.task(bind=True, max_retries=None)
+def locked(self: Any, seconds: float) -> None:
+    """Take so long, under a lock that those who don't get it ask for again after a second."""
+    lock = Redis.from_url(os.environ["BROKER_URL"]).lock("lock:account:a", timeout=60)
+    if not lock.acquire(blocking=False):
+        raise self.retry(countdown=1)
+    try:
+        with jotted(self):
+            time.sleep(seconds)
+    finally:
+        lock.release()

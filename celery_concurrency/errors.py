@@ -22,11 +22,11 @@ class ImproperlyConfigured(ConcurrencyError):
 
 
 class InvalidTag(ConcurrencyError):
-    """A tag has to be a non-empty text or an integer, 200 printable characters at most."""
+    """A tag must be a non-empty text or an integer, of 200 printable characters at most."""
 
 
 class InvalidOperator(ConcurrencyError):
-    """An operator's name has to be a text of 200 printable characters at most."""
+    """An operator's name must be a text of 200 printable characters at most."""
 
 
 class InvalidConfig(ConcurrencyError):
@@ -34,7 +34,7 @@ class InvalidConfig(ConcurrencyError):
 
     Attributes:
         details: one entry a mistake, ``{"field": "platform_max.douyin",
-            "problem": "..."}``; empty where the whole is unreadable.
+            "problem": "..."}``; empty if the whole is unreadable.
     """
 
     def __init__(self, message: str | None = None, details: Sequence[dict[str, Any]] = ()) -> None:
@@ -43,11 +43,11 @@ class InvalidConfig(ConcurrencyError):
 
 
 class ConfigConflict(ConcurrencyError):
-    """The configuration was changed by others at the same moment; try again."""
+    """Somebody else changed the configuration at the same moment; try again."""
 
 
 class VersionMismatch(ConfigConflict):
-    """The configuration is at another version than you saw; read it, then decide again.
+    """The configuration was changed after you read it; read it, then decide again.
 
     Attributes:
         version: that which it is at.
@@ -59,19 +59,19 @@ class VersionMismatch(ConfigConflict):
 
 
 class UnknownVersion(ConcurrencyError):
-    """There is no such version in the configuration's history; list it to see which are."""
+    """There is no such version in the configuration's history; list the history to see them."""
 
 
 class LimiterUnavailable(ConcurrencyError):
-    """Redis could not be asked; check that it runs and concurrency_redis_url."""
+    """Redis could not be reached; check that it runs, and check concurrency_redis_url."""
 
 
 class OutOfMemory(LimiterUnavailable):
-    """Redis is out of memory: let tasks run, cancel some that wait, or raise its maxmemory."""
+    """Redis is out of memory: let tasks run, cancel waiting tasks, or raise its maxmemory."""
 
 
 class InvalidCooldown(ConcurrencyError):
-    """A cool-down can't be set as asked for: a limit, and seconds within bounds, are needed."""
+    """The cool-down is not valid: it needs a limit, and seconds within bounds."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field} {problem}")
@@ -79,8 +79,8 @@ class InvalidCooldown(ConcurrencyError):
 
 
 class RunEnded(ConcurrencyError):
-    """This run was given up or its time is over, so it gets no tokens any more."""
+    """This run was given up, or its time is over: it gets no more tokens."""
 
 
 class LimitReached(ConcurrencyError):
-    """A limit of the task has no room; the task waits and runs when it has."""
+    """A limit of the task has no room; the task waits for it."""

@@ -46,7 +46,7 @@ def get_adaptive_history(limiter: Limiter, query: AdaptiveQuery) -> Response:
 
 @routes.add("DELETE", "/adaptive", data=AdaptiveLimit, query=AdaptiveQuery, refusals=(404,))
 def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
-    """Put an adaptive limit back to its max at once; answers it as it stands then."""
+    """Put an adaptive limit back to its max at once, and return it."""
     by, limit = author(), query.limit
     _found(limiter, limit)
     moved = limiter.adaptive.reset(limit, by.operator or "")

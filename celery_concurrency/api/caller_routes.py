@@ -17,6 +17,6 @@ routes = Routes()
 
 @routes.add("GET", "/caller", data=Caller)
 def get_caller(limiter: Limiter) -> Response:
-    """Return who asks, and whether they may change something."""
+    """Return who you are, and whether you may make changes."""
     caller = Caller(operator=known_operator(), may_change=may_change())
     return success(caller.model_dump())

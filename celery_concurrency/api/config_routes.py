@@ -23,9 +23,9 @@ def get_config(limiter: Limiter) -> Response:
 
 @routes.add("PUT", "/config", data=ConfigData, body=ConfigChange, versioned=True)
 def put_config(limiter: Limiter, body: Any) -> Response:
-    """Change what the body names, at once.
+    """Change the fields in the body, at once.
 
-    Maps merge by key, and null takes an entry out of a map.
+    Maps merge by key, and null removes an entry from a map.
     """
     return _answer(limiter.config.update(body, author(), _expected_versions()), "updated")
 

@@ -20,16 +20,16 @@ routes = Routes()
 
 @routes.add("GET", "/cooldowns", data=CooldownList)
 def get_cooldowns(limiter: Limiter) -> Response:
-    """Return the limits that admit nobody until a moment, the last to open first; 1,000 at most."""
+    """Return the limits that cool down, the last to open first; 1,000 at most."""
     cooldowns, total = limiter.cooldowns.read()
     return success(CooldownList(cooldowns=cooldowns, total=total).model_dump())
 
 
 @routes.add("POST", "/cooldowns", data=Cooldown, body=CooldownChange)
 def set_cooldown(limiter: Limiter, body: Any) -> Response:
-    """Let a limit admit nobody for so many seconds; what runs goes on.
+    """Let a limit admit no task for so many seconds; running tasks go on.
 
-    Where it cools down already, the longer of the two stands, which is returned.
+    If it cools down already, the longer of the two stands and is returned.
     """
     by = author()
     change = validated(CooldownChange, body, "invalid_cooldown")

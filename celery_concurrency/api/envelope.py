@@ -22,15 +22,15 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The concurrency configuration was reset to the defaults and is in force",
     ),
     "released": ("令牌已释放", "The token was released"),
-    "cancelled": ("已取消等待中的任务", "What waited was cancelled"),
+    "cancelled": ("已取消等待中的任务", "The waiting tasks were cancelled"),
     "cooled_down": (
         "已进入冷却，期间不再放行任务；正在运行的不受影响",
-        "The limit admits nobody for now; what runs goes on",
+        "The limit cools down and admits no task; running tasks go on",
     ),
     "cool_down_lifted": ("冷却已解除，恢复放行", "The cool-down was lifted; tasks go on"),
     "adaptive_reset": (
         "自适应上限已恢复到最大值，已立即生效",
-        "The adaptive limit is back at its maximum, at once",
+        "The adaptive limit is back at its maximum",
     ),
     "adaptive_at_max": (
         "自适应上限本来就在最大值，没有变动",
@@ -47,10 +47,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "invalid_cooldown": (
         "冷却设置无效，未做任何修改",
-        "The limit can't cool down as asked for; nothing was changed",
+        "The cool-down is not valid; nothing was changed",
     ),
     "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
-    "invalid_body": ("请求体无效", "The body does not say what it has to"),
+    "invalid_body": ("请求体无效", "The body lacks something, or has a wrong value"),
     "invalid_operator": (
         "操作人名称无效，请使用不超过 200 个可显示的字符",
         "The operator's name is not valid: give it 200 printable characters at most",
@@ -64,18 +64,18 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "请提供令牌：Authorization: Bearer <token>",
         "Say who you are: Authorization: Bearer <token>",
     ),
-    "read_only": ("此令牌只能查看，不能修改", "This token may look, and change nothing"),
-    "cross_site": ("拒绝来自其他网站的修改请求", "A page of another site may change nothing here"),
+    "read_only": ("此令牌只能查看，不能修改", "This token may only read"),
+    "cross_site": ("拒绝来自其他网站的修改请求", "Changes from other sites' pages are refused"),
     "foreign_host": (
         "请使用 localhost 或 127.0.0.1 访问",
-        "Ask for it by the name localhost or 127.0.0.1",
+        "Use the name localhost or 127.0.0.1",
     ),
     "forbidden": ("没有权限", "You are not allowed to do this"),
     "not_found": ("没有这个地址", "There is nothing at this address"),
     "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),
     "not_held": (
-        "没有人持有这个令牌，或已释放、已过期",
-        "Nobody holds this token, or not any more",
+        "没有任务持有这个令牌，可能已释放或已收回",
+        "No run holds this token, or not any more",
     ),
     "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
     "not_cooling": ("这个限制没有在冷却", "This limit does not cool down, or not any more"),
@@ -85,15 +85,15 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "unknown_version": (
         "没有这个配置版本，或已不再保留",
-        "There is no such version of the configuration, or not any more",
+        "There is no such version of the configuration, or it is no longer kept",
     ),
     "precondition_failed": (
         "配置已被他人修改，未做任何修改；请重新读取后再试",
-        "The configuration is another than you saw; nothing was changed. Read it again",
+        "The configuration was changed after you read it; nothing was changed. Read it again",
     ),
     "conflict": (
         "配置正被他人修改，请重试",
-        "The configuration was changed by others at the same moment; try again",
+        "Somebody else changed the configuration at the same moment; try again",
     ),
     "too_large": ("请求体过大，上限 1 MiB", "The body is too large; 1 MiB at most"),
     "unsupported_media_type": (
@@ -103,13 +103,13 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "unavailable": ("Redis 不可用，请稍后重试", "Redis can't be reached; try again later"),
     "out_of_memory": (
         "Redis 内存已满：可以查看、取消和释放，但不再放行任务",
-        "Redis is out of memory: you may look, cancel and release, and no task is admitted",
+        "Redis is out of memory: you can look, cancel and release, but no task is admitted",
     ),
     "extra_missing": (
-        "缺少可选依赖，未安装",
-        "What this needs is not installed: an extra of the package",
+        "未安装所需的可选依赖",
+        "This needs an extra that is not installed",
     ),
-    "internal": ("内部错误", "Something went wrong here; the log says what"),
+    "internal": ("内部错误，详见日志", "Internal error; the log says more"),
 }  # fmt: skip
 
 

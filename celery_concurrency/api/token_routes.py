@@ -15,7 +15,7 @@ routes = Routes()
 
 @routes.add("GET", "/tokens", data=Page, query=TokensQuery)
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
-    """Return who holds tokens, the soonest to expire first, a page at a time.
+    """Return which runs hold tokens, the soonest to expire first, a page at a time.
 
     Or those of one task: it has a few, and they come all at once.
     """
@@ -30,7 +30,7 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
 
 @routes.add("DELETE", "/tokens/<concurrency_id:token>", data=Holder)
 def delete_token(limiter: Limiter, token: str) -> Response:
-    """Release a token for its holder, who goes on running without it."""
+    """Release a token; its run goes on without it."""
     by = author()
     # Read first: if Redis is away, that is answered before anything is begun.
     holder = find_token(limiter.keyspace, token)

@@ -13,7 +13,7 @@ routes = Routes()
 
 @routes.add("GET", "/usage", data=UsageData)
 def get_usage(limiter: Limiter) -> Response:
-    """Return how many living tokens each limit holds, beside what it allows."""
+    """Return how many tokens each limit holds, and how many it allows."""
     return success(limiter.usage().to_dict())
 
 

@@ -15,7 +15,7 @@ routes = Routes()
 
 @routes.add("GET", "/waiting", data=WaitingPage, query=WaitingQuery)
 def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
-    """Return who waits, by priority and then who asked first, a page at a time."""
+    """Return which tasks wait, by priority and then in the order they asked, a page at a time."""
     config = limiter.config.sync().config
     page = read_waiting(limiter.keyspace, config, query.limit, query.count, query.cursor)
     return success(page.to_dict())
@@ -23,7 +23,7 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
 
 @routes.add("GET", "/waiting/<concurrency_id:task_id>", data=Explanation, query=IdQuery)
 def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
-    """Return why a task waits: all of its limits, and who holds those that are full."""
+    """Return why a task waits: all of its limits, and which runs hold those that are full."""
     config = limiter.config.sync().config
     found = explain(limiter.keyspace, config, query.id or task_id)
     return success(found.to_dict()) if found else failure(404, "not_waiting")
@@ -31,7 +31,7 @@ def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
 
 @routes.add("DELETE", "/waiting/<concurrency_id:task_id>", data=Cancelled, query=IdQuery)
 def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
-    """Cancel a task that waits; a worker discards it as revoked.
+    """Cancel a waiting task; a worker discards it as revoked.
 
     One that was handed over is not waiting any more.
     """
@@ -45,9 +45,9 @@ def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
 
 @routes.add("DELETE", "/waiting", data=Cancelled, query=CancelQuery)
 def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
-    """Cancel all tasks that wait now and count in a limit, in steps.
+    """Cancel all tasks that wait now and count in a limit, step by step.
 
-    A failure on the way leaves those cancelled that were.
+    After a failure in between, some of them are cancelled.
     """
     by, limit = author(), query.limit
     count = sum(limiter.waiting_room.cancel_limit(limit))

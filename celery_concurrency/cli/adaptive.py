@@ -27,7 +27,7 @@ from celery_concurrency.worker.apps import limiter_of
 @json_option
 @click.pass_context
 def adaptive(ctx: click.Context, as_json: bool) -> None:
-    """Show the adaptive limits: which is in force now, and when and why each moved last."""
+    """Show adaptive limits: value in force, when and why it moved."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(show_adaptive, as_json=as_json)
     elif as_json:

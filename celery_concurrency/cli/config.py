@@ -58,7 +58,7 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
 def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bool) -> None:
     """Change fields: global_max=4 platform_max.douyin=2.
 
-    VALUE is JSON, as in 'paused=["global"]'; null takes an entry out of a map. Rates may be
+    VALUE is JSON, as in 'paused=["global"]'; null removes an entry from a map. Rates may be
     written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day; an adaptive limit
     as 'adaptive.platform:*=1-10,every=60s,decrease=0.5', of which what follows the range may
     be left out.

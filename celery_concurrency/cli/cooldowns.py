@@ -32,7 +32,7 @@ from celery_concurrency.worker.apps import limiter_of
 for_option = click.option(
     "--for", "seconds", type=Duration(MAX_SECONDS), help="For how long: 90s, 10m, 2h, 1d."
 )
-reason_option = click.option("--reason", default="", help="Why, for those who look.")
+reason_option = click.option("--reason", default="", help="The reason, which others see.")
 
 
 @command()
@@ -46,9 +46,10 @@ def cool(
     app: Celery, limit: str, seconds: int | None, off: bool, reason: str, operator: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Let LIMIT admit nobody for a while. What runs goes on.
+    """Let LIMIT admit no task for a while. Running tasks go on.
 
-    Where it cools down already, the longer of the two stands. No version of the configuration.
+    If it cools down already, the longer of the two stands. This makes no version of the
+    configuration.
     """
     if (seconds is not None) == off:
         raise mistake("give either --for, as --for 10m, or --off")
@@ -68,7 +69,7 @@ def cool(
 @command()
 @json_option
 def cooldowns(app: Celery, as_json: bool) -> None:
-    """Show which limits cool down: until when, why, and who said so.
+    """Show which limits cool down: until when, why, and by whom.
 
     Those too that a platform refused, and that one run now tries first.
     """
@@ -97,7 +98,7 @@ def cooldowns(app: Celery, as_json: bool) -> None:
 def pause(
     app: Celery, limit: str, seconds: int | None, reason: str, operator: str, as_json: bool
 ) -> None:
-    """Let LIMIT admit nobody for now: global, platform:douyin. What runs goes on.
+    """Let LIMIT admit no task: global, platform:douyin. Running tasks go on.
 
     With --for it cools down, as by the command cool: it goes on by itself.
     """

@@ -40,11 +40,11 @@ class View(Protocol):
 @command()
 @click.option(
     "--interval", type=click.IntRange(1, 86_400), default=2, show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two updates.",
 )  # fmt: skip
 @json_option
 def monitor(app: Celery, interval: int, as_json: bool) -> None:
-    """Show usage, who holds and who waits, live until Ctrl-C.
+    """Show usage, running and waiting tasks, live until Ctrl-C.
 
     Into a pipe it prints a line each time.
     """

@@ -37,7 +37,7 @@ def observed(app: Celery, as_json: bool) -> None:
 @operator_option
 @json_option
 def enforce(app: Celery, limit: str, operator: str, as_json: bool) -> None:
-    """Put in force what is observed of LIMIT.
+    """Put the observed LIMIT in force.
 
     LIMIT is as observed shows it: platform:douyin, or account:* for all accounts.
     """

@@ -33,18 +33,18 @@ FILE: Final = click.Path(dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option(
     "--token-file", type=FILE,
-    help=f"A file with the bearer token that opens everything; or set {TOKEN_VARIABLE}.",
+    help=f"A file with the bearer token for everything; or set {TOKEN_VARIABLE}.",
 )  # fmt: skip
 @click.option(
     "--read-token-file", type=FILE,
-    help=f"A file with the one that opens what only reads; or set {READ_TOKEN_VARIABLE}.",
+    help=f"A file with a token that only reads; or set {READ_TOKEN_VARIABLE}.",
 )  # fmt: skip
 def serve(
     app: Celery, host: str, port: int, token_file: Path | None, read_token_file: Path | None
 ) -> None:
     """Serve the HTTP API and its page until interrupted.
 
-    On loopback it asks for a token if it is given one; elsewhere it needs one.
+    On loopback a token is optional; on any other address it is required.
     """
     from celery_concurrency.api import URL_PREFIX, create_app  # noqa: PLC0415 - needs Flask
     from celery_concurrency.api.access import bearer, is_loopback  # noqa: PLC0415 - as well
@@ -53,7 +53,7 @@ def serve(
     token = _token(token_file, TOKEN_VARIABLE)
     read_token = _token(read_token_file, READ_TOKEN_VARIABLE)
     if token is not None and token == read_token:
-        raise refusal("the read token opens everything: give it another value")
+        raise refusal("both tokens are the same: give the read token another value")
     asks = token is not None or read_token is not None
     if not asks and not is_loopback(host):
         raise refusal(
@@ -97,8 +97,8 @@ def _token(file: Path | None, variable: str) -> str | None:
     # The characters of a bearer token (RFC 6750).
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
         raise refusal(
-            f"{source} has no token: it takes letters, digits and ._~+/- in one line, "
-            "as openssl rand -hex 32 makes them"
+            f"{source} has no token: write letters, digits and ._~+/- in one line, "
+            "such as openssl rand -hex 32 makes"
         )
     return token
 

@@ -16,10 +16,10 @@ from celery_concurrency.worker.apps import limiter_of
 
 
 @command()
-@limit_option("Only the holders of this limit: platform:douyin.")
+@limit_option("Only those that hold this limit: platform:douyin.")
 @json_option
 def tokens(app: Celery, limit: str, as_json: bool) -> None:
-    """Show who holds tokens, the soonest to expire first."""
+    """Show which runs hold tokens, the soonest to expire first."""
     holders = list(_all_holders(limiter_of(app), limit))
     if as_json:
         print_json([holder.model_dump() for holder in holders])

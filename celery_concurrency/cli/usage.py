@@ -58,15 +58,15 @@ def usage(app: Celery, as_json: bool) -> None:
     type=click.Choice(list(WINDOWS)),
     default=DEFAULT_WINDOW,
     show_default=True,
-    help="The time that is looked back on.",
+    help="How far to look back.",
 )
-@click.option("--history", is_flag=True, help="Show it interval by interval.")
+@click.option("--history", is_flag=True, help="Show each interval.")
 @click.option(
     "--resolution",
     type=click.Choice(list(RESOLUTIONS)),
     default=DEFAULT_RESOLUTION,
     show_default=True,
-    help="Of the history; how long runs waited and held is kept for each 5m.",
+    help="Length of the history's intervals; wait and hold times are kept for each 5m.",
 )
 @json_option
 def stats(app: Celery, window: str, history: bool, resolution: str, as_json: bool) -> None:
@@ -74,7 +74,7 @@ def stats(app: Celery, window: str, history: bool, resolution: str, as_json: boo
     limiter = limiter_of(app)
     if history:
         if WINDOWS[window] is None:
-            raise mistake("--history looks back on a time that has a beginning: 1h or 24h")
+            raise mistake("--history needs a window: 1h or 24h")
         found = read_stats_history(limiter.keyspace, resolution, window)
         if as_json:
             print_json(found.model_dump())

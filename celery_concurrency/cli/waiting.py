@@ -35,7 +35,7 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 )  # fmt: skip
 @json_option
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
-    """Show who waits, in order; or why the task ID does."""
+    """Show which tasks wait, in order; or why the task ID waits."""
     if task_id and limit:
         raise mistake("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
@@ -67,7 +67,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 @command()
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
-    """Cancel tasks that wait; workers discard them as revoked."""
+    """Cancel waiting tasks; workers discard them as revoked."""
     room = limiter_of(app).waiting_room
     missing = []
     for task_id in task_ids:
@@ -81,10 +81,10 @@ def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
 
 @command()
 def drain(app: Celery) -> None:
-    """Give all tasks that wait back to the broker.
+    """Give all waiting tasks back to the broker.
 
-    They stand in their queues again. Workers that hand off (concurrency_waiting auto or
-    handoff) park them again, so first set it to "retry" and restart the workers.
+    Workers that hand off (concurrency_waiting auto or handoff) would park them again, so first
+    set it to "retry" and restart the workers.
     """
     limiter = limiter_of(app)
     mode = settings_of(app).waiting
@@ -111,12 +111,12 @@ def drain(app: Celery) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 def purge(app: Celery, yes: bool, as_json: bool) -> None:
-    """Throw away all that waits, as celery purge does with queues.
+    """Throw away all waiting tasks, as celery purge does with queues.
 
-    They never run, and nobody is told: results stay RETRY, and a chord of theirs never ends.
-    (DELETE /waiting?limit=global, or cancel, has workers discard them as revoked, which tells.)
-    A task that was handed room stands in its queue again, where celery purge finds it: stop
-    those who send, then call this one first. Who waits with limiter.acquire keeps its place.
+    They never run, and nobody is told: their state stays RETRY, and their chords never end. (To
+    have them discarded as revoked, use cancel, or DELETE /waiting?limit=global.) A task that was
+    handed room is back in its queue, where celery purge finds it: stop the senders, then call
+    this first. Callers of limiter.acquire keep their place.
     """
     limiter = limiter_of(app)
     total, thrown = _total(limiter), 0

@@ -103,10 +103,10 @@ class Lease:
     Attributes:
         token: the run.
         limits: those it holds a token in.
-        fence: a number higher than that of each acquisition before, on any worker: give it
-            to what you write to, and let that refuse lower ones (Martin Kleppmann, "How to
+        fence: a number higher than that of every earlier acquisition, on any worker: send it
+            with what you write, and refuse lower ones there (Martin Kleppmann, "How to
             do distributed locking", 2016).
-        refused_in: those in which it has said that it was refused.
+        refused_in: those for which it has reported a refusal.
     """
 
     def __init__(
@@ -130,24 +130,24 @@ class Lease:
         return f"Lease(token={self.token!r}, limits={self.limits!r}, fence={self.fence!r})"
 
     def cool_down(self, seconds: float, dimension: str, *, reason: str = "") -> float:
-        """Let one of its limits admit nobody for a while, and then everybody.
+        """Let one of the run's limits admit no task for a while.
 
-        Where a platform refused the run, say so by ``refused``.
+        If a platform refused the run, use ``refused`` instead.
 
         >>> current_lease().cool_down(600, "account", reason="maintenance")
 
         Args:
-            seconds: up to a week; where the limit cools down already, the longer of two stands.
+            seconds: up to a week; if the limit cools down already, the longer of the two stands.
             dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
                 or ``"global"``.
-            reason: one line, which people are shown.
+            reason: one line, which is shown to people.
 
         Returns:
             when the limit opens, in Unix seconds of the Redis server.
 
         Raises:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
-            LimiterUnavailable: Redis can't be asked; it may be set all the same.
+            LimiterUnavailable: Redis can't be reached; the cool-down may be set all the same.
         """
         return self._cooldowns.set(self._limit(dimension), seconds, reason, author_of(self.token))
 
@@ -160,26 +160,26 @@ class Lease:
         most: float = DEFAULT_MOST,
         reason: str = "",
     ) -> float:
-        """Say that a platform refused this run.
+        """Report that a platform refused this run.
 
-        One of its limits cools down, and one run goes first in it afterwards. For code that
-        handles the refusal itself: what is in ``concurrency_refusals`` needs no call. The run does
-        not count as a success. It tells one refusal of a limit: repeats change nothing.
+        One of its limits cools down, and one run goes first afterwards. For code that handles
+        the refusal itself: exceptions in ``concurrency_refusals`` are reported without a call. The
+        run does not count as a success. It reports one refusal per limit: repeats change nothing.
 
         >>> current_lease().refused("account", seconds=600, reason="429")
 
         Args:
             dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
                 or ``"global"``.
-            seconds: up to a week, the longer of two stands; 0 counts the refusal and lets adaptive
-                limits fall, and nothing cools down.
-            grow: what the last seconds are multiplied by where this run went first; 1 to 100.
-            most: how many seconds that makes at most.
-            reason: one line, which people are shown.
+            seconds: up to a week; the longer of two cool-downs stands. 0 counts the refusal and
+                lets adaptive limits fall, and nothing cools down.
+            grow: if this run went first, the last cool-down is multiplied by this; 1 to 100.
+            most: the most seconds that this makes.
+            reason: one line, which is shown to people.
 
         Returns:
-            when the limit opens, in Unix seconds of the Redis server; 0 where it does not cool
-            down, or where Redis is away: then it is told later.
+            when the limit opens, in Unix seconds of the Redis server; 0 if it does not cool
+            down, or if Redis is away and the refusal is reported later.
 
         Raises:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
@@ -223,9 +223,9 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the tokens were taken back, as nobody could renew them for too long.
+        """Whether the tokens were taken back, because they were not renewed for too long.
 
-        Asks Redis. Where that is away, or has lost its data and waits for the next beats,
+        Asks Redis. If that is away, or has lost its data and waits for the next beats,
         it is True once the tokens may have been taken back: when they would have run out
         without being renewed.
         """

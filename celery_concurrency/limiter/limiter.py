@@ -107,22 +107,22 @@ class Limiter:
     def acquire(
         self, *, timeout: float | None = None, **tags: object
     ) -> AbstractContextManager[Lease]:
-        """Hold tokens outside of tasks, while a block runs; wait for room as tasks do.
+        """Hold tokens outside of tasks while a block runs, and wait for room as tasks do.
 
         >>> with limiter.acquire(account="acc123", platform="douyin", timeout=60) as lease:
         ...     publish()
 
         Args:
-            timeout: seconds to wait at most; None waits without end.
+            timeout: how many seconds to wait at most; None waits for ever.
             tags: ``platform``, ``account``, ``type``, and the user's own dimensions.
 
         Raises:
-            LimitReached: no room in time.
+            LimitReached: there was no room in time.
             InvalidTag: a tag names no limit.
-            LimiterUnavailable: Redis can't be asked. If it is away at the end of the
+            LimiterUnavailable: Redis can't be reached. If it is away at the end of the
                 block, a thread gives the tokens back later.
-            RunEnded: its time was over before the answer came, as where the process stood
-                still; call again.
+            RunEnded: the lease ended before the answer came, for example because the
+                process was suspended; call again.
         """
         return self._blocking.hold(tags, timeout)
 
@@ -334,7 +334,7 @@ class Limiter:
         return bool(held)
 
     def usage(self) -> Usage:
-        """Return how much of each limit is in use; living tokens only."""
+        """Return how much of each limit is in use, by living tokens."""
         return read_usage(self.keyspace, self.config.sync())
 
 

@@ -39,7 +39,7 @@ class Concurrency:
         url: of the Redis server.
 
     Attributes:
-        limiter: it, with the default configuration: each account runs one at a time.
+        limiter: the limiter itself, with the default configuration: one task per account.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,7 +68,7 @@ class Concurrency:
 
         Raises:
             AssertionError: there is no room for it.
-            TypeError: it is no signature of one task, or a tag names no dimension.
+            TypeError: this is not the signature of one task, or a tag names no dimension.
         """
         if signature is not None and _is_exempt(signature):
             yield
@@ -91,7 +91,7 @@ class Concurrency:
         """Return the first limit that a task would wait for now; None if it would run.
 
         Raises:
-            TypeError: it is no signature of one task.
+            TypeError: this is not the signature of one task.
         """
         if _is_exempt(signature):
             return None

@@ -147,9 +147,9 @@ def reservation_of(context: Any) -> tuple[str, tuple[str, ...]] | None:
 
 
 def current_lease() -> Lease | None:
-    """Return what the task that runs here now holds; None if it holds nothing.
+    """Return the lease of the task that runs here; None if it holds no tokens.
 
-    A task that is not gated, or that began while Redis was away, holds nothing.
+    A task without limits, or one that began while Redis was away, holds none.
     """
     task = current_task
     run: Run | None = ours_on(task.request) if task else None

@@ -76,7 +76,7 @@ def test_reset_puts_it_back(client, limiter, probe):
     answer = client.delete(f"{URL}?limit={LIMIT}", headers=headers)
     assert answer.status_code == 200
     assert (answer.json["data"]["current"], answer.json["data"]["in_force"]) == (8, 8)
-    assert answer.json["message"] == "The adaptive limit is back at its maximum, at once"
+    assert answer.json["message"] == "The adaptive limit is back at its maximum"
     assert limiter.adaptive.moves(LIMIT)[-1].reason == "reset by ann"
     # Again it changes nothing, and says so.
     answer = client.delete(f"{URL}?limit={LIMIT}")

@@ -51,13 +51,13 @@ def used(desk, limit):
 def test_edit_a_limit(desk, limiter, busy):
     desk.open()
     dialog = click(desk, "Edit: platform:douyin")
-    expect(dialog).to_contain_text("That is what it is now.")
+    expect(dialog).to_contain_text("That is the current value.")
     field = dialog.get_by_label("New limit")
     field.fill("2")
-    expect(dialog).to_contain_text("platform:douyin goes from 3 to 2, at once, for all workers.")
-    expect(dialog).to_contain_text("The 3 that run are not touched")
+    expect(dialog).to_contain_text("platform:douyin goes from 3 to 2 at once, for all workers.")
+    expect(dialog).to_contain_text("The 3 running tasks are not affected")
     field.fill("9")
-    expect(dialog).to_contain_text("Those who wait go on at once")
+    expect(dialog).to_contain_text("Waiting tasks go on at once")
     dialog.get_by_label("Your name").fill("安娜 O'Hara")
     confirm(dialog, "Change it")
     expect(used(desk, "platform:douyin")).to_contain_text("of 9")
@@ -133,7 +133,7 @@ def test_set_a_limit_that_is_not_shown(desk, limiter, busy):
 def test_pause_and_resume(desk, limiter, busy):
     desk.open()
     dialog = click(desk, "Pause: platform:douyin")
-    expect(dialog).to_contain_text("From now on platform:douyin admits nobody.")
+    expect(dialog).to_contain_text("From now on platform:douyin admits no task.")
     confirm(dialog, "Pause")
     expect(used(desk, "platform:douyin")).to_contain_text("paused")
     assert config(limiter).paused == ["platform:kuaishou", "platform:douyin"]
@@ -178,7 +178,7 @@ def test_release_one_that_is_gone_meanwhile(desk, limiter, busy):
     dialog = click(desk, f"Release: {busy['run-x']}")
     limiter.release(busy["run-x"])
     dialog.get_by_role("button", name="Release").click()
-    expect(dialog).to_contain_text("Nobody holds this token, or not any more")
+    expect(dialog).to_contain_text("No run holds this token, or not any more")
     desk.forgive("404")
 
 
@@ -216,7 +216,7 @@ def test_cancel_from_the_answer_why(desk, busy, redis):
 def test_switch_off_and_on(desk, limiter, busy):
     desk.open("configuration")
     dialog = click(desk, "Switch off: enabled")
-    expect(dialog).to_contain_text("Everybody is admitted")
+    expect(dialog).to_contain_text("Every task is admitted")
     confirm(dialog, "Switch off")
     expect(desk.page.locator("#notice")).to_contain_text("Limits are switched off")
     assert config(limiter).enabled is False
@@ -276,7 +276,7 @@ def test_who_is_late_changes_nothing_and_sees_what_is_now(desk, limiter, busy):
     expect(used(desk, "global")).to_contain_text("of 99")
     dialog.get_by_role("button", name="Change it").click()
     expect(dialog).to_contain_text("Somebody changed it meanwhile.")
-    expect(dialog).to_contain_text("The configuration is another than you saw")
+    expect(dialog).to_contain_text("The configuration was changed after you read it")
     expect(dialog.get_by_role("button", name="Change it")).to_be_hidden()
     assert config(limiter).global_max == 99
     dialog.get_by_role("button", name="Close").click()

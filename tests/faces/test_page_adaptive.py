@@ -62,7 +62,7 @@ def test_a_configured_maximum_below_it_is_what_is_shown(desk, limiter, probe):
     expect(used(desk, LIMIT)).to_contain_text("3 of 2")
     expect(used(desk, LIMIT)).to_contain_text("over the limit")
     answer = desk.open(VIEW).locator("#adaptive-answer")
-    expect(answer).to_contain_text("The configured maximum is lower, and so 2 is in force.")
+    expect(answer).to_contain_text("The configured maximum is lower, so 2 is in force.")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_configured_maximum_below_it_is_what_is_shown(desk, limiter, probe):
         ("en-GB", r"cools down\s*opens in (10 min|9 min \d+ sec)\s*then one run goes first\s*429",
          r"^after a refusal\s*one run goes first: task\s*tries\s*429, set by refused-tried$",
          "account:tried: one run goes first after a refusal"),
-        ("zh-CN", r"冷却中\s*(10分钟|9分钟 ?\d+秒)后放行\s*随后先放行一个任务试探\s*429",
+        ("zh-CN", r"冷却中\s*(10 分钟|9 分钟 \d+ 秒)后放行\s*随后先放行一个任务试探\s*429",
          r"^试探中\s*正在试探的任务：\s*tries\s*429，由 refused-tried 设置$",
          "account:tried 曾被平台拒绝，先放行一个任务试探"),
     ],
@@ -170,7 +170,7 @@ def test_where_refusals_are_not_counted_there_are_the_falls(desk, limiter, probe
 def test_it_is_put_back_by_a_name(desk, limiter, probe):
     view = desk.open(VIEW)
     dialog = click(desk, "Back to its maximum")
-    expect(dialog).to_contain_text(f"{LIMIT} is back at 8 at once, and those who wait go on.")
+    expect(dialog).to_contain_text(f"{LIMIT} goes back to 8 at once, and waiting tasks go on.")
     dialog.get_by_label("Your name").fill("安娜")
     confirm(dialog, "Back to its maximum")
     expect(view.locator("#adaptive-answer")).to_contain_text("It is at 8 now")
@@ -206,7 +206,7 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     expect(view.locator("#adaptive-none")).to_be_visible()
     expect(view.locator("#adaptive-table")).to_be_hidden()
     expect(view.get_by_role("figure")).to_have_count(0)
-    expect(view.locator("#adaptive-answer")).to_contain_text("It is only observed")
+    expect(view.locator("#adaptive-answer")).to_contain_text("Only observed")
 
 
 def test_what_was_before_it_is_known_is_not_drawn(desk, limiter, day):
@@ -270,7 +270,7 @@ def test_to_edit_one_that_is_observed_leaves_it_so(desk, limiter, probe):
     desk.open("configuration")
     dialog = click(desk, "Edit: adaptive task_type:*")
     expect(dialog.get_by_label("Mode")).to_have_value("observe")
-    expect(dialog).to_contain_text("task_type:* turns nobody away.")
+    expect(dialog).to_contain_text("task_type:* turns no task away.")
     expect(dialog).not_to_contain_text("by itself")
     dialog.get_by_label("Maximum").fill("30")
     confirm(dialog, "Change it")
@@ -304,9 +304,9 @@ def test_what_can_not_be_is_said_at_the_field(desk, limiter):
     button = dialog.get_by_role("button", name="Change it")
     expect(button).to_be_enabled()
     for label, wrong, right, problem in (
-        ("Minimum", "11", "10", "It can't be over the maximum"),
-        ("multiplies it by", "1", "0.9", "It has to be over 0 and under 1"),
-        ("multiplies it by", "0", "0.01", "It has to be over 0 and under 1"),
+        ("Minimum", "11", "10", "It can't be more than the maximum"),
+        ("multiplies it by", "1", "0.9", "It must be more than 0 and less than 1"),
+        ("multiplies it by", "0", "0.01", "It must be more than 0 and less than 1"),
         ("Seconds between", "0", "1", ""),
         ("Maximum", "1000001", "1000000", ""),
     ):

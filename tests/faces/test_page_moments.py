@@ -97,7 +97,7 @@ def test_cool_a_limit_down_extend_it_and_lift_it(desk, limiter, redis):
     scenes.configure(limiter)
     desk.open()
     dialog = click(desk, "Cool down: platform:douyin")
-    expect(dialog).to_contain_text("platform:douyin admits nobody until")
+    expect(dialog).to_contain_text("platform:douyin admits no task until")
     dialog.get_by_label("For how long").fill("30")
     expect(dialog).to_contain_text("(30 min)")
     dialog.get_by_label("Reason").fill("429 <b>风控</b>")
@@ -179,8 +179,8 @@ def test_rates_are_shown_edited_and_removed(desk, limiter, shut):
     field = dialog.get_by_label("Rates")
     expect(field).to_have_value("1/100s, 15/1d")
     field.fill("2/90s、3/2h;20/1d")
-    expect(dialog).to_contain_text("account:*: in any 90 s, 2 may begin.")
-    expect(dialog).to_contain_text("account:*: in any 2 hr, 3 may begin.")
+    expect(dialog).to_contain_text("account:*: in any 90 s, at most 2 tasks may start.")
+    expect(dialog).to_contain_text("account:*: in any 2 hr, at most 3 tasks may start.")
     confirm(dialog, "Change it")
     expect(row(view, "rates account:*")).to_contain_text("2 per 90 s, 3 per 2 hr, 20 per 1 day")
     given = [str(rate) for rate in config(limiter).rates["account:*"]]
@@ -197,9 +197,7 @@ def test_set_rates_of_another_limit(desk, limiter, shut, name):
     dialog.get_by_label("Dimension").select_option(label="Account")
     dialog.get_by_label("Name", exact=False).first.fill(name)
     dialog.get_by_label("Rates").fill("40/1d")
-    expect(dialog).to_contain_text(
-        "They take the place of those of account:* (1 per 100 s, 15 per 1 day)."
-    )
+    expect(dialog).to_contain_text("They replace those of account:* (1 per 100 s, 15 per 1 day).")
     confirm(dialog, "Change it")
     expect(row(view, f"rates account:{name}")).to_contain_text("40 per 1 day")
     assert [str(rate) for rate in config(limiter).rates[f"account:{name}"]] == ["40 per 86400 s"]
@@ -212,9 +210,9 @@ def test_what_is_no_rate_is_said_at_the_field(desk, limiter):
     field = dialog.get_by_label("Rates")
     button = dialog.get_by_role("button", name="Change it")
     for text, problem in (
-        ("1/30", '"1/30" is no rate'),
-        ("0/30s", "how many has to be from 1 to 10,000"),
-        ("1/8d", "how long has to be from 1 s to 7 days"),
+        ("1/30", '"1/30" is not a rate'),
+        ("0/30s", "the number must be from 1 to 10,000"),
+        ("1/8d", "the time must be from 1 s to 7 days"),
         ("1/1s 2/2s 3/3s 4/4s 5/5s", "4 rates at most"),
     ):
         field.fill(text)

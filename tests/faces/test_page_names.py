@@ -140,7 +140,7 @@ def test_a_task_of_any_id_is_asked_about_and_cancelled(desk, limiter, redis, id)
     dialog.wait_for()
     assert dialog.text_content().replace("\n", " ").isprintable()
     confirm(dialog, "Cancel the task")
-    expect(desk.page.locator("#done")).to_have_text("What waited was cancelled")
+    expect(desk.page.locator("#done")).to_have_text("The waiting tasks were cancelled")
     assert [message["headers"]["id"] for message in put_back(redis)] == [id]
     desk.problems = [one for one in desk.problems if "404" not in one]  # it does not wait any more
 

@@ -68,7 +68,7 @@ def test_a_limit_is_edited_to_observe_only(desk, limiter):
     dialog = click(desk, "Edit: platform:bilibili")
     dialog.get_by_label("New limit").fill("4")
     dialog.get_by_label("Mode").select_option(value="observe")
-    expect(dialog).to_contain_text("platform:bilibili turns nobody away")
+    expect(dialog).to_contain_text("platform:bilibili turns no task away")
     confirm(dialog, "Change it")
     expect(used(desk, "platform:bilibili")).to_contain_text("would allow 4")
     assert config(limiter).platform_max["bilibili"] == Observed(max=4, mode="observe")
@@ -77,7 +77,7 @@ def test_a_limit_is_edited_to_observe_only(desk, limiter):
     dialog = click(desk, "Edit: platform:bilibili")
     expect(dialog.get_by_label("New limit")).to_have_value("4")
     expect(dialog.get_by_label("Mode")).to_have_value("observe")
-    expect(dialog).to_contain_text("That is what it is now.")
+    expect(dialog).to_contain_text("That is the current value.")
     dialog.get_by_label("Mode").select_option(value="enforce")
     expect(dialog).to_contain_text("goes from 4 (only observed) to 4")
     confirm(dialog, "Change it")
@@ -91,7 +91,7 @@ def test_rates_are_observed_and_stay_so_when_others_are_edited(desk, limiter):
     dialog = click(desk, "Edit: rates global")
     expect(dialog.get_by_label("Rates")).to_have_value("1/30s:observe")
     dialog.get_by_label("Rates").fill("1/30s:observe, 9/1d")
-    expect(dialog).to_contain_text("global: turns nobody away")
+    expect(dialog).to_contain_text("global turns no task away")
     confirm(dialog, "Change it")
     assert config(limiter).to_dict()["rates"]["global"] == [
         {"max": 1, "per": 30, "mode": "observe"}, {"max": 9, "per": 86_400},

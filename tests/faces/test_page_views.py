@@ -241,7 +241,7 @@ def test_why_a_task_waits_in_two_clicks(desk, limiter, redis):
     expect(row(view, "global").locator(".holders li")).to_have_count(0)
     # It goes on by itself: who waits is handed the room.
     limiter.release(redis.zrange(f"{PREFIX}:semaphore:platform:douyin", 0, 0)[0])
-    expect(view.locator("#why-answer")).to_contain_text("It was given room")
+    expect(view.locator("#why-answer")).to_contain_text("It was handed room")
 
 
 def test_asking_by_a_tasks_id(desk, limiter):
@@ -294,8 +294,8 @@ def test_what_nobody_has_begun_on_says_for_which_task_it_is(desk, limiter, redis
 
 def test_nobody(desk):
     for view, words in (
-        ("running", "Nobody holds a token."),
-        ("waiting", "Nobody is in the waiting room."),
+        ("running", "No task holds a token."),
+        ("waiting", "No task is in the waiting room."),
         ("configuration", "in force"),
     ):
         expect(desk.open(view)).to_contain_text(words)

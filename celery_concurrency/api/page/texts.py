@@ -26,22 +26,23 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "no_answer": ("服务器没有响应", "The server does not answer"),
     "no_envelope": (
         "服务器的响应无法识别（状态码 {status}）",
-        "The answer of the server is not understood (status {status})",
+        "The server's answer is not understood (status {status})",
     ),
     "config_problem": (
         "手工写入的配置无效，未生效，仍使用上一份有效配置：{problem}",
-        "A configuration was written by hand and is not valid, so the last valid one "
-        "stays in force: {problem}",
+        "The configuration written by hand is not valid. The last valid one stays in force: "
+        "{problem}",
     ),
     "switched_off": (
         "并发控制已关闭：所有任务都放行，只计数。",
-        "Limits are switched off: everybody is admitted, and counted.",
+        "Limits are switched off: every task is admitted and counted.",
     ),
     # Signing in
     "sign_in": ("登录", "Sign in"),
     "sign_in_why": (
         "此服务需要访问令牌（bearer token）。令牌只保存在本标签页中，关闭即消失。",
-        "This server asks for a bearer token. It is kept in this tab only, and gone with it.",
+        "This server asks for a bearer token. It is kept in this tab only, and forgotten when "
+        "you close it.",
     ),
     "wrong_token": ("此令牌无效。", "This token is not accepted."),
     "access_token": ("访问令牌", "Bearer token"),
@@ -54,7 +55,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "task_type": ("任务类型", "Task type"),
     "account": ("账号", "Account"),
     "filter": ("筛选", "Filter"),
-    "no_limits": ("没有符合的限制。", "No limit has this in its name."),
+    "no_limits": ("没有名称匹配的限制。", "No limit has this in its name."),
     "more_limits": (
         "还有 {count} 项，请用名称筛选。",
         "{count} more: filter by name to see them.",
@@ -64,18 +65,18 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{count} more limits are configured or in use; they are not listed.",
     ),
     "unread_tokens": (
-        "另有 {count} 个令牌正被持有；仅由它们占用的限制未列出。",
-        "{count} more tokens are held; limits that only these hold are not listed.",
+        "另有 {count} 个令牌未读取；只由它们占用的限制未列出。",
+        "{count} more tokens are held. Limits that only these tokens occupy are not listed.",
     ),
     "uncounted_groups": (
         "另有 {count} 组等待中的任务未计入。",
         "{count} more groups of waiting tasks are not counted.",
     ),
     "statistics_full": (
-        "按名称统计的限制已达上限：其余未配置的平台和任务类型合并计入 "
-        "other/platform 和 other/task_type。",
-        "The statistics take no more names: other platforms and task types that are not "
-        "configured count together, as other/platform and other/task_type.",
+        "按名称统计的限制已达上限："
+        "其余未配置的平台和任务类型合并计入 other/platform 和 other/task_type。",
+        "The statistics are full: other platforms and task types that are not configured are "
+        "counted together, as other/platform and other/task_type.",
     ),
     "used": ("运行中 / 上限", "Running / limit"),
     "used_of": ("{current} / {max}", "{current} of {max}"),
@@ -84,7 +85,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "over": ("超出上限", "over the limit"),
     "paused": ("已暂停", "paused"),
     "kept": ("已预留", "kept"),
-    "room": ("有空位", "has room"),
+    "room": ("有名额", "has room"),
     "actions": ("操作", "Actions"),
     "edit": ("修改", "Edit"),
     "pause": ("暂停", "Pause"),
@@ -108,8 +109,9 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "observed_value": ("{value}（仅观察）", "{value} (only observed)"),
     "observed_badge": ("若生效：{max}", "would allow {max}"),
     "observed_why": (
-        "这些限制不拦任何任务，只统计：若已生效，会拦下多少、各等多久。",
-        "These turn nobody away. They count whom they would have turned away, and for how long.",
+        "这些限制不拦任何任务，只统计：如果已经生效，会拦下多少、各等多久。",
+        "These limits turn no task away. They count how many they would have turned away, and "
+        "for how long.",
     ),
     "would_allow": ("若生效", "Would allow"),
     "looked_at": ("已观察的次数", "Runs seen"),
@@ -142,22 +144,22 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "adaptive_stands_observed": (
         "仅观察，不限制任何任务：生效时上限会是 {current}，在 {min} 到 {max} 之间。",
-        "It is only observed, and turns nobody away: in force it would be at {current}, "
-        "between {min} and {max}.",
+        "Only observed: it turns no task away. In force it would be at {current}, between "
+        "{min} and {max}.",
     ),
     "adaptive_paused": (
         "此限制已暂停，不放行任何任务。",
-        "The limit is paused, and admits nobody.",
+        "The limit is paused and admits no task.",
     ),
     "adaptive_capped": (
         "配置的上限 {max} 更低，以它为准。",
-        "The configured maximum is lower, and so {max} is in force.",
+        "The configured maximum is lower, so {max} is in force.",
     ),
-    "adaptive_since": ("上次变动：{since}。", "It moved last at {since}."),
+    "adaptive_since": ("上次变动：{since}。", "It last moved at {since}."),
     "adaptive_rule": (
         "平台拒绝时乘以 {decrease}，每 {every} 秒最多一次；满载且 {every} 秒内无拒绝，则加 1。",
         "A refusal multiplies it by {decrease}, at most once every {every} s. After {every} s "
-        "without one it grows by 1, if it was used in full.",
+        "without a refusal it grows by 1, if it was used in full.",
     ),
     "adaptive_plot": (
         "最近 24 小时的上限、运行数与拒绝",
@@ -181,13 +183,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_reset_title": ("恢复 {limit}", "Reset {limit}"),
     "adaptive_reset_effect": (
         "{limit} 立即回到 {max}，等待中的任务随即补上。平台若再次拒绝，它会再次下降。",
-        "{limit} is back at {max} at once, and those who wait go on. If the platform refuses "
+        "{limit} goes back to {max} at once, and waiting tasks go on. If the platform refuses "
         "again, it falls again.",
     ),
     # Running
     "running": ("运行中", "Running"),
     "running_of": ("运行中：{limit}", "Running: {limit}"),
-    "running_none": ("没有任务持有令牌。", "Nobody holds a token."),
+    "running_none": ("没有任务持有令牌。", "No task holds a token."),
     "task": ("任务", "Task"),
     "worker": ("Worker", "Worker"),
     "token": ("令牌", "Token"),
@@ -195,13 +197,15 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "expires": ("到期", "Expires"),
     "expires_in": ("{duration}后", "in {duration}"),
     "expired": ("已到期", "expired"),
-    "for_duration": ("已 {duration}", "for {duration}"),
-    "reserved": ("已预留，尚未开始", "reserved, not begun"),
+    "for_duration": ("已持续 {duration}", "for {duration}"),
+    "reserved": ("已预留，尚未开始", "reserved, not started"),
     "reserved_for": ("已预留给任务", "reserved for task"),
-    "kept_for": ("空位保留给任务", "room kept for task"),
-    "passed_over": ("等待过久，正在为它凑齐空位", "passed over for long, so room is kept"),
+    "kept_for": ("名额预留给任务", "room kept for task"),
+    "passed_over": ("等待过久，正在为它凑齐名额", "passed over for long, so room is kept for it"),
     "release": ("释放", "Release"),
     "unknown": ("未知", "unknown"),
+    "waits_since": ("等待自", "Waiting since"),
+    "waits_for_duration": ("已等 {duration}", "for {duration}"),
     "total": ("共 {count} 个", "{count} in all"),
     "show_all": ("显示全部", "Show all"),
     "first_page": ("回到首页", "First page"),
@@ -211,13 +215,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "waiting_of": ("等待中：{limit}", "Waiting: {limit}"),
     "waiting_none": (
         "等待室里没有任务。（以重试方式等待的任务在 broker 中，这里不列出。）",
-        "Nobody is in the waiting room. (Tasks that wait by retrying are in the broker, "
-        "and not listed here.)",
+        "No task is in the waiting room. (Tasks that wait by retrying are in the broker, and "
+        "not listed here.)",
     ),
-    "position": ("位置", "Position"),
+    "position": ("次序", "Position"),
     "position_note": (
-        "位置是在限制完全相同的任务之中的次序。",
-        "The position is that among tasks with exactly the same limits.",
+        "次序只在限制完全相同的任务之间排列。",
+        "The position is among tasks with exactly the same limits.",
     ),
     "waits_for": ("等待原因", "Waits for"),
     "why": ("为什么？", "Why?"),
@@ -240,40 +244,37 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit}: one run goes first after a refusal",
     ),
     "why_kept": (
-        "{limit} 的空位预留给等待更久的任务",
-        "the room in {limit} is kept for one that waited longer",
+        "{limit} 的名额预留给等待更久的任务",
+        "the room in {limit} is kept for a task that waited longer",
     ),
     "why_behind": (
-        "限制都有空位，前面还有限制相同的任务",
+        "限制都有名额，前面还有限制相同的任务",
         "its limits have room; others with the same limits came before",
     ),
-    "why_next": ("限制都有空位，下一个就是它", "its limits have room, and it is next"),
+    "why_next": ("限制都有名额，下一个就是它", "its limits have room, and it is next"),
     # Why?
     "why_title": ("为什么等待？", "Why does it wait?"),
-    "back_to_waiting": ("返回等待列表", "Back to all who wait"),
+    "back_to_waiting": ("返回等待列表", "Back to all waiting tasks"),
     "why_answer": ("它在等待：{reason}。", "It waits: {reason}."),
     "why_place": (
-        "自 {since} 起等待（{duration}），位置 {position}。",
+        "自 {since} 起等待，已等 {duration}，次序 {position}。",
         "Since {since} ({duration}), at position {position}.",
     ),
     "why_runs": ("它正在运行：", "It runs:"),
     "why_handed_over": (
-        "它已得到空位，消息已回到队列，Worker 一取到就开始。",
-        "It was given room and is back in its queue: it begins as soon as a worker takes it.",
+        "名额已移交给它，消息已回到队列，Worker 一取到就开始。",
+        "It was handed room and is back in its queue: it starts as soon as a worker takes it.",
     ),
-    "why_reserved_until": (
-        "空位为它保留到 {until}。",
-        "The room stays reserved until {until}.",
-    ),
-    "its_limits": ("它的各项限制，以及谁占用着", "Its limits, and who holds them"),
+    "why_reserved_until": ("名额为它保留到 {until}。", "The room stays reserved until {until}."),
+    "its_limits": ("相关限制及当前占用者", "Its limits, and who holds them"),
     "state": ("状态", "State"),
     "held_by": ("占用者", "Held by"),
     # Statistics
     "statistics": ("24 小时", "24 hours"),
     "statistics_limit": ("按限制", "Of the limit"),
     "statistics_none": (
-        "还没有历史数据：由运行中的 Worker 每分钟记录。",
-        "There is no history yet: running workers write it, once a minute.",
+        "还没有历史数据：由运行中的 Worker 每分钟记录一次。",
+        "There is no history yet: running workers write it once a minute.",
     ),
     "statistics_left_out": (
         "仅显示最繁忙的限制，另有 {count} 个未显示。",
@@ -286,13 +287,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "wait_title": ("等待时间（秒）", "Wait time, in seconds"),
     "hold_title": ("持有时间（秒）", "Hold time, in seconds"),
     "acquired": ("获得", "acquired"),
-    "released": ("归还", "released"),
-    "handed_over": ("交接", "handed over"),
+    "released": ("释放", "released"),
+    "handed_over": ("移交", "handed over"),
     "lapsed": ("预留过期", "lapsed"),
-    "cancelled": ("已取消", "cancelled"),
-    "reclaimed": ("已回收", "reclaimed"),
-    "lost": ("失去令牌", "lost"),
-    "denied": ("被拒", "denied"),
+    "cancelled": ("取消", "cancelled"),
+    "reclaimed": ("收回", "reclaimed"),
+    "lost": ("令牌丢失", "lost"),
+    "denied": ("没有名额", "denied"),
     "refused": ("平台拒绝", "refused by platforms"),
     "parked": ("进入等待室", "parked"),
     "time": ("时间", "Time"),
@@ -338,7 +339,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "not_known": ("保留的最早版本", "the first that is kept"),
     "more_changes": ("另有 {count} 处", "and {count} more"),
     "not_valid": ("无效，未生效：{problem}", "not valid, and not in force: {problem}"),
-    "no_history": ("还没有修改。", "Nothing was changed yet."),
+    "no_history": ("还没有修改。", "Nothing has been changed yet."),
     "roll_back": ("回滚", "Roll back"),
     "none": ("无", "none"),
     "apply": ("确认修改", "Change it"),
@@ -347,58 +348,58 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "keep": ("不做修改", "Change nothing"),
     "your_name": ("你的名字（记入历史，可不填）", "Your name, for the history (optional)"),
     "changed_meanwhile": (
-        "期间有人修改了配置。页面已重新读取，请查看后再试。",
+        "期间有人改过配置。页面已重新读取，请查看后再试。",
         "Somebody changed it meanwhile. The page has read it again: look, and try again.",
     ),
     "edit_title": ("修改 {limit}", "Edit {limit}"),
     "new_limit": ("新上限（0 为不限）", "New limit (0 is no limit)"),
     "mode": ("方式", "Mode"),
     "mode_enforce": ("生效", "in force"),
-    "mode_observe": ("仅观察：不拦任何任务，只统计", "only observe: turn nobody away, and count"),
+    "mode_observe": ("仅观察：不拦任何任务，只统计", "only observe: turn no task away, and count"),
     "observe_effect": (
-        "{limit}：不拦任何任务；从现在起统计上限 {max} 会拦下谁、等多久。",
-        "{limit} turns nobody away. From now on it counts whom a limit of {max} would have, and "
-        "for how long.",
+        "{limit}：不拦任何任务；从现在起统计上限 {max} 会拦下多少、各等多久。",
+        "{limit} turns no task away. From now on it counts those that a limit of {max} would "
+        "have, and for how long.",
     ),
     "enforce_title": ("让 {limit} 正式生效", "Put {limit} in force"),
     "enforce_effect": (
         "{limit}（{value}）立即对所有 Worker 生效；正在运行的不受影响。到目前为止会拦下：",
-        "{limit} ({value}) is in force at once, for all workers; what runs is not touched. So far "
-        "it would have turned away:",
+        "{limit} ({value}) is in force at once, for all workers. Running tasks are not "
+        "affected. So far it would have turned away:",
     ),
     "new_timeout": ("超时秒数", "Timeout in seconds"),
     "edit_effect": (
         "{limit}：从 {before} 改为 {after}，对所有 Worker 立即生效。",
-        "{limit} goes from {before} to {after}, at once, for all workers.",
+        "{limit} goes from {before} to {after} at once, for all workers.",
     ),
     "edit_lower": (
-        "正在运行的 {current} 个不受影响，降到 {after} 个以下之前不再放行。",
-        "The {current} that run are not touched; nobody is admitted until fewer than "
+        "正在运行的 {current} 个不受影响；降到 {after} 个以下之前不再放行。",
+        "The {current} running tasks are not affected. No task is admitted until fewer than "
         "{after} run.",
     ),
     "edit_raise": (
         "等待中的任务会立即补上。",
-        "Those who wait go on at once, as far as there is room.",
+        "Waiting tasks go on at once, as far as there is room.",
     ),
-    "edit_same": ("值没有变化。", "That is what it is now."),
+    "edit_same": ("值没有变化。", "That is the current value."),
     "timeout_effect": (
-        "Worker 失联 {after} 秒后，其令牌自动收回；运行中任务的令牌不会过期。",
+        "Worker 失联 {after} 秒后，其令牌自动收回；运行中任务的令牌会一直续期。",
         "A token whose holder is silent for {after} s is taken back. Those of running tasks "
-        "don't expire.",
+        "are renewed.",
     ),
     "another_title": ("设置其他限制", "Set another limit"),
     "dimension": ("维度", "Dimension"),
     "name": ("名称（* 为未列出的名称）", "Name (* is any that is not listed)"),
     "pause_title": ("暂停 {limit}", "Pause {limit}"),
     "pause_effect": (
-        "从现在起 {limit} 不再放行任何任务。正在运行的会继续到结束，其余等待直到恢复。",
-        "From now on {limit} admits nobody. What runs goes on to its end; the others wait "
+        "从现在起 {limit} 不再放行任何任务。正在运行的会继续到结束，其余等待，直到恢复。",
+        "From now on {limit} admits no task. Running tasks go on to their end; the others wait "
         "until it is resumed.",
     ),
     "resume_title": ("恢复 {limit}", "Resume {limit}"),
     "resume_effect": (
         "{limit} 重新放行，等待中的任务按次序立即继续。",
-        "{limit} admits tasks again; those who wait go on at once, in their order.",
+        "{limit} admits tasks again. Waiting tasks go on at once, in their order.",
     ),
     "one_name": ("名称", "Name"),
     "how_long": ("冷却多久", "For how long"),
@@ -411,20 +412,20 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "cool_title": ("冷却 {limit}", "Cool {limit} down"),
     "extend_title": ("延长 {limit} 的冷却", "Extend the cool-down of {limit}"),
     "cool_effect": (
-        "{limit} 在 {until} 之前（{duration}）不再放行任何任务，到时自动恢复。"
-        "正在运行的会继续到结束，其余等待。",
-        "{limit} admits nobody until {until} ({duration}), and then opens by itself. What runs "
-        "goes on to its end; the others wait.",
+        "{limit} 在 {until} "
+        "之前（{duration}）不再放行任何任务，到时自动恢复。正在运行的会继续到结束，其余等待。",
+        "{limit} admits no task until {until} ({duration}), and then opens by itself. Running "
+        "tasks go on to their end; the others wait.",
     ),
     "cool_longer": (
-        "{limit} 已经冷却到 {until}，更晚的那个生效：什么都不会改变。要缩短，请先解除。",
-        "{limit} cools down until {until} already, and the longer of two stands: nothing would "
+        "{limit} 已经冷却到 {until}；两者取更晚的，所以不会有变化。要缩短，请先解除。",
+        "{limit} already cools down until {until}, and the longer of two stands: nothing would "
         "change. To make it shorter, lift it first.",
     ),
     "lift_title": ("解除 {limit} 的冷却", "Lift the cool-down of {limit}"),
     "lift_effect": (
         "{limit} 立即重新放行，等待中的任务按次序继续。",
-        "{limit} admits tasks again at once; those who wait go on, in their order.",
+        "{limit} admits tasks again at once. Waiting tasks go on, in their order.",
     ),
     "rates_title": ("修改 {limit} 的速率", "Edit the rates of {limit}"),
     "rates_label": (
@@ -435,32 +436,32 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "rate_unclear": (
         "无法识别“{text}”：请写成 1/30s 或 15/1d 的形式",
-        '"{text}" is no rate: write it as 1/30s, or 15/1d',
+        '"{text}" is not a rate: write it as 1/30s or 15/1d',
     ),
     "rate_max_bounds": (
         "“{text}”：个数须在 1 到 {most} 之间",
-        '"{text}": how many has to be from 1 to {most}',
+        '"{text}": the number must be from 1 to {most}',
     ),
     "rate_per_bounds": (
         "“{text}”：时间须在 1 秒到 {most}之间",
-        '"{text}": how long has to be from 1 s to {most}',
+        '"{text}": the time must be from 1 s to {most}',
     ),
     "rates_too_many": ("最多 {most} 个速率", "{most} rates at most"),
     "rate_effect": (
         "{limit}：任意 {period}内最多开始 {max} 个任务。",
-        "{limit}: in any {period}, {max} may begin.",
+        "{limit}: in any {period}, at most {max} tasks may start.",
     ),
     "rate_observed_effect": (
-        "{limit}：不拦任何任务，只统计任意 {period}内最多 {max} 个会拦下谁。",
-        "{limit}: turns nobody away, and counts whom {max} in any {period} would have.",
+        "{limit}：不拦任何任务，只统计：若任意 {period}内最多 {max} 个，会拦下多少。",
+        "{limit} turns no task away, and counts those that {max} in any {period} would have.",
     ),
     "rates_replace": (
         "它们取代 {wildcard} 的速率（{rates}）。",
-        "They take the place of those of {wildcard} ({rates}).",
+        "They replace those of {wildcard} ({rates}).",
     ),
     "rates_effect": (
         "立即生效；最近已经开始的任务也计算在内。",
-        "In force at once; what began lately counts.",
+        "In force at once; runs that began lately count.",
     ),
     "remove_rates_effect": (
         "移除后，{limit} 不再有自己的速率，立即生效；名称仍受同类通配（*）速率的限制（如有）。",
@@ -473,29 +474,29 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_every": ("两次变动至少相隔（秒）", "Seconds between two moves"),
     "adaptive_decrease": (
         "被拒时乘以（大于 0，小于 1）",
-        "A refusal multiplies it by (over 0, under 1)",
+        "A refusal multiplies it by (more than 0, less than 1)",
     ),
-    "adaptive_min_over_max": ("不能大于最大值", "It can't be over the maximum"),
-    "decrease_bounds": ("须大于 0 且小于 1", "It has to be over 0 and under 1"),
+    "adaptive_min_over_max": ("不能大于最大值", "It can't be more than the maximum"),
+    "decrease_bounds": ("须大于 0 且小于 1", "It must be more than 0 and less than 1"),
     "adaptive_effect": (
         "{limit} 从 {max} 开始，在 {min} 到 {max} 之间自动调整，立即生效。",
-        "{limit} begins at {max}, and moves between {min} and {max} by itself, at once.",
+        "{limit} begins at {max} and moves between {min} and {max} by itself, at once.",
     ),
     "adaptive_edit_effect": (
         "{limit} 在 {min} 到 {max} 之间自动调整，立即生效。"
         "若已下降，从当前值继续；否则从 {max} 开始。",
         "{limit} moves between {min} and {max} by itself, at once. If it has fallen, it goes on "
-        "from where it stands; else it begins at {max}.",
+        "from where it stands; otherwise it begins at {max}.",
     ),
     "adaptive_observe_effect": (
-        "{limit}：不拦任何任务；从现在起统计 {min} 到 {max} 之间的自适应上限会拦下谁、等多久。",
-        "{limit} turns nobody away. From now on it counts whom a limit between {min} and {max} "
-        "would have, and for how long.",
+        "{limit}：不拦任何任务；从现在起统计 {min} 到 {max} 之间的自适应上限会拦下多少、各等多久。",
+        "{limit} turns no task away. From now on it counts those that a limit between {min} and "
+        "{max} would have, and for how long.",
     ),
     "adaptive_enforce_effect": (
         "{limit}（{min} 到 {max}）立即对所有 Worker 生效，从当前值继续；正在运行的不受影响。",
         "{limit} ({min} to {max}) is in force at once, for all workers, and goes on from where it "
-        "stands; what runs is not touched.",
+        "stands. Running tasks are not affected.",
     ),
     "adaptive_between": ("{min} 到 {max}（自适应）", "{min} to {max} (adaptive)"),
     "adaptive_configured": (
@@ -511,7 +512,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "release_title": ("释放令牌", "Release a token"),
     "release_effect": (
         "任务 {task} 不会停止，但不再计数：同一限制内可能多运行一个任务。",
-        "Task {task} is not stopped: it goes on without being counted, and another may "
+        "Task {task} is not stopped. It goes on without being counted, so another task may "
         "begin beside it.",
     ),
     "release_limits": ("释放的限制：{limits}", "Room comes free in: {limits}"),
@@ -520,34 +521,34 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "任务 {task} 不会再运行：Worker 会把它作为已撤销（REVOKED）丢弃。此操作无法撤回。",
         "Task {task} will not run: a worker discards it as revoked. This can't be undone.",
     ),
-    "cancel_all_title": ("取消 {limit} 的所有等待任务", "Cancel all who wait for {limit}"),
+    "cancel_all_title": ("取消 {limit} 的所有等待任务", "Cancel all tasks that wait for {limit}"),
     "cancel_all_effect": (
-        "计入 {limit} 的所有等待任务（现有 {count} 个）都不会再运行，作为已撤销（REVOKED）丢弃。"
-        "此操作无法撤回。",
+        "计入 {limit} 的所有等待任务（现有 {count} 个）都不会再运行，"
+        "会作为已撤销（REVOKED）丢弃。此操作无法撤回。",
         "All waiting tasks that count in {limit}, {count} as of now, will not run: they are "
         "discarded as revoked. This can't be undone.",
     ),
     "cancelled_count": ("已取消 {count} 个任务。", "Cancelled: {count}."),
     "remove_title": ("移除 {field}", "Remove {field}"),
     "remove_effect": (
-        "移除后，该名称适用同类的一般上限，立即生效。",
-        "Its name then has the limit that the rest of its kind has, at once.",
+        "移除后，这个名称改用同类的一般上限，立即生效。",
+        "The name then has the limit of its kind, at once.",
     ),
     "off_title": ("关闭并发控制", "Switch limits off"),
     "off_effect": (
         "所有任务都放行，包括正在等待的；仍然计数。",
-        "Everybody is admitted, those who wait included; counting goes on.",
+        "Every task is admitted, waiting ones included. Runs are still counted.",
     ),
     "on_title": ("开启并发控制", "Switch limits on"),
     "on_effect": (
         "限制立即重新生效；正在运行的任务不受影响。",
-        "The limits are in force again at once; what runs is not touched.",
+        "The limits are in force again at once. Running tasks are not affected.",
     ),
     "reset_title": ("恢复默认配置", "Reset to the defaults"),
     "reset_effect": (
         "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。",
-        "All limits go back to the defaults at once, and nothing is paused any more. What is "
-        "in force now stays in the history, and can be rolled back to.",
+        "All limits go back to the defaults at once, and nothing stays paused. The present "
+        "configuration stays in the history, and you can roll back to it.",
     ),
     "rollback_title": ("回滚到版本 {version}", "Roll back to version {version}"),
     "rollback_effect": (

@@ -25,7 +25,9 @@ export const now = () => Date.now() / 1000 + (ahead ?? 0);
 export const count = (number) => COUNT.format(number);
 export const number = (value) => (value === null || value === undefined ? "–" : NUMBER.format(value));
 
-const inUnit = (some, unit) => new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short" }).format(some);
+// With a space before a Chinese unit too, as in the page's other texts.
+const inUnit = (some, unit) => new Intl.NumberFormat(LANGUAGE, { style: "unit", unit, unitDisplay: "short" })
+  .format(some).replace(/(?<=\d)(?=\p{Script=Han})/u, " ");
 
 /** Return a number of seconds exactly, in one unit: "90 s", "10 min", "1 day". */
 export function period(seconds) {

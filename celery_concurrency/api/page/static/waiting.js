@@ -58,7 +58,7 @@ function makeRow({ task_id: taskId }) {
     write(position, count(one.position));
     write(reason, reasonText(one.blocked_by));
     limits.show(one.limits);
-    since.show(one.since, t("for_duration", { duration: duration(now() - one.since) }));
+    since.show(one.since, t("waits_for_duration", { duration: duration(now() - one.since) }));
   };
   return row;
 }
