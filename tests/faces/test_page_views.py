@@ -249,7 +249,9 @@ def test_asking_by_a_tasks_id(desk, limiter):
     view = desk.open("waiting")
     view.get_by_label("Task id").fill("wait-paused")
     view.get_by_role("button", name="Why does it wait?").click()
-    expect(desk.view("why")).to_contain_text("It waits: platform:kuaishou is paused.")
+    expect(desk.view("why")).to_contain_text(
+        re.compile(r"It waits: platform:kuaishou is paused since .+, by \w+ \(\w+\)")
+    )
     for nobody in ("nobody", "100%"):
         desk.page.goto(f"{desk.address}#why/{nobody}")
         expect(desk.view("why")).to_contain_text(re.compile(f"{nobody} *This task does not wait"))

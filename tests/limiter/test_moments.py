@@ -76,6 +76,7 @@ def test_a_limit_that_cools_down_is_listed(floor):
     until = floor.limiter.cooldowns.set("account:x", 600, "429", "ann")
     shown = usage(floor)
     cooldown = shown["accounts"]["x"]["cooldown"]
+    assert cooldown.pop("since") == pytest.approx(until - 600, abs=1)
     assert cooldown == {"until": pytest.approx(until), "reason": "429", "by": "ann"}
     assert "waiting_for_moment" not in shown
     floor.age(600)

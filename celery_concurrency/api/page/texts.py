@@ -241,6 +241,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit} 的空位预留给等待更久的任务",
         "the room in {limit} is kept for one that waited longer",
     ),
+    "why_still": (
+        "（已有 {duration} 没有任务开始）",
+        ", and none has begun there for {duration}",
+    ),
+    "why_said_by": ("（由 {name} 于 {since} 设置）", " since {since}, by {name}"),
+    "why_more": ("；", "; "),
+    "why_somebody": ("未署名", "somebody"),
     "why_behind": (
         "限制都有空位，前面还有限制相同的任务",
         "its limits have room; others with the same limits came before",

@@ -8,7 +8,7 @@ import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, time, timeElement } from "./format.js";
 import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
-import { reasonText } from "./reasons.js";
+import { reasonsText } from "./reasons.js";
 import { t } from "./texts.js";
 
 /** A task that does not wait is asked about less often: browsers log each 404. */
@@ -61,7 +61,7 @@ function sentences(found) {
     return [t("why_handed_over"), ...(until === null ? [] : [t("why_reserved_until", { until: time(until) })])];
   }
   return [
-    t("why_answer", { reason: reasonText(found.blocked_by) }),
+    t("why_answer", { reason: reasonsText(found) }),
     t("why_place", { since: time(found.since), duration: duration(now() - found.since), position: count(found.position) }),
   ];
 }
