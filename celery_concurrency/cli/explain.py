@@ -25,6 +25,7 @@ from celery_concurrency.limiter.inspect.explanation import (
     find_runs,
 )
 from celery_concurrency.limiter.inspect.holders import Holder
+from celery_concurrency.limiter.inspect.short_ids import whole_id
 
 
 def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
@@ -32,7 +33,9 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
 
     Raises:
         ClickException: it does not wait; says what it does instead.
+        AmbiguousId: it is a short id, and several begin so.
     """
+    task_id = whole_id(limiter.keyspace, task_id)
     found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
     if found is None:
         raise refusal(_why_not(limiter, task_id))

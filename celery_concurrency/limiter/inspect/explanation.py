@@ -3,7 +3,6 @@
 The list of all waiters is in ``waiting.py``.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -14,8 +13,9 @@ from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.blocking import Blocked, LimitState
 from celery_concurrency.limiter.inspect.holders import Holder, find_token, read_tokens
 from celery_concurrency.limiter.inspect.limit_state import read_states
+from celery_concurrency.limiter.inspect.short_ids import tokens_of
 from celery_concurrency.limiter.inspect.waiter_records import read_records
-from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import asked_at, rank_of
 
 #: Holders of a full limit that are named.
@@ -28,7 +28,7 @@ class LimitOfWaiter(LimitState):
     """A limit of a task that waits.
 
     Attributes:
-        holders: who holds it where it is full, the soonest to expire first, 20 at most.
+        holders: who holds it where it is full, for longest first, 20 at most.
         probe: who goes first after a refusal; left out of JSON where nobody does.
     """
 
@@ -92,11 +92,9 @@ def find_runs(keyspace: Keyspace, task_id: str) -> Iterator[Holder]:
 
     All tokens are read, in batches.
     """
-    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", task_id) + ":*"
-    tokens: Any = keyspace.redis.zscan_iter(keyspace.keys.leases, match=pattern, count=BATCH)
-    for token, _ in tokens:
-        holder = find_token(keyspace, token.decode())
-        if holder and holder.task_id == task_id:
+    for token in tokens_of(keyspace, task_id):
+        holder = find_token(keyspace, token)
+        if holder:
             yield holder
 
 

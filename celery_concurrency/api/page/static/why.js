@@ -43,7 +43,8 @@ export const why = {
   show({ taskId, found, message, tokens = [] }) {
     task = found;
     write(name, visible(found?.task ?? tokens[0]?.task ?? t("task")));
-    write(id, visible(taskId));
+    // It may have been asked for by its first characters.
+    write(id, visible(found?.task_id ?? tokens[0]?.task_id ?? taskId));
     const texts = found ? sentences(found) : [message, ...(tokens.length ? [t("why_runs")] : [])];
     if (texts.join() !== [...lines.children].map((line) => line.textContent).join()) {
       lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
