@@ -178,7 +178,9 @@ def test_without_any_the_json_is_as_before(floor):
     floor.limiter.config.reset()
     floor.hold(account="a")
     park(floor.limiter, "w1", {"account": "a"})
-    assert usage(floor)["accounts"]["a"] == {"current": 1, "max": 1, "waiting": 1}
+    shown = usage(floor)["accounts"]["a"]
+    assert shown.pop("waiting_since") == pytest.approx(floor.redis.time()[0], abs=60)
+    assert shown == {"current": 1, "max": 1, "waiting": 1}
     found = why(floor, "w1")
     assert set(found["blocked_by"]) == {"reason", "limit", "current", "max"}
     assert set(found["limits"][0]) == {

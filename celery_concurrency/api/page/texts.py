@@ -96,6 +96,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "comma": ("，", ", "),
     "window": ("{used} / {max}（任意 {period}）", "{used} of {max} in {period}"),
     "opens_in": ("{left}后放行", "opens in {left}"),
+    "oldest_wait": ("最久已等 {duration}", "up to {duration}"),
     "shut": ("暂不放行", "not open yet"),
     "cooling": ("冷却中", "cools down"),
     "set_by": ("由 {name} 设置", "set by {name}"),
