@@ -181,7 +181,8 @@ def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
         "How long the one has waited that has for longest; 0 while none waits.",
     )
     adaptive = _gauge(
-        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+        "adaptive_limit",
+        "The limit in force of an adaptive limit; of an observed or paused one, its own.",
     )
     for limit, usage in limits.items():
         labels = _labels(limit)
@@ -192,8 +193,8 @@ def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
         since = usage.waiting_since
         oldest.add_metric(labels, max(0.0, now - since) if since is not None else 0)
         if usage.adaptive:
-            observed = usage.adaptive.mode == "observe"
-            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+            own = usage.paused or usage.adaptive.mode == "observe"
+            adaptive.add_metric(labels, usage.adaptive.current if own else usage.allows)
     yield from (current, most, paused, waiting, oldest, adaptive)
 
 

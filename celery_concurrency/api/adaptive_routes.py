@@ -48,13 +48,14 @@ def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
     """Put an adaptive limit back to its max at once; answers it as it stands then."""
     by, limit = author(), query.limit
     _found(limiter, limit)
-    limiter.adaptive.reset(limit, by.operator or "")
-    log_action(
-        by, "adaptive limit reset by operator", "adaptive limit %s reset", limit, limit=limit
-    )  # fmt: skip
+    moved = limiter.adaptive.reset(limit, by.operator or "")
+    if moved:
+        log_action(
+            by, "adaptive limit reset by operator", "adaptive limit %s reset", limit, limit=limit
+        )  # fmt: skip
     # Its entry may be gone by now.
     stands: Any = TypeAdapter(AdaptiveLimit).dump_python(_found(limiter, limit))
-    return success(stands, "adaptive_reset")
+    return success(stands, "adaptive_reset" if moved else "adaptive_at_max")
 
 
 def _found(limiter: Limiter, limit: str) -> AdaptiveLimit:

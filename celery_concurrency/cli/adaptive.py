@@ -34,7 +34,7 @@ def adaptive(ctx: click.Context, as_json: bool) -> None:
         raise mistake(f"write --json after {ctx.invoked_subcommand}")
 
 
-@command("show")
+@command()
 @json_option
 def show_adaptive(app: Celery, as_json: bool) -> None:
     """Show the adaptive limits, as adaptive alone does."""
@@ -72,14 +72,15 @@ def reset_adaptive(app: Celery, limit: str, operator: str, as_json: bool) -> Non
         raise refusal(problem)
     if limiter.adaptive.find(limit) is None:
         raise refusal(f"{limit} is not adaptive: 'config set adaptive.{limit}=1-10' makes it so")
-    limiter.adaptive.reset(limit, operator)
+    moved = limiter.adaptive.reset(limit, operator)
     stands = limiter.adaptive.find(limit)
     if stands is None:  # its entry was taken out meanwhile
         raise refusal(f"{limit} is not adaptive any more")
     if as_json:
         print_json(_as_json(stands))
     else:
-        echo(f"{limit} is back at {stands.current}; in force: {in_force(stands)}")
+        how = f"is back at {stands.current}" if moved else f"stood at {stands.current} already"
+        echo(f"{limit} {how}; in force: {in_force(stands)}")
 
 
 adaptive.add_command(reset_adaptive)

@@ -78,10 +78,10 @@ def test_reset_puts_it_back(client, limiter, probe):
     assert (answer.json["data"]["current"], answer.json["data"]["in_force"]) == (8, 8)
     assert answer.json["message"] == "The adaptive limit is back at its maximum, at once"
     assert limiter.adaptive.moves(LIMIT)[-1].reason == "reset by ann"
-    # Again it changes nothing, and says the same.
+    # Again it changes nothing, and says so.
     answer = client.delete(f"{URL}?limit={LIMIT}")
     assert answer.json["data"]["current"] == 8
-    assert answer.json["message"] == "自适应上限已恢复到最大值，已立即生效"
+    assert answer.json["message"] == "自适应上限本来就在最大值，没有变动"
     assert len(limiter.adaptive.moves(LIMIT)) == 2
 
 

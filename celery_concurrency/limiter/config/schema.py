@@ -358,9 +358,9 @@ class Config(_Strict):
             there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
             ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
             adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
-            And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``
-            and ``rates <limit>`` to the same texts; empty where the limit's own is in force,
-            which takes the place of its wildcard's).
+            And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``,
+            ``rates <limit>`` and ``adaptive <limit>`` to such texts; empty where the limit's own is
+            in force, which takes the place of its wildcard's).
         """
         counts = {limit: enforced(maximum) for limit, maximum in self._entries()}
         counts.update(dict.fromkeys(self.paused, PAUSED))
@@ -387,6 +387,10 @@ class Config(_Strict):
         return {
             **{entry: str(maximum or "") for entry, maximum in maxima.items()},
             **self._rate_texts("observe", "rates "),
+            **{
+                ("adaptive ", limit): str(one) if one.mode == "observe" else ""
+                for limit, one in self.adaptive.items()
+            },
         }
 
     def _adaptive_texts(self) -> dict[_Entry, str]:
@@ -412,14 +416,17 @@ class Config(_Strict):
         """Return a limit's maximum that is only observed; 0 where there is none."""
         return observed(self._max_of(limit))
 
-    def observations(self) -> Iterator[tuple[str, int | list[Rate]]]:
-        """Yield each limit or wildcard that has an observed maximum, or observed rates."""
+    def observations(self) -> Iterator[tuple[str, int | list[Rate] | Adaptive]]:
+        """Yield each limit or wildcard with its maximum, rates or adaptive entry to observe."""
         for limit, maximum in self._entries():
             if observed(maximum):
                 yield limit, observed(maximum)
         for limit, rates in self.rates.items():
             if some := [rate for rate in rates if rate.mode == "observe"]:
                 yield limit, some
+        for limit, adaptive in self.adaptive.items():
+            if adaptive.mode == "observe":
+                yield limit, adaptive
 
     def put_in_force(self, limit: str) -> Self:
         """Return this configuration with what is observed of a limit or wildcard in force.
@@ -427,8 +434,7 @@ class Config(_Strict):
         Raises:
             InvalidConfig: nothing is, or not under this name.
         """
-        moving = [name for name, one in self.adaptive.items() if one.mode == "observe"]
-        names = dict.fromkeys([*(name for name, _ in self.observations()), *moving])
+        names = dict.fromkeys(name for name, _ in self.observations())
         if limit not in names:
             shown = ", ".join(islice(names, MAX_DETAILS)) or "nothing"
             raise InvalidConfig(f"{limit} has nothing that is observed; observed: {shown}")
@@ -436,10 +442,10 @@ class Config(_Strict):
         for one in (one for name, one in self.observations() if name == limit):
             if isinstance(one, int):
                 change |= self._change_of_max(limit, one)
+            elif isinstance(one, Adaptive):
+                change["adaptive"] = {limit: {"mode": "enforce"}}
             else:
                 change["rates"] = {limit: [_in_force(rate) for rate in self.rates[limit]]}
-        if limit in moving:
-            change["adaptive"] = {limit: {"mode": "enforce"}}
         return self.merged(change)
 
     def _change_of_max(self, limit: str, maximum: int) -> dict[str, Any]:

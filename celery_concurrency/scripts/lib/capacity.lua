@@ -29,8 +29,9 @@ local function count_room(limit)
     return 0
   end
   local left = starts_left(limit)
-  if cooling and probe_of(limit) ~= nil then
-    left = math.min(left, probe_of(limit) and 0 or 1)
+  local probe = cooling and probe_of(limit)
+  if cooling and probe ~= nil then
+    left = math.min(left, probe and 0 or 1)
   end
   if max == 0 and not is_adaptive(limit) then
     return left
@@ -72,6 +73,10 @@ local function enter(token, limits, expiry)
     local left = room(limit)
     redis.call('ZADD', key('semaphore', limit), expiry, token)
     rooms[limit] = left - 1
+    if is_adaptive(limit) then
+      -- Counted anew: it may be used in full by this one, and rise.
+      rooms[limit] = nil
+    end
   end
 end
 
