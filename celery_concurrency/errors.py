@@ -70,6 +70,19 @@ class OutOfMemory(LimiterUnavailable):
     """Redis is out of memory: let tasks run, cancel waiting tasks, or raise its maxmemory."""
 
 
+class AmbiguousId(ConcurrencyError):
+    """Several ids begin so: give more of it.
+
+    Attributes:
+        candidates: some of them.
+    """
+
+    def __init__(self, given: str, candidates: Sequence[str]) -> None:
+        some = ", ".join(candidates)
+        super().__init__(f"several ids begin with {given!r}: give more of it. They are {some}")
+        self.candidates = list(candidates)
+
+
 class InvalidCooldown(ConcurrencyError):
     """The cool-down is not valid: it needs a limit, and seconds within bounds."""
 

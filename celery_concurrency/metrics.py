@@ -47,7 +47,7 @@ STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
 OBSERVED_BYTES: Final = 300_000
 #: Lines a limit in each of them, and bytes of a line without the limit's name.
-GAUGES_LINES: Final = 5
+GAUGES_LINES: Final = 6
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
@@ -103,7 +103,7 @@ class ConcurrencyCollector(Collector):
         usage = read_usage(keyspace, stored)
         configured = flat_of(stored.config)
         limits, left_out = self._shown(configured, dict(usage.limits()))
-        yield from _gauges(limits)
+        yield from _gauges(limits, keyspace.now())
         timed = [limit for limit, one in limits.items() if one.rates or one.cooldown]
         timed_shown = _affordable(timed, MOMENTS_LINES, MOMENTS_BYTES)
         left_out |= set(timed[len(timed_shown) :])
@@ -172,11 +172,15 @@ class ConcurrencyCollector(Collector):
         return {limit: usage[limit] for limit in shown}, left_out
 
 
-def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
+def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
     current = _gauge("current", "Living tokens, reserved ones included.")
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    oldest = _gauge(
+        "oldest_wait_seconds",
+        "How long the one has waited that has for longest; 0 while none waits.",
+    )
     adaptive = _gauge(
         "adaptive_limit",
         "The limit in force of an adaptive limit; of an observed one, its own.",
@@ -187,12 +191,14 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         most.add_metric(labels, usage.max)
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
+        since = usage.waiting_since
+        oldest.add_metric(labels, max(0.0, now - since) if since is not None else 0)
         if usage.adaptive:
             own = usage.adaptive.current
             # A pause hides what it allows, and a configured maximum may be over its own.
             observed = usage.adaptive.mode == "observe"
             adaptive.add_metric(labels, own if observed else min(own, usage.allows))
-    yield from (current, most, paused, waiting, adaptive)
+    yield from (current, most, paused, waiting, oldest, adaptive)
 
 
 def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:

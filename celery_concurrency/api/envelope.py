@@ -77,6 +77,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "没有任务持有这个令牌，可能已释放或已收回",
         "No run holds this token, or not any more",
     ),
+    "ambiguous_id": (
+        "有多个 ID 以此开头，请多输入几位",
+        "Several ids begin so: give more of it",
+    ),
     "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
     "not_cooling": ("这个限制没有在冷却", "This limit does not cool down, or not any more"),
     "not_adaptive": (

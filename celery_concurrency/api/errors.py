@@ -8,6 +8,7 @@ from werkzeug.exceptions import HTTPException
 
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.errors import (
+    AmbiguousId,
     ConfigConflict,
     InvalidConfig,
     InvalidCooldown,
@@ -42,6 +43,11 @@ def answer_errors(blueprint: Blueprint) -> None:
     @blueprint.errorhandler(InvalidCooldown)
     def on_invalid_cooldown(exc: InvalidCooldown) -> Response:
         return failure(400, "invalid_cooldown", [{"field": exc.field, "problem": exc.problem}])
+
+    @blueprint.errorhandler(AmbiguousId)
+    def on_ambiguous(exc: AmbiguousId) -> Response:
+        details = [{"field": "id", "problem": one} for one in exc.candidates]
+        return failure(409, "ambiguous_id", details)
 
     @blueprint.errorhandler(ConfigConflict)
     def on_conflict(exc: ConfigConflict) -> Response:

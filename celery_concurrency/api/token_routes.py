@@ -9,18 +9,21 @@ from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.explanation import find_runs
 from celery_concurrency.limiter.inspect.holders import Holder, Page, find_token, read_tokens
+from celery_concurrency.limiter.inspect.short_ids import whole_id, whole_token
 
 routes = Routes()
 
 
-@routes.add("GET", "/tokens", data=Page, query=TokensQuery)
+@routes.add("GET", "/tokens", data=Page, query=TokensQuery, refusals=(409,))
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
-    """Return which runs hold tokens, the soonest to expire first, a page at a time.
+    """Return which runs hold tokens, the oldest first, a page at a time.
+
+    Where more than 5,000 hold, they come as they expire.
 
     Or those of one task: it has a few, and they come all at once.
     """
     if query.task:
-        runs = find_runs(limiter.keyspace, query.task)
+        runs = find_runs(limiter.keyspace, whole_id(limiter.keyspace, query.task))
         tokens = [one for one in runs if query.limit in ("", *one.limits)]
         page = Page(tokens=tokens, total=len(tokens), next=None)
     else:
@@ -28,10 +31,13 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
     return success(page.model_dump())
 
 
-@routes.add("DELETE", "/tokens/<concurrency_id:token>", data=Holder)
+@routes.add("DELETE", "/tokens/<concurrency_id:token>", data=Holder, refusals=(409,))
 def delete_token(limiter: Limiter, token: str) -> Response:
-    """Release a token; its run goes on without it."""
-    by = author()
+    """Release a token; its run goes on without it.
+
+    The first characters of its name are enough, at least four, if no other's begins so.
+    """
+    by, token = author(), whole_token(limiter.keyspace, token)
     # Read first: if Redis is away, that is answered before anything is begun.
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):

@@ -8,6 +8,7 @@ from celery_concurrency.api.models import Cancelled, CancelQuery, IdQuery, Waiti
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.explanation import Explanation, explain
+from celery_concurrency.limiter.inspect.short_ids import whole_id
 from celery_concurrency.limiter.inspect.waiting import WaitingPage, read_waiting
 
 routes = Routes()
@@ -21,21 +22,30 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
     return success(page.to_dict())
 
 
-@routes.add("GET", "/waiting/<concurrency_id:task_id>", data=Explanation, query=IdQuery)
+@routes.add(
+    "GET", "/waiting/<concurrency_id:task_id>", data=Explanation, query=IdQuery, refusals=(409,)
+)
 def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
-    """Return why a task waits: all of its limits, and which runs hold those that are full."""
+    """Return why a task waits: all of its limits, and which runs hold those that are full.
+
+    The first characters of its id are enough, at least four, if no other's begins so.
+    """
     config = limiter.config.sync().config
-    found = explain(limiter.keyspace, config, query.id or task_id)
+    whole = whole_id(limiter.keyspace, query.id or task_id)
+    found = explain(limiter.keyspace, config, whole)
     return success(found.to_dict()) if found else failure(404, "not_waiting")
 
 
-@routes.add("DELETE", "/waiting/<concurrency_id:task_id>", data=Cancelled, query=IdQuery)
+@routes.add(
+    "DELETE", "/waiting/<concurrency_id:task_id>", data=Cancelled, query=IdQuery, refusals=(409,)
+)
 def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Cancel a waiting task; a worker discards it as revoked.
 
-    One that was handed over is not waiting any more.
+    One that was handed over is not waiting any more. The first characters of its
+    id are enough, at least four, if no other's begins so.
     """
-    by, task_id = author(), query.id or task_id
+    by, task_id = author(), whole_id(limiter.keyspace, query.id or task_id)
     if not limiter.waiting_room.cancel(task_id):
         return failure(404, "not_waiting")
     message = "waiting task %s cancelled"

@@ -17,6 +17,7 @@ from celery_concurrency.cli.output import (
 )
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.inspect.blocking import Blocked
 from celery_concurrency.limiter.inspect.explanation import (
     Explanation,
     LimitOfWaiter,
@@ -24,7 +25,7 @@ from celery_concurrency.limiter.inspect.explanation import (
     find_runs,
 )
 from celery_concurrency.limiter.inspect.holders import Holder
-from celery_concurrency.limiter.inspect.limit_state import Blocked
+from celery_concurrency.limiter.inspect.short_ids import whole_id
 
 
 def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
@@ -32,7 +33,9 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
 
     Raises:
         ClickException: it does not wait; says what it does instead.
+        AmbiguousId: it is a short id, and several begin so.
     """
+    task_id = whole_id(limiter.keyspace, task_id)
     found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
     if found is None:
         raise refusal(_why_not(limiter, task_id))
@@ -54,8 +57,9 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
 def reason_of(blocked: Blocked) -> str:
     """Return why a task waits, in words."""
     counts = f"{blocked.current} of {blocked.max}"
+    still = f"; none has begun there for {duration(_ago(blocked.since))}" if blocked.since else ""
     return {
-        "full": f"{blocked.limit} is full ({counts})",
+        "full": f"{blocked.limit} is full ({counts}{still})",
         "paused": f"{blocked.limit} is paused",
         "kept": f"{blocked.limit} is kept for one that was passed over for long ({counts})",
         "rate": blocked.text,
@@ -66,10 +70,23 @@ def reason_of(blocked: Blocked) -> str:
     }[blocked.reason]
 
 
+def _reason_and_author(blocked: Blocked) -> str:
+    """Return a reason with who paused the limit, or had it cool down, and when."""
+    reason = reason_of(blocked)
+    if blocked.reason not in ("paused", "cooling") or blocked.since is None:
+        return reason
+    source = f" ({blocked.source})" if blocked.source else ""
+    return f"{reason} since {local_time(blocked.since)} by {blocked.by or 'somebody'}{source}"
+
+
+def _ago(moment: float) -> float:
+    return time.time() - moment
+
+
 def _state(limit: LimitOfWaiter) -> str:
-    if limit.opens_by_itself:
-        return "shut"
-    return "full" if limit.full else ""
+    if not limit.full or limit.paused:
+        return ""  # how many it allows says that it is paused
+    return "full" if limit.has_no_place else "shut"
 
 
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
@@ -77,7 +94,7 @@ def _holders(limit: LimitOfWaiter) -> Iterator[str]:
     for one in limit.holders:
         yield _line(one)
     more = limit.current - limit.kept - len(limit.holders)
-    if limit.full and not limit.opens_by_itself and more > 0:
+    if limit.full and limit.has_no_place and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
     if limit.kept:
         yield "the room that is kept for one that was passed over for long"
@@ -94,9 +111,10 @@ def _sentence(found: Explanation) -> str:
             f"{name} was handed room and is back in its queue: it begins when a worker takes it, "
             f"by {local_time(found.reserved_until)}"
         )
+    reasons = "; ".join(map(_reason_and_author, found.blockers or [found.blocked_by]))
     return (
         f"{name} waits since {local_time(found.since)} "
-        f"({duration(time.time() - found.since)}): {reason_of(found.blocked_by)}; "
+        f"({duration(_ago(found.since))}): {reasons}; "
         f"it is number {found.position} of those with the same limits"
     )
 

@@ -22,6 +22,10 @@ BAR_WIDTH: Final = 20
 #: Lines that are no rows of the three tables, and rows that each has at least.
 FRAME: Final = 13
 LEAST: Final = 3
+#: In fewer columns the reason why a task waits leaves no room for its name and its whole id:
+#: so many characters do, for ``waiting ID`` too.
+WIDE: Final = 100
+SHORT: Final = 8
 
 
 class LiveView:
@@ -56,7 +60,7 @@ class LiveView:
             _heading(f"{snapshot.held} hold", snapshot.held, rows // 4),
             _holders(snapshot, rows // 4),
             _heading(f"{waiting} wait", waiting, rows // 4),
-            _waiters(snapshot, rows // 4),
+            _waiters(snapshot, rows // 4, self._live.console.width),
         ]
         parts += [Text(printable(problem), style="red") for problem in problems]
         self._live.update(Group(*parts), refresh=True)
@@ -95,11 +99,14 @@ def _holders(snapshot: Snapshot, rows: int) -> Table:
     return table
 
 
-def _waiters(snapshot: Snapshot, rows: int) -> Table:
-    table = _table("task id", "task", "waits", "as")
+def _waiters(snapshot: Snapshot, rows: int, width: int) -> Table:
+    wide = width >= WIDE
+    table = _table("task id", *(["task"] * wide), "waits", "as")
     for one in snapshot.waiting[:rows]:
+        task_id = one.task_id if wide else one.task_id[:SHORT]
+        task = [one.task or "-"] * wide
         waits = duration(time.time() - one.since)
-        _add(table, one.task_id, one.task or "-", waits, reason_of(one.blocked_by))
+        _add(table, task_id, *task, waits, reason_of(one.blocked_by))
     return table
 
 

@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from celery_concurrency.limiter.inspect.adaptive import Limited
 from celery_concurrency.limiter.inspect.holders import task_of
 from celery_concurrency.limiter.inspect.moments import Moments
+from celery_concurrency.limiter.inspect.usage import LimitUsage
 from celery_concurrency.text import json_line, printable
 
 
@@ -79,6 +80,12 @@ def allowed(limit: Limited) -> str:
     notes = [f" ({limit.adaptive})"] if limit.adaptive else []
     notes += [" (paused)"] if limit.paused else []
     return f"{limit.allows or 'unlimited'}{''.join(notes)}"
+
+
+def oldest(limit: LimitUsage) -> str:
+    """Return how long the one has waited that has for longest; "" where none waits."""
+    since = limit.waiting_since
+    return "" if since is None else duration(time.time() - since)
 
 
 #: The head of a column of ``in_time``, which is there where a limit has something in it.

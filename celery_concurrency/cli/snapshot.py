@@ -21,7 +21,7 @@ class Snapshot:
     Attributes:
         at: when, by the local clock.
         usage: of all limits.
-        holders: the first holders, the soonest to expire first.
+        holders: the first holders, who has held for longest first.
         held: how many holders there are.
         waiting: the first waiters.
     """

@@ -12,6 +12,7 @@ from celery_concurrency.cli.command import command, json_option, limit_option
 from celery_concurrency.cli.output import echo, local_time, print_json, print_table, refusal
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.holders import MAX_COUNT, Holder, find_token, read_tokens
+from celery_concurrency.limiter.inspect.short_ids import whole_token
 from celery_concurrency.worker.apps import limiter_of
 
 
@@ -19,7 +20,7 @@ from celery_concurrency.worker.apps import limiter_of
 @limit_option("Only those that hold this limit: platform:douyin.")
 @json_option
 def tokens(app: Celery, limit: str, as_json: bool) -> None:
-    """Show which runs hold tokens, the soonest to expire first."""
+    """Show which runs hold tokens, the oldest first."""
     holders = list(_all_holders(limiter_of(app), limit))
     if as_json:
         print_json([holder.model_dump() for holder in holders])
@@ -43,8 +44,12 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
 @command()
 @click.argument("token", metavar="ID")
 def release(app: Celery, token: str) -> None:
-    """Release token ID (see tokens); its holder goes on running."""
+    """Release token ID (see tokens); its holder goes on running.
+
+    The first characters of an ID, or of a task's, do: four at least, if no other begins so.
+    """
     limiter = limiter_of(app)
+    token = whole_token(limiter.keyspace, token)
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         raise refusal(f"nobody holds {token}, or not any more; tokens lists those that are held")

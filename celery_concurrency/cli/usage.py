@@ -15,6 +15,7 @@ from celery_concurrency.cli.output import (
     echo,
     local_time,
     mistake,
+    oldest,
     print_json,
     print_limits,
     print_notes,
@@ -40,9 +41,9 @@ def usage(app: Celery, as_json: bool) -> None:
         print_json(found.to_dict())
     else:
         print_limits(
-            ("limit", "current", "max", "waiting"),
+            ("limit", "current", "max", "waiting", "oldest wait"),
             (
-                ((name, limit.current, allowed(limit), limit.waiting), limit)
+                ((name, limit.current, allowed(limit), limit.waiting, oldest(limit)), limit)
                 for name, limit in found.limits()
             ),
         )

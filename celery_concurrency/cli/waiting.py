@@ -18,9 +18,11 @@ from celery_concurrency.cli.output import (
     print_table,
     refusal,
 )
+from celery_concurrency.errors import AmbiguousId
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
+from celery_concurrency.limiter.inspect.short_ids import whole_id
 from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
 from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.worker.apps import limiter_of, settings_of
@@ -35,7 +37,10 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 )  # fmt: skip
 @json_option
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
-    """Show which tasks wait, in order; or why the task ID waits."""
+    """Show which tasks wait, in order; or why the task ID waits.
+
+    The first characters of an ID are enough, at least four, if no other's begins so.
+    """
     if task_id and limit:
         raise mistake("give an ID or --limit: an ID is explained with all of its limits")
     limiter = limiter_of(app)
@@ -67,16 +72,27 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 @command()
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
-    """Cancel waiting tasks; workers discard them as revoked."""
-    room = limiter_of(app).waiting_room
-    missing = []
-    for task_id in task_ids:
-        if room.cancel(task_id):
+    """Cancel waiting tasks; workers discard them as revoked.
+
+    The first characters of an ID are enough, at least four, if no other's begins so.
+    """
+    limiter = limiter_of(app)
+    missing, problems = [], []
+    for given in task_ids:
+        try:
+            task_id = whole_id(limiter.keyspace, given)
+        except AmbiguousId as exc:
+            problems.append(str(exc))
+            continue
+        if limiter.waiting_room.cancel(task_id):
             echo(f"cancelled {task_id}")
         else:
-            missing.append(task_id)
+            missing.append(given)
     if missing:
-        raise refusal(f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does")
+        none = f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does"
+        problems.insert(0, none)
+    if problems:
+        raise refusal(". ".join(problems))
 
 
 @command()

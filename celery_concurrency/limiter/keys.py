@@ -30,6 +30,7 @@ class Keys:
         self.moments = f"{prefix}:moments"
         self.moments_watched = f"{prefix}:moments:watched"
         self.groups = f"{prefix}:groups"
+        self.names = f"{prefix}:names"
         self.ticket = f"{prefix}:ticket"
         self.collecting = f"{prefix}:collecting"
         self.counters = f"{prefix}:stats:counters"

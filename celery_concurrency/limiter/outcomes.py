@@ -98,7 +98,8 @@ class Denied:
     Attributes:
         token: the run.
         limits: those it asked for.
-        limit: the first of them without room, or whose room is for earlier waiters.
+        limit: the one of those without room that stays shut for longest (in the order of
+            ``inspect/blocking.py``), or one whose room is for earlier waiters.
         held: living tokens in that limit; None where earlier waiters come first.
         max: how many it allows; ``PAUSED`` where it admits nobody for now, None
             where earlier waiters come first.

@@ -18,12 +18,13 @@
 --            parked_as: the run that parked it, '' if it was never parked
 --            group: that it waited in, if that is another one
 -- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
---        {'denied', limit, held, max, ticket}  the first full limit; max -1: paused
---        {'shut', limit, until, seconds, cause, ticket}  the first that opens at a moment
---                                      (Unix seconds), in so many seconds; the cause is
---                                      'max/per', a rate, or 'cooldown'
---        {'probed', limit, token, ticket}  the first in which a run goes first after a refusal,
---                                      by its token
+--        {'denied', limit, held, max, ticket}  a full limit; max -1: paused
+--        {'shut', limit, until, seconds, cause, ticket}  one that opens at a moment (Unix
+--                                      seconds), in so many seconds; the cause is 'max/per', a
+--                                      rate, or 'cooldown'
+--        {'probed', limit, token, ticket}  one in which a run goes first after a refusal, by its
+--                                      token. Of several limits that deny, one is named: see
+--                                      denial
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
@@ -51,7 +52,7 @@
 -- include adaptive when adapt is called
 -- include probes when probe_of is called
 -- include probes when note_probe is called
--- constants RANK, SHORTEST_LEASE
+-- constants PAUSED, RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
 local run = cjson.decode(ARGV[3])
@@ -136,36 +137,57 @@ local function is_limited(i)
   return max_of(i) ~= 0 or has_rates[i] or adapts[i]
 end
 
--- Return the refusal of the first full limit, nil if each has room. A token whose time is
--- over counts until a sweep, which knows whether anybody could renew it, takes it back.
-local function denial()
-  for i = 1, #limits do
-    local max = max_of(i)
-    if max ~= 0 or adapts[i] then
-      local held = redis.call('ZCARD', semaphores[i])
-      if adapts[i] then
-        max = adapt(limits[i], held, max)
-      end
-      max = max == 0 and math.huge or max
-      if held >= max and drop_orphans(limits[i]) then
-        held = redis.call('ZCARD', semaphores[i])
-      end
-      if held >= max then
-        return {'denied', limits[i], held, max}
-      end
-    end
-    if cools[i] or has_rates[i] then
-      local moment, cause = shut_until(limits[i])
-      if moment > 0 then
-        return {'shut', limits[i], exact(moment), exact(moment - time), cause}
-      end
-    end
-    local probe = probed[i] and probe_of(limits[i])
-    if probe then
-      return {'probed', limits[i], probe}
+-- Return the refusal of a limit, nil if it has room, and how early it is named. A token whose
+-- time is over counts until a sweep, which knows whether anybody could renew it, takes it back.
+local function denial_of(i)
+  local limit, max, held = limits[i], max_of(i), 0
+  if max ~= 0 or adapts[i] then
+    held = redis.call('ZCARD', semaphores[i])
+    if adapts[i] then
+      max = adapt(limit, held, max)
     end
   end
-  return nil
+  if max == PAUSED then
+    return {'denied', limit, held, max}, 0
+  end
+  local moment, cause = 0, nil
+  if cools[i] or has_rates[i] then
+    moment, cause = shut_until(limit)
+  end
+  local shut = moment > 0 and {'shut', limit, exact(moment), exact(moment - time), cause}
+  if shut and cause == 'cooldown' then
+    return shut, 1
+  end
+  local probe = probed[i] and probe_of(limit)
+  if probe then
+    return {'probed', limit, probe}, 1
+  end
+  if max ~= 0 and held >= max and drop_orphans(limit) then
+    held = redis.call('ZCARD', semaphores[i])
+  end
+  if max ~= 0 and held >= max then
+    return {'denied', limit, held, max}, 2
+  end
+  return shut or nil, 2
+end
+
+-- The narrower a limit, the earlier it is named; the user's own dimensions are 1.
+local BREADTH = { account = 0, task_type = 2, platform = 3, global = 4 }
+
+-- Return the refusal to be named of those of all limits, nil if each has room: of one that
+-- stays shut whoever ends, then of the narrowest (limiter/inspect/blocking.py says the same).
+local function denial()
+  local first, lowest = nil, math.huge
+  for i = 1, #limits do
+    local denied, kind = denial_of(i)
+    if denied then
+      local place = 5 * kind + (BREADTH[string.match(limits[i], '^[^:]*')] or 1)
+      if place < lowest then
+        first, lowest = denied, place
+      end
+    end
+  end
+  return first
 end
 
 -- Return the limit in which waiters come before this run, nil if there is none.

@@ -27,6 +27,7 @@ local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]
 local function file_waiter()
   redis.call('SET', key('waiter', waiter), ARGV[5] .. '\n' .. ARGV[6])
   redis.call('ZADD', key('group', group), ARGV[4], waiter)
+  redis.call('ZADD', key('names'), 0, waiter)
   if ARGV[7] ~= '' then
     redis.call('ZADD', key('expiring'), ARGV[7], waiter)
   end

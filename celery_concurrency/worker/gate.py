@@ -42,7 +42,7 @@ from celery_concurrency.worker.run import (
     Ungated,
     receive,
 )
-from celery_concurrency.worker.run_log import log_decision, log_outcome
+from celery_concurrency.worker.run_log import log_decision, log_outcome, log_place
 from celery_concurrency.worker.tags import tags_of
 
 #: Seconds between two tries to park a message or send it on while the servers are away.
@@ -256,8 +256,7 @@ def _wait_once(task: Any, run: Run) -> None:
         run.message.publish(task.app, countdown)
         log_decision(logging.DEBUG, task, run, "sent on", f"for {countdown} s", countdown=countdown)
     else:
-        parked = limiter_of(task.app).waiting_room.park(run.waiter)
-        log_decision(logging.DEBUG, task, run, parked, limits=list(run.waiter.limits))
+        log_place(task, run, limiter_of(task.app).waiting_room.park(run.waiter), run.waiter.limits)
     progress.note(run.token, Stage.PLACED)
 
 

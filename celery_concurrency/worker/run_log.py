@@ -4,6 +4,7 @@ The loggers are in ``log.py``.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, split_limit
@@ -33,6 +34,22 @@ def log_outcome(task: Any, run: Run) -> None:
             log_decision(logging.WARNING, task, run, "runs", str(reason), reason=str(reason))
         case Unanswered():
             _log_wait(logging.WARNING, task, run)
+
+
+def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
+    """Log what came of parking a run's message; Celery has just said that it retries in a while.
+
+    Args:
+        place: as of ``WaitingRoom.park``.
+        limits: those it waits for.
+    """
+    level, detail, more = logging.DEBUG, "", {}
+    if place == "parked":
+        level, more = logging.INFO, {"reason": str(run.reason)}
+        detail = f"and goes on as soon as there is room, without a countdown: {run.reason}"
+    elif place == "handed over":
+        level, detail = logging.INFO, "at once, without a countdown, as there is room by now"
+    log_decision(level, task, run, place, detail, limits=list(limits), **more)
 
 
 def log_decision(

@@ -31,7 +31,7 @@ def test_set_read_and_lift(client, redis):
     assert listed["total"] == 1
     assert listed["cooldowns"][0]["until"] == data["until"]
     assert client.get(f"{BASE}/usage").json["data"]["accounts"]["a"]["cooldown"] == {
-        "until": data["until"], "reason": "429", "by": "ann",
+        "until": data["until"], "reason": "429", "by": "ann", "since": data["since"],
     }  # fmt: skip
     answer = client.delete(f"{URL}?limit=account:a", headers={"Accept-Language": "en"})
     assert answer.status_code == 200

@@ -42,11 +42,13 @@ def test_usage_as_a_table(cli, limiter):
     limiter.try_acquire("1", {"platform": "douyin", "account": "账号", "t": "x"})
     park(limiter, "2", {"platform": "douyin", "account": "账号"})
     rows = [re.split(r"  +", line) for line in out(cli("usage")).splitlines()]
-    assert rows[0] == ["limit", "current", "max", "waiting"]
+    assert rows[0] == ["limit", "current", "max", "waiting", "oldest wait"]
+    oldest = rows[1].pop()
+    assert re.fullmatch(r"\d+ s", oldest)
     assert rows[1] == ["global", "1", "unlimited", "1"]
-    assert ["platform:douyin", "1", "5", "1"] in rows
+    assert ["platform:douyin", "1", "5", "1", oldest] in rows
     assert ["platform:kuaishou", "0", "unlimited (paused)", "0"] in rows
-    assert ["account:账号", "1", "1", "1"] in rows
+    assert ["account:账号", "1", "1", "1", oldest] in rows
     assert ["t:x", "1", "unlimited", "0"] in rows
     assert len(rows) == 2 + 5 + 2 + 1 + 1
 

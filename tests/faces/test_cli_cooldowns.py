@@ -178,7 +178,7 @@ def test_rates_that_are_none(here, change):
 
 def test_usage_shows_them(cli, here, shut):
     head, *rows = table(out(cli("usage")))
-    assert head == ["limit", "current", "max", "waiting", "rates and cool-down"]
+    assert head == ["limit", "current", "max", "waiting", "oldest wait", "rates and cool-down"]
     by_limit = {row[0]: row for row in rows}
     assert re.fullmatch(
         r"1 of 1 per 30 s, opens in \d+ s; 1 of 15 per 1 d", by_limit["account:a"][-1]
@@ -187,7 +187,7 @@ def test_usage_shows_them(cli, here, shut):
         r"0 of 1 per 30 s; 0 of 15 per 1 d; cools down for (9 min \d+ s|10 min): 429",
         by_limit["account:c"][-1],
     )
-    assert len(by_limit["global"]) == 4
+    assert len(by_limit["global"]) == 5
     shown = json.loads(out(here("usage", "--json")))
     assert shown["accounts"]["a"]["rates"][0]["used"] == 1
     assert shown["accounts"]["c"]["cooldown"]["by"] == "ann"
@@ -195,7 +195,7 @@ def test_usage_shows_them(cli, here, shut):
 
 def test_usage_without_any_has_no_such_column(here, limiter):
     hold(limiter, "h", A)
-    assert table(out(here("usage")))[0] == ["limit", "current", "max", "waiting"]
+    assert table(out(here("usage")))[0] == ["limit", "current", "max", "waiting", "oldest wait"]
 
 
 def test_waiting_says_when_a_limit_opens(cli, here, shut, client):

@@ -196,6 +196,16 @@ def test_a_small_terminal_shows_the_busiest(limiter):
     assert len(text.splitlines()) <= 24
 
 
+def test_in_80_columns_the_reason_is_whole(limiter):
+    token = "5f1c2a7e-0000-4000-8000-000000000001"
+    limiter.config.update({"paused": ["platform:xiaohongshu"]})
+    tags = {"platform": "xiaohongshu", "account": "a"}
+    park(limiter, token, tags, task="project.tasks.publish_the_video")
+    text = picture(Snapshot.of(limiter), width=80)
+    assert re.search(r"^5f1c2a7e +\d+ s +platform:xiaohongshu is paused", text, re.M)
+    assert f"{token}  project.tasks.publish_the_video" in picture(Snapshot.of(limiter), width=130)
+
+
 @pytest.mark.parametrize("width", [80, 110])
 def test_the_last_column_gives_way(limiter, width):
     task_id = "0d9c0b3e-6c0f-4d55-8d2e-1f6c1d0b7a11"

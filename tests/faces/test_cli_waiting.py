@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.inspect.explanation import HOLDERS
 from tests.support.answers import mistake, out, refusal
 from tests.support.waiting import hold, park, put_back
@@ -88,13 +89,29 @@ def test_why_one_waits_as_json(here, held, client):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"paused": ["platform:douyin"]}, "platform:douyin is paused"),
-        ({"global_max": 1}, "global is full (1 of 1)"),
+        (
+            {"paused": ["platform:douyin"]},
+            f"platform:douyin is paused since {WHEN} by ann (cli); account:a is full (1 of 1)",
+        ),
+        ({"global_max": 1}, "account:a is full (1 of 1); global is full (1 of 1)"),
     ],
 )
 def test_the_reason_in_words(here, limiter, held, change, expected):
-    limiter.config.update(change)
-    assert f": {expected};" in out(here("waiting", "w1"))
+    limiter.config.update(change, Author("cli", "ann"))
+    found = out(here("waiting", "w1")).splitlines()[0]
+    expected = re.escape(expected).replace(re.escape(WHEN), WHEN)
+    assert re.search(f": {expected}; it is number 1", found)
+
+
+def test_one_that_cools_down_or_is_stuck_in_words(here, limiter, held, redis):
+    limiter.cooldowns.set("platform:douyin", 600, "429", "ann")
+    key = f"concurrency:token:{held}"
+    redis.hset(key, "since", f"{float(redis.hget(key, 'since')) - 7200:.6f}")
+    expected = (
+        rf"platform:douyin opens in \d+ s \(it cools down: 429\) since {WHEN} by ann; "
+        r"account:a is full \(1 of 1; none has begun there for 2 h\); it is number 1"
+    )
+    assert re.search(expected, out(here("waiting", "w1")).splitlines()[0])
 
 
 def test_others_that_come_first(here, limiter, held, redis):

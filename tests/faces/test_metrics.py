@@ -69,12 +69,34 @@ def test_the_gauges_say_what_goes_on(busy: Floor, limiter: Limiter) -> None:
         ("waiting", "platform:douyin"): 1,
         ("waiting", "task_type:publish"): 1,
         ("waiting", "platform:bilibili"): 0,
+        ("oldest_wait_seconds", "platform:bilibili"): 0,
         ("waiting_uncounted_groups", None): 0,
         ("enabled", None): 1,
         ("config_invalid", None): 0,
         ("config_version", None): limiter.config.sync().version,
     }
     assert {name: value(limiter, *name) for name in expected} == expected
+    assert 0 < value(limiter, "oldest_wait_seconds", "platform:douyin") < 60
+
+
+def test_the_oldest_wait_is_that_of_the_first_of_any_group(
+    busy: Floor, limiter: Limiter, redis: Redis
+) -> None:
+    """Of each group only the ticket of its first waiter is read."""
+    for group, ticket in redis.zrange("concurrency:groups", 0, -1, withscores=True):
+        before = 7_200_000 if "douyin" in group else 3_600_000
+        redis.zadd("concurrency:groups", {group: ticket - before})
+    assert 7200 <= value(limiter, "oldest_wait_seconds", "global") < 7260
+    assert 7200 <= value(limiter, "oldest_wait_seconds", "platform:douyin") < 7260
+    since = limiter.usage().global_.waiting_since
+    assert since == pytest.approx(redis.time()[0] - 7200, abs=60)
+
+
+def test_a_priority_does_not_count_as_time(limiter: Limiter, redis: Redis) -> None:
+    floor = Floor(limiter, redis)
+    floor.hold("running", account="a")
+    floor.wait("low", rank=9, account="a")
+    assert 0 < value(limiter, "oldest_wait_seconds", "global") < 60
 
 
 def test_the_counters_are_those_of_all_time(busy: Floor, limiter: Limiter) -> None:

@@ -213,6 +213,18 @@ def test_focus_stays_where_it_is_while_rows_come_and_go(desk, limiter):
     assert desk.page.evaluate("document.activeElement.isConnected")
 
 
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+@pytest.mark.parametrize("view", ["limits", "running", "waiting"])
+def test_actions_are_in_sight_at_800_pixels(desks, serving, limiter, view, locale):
+    scenes.busy(limiter)
+    desk = desks(serving.page, viewport={"width": 800, "height": 700}, locale=locale)
+    shown = desk.open(view)
+    actions = shown.locator("td.buttons:visible")
+    expect(actions.first).to_be_visible()
+    rights = actions.evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().right)")
+    assert max(rights) <= 800
+
+
 # -- for those who can't see it
 
 

@@ -244,12 +244,16 @@ def test_why_a_task_waits_in_two_clicks(desk, limiter, redis):
     expect(view.locator("#why-answer")).to_contain_text("It was handed room")
 
 
-def test_asking_by_a_tasks_id(desk, limiter):
+@pytest.mark.parametrize("given", ["wait-paused", "wait-p"])
+def test_asking_by_a_tasks_id(desk, limiter, given):
     scenes.busy(limiter)
     view = desk.open("waiting")
-    view.get_by_label("Task id").fill("wait-paused")
+    view.get_by_label("Task id").fill(given)
     view.get_by_role("button", name="Why does it wait?").click()
-    expect(desk.view("why")).to_contain_text("It waits: platform:kuaishou is paused.")
+    expect(desk.view("why")).to_contain_text(
+        re.compile(r"It waits: platform:kuaishou is paused since .+, by \w+ \(\w+\)")
+    )
+    expect(desk.view("why").locator("#why-answer code").first).to_have_text("wait-paused")
     for nobody in ("nobody", "100%"):
         desk.page.goto(f"{desk.address}#why/{nobody}")
         expect(desk.view("why")).to_contain_text(re.compile(f"{nobody} *This task does not wait"))

@@ -124,16 +124,53 @@ def crowd(redis, expiries):
     return tokens
 
 
+def test_who_has_held_for_longest_comes_first(limiter, redis, here, client):
+    ages = {"b": 100, "d": 500, "a": 9_000, "c": 9_000}
+    for name, age in ages.items():
+        token = f"{name}:x"
+        limiter.try_acquire(token, {"platform": "douyin"})
+        since = redis.time()[0] - age
+        redis.hset(f"{PREFIX}:token:{token}", "since", f"{since}")
+    redis.hset(f"{PREFIX}:token:c:x", "since", redis.hget(f"{PREFIX}:token:a:x", "since"))
+    crowd(redis, [1])  # since when it holds is not known
+    expected = ["a:x", "c:x", "d:x", "b:x"]
+    assert names(read_tokens(limiter.keyspace, "platform:douyin")) == expected
+    expected.append("t000:x")
+    assert everyone(limiter, 5) == everyone(limiter, 2) == expected
+    assert [one["token"] for one in json.loads(out(here("tokens", "--json")))] == expected
+    listed = client.get(TOKENS).json["data"]["tokens"]
+    assert [one["token"] for one in listed] == expected
+
+
+def test_many_come_as_they_expire(limiter, redis, monkeypatch):
+    monkeypatch.setattr("celery_concurrency.limiter.inspect.holders.SORTED", 9)
+    tokens = crowd(redis, [n % 3 for n in range(10)])
+    expected = sorted(tokens, key=lambda token: (tokens[token], token))
+    assert everyone(limiter, 4) == expected
+    redis.zrem(f"{PREFIX}:leases", expected[0])
+    assert everyone(limiter, 4) == sorted(expected[1:])
+
+
+@pytest.fixture(params=["by age", "by expiry"])
+def order(request, monkeypatch):
+    """How they are sorted; by expiry, as if there were too many."""
+    if request.param == "by expiry":
+        monkeypatch.setattr("celery_concurrency.limiter.inspect.holders.SORTED", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 49, 50, 51, 1000])
 @pytest.mark.parametrize("seconds", [1, 3, 50], ids=lambda seconds: f"{seconds} expiries")
-def test_all_pages_together_are_all_once(limiter, redis, count, seconds):
+def test_all_pages_together_are_all_once(limiter, redis, count, seconds, order):
     tokens = crowd(redis, [n % seconds for n in range(50)])
     expected = sorted(tokens, key=lambda token: (tokens[token], token))
+    if order == "by age":
+        expected = sorted(tokens)
     assert everyone(limiter, count) == expected
 
 
 @pytest.mark.parametrize("seconds", [1, 4])
-def test_renewals_and_releases_between_pages_hide_nobody(limiter, redis, seconds):
+def test_renewals_and_releases_between_pages_hide_nobody(limiter, redis, seconds, order):
     """Each page's last holder goes, some of those before are renewed: the rest is all seen."""
     tokens = crowd(redis, [n % seconds for n in range(40)])
     gone = set()
@@ -164,7 +201,7 @@ def everyone_from(limiter, page):
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "5", ":a", "5:", "nan:a", "-5:a", "1e5:a", f"{'9' * 40}:a"]
+    "cursor", ["x", "5", ":a", "5:", "nan:a", "-5:a", "1e5:a", f"{'9' * 40}:a", "age x:a"]
 )
 def test_what_is_no_cursor_is_refused(limiter, client, cursor):
     with pytest.raises(ValueError, match="no cursor"):

@@ -80,6 +80,7 @@ BOUNDS: Final = {
     "groups": "live",
     "group:<group>": "live",
     "waiter:<waiter>": "live",
+    "names": "live",
     "retried:<task id>": "live",
     "expiring": "live",
     "ticket": "one",

@@ -76,6 +76,7 @@ def test_a_limit_that_cools_down_is_listed(floor):
     until = floor.limiter.cooldowns.set("account:x", 600, "429", "ann")
     shown = usage(floor)
     cooldown = shown["accounts"]["x"]["cooldown"]
+    assert cooldown.pop("since") == pytest.approx(until - 600, abs=1)
     assert cooldown == {"until": pytest.approx(until), "reason": "429", "by": "ann"}
     assert "waiting_for_moment" not in shown
     floor.age(600)
@@ -177,7 +178,9 @@ def test_without_any_the_json_is_as_before(floor):
     floor.limiter.config.reset()
     floor.hold(account="a")
     park(floor.limiter, "w1", {"account": "a"})
-    assert usage(floor)["accounts"]["a"] == {"current": 1, "max": 1, "waiting": 1}
+    shown = usage(floor)["accounts"]["a"]
+    assert shown.pop("waiting_since") == pytest.approx(floor.redis.time()[0], abs=60)
+    assert shown == {"current": 1, "max": 1, "waiting": 1}
     found = why(floor, "w1")
     assert set(found["blocked_by"]) == {"reason", "limit", "current", "max"}
     assert set(found["limits"][0]) == {

@@ -329,6 +329,25 @@ def test_a_record_is_a_line_whatever_its_task_is_called(scene, caplog, decision,
     assert {*named} <= {evil}
 
 
+@pytest.mark.parametrize(
+    ("place", "level", "text"),
+    [
+        (
+            "parked",
+            "INFO",
+            "parked and goes on as soon as there is room, without a countdown: waits",
+        ),
+        ("handed over", "INFO", "handed over at once, without a countdown"),
+        ("merged", "DEBUG", "merged"),
+    ],
+)
+def test_beside_celerys_countdown_it_says_what_comes_of_it(scene, caplog, place, level, text):
+    scene.park(place)
+    [record] = records(caplog, place)
+    assert (record.levelname, text in record.getMessage()) == (level, True)
+    assert ("account:a (1 of 1)" in record.getMessage()) == (place == "parked")
+
+
 def test_every_documented_record_is_tested_and_every_tested_one_documented():
     assert set(DOCUMENTED) == set(SCENES)
 

@@ -97,6 +97,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "comma": ("，", ", "),
     "window": ("{used} / {max}（任意 {period}）", "{used} of {max} in {period}"),
     "opens_in": ("{left}后放行", "opens in {left}"),
+    "oldest_wait": ("最久已等 {duration}", "up to {duration}"),
     "shut": ("暂不放行", "not open yet"),
     "cooling": ("冷却中", "cools down"),
     "set_by": ("由 {name} 设置", "set by {name}"),
@@ -247,6 +248,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit} 的名额预留给等待更久的任务",
         "the room in {limit} is kept for a task that waited longer",
     ),
+    "why_still": (
+        "（已有 {duration} 没有任务开始）",
+        ", and none has begun there for {duration}",
+    ),
+    "why_said_by": ("（由 {name} 于 {since} 设置）", " since {since}, by {name}"),
+    "why_more": ("；", "; "),
+    "why_somebody": ("未署名", "somebody"),
     "why_behind": (
         "限制都有名额，前面还有限制相同的任务",
         "its limits have room; others with the same limits came before",

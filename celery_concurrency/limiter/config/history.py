@@ -4,9 +4,9 @@
 history is a stream whose entries are numbered by version.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -19,6 +19,8 @@ from celery_concurrency.limiter.limits import MAX_TAG_LENGTH, name_problem
 LISTED: Final = 100
 #: Of many changes at once, no more than this are listed.
 MAX_CHANGES: Final = 100
+#: Versions that are read at a time, where one of the last is looked for.
+READ_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,54 @@ class Version(BaseModel):
     config: dict[str, Any]
     changed: list[Change] | None
     changed_total: int | None
+
+
+class Pause(NamedTuple):
+    """Who paused a limit.
+
+    Attributes:
+        at: when, in Unix seconds of the Redis server.
+        operator, source: see ``Author``.
+    """
+
+    at: float
+    operator: str | None
+    source: str
+
+
+def read_pauses(keyspace: Keyspace, limits: Iterable[str]) -> dict[str, Pause]:
+    """Return who paused these limits, as far as they are paused and the history goes back."""
+    asked = set(limits)
+    oldest: dict[str, Pause] = {}
+    found: dict[str, Pause] = {}
+    for entry_id, fields in _from_the_newest(keyspace) if asked else ():
+        paused = asked.intersection(parse_json(fields[b"json"]).get("paused", ()))
+        # What was not paused in this version was by the one after it.
+        found |= {limit: oldest[limit] for limit in asked - paused if limit in oldest}
+        oldest |= dict.fromkeys(paused, _pause(fields))
+        asked = paused
+        if entry_id == b"1-0":
+            found |= {limit: oldest[limit] for limit in paused}
+        if not asked:
+            break
+    return found
+
+
+def _from_the_newest(keyspace: Keyspace) -> Iterator[tuple[bytes, Any]]:
+    before = "+"
+    while True:
+        entries: Any = keyspace.redis.xrevrange(
+            keyspace.keys.config_history, before, count=READ_AT_ONCE
+        )
+        yield from entries
+        if len(entries) < READ_AT_ONCE:
+            return
+        before = f"({entries[-1][0].decode()}"
+
+
+def _pause(fields: Any) -> Pause:
+    operator, source = fields[b"operator"].decode(), fields[b"source"].decode()
+    return Pause(float(fields[b"at"]), operator or None, source)
 
 
 def read_history(keyspace: Keyspace) -> list[Version]:

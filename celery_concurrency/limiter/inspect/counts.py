@@ -7,9 +7,10 @@ Between two batches Redis serves others; so a count is not of one moment. ``usag
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+from celery_concurrency.limiter.outcomes import asked_at
 
 #: Groups of waiters that are counted where somebody asks again and again.
 MAX_GROUPS: Final = 10_000
@@ -33,16 +34,29 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
         groups: as of ``waiting_groups``.
     """
     counts: Counter[str] = Counter()
-    for limits, waiters in waiting_groups(keyspace, groups):
-        for limit in limits:
-            counts[limit] += waiters
+    for group in waiting_groups(keyspace, groups):
+        for limit in group.limits:
+            counts[limit] += group.waiters
     return counts
 
 
-def waiting_groups(
-    keyspace: Keyspace, groups: int | None = None
-) -> Iterator[tuple[list[str], int]]:
-    """Yield the limits of each group of waiters, and how many wait in it.
+class Group(NamedTuple):
+    """A group of waiters.
+
+    Attributes:
+        limits: theirs.
+        waiters: how many there are.
+        since: when the first of them asked, in Unix seconds of the Redis server; one of a lower
+            priority may have asked before.
+    """
+
+    limits: list[str]
+    waiters: int
+    since: float
+
+
+def waiting_groups(keyspace: Keyspace, groups: int | None = None) -> Iterator[Group]:
+    """Yield each group of waiters.
 
     It costs a command a group, however many wait in it: some 10 µs here and 1 µs in Redis.
     A group that comes and goes meanwhile may be missed.
@@ -56,11 +70,11 @@ def waiting_groups(
     most = total if groups is None else min(total, groups)
     for first in range(0, most, BATCH):
         last = min(first + BATCH, most) - 1
-        found: Any = keyspace.redis.zrange(keyspace.keys.groups, first, last)
+        found: Any = keyspace.redis.zrange(keyspace.keys.groups, first, last, withscores=True)
         # A group that moved back meanwhile comes again.
-        new = [group for group in found if group not in counted]
+        new = {group: ticket for group, ticket in found if group not in counted}
         counted.update(new)
         for group, waiters in keyspace.for_each(
             new, lambda pipe, group: pipe.zcard(keyspace.keys.group(group.decode()))
         ):
-            yield json.loads(group), waiters
+            yield Group(json.loads(group), waiters, asked_at(int(new[group])))

@@ -3,17 +3,19 @@
 The list of all waiters is in ``waiting.py``.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel
 
+from celery_concurrency.limiter.config.history import read_pauses
 from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.inspect.blocking import Blocked, LimitState
 from celery_concurrency.limiter.inspect.holders import Holder, find_token, read_tokens
-from celery_concurrency.limiter.inspect.limit_state import Blocked, LimitState, read_states
+from celery_concurrency.limiter.inspect.limit_state import read_states
+from celery_concurrency.limiter.inspect.short_ids import tokens_of
 from celery_concurrency.limiter.inspect.waiter_records import read_records
-from celery_concurrency.limiter.keyspace import BATCH, Keyspace
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import asked_at, rank_of
 
 #: Holders of a full limit that are named.
@@ -26,7 +28,7 @@ class LimitOfWaiter(LimitState):
     """A limit of a task that waits.
 
     Attributes:
-        holders: who holds it where it is full, the soonest to expire first, 20 at most.
+        holders: who holds it where it is full, for longest first, 20 at most.
         probe: who goes first after a refusal; left out of JSON where nobody does.
     """
 
@@ -43,7 +45,10 @@ class Explanation(BaseModel):
         task_id: its id.
         task: its name; None where it is not known.
         limits: those it counts in.
-        blocked_by: why it does not go on now; None where it was handed over.
+        blocked_by: why it does not go on now, the first of ``blockers`` if there are any; None
+            where it was handed over.
+        blockers: every limit that blocks it, those first that stay shut for longest
+            (``blocking.States``); none where all have room.
         position: where it stands among those with the same limits, from 1; None likewise.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.
@@ -56,6 +61,7 @@ class Explanation(BaseModel):
     task: str | None
     limits: list[LimitOfWaiter]
     blocked_by: Blocked | None
+    blockers: list[Blocked]
     position: int | None
     since: float
     rank: int = 0
@@ -86,11 +92,9 @@ def find_runs(keyspace: Keyspace, task_id: str) -> Iterator[Holder]:
 
     All tokens are read, in batches.
     """
-    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", task_id) + ":*"
-    tokens: Any = keyspace.redis.zscan_iter(keyspace.keys.leases, match=pattern, count=BATCH)
-    for token, _ in tokens:
-        holder = find_token(keyspace, token.decode())
-        if holder and holder.task_id == task_id:
+    for token in tokens_of(keyspace, task_id):
+        holder = find_token(keyspace, token)
+        if holder:
             yield holder
 
 
@@ -107,11 +111,13 @@ def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explana
         return None
     first = min(records, key=lambda one: one.ticket)
     states = read_states(keyspace, config, first.limits)
+    states.pauses = read_pauses(keyspace, set(config.paused).intersection(first.limits))
     return Explanation(
         task_id=first.task_id,
         task=first.task,
         limits=[_with_holders(keyspace, states.by_limit[limit]) for limit in first.limits],
         blocked_by=states.blocked(first.group, first.limits, first.position),
+        blockers=states.blockers(first.group, first.limits),
         position=first.position,
         since=first.since,
         rank=first.rank,
@@ -122,7 +128,7 @@ def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explana
 
 def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
     holders = []
-    if state.full and not state.opens_by_itself:
+    if state.full and state.has_no_place:
         page = read_tokens(keyspace, state.limit, HOLDERS)
         # Collected room is kept, not held.
         holders = [one for one in page.tokens if not one.kept]
@@ -143,6 +149,7 @@ def _explain_handed_over(keyspace: Keyspace, config: Config, task_id: str) -> Ex
                     for limit in holder.limits
                 ],
                 blocked_by=None,
+                blockers=[],
                 position=None,
                 since=asked_at(int(asked)),
                 rank=rank_of(int(asked)),

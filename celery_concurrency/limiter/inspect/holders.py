@@ -5,6 +5,7 @@
 
 import json
 import re
+from bisect import bisect_right
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -16,8 +17,13 @@ from celery_concurrency.scripts.constants import COLLECTING_SUFFIX, RESERVED_SUF
 DEFAULT_COUNT: Final = 100
 MAX_COUNT: Final = 1000
 
-#: The last expiry of a page, and the token that had it.
-CURSOR: Final = r"([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
+#: Holders that are sorted by age, at most.
+SORTED: Final = 5_000
+#: Of a holder of whom that is not known, since when it holds: it comes last.
+UNKNOWN: Final = 99_999_999_999
+
+#: The last expiry of a page, or the last age, and the token that had it.
+CURSOR: Final = r"(age )?([0-9]{1,17}(?:\.[0-9]{1,17})?):(.+)"
 
 
 class Holder(BaseModel):
@@ -47,7 +53,7 @@ class Holder(BaseModel):
 
 
 class Page(BaseModel):
-    """A page of holders, the soonest to expire first.
+    """A page of holders, who has held for longest first (``read_tokens``).
 
     Attributes:
         tokens: the holders.
@@ -63,9 +69,11 @@ class Page(BaseModel):
 def read_tokens(
     keyspace: Keyspace, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
 ) -> Page:
-    """Return a page of the holders of living tokens.
+    """Return a page of the holders of living tokens, who has held for longest first.
 
-    A token that is renewed between two pages comes again; none is left out.
+    To sort them costs a command a token, in batches, so where there are more than ``SORTED`` they
+    come as they expire, the soonest first. Then a token that is renewed between two pages comes
+    again; none is left out, either way.
 
     Args:
         limit: list the holders of this limit only; "" is all.
@@ -75,19 +83,61 @@ def read_tokens(
     Raises:
         ValueError: the cursor is that of no page.
     """
-    expiry, token = "", ""
+    by_age, number, token = "", "", ""
     if cursor:
         found = re.fullmatch(CURSOR, cursor, re.DOTALL)
         if not found:
             raise ValueError("this is no cursor: take that of the page before")
-        expiry, token = found.groups()
-    total, *rows = keyspace.call("tokens", limit, count, expiry, token).reply
-    last = None if len(rows) < count else b":".join((rows[-1][1], rows[-1][0])).decode()
-    tokens = [_holder(*row) for row in rows]
-    for one in tokens:
+        by_age, number, token = found.groups()
+    if by_age or (not cursor and _count_tokens(keyspace, limit) <= SORTED):
+        after = (float(number), token) if cursor else (0.0, "")
+        page = _read_by_age(keyspace, limit, count, after)
+    else:
+        page = _read_by_expiry(keyspace, limit, count, number, token)
+    for one in page.tokens:
         if one.kept:  # it has no record of its limits
             one.limits = [limit]
-    return Page(tokens=tokens, total=total, next=last)
+    return page
+
+
+def _count_tokens(keyspace: Keyspace, limit: str) -> int:
+    count: Any = keyspace.redis.zcard(_holders_of(keyspace, limit))
+    return int(count)
+
+
+def _holders_of(keyspace: Keyspace, limit: str) -> str:
+    return keyspace.keys.semaphore(limit) if limit else keyspace.keys.leases
+
+
+def _read_by_age(keyspace: Keyspace, limit: str, count: int, after: tuple[float, str]) -> Page:
+    living: Any = keyspace.redis.zrange(
+        _holders_of(keyspace, limit), f"({keyspace.now():.6f}", "+inf",
+        byscore=True, withscores=True,
+    )  # fmt: skip
+    expiries = {token.decode(): expiry for token, expiry in living}
+    in_order = sorted(
+        (float(since or UNKNOWN), token)
+        for token, since in keyspace.for_each(
+            expiries, lambda pipe, token: pipe.hget(keyspace.keys.token(token), "since")
+        )
+    )
+    rest = in_order[bisect_right(in_order, after) :]
+    records = keyspace.for_each(
+        (token for _, token in rest[:count]),
+        lambda pipe, token: pipe.hmget(
+            keyspace.keys.token(token), "limits", "task", "worker", "since", "reserved"
+        ),
+    )
+    tokens = [_holder(token.encode(), expiries[token], *record) for token, record in records]
+    since, last = rest[:count][-1] if rest else (0.0, "")
+    more = f"age {since:.6f}:{last}" if len(rest) > count else None
+    return Page(tokens=tokens, total=len(in_order), next=more)
+
+
+def _read_by_expiry(keyspace: Keyspace, limit: str, count: int, expiry: str, token: str) -> Page:
+    total, *rows = keyspace.call("tokens", limit, count, expiry, token).reply
+    last = None if len(rows) < count else b":".join((rows[-1][1], rows[-1][0])).decode()
+    return Page(tokens=[_holder(*row) for row in rows], total=total, next=last)
 
 
 def find_token(keyspace: Keyspace, token: str) -> Holder | None:

@@ -38,6 +38,7 @@ class CooldownUsage(BaseModel):
         until: in Unix seconds of the Redis server. Where one run goes first after a refusal
             this may be over, and the limit waits for the success of that.
         reason, by: "" where nobody said.
+        since: when it was shut, in the same seconds; None where that is not known.
         refused: a platform's refusal began it, and at its end one run goes first.
         probe: the token of the run that goes first now. It and ``refused`` are left out of
             JSON where they have their default value.
@@ -46,6 +47,7 @@ class CooldownUsage(BaseModel):
     until: float
     reason: str
     by: str
+    since: float | None = None
     refused: bool = False
     probe: str | None = None
 
@@ -225,7 +227,12 @@ def _read_cooldowns(
     until |= {limit: moment for limit, moment in probed if moment}
     return {
         one.limit: CooldownUsage(
-            until=one.until, reason=one.reason, by=one.by, refused=one.refused, probe=one.probe
+            until=one.until,
+            reason=one.reason,
+            by=one.by,
+            since=one.since,
+            refused=one.refused,
+            probe=one.probe,
         )
         for one in read_records(keyspace, until, now)
     }

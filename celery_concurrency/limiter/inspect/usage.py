@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from heapq import nlargest
@@ -37,12 +38,16 @@ class LimitUsage(Limited):
         max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now, whatever ``max`` says.
         waiting: tasks in the waiting room that count in it.
+        waiting_since: when the one of these asked that has waited for longest, in Unix seconds of
+            the Redis server; None where none waits. Of those with the same limits it is the next
+            to go on: behind it, one of a lower priority may have waited longer.
         observed_max: how many it would allow by a maximum that is only observed; 0 where
             there is none.
     """
 
     paused: bool = False
     waiting: int = 0
+    waiting_since: float | None = None
     observed_max: int = 0
 
 
@@ -141,7 +146,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_TOKENS - 1)
     held: Any = keyspace.redis.zcard(keyspace.keys.leases)
     shut, more_shut = read_shut(keyspace, MAX_OTHERS)
-    waiting, for_moment = _count_waiting(keyspace, set(shut))
+    waiting, since, for_moment = _count_waiting(keyspace, set(shut))
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     others = _limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
@@ -161,6 +166,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
             observed_max=config.observed_max_of(limit),
             paused=limit in paused,
             waiting=waiting[limit],
+            waiting_since=since.get(limit),
             rates=moments.of(limit).rates,
             cooldown=moments.of(limit).cooldown,
             adaptive=adaptive.get(limit),
@@ -200,15 +206,20 @@ def _configured(config: Config) -> Iterator[str]:
     yield from config.paused
 
 
-def _count_waiting(keyspace: Keyspace, shut: set[str]) -> tuple[Counter[str], int]:
-    """Return how many wait by limit, and how many of them for one of those that are shut."""
+def _count_waiting(
+    keyspace: Keyspace, shut: set[str]
+) -> tuple[Counter[str], dict[str, float], int]:
+    """Return how many wait by limit, since when, and how many for one of those that are shut."""
     by_limit: Counter[str] = Counter()
+    since: dict[str, float] = {}
     for_moment = 0
-    for limits, waiters in waiting_groups(keyspace, MAX_GROUPS):
-        by_limit.update(dict.fromkeys(limits, waiters))
-        if not shut.isdisjoint(limits):
-            for_moment += waiters
-    return by_limit, for_moment
+    for group in waiting_groups(keyspace, MAX_GROUPS):
+        by_limit.update(dict.fromkeys(group.limits, group.waiters))
+        for limit in group.limits:
+            since[limit] = min(group.since, since.get(limit, math.inf))
+        if not shut.isdisjoint(group.limits):
+            for_moment += group.waiters
+    return by_limit, since, for_moment
 
 
 def _limits_held(keyspace: Keyspace, tokens: list[bytes]) -> set[str]:

@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.inspect.blocking import Blocked
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT
-from celery_concurrency.limiter.inspect.limit_state import Blocked, read_states
+from celery_concurrency.limiter.inspect.limit_state import read_states
 from celery_concurrency.limiter.inspect.waiter_records import read_records
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL
@@ -35,7 +36,8 @@ class Waiting(BaseModel):
         task_id: its id.
         task: its name; None where the message does not say.
         limits: those that it counts in.
-        blocked_by: why it does not go on now.
+        blocked_by: why it does not go on now: of the limits that block it the one that stays
+            shut for longest (``blocking.States``).
         position: where it stands among those with the same limits, from 1.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.

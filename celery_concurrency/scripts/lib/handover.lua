@@ -37,6 +37,8 @@ local function grant(group, outgoing)
     redis.call('HINCRBY', key('stats:counters'), 'handed_over:total', 1)
     local many = redis.call('ZCARD', key('reservations')) > FRONT_MOST
     table.insert(many and outgoing.behind or outgoing.front, message)
+  elseif waiter then
+    redis.call('ZREM', key('names'), waiter) -- somebody deleted its record by hand
   end
   file_group(group)
 end

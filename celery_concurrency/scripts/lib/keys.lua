@@ -51,6 +51,8 @@
 --   groups              group → ticket of its first waiter
 --   group:<group>       waiter → its ticket
 --   waiter:<waiter>     its record: a line of facts, and its message
+--   names               every waiter, in the order of their names, to be found by their first
+--                       characters
 --   retried:<task>      the task's waiters that have another name than its id
 --   expiring            waiter → when its message expires
 --   reserved:<group>    reserved token → its expiry

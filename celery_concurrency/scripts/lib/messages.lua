@@ -19,6 +19,7 @@ local function forget_waiter(waiter, facts)
   mark(facts.run, 'parked')
   redis.call('DEL', key('waiter', waiter))
   redis.call('ZREM', key('expiring'), waiter)
+  redis.call('ZREM', key('names'), waiter)
   if facts.task then
     redis.call('SREM', key('retried', facts.task), waiter)
   end

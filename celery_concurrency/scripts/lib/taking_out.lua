@@ -14,6 +14,7 @@ local function take_out(waiter, group)
   end
   if group then
     redis.call('ZREM', key('group', group), waiter)
+    redis.call('ZREM', key('names'), waiter)
     file_group(group)
   end
   return message

@@ -15,6 +15,9 @@ Limits = tuple[str, ...]
 #: The limit that denied, how many held it, how many it allowed.
 Full = tuple[str, int, int]
 
+#: The narrower a limit, the earlier it is named; the user's own dimensions are 1.
+BREADTH = {"account": 0, "task_type": 2, "platform": 3, "global": 4}
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -263,6 +266,12 @@ class Model:
             for rate in self.config.rates_of(limit)
         )
 
+    def _rate_opens(self, limit: str) -> float:
+        """Return the latest moment at which a window of its rates opens; 0 without any."""
+        starts = sorted(self.starts.get(limit, {}).values(), reverse=True)
+        full = (rate for rate in self.config.rates_of(limit) if len(starts) >= rate.max)
+        return max((starts[rate.max - 1] + rate.per for rate in full), default=0)
+
     def shut_limits(self) -> set[str]:
         """Return all limits that are shut now."""
         return {limit for limit in {*self.starts, *self.cooling} if self.is_shut(limit)}
@@ -374,17 +383,16 @@ class Model:
     ) -> Full | tuple[str, str] | None:
         if self.closed:
             return "behind", "global"
+        denied = []
         for limit in limits if self.config.enabled else ():
             if self.would_rise(limit):
                 self.move(limit, self.own_max(limit) + 1)
                 self.unnoticed.add(limit)
-            held, most = self.count(limit), self.most(limit)
-            if held >= most:
-                return limit, held, int(most)
-            if self.is_shut(limit):
-                return "shut", limit
-            if self.probe_of(limit):
-                return "probed", limit
+            kind, refusal = self._denial_of(limit)
+            if refusal:
+                denied.append((kind, BREADTH.get(limit.partition(":")[0], 1), refusal))
+        if denied:
+            return min(denied, key=lambda one: one[:2])[-1]
         if self.waiting and self.config.enabled:
             for limit in limits:
                 shared = limit.startswith(("global", "platform:", "task_type:"))
@@ -397,6 +405,20 @@ class Model:
             if any(one.limits == limits for one in self.waiting.values()):
                 return "behind", limits[-1]
         return None
+
+    def _denial_of(self, limit: str) -> tuple[int, Full | tuple[str, str] | None]:
+        """Return why a limit denies, and how early that is named."""
+        held, most = self.count(limit), self.most(limit)
+        if most == PAUSED:
+            return 0, (limit, held, int(most))
+        cools_until = self.cooling.get(limit, 0)
+        if cools_until > self.now and cools_until >= self._rate_opens(limit):
+            return 1, ("shut", limit)
+        if self.probe_of(limit):
+            return 1, ("probed", limit)
+        if held >= most:
+            return 2, (limit, held, int(most))
+        return 2, ("shut", limit) if self.is_shut(limit) else None
 
     def is_limited(self, limit: str) -> bool:
         """Return whether anything may deny a run of this limit."""

@@ -6,7 +6,7 @@ import { bar, linkOf } from "./cells.js";
 import { ask } from "./client.js";
 import { coolAnother, coolDown, lift } from "./cooldowns.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
-import { count } from "./format.js";
+import { count, duration, now as serverNow } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
 import { momentsList, resting } from "./moments.js";
 import { visible } from "./names.js";
@@ -92,6 +92,7 @@ function makeRow({ limit, name }) {
   const moments = momentsList();
   const waits = bar("waits");
   const waitsText = linkOf("waiting", limit, "");
+  const oldest = element("span", { class: "aside" });
   // For screen readers: "Edit" alone does not say what it edits.
   const named = (button, text) => {
     write(button, text);
@@ -106,7 +107,7 @@ function makeRow({ limit, name }) {
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
     element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), moments)),
-    element("td", {}, element("div", { class: "measure" }, waits, waitsText)),
+    element("td", {}, element("div", { class: "measure" }, waits, waitsText, oldest)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
     now = { waiting: 0, ...one };
@@ -123,6 +124,8 @@ function makeRow({ limit, name }) {
     waits.show(now.waiting / now.most, "waiting");
     write(waitsText, count(now.waiting));
     waitsText.classList.toggle("zero", now.waiting === 0);
+    const since = now.waiting_since ?? null;
+    write(oldest, since === null ? "" : t("oldest_wait", { duration: duration(serverNow() - since) }));
     named(gate, now.paused ? t("resume") : t("pause"));
     named(cool, resting(now) ? t("extend") : t("cool_down"));
     const settable = isSettable(limit, desk.config);

@@ -1,6 +1,7 @@
 // Why a task waits, in words.
 
-import { count, left } from "./format.js";
+import { count, duration, left, now, time } from "./format.js";
+import { visible } from "./names.js";
 import { rateText } from "./rates.js";
 import { t } from "./texts.js";
 
@@ -16,8 +17,22 @@ function shutText({ limit, opens_at: moment, rate, cause }) {
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
 export function reasonText(blocked) {
-  const { reason, limit, current, max, opens_at: moment } = blocked;
+  const { reason, limit, current, max, opens_at: moment, since } = blocked;
   if (moment) return shutText(blocked);
   const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
-  return TEXTS.has(reason) ? t(TEXTS.get(reason), { limit, ...numbers }) : reason;
+  const text = TEXTS.has(reason) ? t(TEXTS.get(reason), { limit, ...numbers }) : reason;
+  return reason === "full" && since ? text + t("why_still", { duration: duration(now() - since) }) : text;
 }
+
+/** Return such a reason with who paused the limit, or had it cool down, and when. */
+function reasonAndAuthor(blocked) {
+  const { reason, by, source, since } = blocked;
+  const text = reasonText(blocked);
+  if (!since || !["paused", "cooling"].includes(reason)) return text;
+  const who = by ? visible(by) : t("why_somebody");
+  return text + t("why_said_by", { since: time(since), name: source ? `${who} (${source})` : who });
+}
+
+/** Return all reasons why a task waits, as in an answer of /waiting/<id>. */
+export const reasonsText = ({ blocked_by: first, blockers = [] }) =>
+  (blockers.length ? blockers : [first]).map(reasonAndAuthor).join(t("why_more"));

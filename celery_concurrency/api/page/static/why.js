@@ -8,7 +8,7 @@ import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, now, time, timeElement } from "./format.js";
 import { momentsList } from "./moments.js";
 import { visible } from "./names.js";
-import { reasonText } from "./reasons.js";
+import { reasonsText } from "./reasons.js";
 import { t } from "./texts.js";
 
 /** A task that does not wait is asked about less often: browsers log each 404. */
@@ -43,7 +43,8 @@ export const why = {
   show({ taskId, found, message, tokens = [] }) {
     task = found;
     write(name, visible(found?.task ?? tokens[0]?.task ?? t("task")));
-    write(id, visible(taskId));
+    // It may have been asked for by its first characters.
+    write(id, visible(found?.task_id ?? tokens[0]?.task_id ?? taskId));
     const texts = found ? sentences(found) : [message, ...(tokens.length ? [t("why_runs")] : [])];
     if (texts.join() !== [...lines.children].map((line) => line.textContent).join()) {
       lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
@@ -61,7 +62,7 @@ function sentences(found) {
     return [t("why_handed_over"), ...(until === null ? [] : [t("why_reserved_until", { until: time(until) })])];
   }
   return [
-    t("why_answer", { reason: reasonText(found.blocked_by) }),
+    t("why_answer", { reason: reasonsText(found) }),
     t("why_place", { since: time(found.since), duration: duration(now() - found.since), position: count(found.position) }),
   ];
 }
