@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response, request
 
 from celery_concurrency.api.author import author
+from celery_concurrency.api.details import warnings_of
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
@@ -61,6 +62,6 @@ def _expected_versions() -> frozenset[int] | None:
 
 
 def _answer(stored: Stored, message: str | None = None) -> Response:
-    response = success(stored.config.to_dict(), message)
+    response = success(stored.config.to_dict(), message, warnings_of(stored.doubts))
     response.set_etag(str(stored.version))
     return response

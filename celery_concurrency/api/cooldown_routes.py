@@ -9,6 +9,7 @@ from flask import Response
 from pydantic import TypeAdapter
 
 from celery_concurrency.api.author import author, log_action
+from celery_concurrency.api.details import warnings_of
 from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import CooldownChange, CooldownList, LiftQuery
 from celery_concurrency.api.routes import Routes, validated
@@ -34,7 +35,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     by = author()
     change = validated(CooldownChange, body, "invalid_cooldown")
     limit, seconds = change.limit, change.seconds
-    limiter.cooldowns.check(limit)
+    doubts = limiter.cooldowns.check(limit)
     until = limiter.cooldowns.set(limit, seconds, change.reason, by.operator or "")
     log_action(
         by, "cooled down by operator", "%s cools down for %g s", limit, seconds,
@@ -43,7 +44,8 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     stands = limiter.cooldowns.find(limit)
     # A short one may be over by now, or lifted.
     stands = stands or Cooldown(limit, until, 0.0, None, change.reason, by.operator or "")
-    return success(TypeAdapter(Cooldown).dump_python(stands), "cooled_down")
+    data: Any = TypeAdapter(Cooldown).dump_python(stands)
+    return success(data, "cooled_down", warnings_of(doubts))
 
 
 @routes.add("DELETE", "/cooldowns", data=Cooldown, query=LiftQuery, refusals=(404,))

@@ -109,16 +109,22 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
 }  # fmt: skip
 
 
-def success(data: Any, message: str | None = None) -> Response:
+def success(
+    data: Any, message: str | None = None, warnings: Sequence[Mapping[str, str]] = ()
+) -> Response:
     """Return a success: ``{"success": true, "data": ..., "message": ...}``.
 
     Args:
         data: what was asked for.
         message: a key of ``MESSAGES``; None for no message.
+        warnings: what may not be as it was meant, in the form of an error's details; without
+            any the envelope has no such field.
     """
     body: dict[str, Any] = {"success": True, "data": data}
     if message:
         body["message"] = text(message)
+    if warnings:
+        body["warnings"] = list(warnings)
     return json_response(body)
 
 

@@ -44,6 +44,7 @@ class Success(BaseModel, Generic[T]):
     success: Literal[True]
     data: T
     message: str = Field(default="", json_schema_extra=_without_default)
+    warnings: list["Mistake"] = Field(default=[], json_schema_extra=_without_default)
 
 
 class Mistake(BaseModel):

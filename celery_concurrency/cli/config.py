@@ -17,6 +17,7 @@ from celery_concurrency.cli.output import (
     echo,
     local_time,
     mistake,
+    print_doubts,
     print_json,
     print_problem,
     print_table,
@@ -186,6 +187,7 @@ def _print_changed(stored: Stored, as_json: bool) -> None:
     """Print a configuration that was just put in force."""
     _print_config(stored.config.to_dict(), as_json)
     echo("in force now", err=True)
+    print_doubts(stored.doubts)
 
 
 def _print_config(value: Any, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from celery_concurrency.limiter.config.history import (
 )
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.mistyped import Doubt, doubts_of_change
 from celery_concurrency.log import LIMITER_LOG, fields
 
 logger = logging.getLogger(LIMITER_LOG)
@@ -54,11 +55,13 @@ class Stored:
         version: a number that grows with every change.
         problem: what is wrong with a JSON written by hand, which is therefore not in force;
             None where nothing is.
+        doubts: limits that this change names first, which may be mistyped.
     """
 
     config: Config
     version: int
     problem: str | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class ConfigStore:
             ConfigConflict: others changed it at the same time, ``TRIES`` times.
             LimiterUnavailable: Redis can't be asked.
         """
-        return self._change(lambda config: config.merged(change), by, expected)
+        return self._change_doubting(lambda config: config.merged(change), by, expected)
 
     def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
         """Put the defaults in force. Takes and raises what ``update`` does."""
@@ -165,7 +168,9 @@ class ConfigStore:
 
     def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a limit admit nobody for now. Takes and raises what ``update`` does."""
-        return self._change(lambda config: config.merged({"paused": [*config.paused, limit]}), by)
+        return self._change_doubting(
+            lambda config: config.merged({"paused": [*config.paused, limit]}), by
+        )
 
     def resume(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a paused limit admit again. Takes and raises what ``update`` does.
@@ -196,6 +201,23 @@ class ConfigStore:
         """Return the last versions, the newest first."""
         self.sync()  # what was written by hand belongs to it
         return read_history(self._keyspace)
+
+    def _change_doubting(
+        self,
+        wanted: Callable[[Config], Config],
+        by: Author,
+        expected: Collection[int] | None = None,
+    ) -> Stored:
+        """Do what ``_change`` does, and say which limits that names first."""
+        doubts: list[Doubt] = []
+
+        def doubted(config: Config) -> Config:
+            changed = wanted(config)
+            # Before it is stored: where Redis can't be asked, nothing is changed.
+            doubts[:] = doubts_of_change(self._keyspace, config, changed)
+            return changed
+
+        return replace(self._change(doubted, by, expected), doubts=tuple(doubts))
 
     def _change(
         self,

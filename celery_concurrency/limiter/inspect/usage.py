@@ -3,7 +3,6 @@
 ``holders.py`` says whose tokens these are, ``waiting.py`` who waits.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from heapq import nlargest
@@ -15,7 +14,12 @@ from pydantic import BaseModel
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
-from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
+from celery_concurrency.limiter.inspect.counts import (
+    MAX_GROUPS,
+    count_living,
+    limits_held,
+    waiting_groups,
+)
 from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
@@ -143,7 +147,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     shut, more_shut = read_shut(keyspace, MAX_OTHERS)
     waiting, for_moment = _count_waiting(keyspace, set(shut))
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
-    others = _limits_held(keyspace, tokens) | {
+    others = limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
     others |= set(read_moved(keyspace, config, MAX_OTHERS))
@@ -209,12 +213,3 @@ def _count_waiting(keyspace: Keyspace, shut: set[str]) -> tuple[Counter[str], in
         if not shut.isdisjoint(limits):
             for_moment += waiters
     return by_limit, for_moment
-
-
-def _limits_held(keyspace: Keyspace, tokens: list[bytes]) -> set[str]:
-    limits: set[str] = set()
-    for _, held in keyspace.for_each(
-        tokens, lambda pipe, token: pipe.hget(keyspace.keys.token(token.decode()), "limits")
-    ):
-        limits.update(json.loads(held or b"[]"))
-    return limits
