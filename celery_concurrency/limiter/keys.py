@@ -34,6 +34,7 @@ class Keys:
         self.counters = f"{prefix}:stats:counters"
         self.counters_history = f"{prefix}:stats:history"
         self.named = f"{prefix}:stats:named"
+        self.misnamed = f"{prefix}:stats:misnamed"
         self.durations = f"{prefix}:stats:times"
 
     def semaphore(self, limit: str) -> str:

@@ -24,6 +24,7 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
 from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
 from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
+from celery_concurrency.limiter.stats.misnamed import MISNAMED_MOST, Misnamed, count_misnamed
 from celery_concurrency.limiter.waiting_room import STEPS
 from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
 
@@ -68,6 +69,7 @@ BOUNDS: Final = {
     "stats:counters": "trim",
     "stats:named": "trim",
     "stats:copied": "trim",
+    "stats:misnamed": "trim",
     "stats:trimmed": "one",
     "stats:history": "trim",
     "stats:ended": "trim",
@@ -198,10 +200,19 @@ def unlogged(redis: Redis, limiter: Limiter) -> None:
     assert redis.llen("concurrency:adaptive:unlogged") == 1_000
 
 
+def misnamed(redis: Redis, limiter: Limiter) -> None:
+    counts = {Misnamed(f"task{n}", "platfrom", "platform"): 1 for n in range(1_000)}
+    for _ in range(3):
+        count_misnamed(limiter.keyspace, counts)
+    assert redis.zcard("concurrency:stats:misnamed") == MISNAMED_MOST
+    assert redis.ttl("concurrency:stats:misnamed") > 0
+
+
 FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
     "adaptive:unlogged": unlogged,
     "stats:counters": counters,
     "stats:named": named,
+    "stats:misnamed": misnamed,
     "stats:copied": copied,
     "stats:history": history,
     "stats:ended": ended,

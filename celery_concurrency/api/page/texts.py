@@ -77,6 +77,11 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "The statistics take no more names: other platforms and task types that are not "
         "configured count together, as other/platform and other/task_type.",
     ),
+    "misnamed_header": (
+        "任务 {task} 的消息带有消息头 {header}（{count} 次），它不对应任何限制；是否想写 {tag}？",
+        "Messages of task {task} have the header {header} ({count} times), which limits nothing: "
+        "did you mean {tag}?",
+    ),
     "used": ("运行中 / 上限", "Running / limit"),
     "used_of": ("{current} / {max}", "{current} of {max}"),
     "used_unlimited": ("{current}，不限", "{current}, no limit"),

@@ -24,6 +24,7 @@ from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
+from celery_concurrency.limiter.stats.misnamed import MisnamedHeader, read_misnamed
 from celery_concurrency.limiter.stats.names import are_full
 from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
 
@@ -31,6 +32,8 @@ from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
 MAX_CONFIGURED: Final = 5_000
 MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
+#: Misnamed headers that are told in a line each.
+NOTED: Final = 3
 
 
 class LimitUsage(Limited):
@@ -73,6 +76,7 @@ class Usage(BaseModel):
         unlisted_observed: entries beyond ``observed.MAX_OBSERVED``, which ``observed`` leaves out.
         statistics_full: limits that the configuration does not name count together in the
             statistics, unless they have a name there already.
+        misnamed_headers: headers that are nearly tags, and so limit nothing.
     """
 
     global_: LimitUsage
@@ -88,6 +92,7 @@ class Usage(BaseModel):
     unread_tokens: int = 0
     statistics_full: bool = False
     unlisted_observed: int = 0
+    misnamed_headers: list[MisnamedHeader] = []
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the API's JSON object, without what has its default value."""
@@ -110,6 +115,13 @@ class Usage(BaseModel):
                 f"configuration does not name, count together as {other_of('platform')} and "
                 f"{other_of('task_type')}"
             )
+        for one in self.misnamed_headers[:NOTED]:
+            yield (
+                f"the header {one.header!r} of task {one.task} ({one.count} times) limits "
+                f"nothing: did you mean {one.tag!r}?"
+            )
+        if len(self.misnamed_headers) > NOTED:
+            yield f"{len(self.misnamed_headers) - NOTED} more headers are nearly tags"
         if self.config_problem:
             yield f"the stored configuration is not in force: {self.config_problem}"
 
@@ -192,6 +204,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         unlisted_limits=len((named.keys() | others) - counts.keys()) + more_shut,
         unread_tokens=max(0, held - MAX_TOKENS),
         statistics_full=are_full(keyspace),
+        misnamed_headers=read_misnamed(keyspace),
     )
 
 

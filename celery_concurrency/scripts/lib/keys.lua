@@ -41,6 +41,7 @@
 --   stats:named         limit that is counted by name → when it was last used
 --   stats:history       a stream of copies of the counters
 --   stats:copied        the counters as they were in the last copy
+--   stats:misnamed      header that is nearly a tag, with its task → how often it came
 --   stats:trimmed       how far the walk has come that takes out what has no name any more
 --   stats:ended         records of ended runs, until tally counts them
 --   stats:times         histograms of how long runs waited and held
