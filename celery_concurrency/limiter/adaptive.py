@@ -12,7 +12,7 @@ from celery_concurrency.errors import ConfigConflict
 from celery_concurrency.limiter.config.schema import Adaptive, Config
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.limits import WILDCARD, split_limit
+from celery_concurrency.limiter.limits import WILDCARD, split_limit, wildcard_of
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import printable
@@ -22,6 +22,8 @@ MAX_LISTED: Final = 1_000
 #: Moves that are read, and how often a reset is tried while the limit moves.
 MAX_MOVES: Final = 1_500
 TRIES: Final = 5
+#: Seconds after which a move that nobody has logged is not logged any more.
+MAX_AGE: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class Sample:
 
     Attributes:
         at: in Unix seconds of the Redis server.
-        current: its own maximum.
+        current: what was in force: 0 while it was paused; its own maximum where that is only
+            observed.
         running: how many held it.
     """
 
@@ -112,7 +115,11 @@ class AdaptiveLimits:
         named = [limit for limit in config.adaptive if split_limit(limit)[1] != WILDCARD]
         limits = list(dict.fromkeys([*names, *sorted(named)]))
         found = [limit for limit in limits if config.adaptive_of(limit)]
-        return self.of(config, found[:MAX_LISTED]), len(found)
+        more = 0
+        if len(moved) == MAX_LISTED:
+            total: Any = self._keyspace.redis.zcard(self._keyspace.keys.adaptive)
+            more = total - MAX_LISTED
+        return self.of(config, found[:MAX_LISTED]), len(found) + more
 
     def find(self, limit: str) -> AdaptiveLimit | None:
         """Return a limit; None where it is not adaptive."""
@@ -176,30 +183,59 @@ class AdaptiveLimits:
         raise ConfigConflict()
 
     def take_unlogged(self, most: int = 100) -> list[Move]:
-        """Take moves that nobody has logged, the oldest first: each is given to one caller."""
+        """Take moves that nobody has logged, the oldest first: each is given to one caller.
+
+        Those of more than ``MAX_AGE`` seconds ago are dropped.
+        """
         texts: Any = self._keyspace.redis.lpop(self._keyspace.keys.adaptive_unlogged, most)
         found = (json.loads(text) for text in texts or ())
-        return [
+        moves = [
             Move(one["limit"], float(one["at"]), int(one["from"]), int(one["to"]), one["reason"])
             for one in found
         ]
+        # Where no worker was there to log them, they are no news.
+        begin = self._keyspace.now() - MAX_AGE if moves else 0
+        return [move for move in moves if move.at >= begin]
 
 
 def read_limits(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
-    """Return those of these limits that are adaptive; two commands for each of them."""
+    """Return those of these limits that are adaptive; three commands for each of them."""
     entries = {limit: entry for limit in limits if (entry := config.adaptive_of(limit))}
     states = dict(
         keyspace.for_each(
-            entries, lambda pipe, limit: pipe.hget(keyspace.keys.adaptive_of(limit), "max")
+            entries,
+            lambda pipe, limit: pipe.hmget(keyspace.keys.adaptive_of(limit), "max", "entry"),
+        )
+    )
+    texts = dict(
+        keyspace.for_each(
+            entries,
+            lambda pipe, limit: pipe.hmget(
+                keyspace.keys.config_adaptive, limit, wildcard_of(limit)
+            ),
         )
     )
     moved = dict(
         keyspace.for_each(entries, lambda pipe, limit: pipe.zscore(keyspace.keys.adaptive, limit))
     )
     return [
-        _limit_of(config, limit, entry, states[limit], moved[limit])
+        _limit_of(config, limit, entry, _own_max(*states[limit], *texts[limit]), moved[limit])
         for limit, entry in entries.items()
     ]
+
+
+def _own_max(
+    stored: bytes | None, entry: bytes | None, own: bytes | None, all_names: bytes | None
+) -> int | None:
+    """Return a limit's own maximum; None where it is the highest, or that of a former entry.
+
+    Args:
+        stored: the maximum.
+        entry: the name of the entry by which it moved.
+        own, all_names: the texts of the limit's entry and of its wildcard's, which end so.
+    """
+    text = own or all_names or b""
+    return int(stored) if stored and text.rpartition(b" ")[2] == entry else None
 
 
 def _move_of(limit: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Move:
@@ -217,9 +253,9 @@ def _moment_of(entry_id: bytes) -> float:
 
 
 def _limit_of(
-    config: Config, limit: str, entry: Adaptive, stored: bytes | None, moved: float | None
+    config: Config, limit: str, entry: Adaptive, own: int | None, moved: float | None
 ) -> AdaptiveLimit:
-    current = max(entry.min, min(entry.max, entry.max if stored is None else int(stored)))
+    current = max(entry.min, min(entry.max, entry.max if own is None else own))
     configured = PAUSED if limit in config.paused else config.max_of(limit)
     in_force = configured
     if entry.mode == "enforce" and configured != PAUSED:

@@ -15,6 +15,7 @@ class Keys:
         self.prefix = prefix
         self.config = f"{prefix}:config"
         self.config_flat = f"{prefix}:config:flat"
+        self.config_adaptive = f"{prefix}:config:adaptive"
         self.config_version = f"{prefix}:config:version"
         self.config_history = f"{prefix}:config:history"
         self.config_defaults = f"{prefix}:config:defaults"

@@ -38,7 +38,7 @@ from celery_concurrency.limiter.outcomes import (
     Ticket,
     rate_of,
 )
-from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, Refusal
+from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, TOLD_SECONDS, Refusal
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
 from celery_concurrency.limiter.waiting_room import WaitingRoom
@@ -258,8 +258,8 @@ class Limiter:
 
         Raises:
             InvalidCooldown: a value is out of bounds, or it is none of the run's limits.
-            LimiterUnavailable: Redis can't be asked; a thread goes on trying. What is left of
-                the seconds then counts from that moment.
+            LimiterUnavailable: Redis can't be asked; a thread goes on trying for
+                ``TOLD_SECONDS``. What is left of the seconds then counts from that moment.
         """
         refusal = Refusal(token, tuple(limits), limit, seconds, grow, most, reason, by)
         told = time.monotonic()
@@ -268,7 +268,9 @@ class Limiter:
         except LimiterUnavailable:
 
             def tell(_: str) -> None:
-                refusal.after(time.monotonic() - told).tell(self.keyspace)
+                seconds = time.monotonic() - told
+                if seconds < TOLD_SECONDS:
+                    refusal.after(seconds).tell(self.keyspace)
 
             self._later.add(f"{token} refused {limit}", tell)
             raise

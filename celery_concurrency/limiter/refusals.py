@@ -16,6 +16,8 @@ from celery_concurrency.limiter.waiters import group_of
 DEFAULT_GROW: Final = 2.0
 DEFAULT_MOST: Final = 7200.0
 MAX_GROW: Final = 100.0
+#: For so many seconds a refusal may be told again: Redis knows for a minute longer that it was.
+TOLD_SECONDS: Final = 540.0
 
 
 @dataclass(frozen=True, slots=True)

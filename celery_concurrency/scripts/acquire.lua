@@ -32,9 +32,9 @@
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
 --        that has no counter of its own; about 8 for a limit with rates, 3 for an adaptive one
---        and 8 when it moves, some 15 for one that is observed; two or three a limit while any cools down or is on probation;
---        only logarithms of sorted sets grow with holders and waiters, nothing with the
---        configuration
+--        and 8 when it moves, some 15 for one that is observed; while any limit cools down or is
+--        on probation 4, and 3 for each of its own that does; only logarithms of sorted sets grow
+--        with holders and waiters, nothing with the configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation of no use to anybody, and is counted.
@@ -125,6 +125,13 @@ if config[5] or config[6] then
   end
 end
 
+-- Which of them cool down, or did and are on probation since: one look at all for each.
+local cools, probed = {}, {}
+if cooling then
+  cools = redis.call('ZMSCORE', key('cooldowns'), unpack(limits))
+  probed = redis.call('ZMSCORE', key('probes'), unpack(limits))
+end
+
 local function is_limited(i)
   return max_of(i) ~= 0 or has_rates[i] or adapts[i]
 end
@@ -147,13 +154,13 @@ local function denial()
         return {'denied', limits[i], held, max}
       end
     end
-    if cooling or has_rates[i] then
+    if cools[i] or has_rates[i] then
       local moment, cause = shut_until(limits[i])
       if moment > 0 then
         return {'shut', limits[i], exact(moment), exact(moment - time), cause}
       end
     end
-    local probe = cooling and probe_of(limits[i])
+    local probe = probed[i] and probe_of(limits[i])
     if probe then
       return {'probed', limits[i], probe}
     end
@@ -187,8 +194,7 @@ local function limit_of_seniors()
         return limits[i]
       end
     end
-    if cooling and under_way and (redis.call('ZSCORE', key('cooldowns'), limits[i])
-      or redis.call('ZSCORE', key('probes'), limits[i])) then
+    if under_way and (cools[i] or probed[i]) then
       -- Or they were told, and have not been come to.
       return limits[i]
     end

@@ -46,6 +46,14 @@ local function fields_of(entry)
   return fields
 end
 
+-- Append to each entry a name that it has until it is taken out: one that is set anew begins anew.
+local function name_entries(texts, hash)
+  for limit, text in pairs(texts) do
+    local before = redis.call('HGET', hash, limit)
+    texts[limit] = text .. ' ' .. (before and string.match(before, '%S+$') or exact(time))
+  end
+end
+
 local seen = tonumber(ARGV[1])
 if tonumber(redis.call('GET', key('config:version')) or 0) ~= seen or digest() ~= ARGV[2] then
   local next_id = string.format('%.0f-0', seen + 1)
@@ -65,9 +73,12 @@ for i = 7, #ARGV, 2 do
   redis.call('HSET', key('config:flat'), ARGV[i], ARGV[i + 1])
 end
 for name, hash in pairs(HASHES) do
-  local texts = redis.call('HGET', key('config:flat'), name)
+  local texts = cjson.decode(redis.call('HGET', key('config:flat'), name) or '{}')
+  if name == 'adaptive' then
+    name_entries(texts, hash)
+  end
   redis.call('DEL', hash)
-  for limit, text in pairs(texts and cjson.decode(texts) or {}) do
+  for limit, text in pairs(texts) do
     redis.call('HSET', hash, limit, text)
   end
   redis.call('HDEL', key('config:flat'), name)

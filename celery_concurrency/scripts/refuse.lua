@@ -11,7 +11,8 @@
 -- Reply  until when it cools down, as text; '' where it does not
 -- Cost   about 12 commands, two a limit, 3 more for one that is adaptive, and 8 when it falls
 -- Again  a second copy, or a second refusal of the run in the same limit, finds the reply to the
---        first, for ten minutes, and changes nothing.
+--        first, for ten minutes, and changes nothing. Refused in another limit too, the run is
+--        counted once, and lowers nothing again.
 -- OOM    refused
 
 -- include limits
@@ -24,11 +25,12 @@
 local token, limits, limit = ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
 local seconds, grow, most, reason = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 
-local call = key('refused', token .. ' ' .. limit)
-local replied = redis.call('GET', call)
+local told = key('refused', token)
+local replied = redis.call('HGET', told, limit)
 if replied then
   return replied
 end
+local is_first = redis.call('EXISTS', told) == 0
 
 -- Count it: in all, by platform and by task type; never by account.
 local function count()
@@ -63,15 +65,18 @@ if seconds > 0 then
     put_on_probation(limit, until_, length)
   end
 end
-redis.call('SET', call, until_, 'EX', MARK_SECONDS)
+redis.call('HSET', told, limit, until_)
+redis.call('EXPIRE', told, MARK_SECONDS)
 -- It goes first no more, in no limit: another run is to show that it is let in.
 for _, one in ipairs(limits) do
   if redis.call('HGET', key('cooldown', one), 'probe') == token then
     redis.call('HDEL', key('cooldown', one), 'probe')
   end
 end
-count()
-for _, one in ipairs(limits) do
-  fall(one, reason)
+if is_first then
+  count()
+  for _, one in ipairs(limits) do
+    fall(one, reason)
+  end
 end
 return until_

@@ -11,7 +11,8 @@
 --        5 steps of the hand-over at most
 -- Reply  {1 if the token was held, else 0, 1 if there is more to hand over,
 --        1 if the outbox has messages to send}
--- Cost   one removal a limit, while a limit is on probation one read more, and the steps
+-- Cost   one removal a limit; while any limit is on probation 2 commands, and 2 for each of its
+--        own that is; and the steps
 -- Again  a second copy finds the token not held, sets the mark, and goes on handing over.
 -- OOM    done; the hand-over as in advance
 
@@ -23,8 +24,10 @@
 local token = ARGV[1]
 
 -- A hand-over costs as much as all else here, and most of the time nobody waits.
-local hands_over = redis.call('EXISTS', key('groups'), key('collecting'), key('outbox'),
+local others = redis.call('EXISTS', key('groups'), key('collecting'), key('outbox'),
   key('probes')) > 0
+local hands_over = others
+  and redis.call('EXISTS', key('groups'), key('collecting'), key('outbox')) > 0
 if hands_over then
   never_refuse()
 end
@@ -47,12 +50,12 @@ end
 if ARGV[2] == '1' or not record then
   mark(token, 'ended')
 end
+if others and record and ARGV[4] == 'succeeded' then
+  succeed(token, record.limits)
+end
 if not hands_over then
   return {held, 0, 0}
 end
 
-if record and ARGV[4] == 'succeeded' then
-  succeed(token, record.limits)
-end
 note_freed(record and record.limits or {})
 return {held, hand_over(tonumber(ARGV[5]))}

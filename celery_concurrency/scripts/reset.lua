@@ -15,6 +15,7 @@
 
 local limit = ARGV[1]
 local entry = entry_of(limit)
+-- After an entry's end its state is another's: state_of says so.
 if not entry or redis.call('HGET', key('adaptive', limit), 'since') ~= ARGV[2] then
   return {0, 0, 0}
 end

@@ -132,7 +132,10 @@ local function sample()
       and entry_of(limit)
     if entry then
       count = count + 1
-      states[limit] = { (state_of(limit, entry)), redis.call('ZCARD', key('semaphore', limit)) }
+      local configured = entry.observes and 0 or configured_max(limit)
+      local in_force = lower_of((state_of(limit, entry)), configured)
+      states[limit] = { configured == PAUSED and 0 or in_force,
+        redis.call('ZCARD', key('semaphore', limit)) }
     end
   end
   if count > 0 then

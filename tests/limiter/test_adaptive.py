@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_concurrency.limiter import Denied, Granted
+from celery_concurrency.limiter import Denied, Granted, adaptive
 from celery_concurrency.scripts.constants import PAUSED
 from tests.support.floor import Floor
 
@@ -141,22 +141,71 @@ def test_those_who_wait_go_on_when_it_rises(floor):
     assert current(floor) == 5
 
 
-def test_a_lower_configured_maximum_and_a_pause_hold_beside_it(floor):
-    floor.limiter.config.update({"platform_max": {"p": 2}})
-    hold(floor, 2)
+def test_a_lower_configured_maximum_holds_beside_it_and_is_where_it_falls_from(floor):
+    floor.limiter.config.update({"platform_max": {"p": 3}})
+    tokens = hold(floor, 3)
     assert is_full(floor)
-    assert floor.limiter.adaptive.find(LIMIT).in_force == 2
+    assert floor.limiter.adaptive.find(LIMIT).in_force == 3
     refuse(floor)
+    assert current(floor) == 1
     floor.age(60)
-    # It is its own maximum that has to be used in full.
-    assert is_full(floor)
-    assert current(floor) == 4
-    floor.limiter.config.update({"platform_max": {"p": 0}})
-    hold(floor, 2)
+    floor.limiter.release(tokens[0])
+    floor.limiter.release(tokens[1])
+    for more in (2, 3):
+        hold(floor)
+        assert current(floor) == more
+        floor.age(60)
+    # Used as far as it may be it goes on to its highest, which nobody sees.
+    for more in (4, 5):
+        assert is_full(floor)
+        assert current(floor) == more
+        floor.age(60)
+    moves = floor.limiter.adaptive.moves(LIMIT)
+    assert [(move.before, move.after) for move in moves] == [(3, 1), (1, 2), (2, 3)]
+
+
+def test_a_pause_holds_beside_it_and_it_stays_where_it_is(floor):
+    refuse(floor)
+    hold(floor, 4)
     floor.limiter.config.update({"paused": [LIMIT]})
     floor.age(60)
     assert is_full(floor)
+    assert current(floor) == 4
     assert floor.limiter.adaptive.find(LIMIT).in_force == PAUSED
+
+
+def test_an_entry_that_is_set_anew_begins_anew(floor):
+    refuse(floor)
+    configure(floor, every=30)
+    assert current(floor) == 4
+    floor.limiter.config.update({"adaptive": {LIMIT: None}})
+    floor.limiter.config.update({"adaptive": {LIMIT: ENTRY}})
+    assert current(floor) == 8
+    hold(floor, 8)
+    assert is_full(floor)
+    refuse(floor)
+    assert current(floor) == 4
+
+
+def test_how_many_there_are_is_said_beyond_those_that_are_listed(floor, monkeypatch):
+    monkeypatch.setattr(adaptive, "MAX_LISTED", 2)
+    floor.limiter.config.update({"adaptive": {"account:*": ENTRY}, "account_max": 0})
+    for name in "abcd":
+        limits = ("global", f"account:{name}")
+        floor.limiter.refuse(f"{name}:1", limits, "global", 0)
+    found, total = floor.limiter.adaptive.read()
+    assert ([one.limit for one in found], total) == (["account:d", "account:c"], 5)
+
+
+def test_a_run_that_is_refused_in_two_limits_is_counted_once(floor, redis):
+    configure(floor, every=1)
+    limits = ("global", LIMIT, "account:a")
+    floor.limiter.refuse("one:1", limits, "account:a", 60)
+    floor.age(60)
+    floor.limiter.refuse("one:1", limits, LIMIT, 60)
+    assert current(floor) == 4
+    assert redis.hget("concurrency:stats:counters", "refused:total") == "1"
+    assert floor.limiter.cooldowns.find(LIMIT).refused
 
 
 def test_with_a_wildcard_each_name_moves_by_itself(floor):

@@ -21,7 +21,7 @@ local function is_adaptive(limit)
   return adapting and string.find(adapting, dimension, 1, true) ~= nil
 end
 
--- Return the entry of a limit: { min, max, decrease, every, observes }; nil if it has none.
+-- Return the entry of a limit: { min, max, decrease, every, observes, id }; nil if it has none.
 local function entry_of(limit)
   if not is_adaptive(limit) then
     return nil
@@ -32,16 +32,32 @@ local function entry_of(limit)
   if not text then
     return nil
   end
-  local min, max, decrease, every, mode = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local min, max, decrease, every, mode, id =
+    string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   return { min = tonumber(min), max = tonumber(max), decrease = tonumber(decrease),
-    every = tonumber(every), observes = mode == 'observe' }
+    every = tonumber(every), observes = mode == 'observe', id = id }
+end
+
+-- Return the configured maximum of a limit: 0 for none.
+local function configured_max(limit)
+  local wildcard = string.match(limit, '^[^:]*') .. ':*'
+  local own, all = unpack(redis.call('HMGET', key('config:flat'), limit, wildcard))
+  return tonumber(own or all or 0)
+end
+
+-- Return what holds of a limit's own maximum and a configured one.
+local function lower_of(own, configured)
+  return configured > 0 and math.min(own, configured) or own
 end
 
 -- Return where a limit stands: its own maximum, since when nothing moved it or was refused, and
--- when it fell last.
+-- when it fell last. What it did by a former entry says nothing.
 local function state_of(limit, entry)
-  local max, since, fell = unpack(redis.call('HMGET', key('adaptive', limit), 'max', 'since',
-    'fell'))
+  local max, since, fell, id = unpack(redis.call('HMGET', key('adaptive', limit), 'max', 'since',
+    'fell', 'entry'))
+  if id ~= entry.id then
+    return entry.max, 0, 0
+  end
   max = tonumber(max or entry.max)
   return math.max(entry.min, math.min(entry.max, max)), tonumber(since or 0), tonumber(fell or 0)
 end
@@ -49,7 +65,10 @@ end
 -- Note a limit's own maximum; at the highest nothing needs to be known.
 local function store(limit, entry, max)
   local state = key('adaptive', limit)
-  redis.call('HSET', state, 'since', exact(time))
+  if redis.call('HGET', state, 'entry') ~= entry.id then
+    redis.call('DEL', state)
+  end
+  redis.call('HSET', state, 'since', exact(time), 'entry', entry.id)
   if max < entry.max then
     redis.call('HSET', state, 'max', max)
   else
@@ -61,7 +80,11 @@ end
 -- Keep a move for people and for the log.
 local function note_move(limit, before, after, reason)
   redis.call('ZADD', key('adaptive'), exact(time), limit)
-  redis.call('ZREMRANGEBYSCORE', key('adaptive'), '-inf', exact(time - FORGET_SECONDS))
+  -- Two for each that comes.
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', key('adaptive'), '-inf',
+    exact(time - FORGET_SECONDS), 'LIMIT', 0, 2)) do
+    redis.call('ZREM', key('adaptive'), one)
+  end
   local moves, at = key('moves', limit), math.floor(time * 1000)
   redis.call('XADD', moves, '*', 'from', before, 'to', after, 'reason', reason)
   redis.call('XTRIM', moves, 'MAXLEN', MOVES_MOST)
@@ -72,7 +95,8 @@ local function note_move(limit, before, after, reason)
   redis.call('LTRIM', key('adaptive:unlogged'), -UNLOGGED_MOST, -1)
 end
 
--- A run of this limit was refused: it falls, once in `every` seconds however many are.
+-- A run of this limit was refused: what is in force falls, once in `every` seconds however many
+-- are.
 local function fall(limit, reason)
   local entry = entry_of(limit)
   if not entry then
@@ -83,6 +107,8 @@ local function fall(limit, reason)
     store(limit, entry, before)
     return
   end
+  -- From what holds: a lower configured maximum would swallow the first steps.
+  before = math.max(entry.min, lower_of(before, configured_max(limit)))
   local after = math.max(entry.min, math.floor(before * entry.decrease))
   store(limit, entry, after)
   redis.call('HSET', key('adaptive', limit), 'fell', exact(time))
@@ -100,15 +126,18 @@ local function adapt(limit, held, configured)
     return configured
   end
   local max, since = state_of(limit, entry)
-  local is_full = held == max or entry.observes and held > max
+  local most = lower_of(max, configured)
+  local is_full = configured ~= PAUSED and (held == most or entry.observes and held > most)
   if is_full and max < entry.max and time - since >= entry.every then
     store(limit, entry, max + 1)
-    note_move(limit, max, max + 1, 'used in full')
     max = max + 1
-    note_freed({ limit })
+    if lower_of(max, configured) > most then
+      note_move(limit, most, most + 1, 'used in full')
+      note_freed({ limit })
+    end
   end
   if entry.observes or configured == PAUSED then
     return configured
   end
-  return configured == 0 and max or math.min(configured, max)
+  return lower_of(max, configured)
 end

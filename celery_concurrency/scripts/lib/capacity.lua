@@ -29,8 +29,9 @@ local function count_room(limit)
     return 0
   end
   local left = starts_left(limit)
-  if cooling and probe_of(limit) ~= nil then
-    left = math.min(left, probe_of(limit) and 0 or 1)
+  local probe = cooling and probe_of(limit)
+  if cooling and probe ~= nil then
+    left = math.min(left, probe and 0 or 1)
   end
   if max == 0 and not is_adaptive(limit) then
     return left

@@ -9,7 +9,7 @@
 --   cooled:<call>       what a call replied that set or lifted one
 --   probes              limit that a refusal shut, and where one run goes first → until when
 --                       it cools down, or did
---   refused:<token> <limit>   what a call replied that told a refusal
+--   refused:<token>     limits in which a run was refused → what the call replied that told it
 --   adaptive            limit that has moved by itself → when it did last (see adaptive.lua)
 --   adaptive:<limit>    its own maximum, if that is not the highest; since when nothing moved it
 --                       or was refused; when it fell last

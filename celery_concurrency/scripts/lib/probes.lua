@@ -15,9 +15,10 @@ end
 -- Note that a run or reservation goes first in those of its limits where somebody has to;
 -- `instead` is the reservation on which it begins.
 local function note_probe(token, limits, instead)
-  for _, limit in ipairs(limits) do
-    local probe = probe_of(limit)
-    if probe == false or probe and probe == instead then
+  local probed = redis.call('ZMSCORE', key('probes'), unpack(limits))
+  for i, limit in ipairs(limits) do
+    local probe = probed[i] and probe_of(limit)
+    if probed[i] and (not probe or probe == instead) then
       redis.call('HSET', key('cooldown', limit), 'probe', token)
     end
   end
@@ -35,8 +36,9 @@ end
 
 -- A run has ended: it opens the limits in which it went first.
 local function succeed(token, limits)
-  for _, limit in ipairs(limits) do
-    if redis.call('HGET', key('cooldown', limit), 'probe') == token then
+  local probed = redis.call('ZMSCORE', key('probes'), unpack(limits))
+  for i, limit in ipairs(limits) do
+    if probed[i] and redis.call('HGET', key('cooldown', limit), 'probe') == token then
       end_probation(limit)
     end
   end

@@ -59,6 +59,8 @@ class Model:
         told: (run, limit) of the refusals that were told.
         own: adaptive limit to its own maximum, where that is not the highest.
         since: adaptive limit to when it moved or was refused last; ``fell`` to when it fell.
+        entries: adaptive entry of the configuration to how many there were before it.
+        moved_by: adaptive limit to the entry by which it moved, and its number.
         now: the server's time; starts and cool-downs age by what tests take off theirs.
     """
 
@@ -92,6 +94,8 @@ class Model:
     own: dict[str, int] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
     fell: dict[str, float] = field(default_factory=dict)
+    entries: dict[str, int] = field(default_factory=dict)
+    moved_by: dict[str, tuple[str, int]] = field(default_factory=dict)
     now: float = 0.0
 
     def members(self, limit: str, living: bool = False) -> set[str]:
@@ -175,16 +179,42 @@ class Model:
             return math.inf
         return self.own_max(limit)
 
+    def configure(self, config: Config) -> None:
+        """It is in force; entries that it did not have begin anew."""
+        for name in config.adaptive:
+            if name not in self.config.adaptive:
+                self.entries[name] = self.entries.get(name, 0) + 1
+        self.config = config
+
+    def entry_of(self, limit: str) -> tuple[str, int]:
+        """Return which entry an adaptive limit moves by."""
+        name = limit if limit in self.config.adaptive else f"{limit.partition(':')[0]}:*"
+        return name, self.entries[name]
+
     def own_max(self, limit: str) -> int:
         """Return an adaptive limit's own maximum."""
         entry = self.config.adaptive_of(limit)
         assert entry
+        if self.moved_by.get(limit) != self.entry_of(limit):
+            return entry.max
         return max(entry.min, min(entry.max, self.own.get(limit, entry.max)))
+
+    def moved_at(self, limit: str, when: dict[str, float]) -> float:
+        """Return when it moved, or fell, by the entry that it has now; 0 if it did not."""
+        is_same = self.moved_by.get(limit) == self.entry_of(limit)
+        return when.get(limit, 0) if is_same else 0
+
+    def in_force(self, limit: str) -> float:
+        """Return its own maximum, or the configured one if that is lower."""
+        return min(self.own_max(limit), self.config.max_of(limit) or math.inf)
 
     def move(self, limit: str, most: int) -> None:
         """An adaptive limit has moved there."""
         entry = self.config.adaptive_of(limit)
         assert entry
+        if self.moved_by.get(limit) != self.entry_of(limit):
+            self.fell.pop(limit, None)
+        self.moved_by[limit] = self.entry_of(limit)
         self.own[limit] = most
         if most == entry.max:
             del self.own[limit]
@@ -193,8 +223,11 @@ class Model:
     def fall(self, limit: str) -> None:
         """A refusal lowers it, once in ``every`` seconds."""
         entry = self.config.adaptive_of(limit)
-        if entry and self.now - self.fell.get(limit, 0) >= entry.every:
-            self.move(limit, max(entry.min, math.floor(self.own_max(limit) * entry.decrease)))
+        if entry and self.now - self.moved_at(limit, self.fell) >= entry.every:
+            before = self.own_max(limit)
+            if limit not in self.config.paused:
+                before = max(entry.min, int(self.in_force(limit)))
+            self.move(limit, max(entry.min, math.floor(before * entry.decrease)))
             self.fell[limit] = self.now
         elif entry:
             self.move(limit, self.own_max(limit))
@@ -204,8 +237,9 @@ class Model:
         entry = self.config.adaptive_of(limit)
         return (
             entry is not None
+            and limit not in self.config.paused
             and self.own_max(limit) < entry.max
-            and self.now - self.since.get(limit, 0) >= entry.every
+            and self.now - self.moved_at(limit, self.since) >= entry.every
         )
 
     def would_rise(self, limit: str) -> bool:
@@ -213,7 +247,7 @@ class Model:
         if not self.may_rise(limit):
             return False
         entry = self.config.adaptive_of(limit)
-        over = self.count(limit) - self.own_max(limit)
+        over = self.count(limit) - self.in_force(limit)
         return over == 0 or (over > 0 and entry is not None and entry.mode == "observe")
 
     # -- time
