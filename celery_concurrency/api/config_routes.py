@@ -6,7 +6,6 @@ from typing import Any
 from flask import Response, request
 
 from celery_concurrency.api.author import author
-from celery_concurrency.api.details import warnings_of
 from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
@@ -50,7 +49,7 @@ def rollback_config(limiter: Limiter, body: Any) -> Response:
     """Put an earlier version's configuration in force again, as a new version."""
     version = validated(Rollback, body, "invalid_body").version
     stored = limiter.config.rollback(version, author("rollback"), _expected_versions())
-    return _answer(stored, "rolled_back")
+    return _answer(stored, "rolled_back" if stored.is_new else "same_version")
 
 
 def _expected_versions() -> frozenset[int] | None:
@@ -62,6 +61,6 @@ def _expected_versions() -> frozenset[int] | None:
 
 
 def _answer(stored: Stored, message: str | None = None) -> Response:
-    response = success(stored.config.to_dict(), message, warnings_of(stored.doubts))
+    response = success(stored.config.to_dict(), message, [one.detail() for one in stored.doubts])
     response.set_etag(str(stored.version))
     return response

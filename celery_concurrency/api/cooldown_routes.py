@@ -9,7 +9,6 @@ from flask import Response
 from pydantic import TypeAdapter
 
 from celery_concurrency.api.author import author, log_action
-from celery_concurrency.api.details import warnings_of
 from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import CooldownChange, CooldownList, LiftQuery
 from celery_concurrency.api.routes import Routes, validated
@@ -45,7 +44,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     # A short one may be over by now, or lifted.
     stands = stands or Cooldown(limit, until, 0.0, None, change.reason, by.operator or "")
     data: Any = TypeAdapter(Cooldown).dump_python(stands)
-    return success(data, "cooled_down", warnings_of(doubts))
+    return success(data, "cooled_down", [one.detail() for one in doubts])
 
 
 @routes.add("DELETE", "/cooldowns", data=Cooldown, query=LiftQuery, refusals=(404,))

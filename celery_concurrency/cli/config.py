@@ -186,7 +186,8 @@ def _changed(version: Version) -> str:
 def _print_changed(stored: Stored, as_json: bool) -> None:
     """Print a configuration that was just put in force."""
     _print_config(stored.config.to_dict(), as_json)
-    echo("in force now", err=True)
+    same = "nothing changed: this was in force before"
+    echo("in force now" if stored.is_new else same, err=True)
     print_doubts(stored.doubts)
 
 

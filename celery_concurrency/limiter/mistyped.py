@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from celery_concurrency.limiter.config.schema import MAX_DETAILS, Config
+from celery_concurrency.limiter.config.problems import MAX_DETAILS, did_you_mean
+from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.counts import limits_held
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, GLOBAL, WILDCARD, split_limit
@@ -38,8 +39,12 @@ class Doubt:
     meant: str | None
 
     def __str__(self) -> str:
-        meant = f"; did you mean {printable(self.meant)}?" if self.meant else ""
+        meant = did_you_mean(self.meant)
         return f"no configuration lists {printable(self.limit)}, and no run uses it{meant}"
+
+    def detail(self) -> dict[str, str]:
+        """Return it as the API's answers have it."""
+        return {"field": printable(self.field), "problem": str(self)}
 
 
 def doubts_of_change(keyspace: Keyspace, before: Config, after: Config) -> list[Doubt]:

@@ -216,6 +216,18 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+def test_a_forgotten_app_is_asked_for(cli):
+    """What a command says to who left out ``-A``, and how it is called then."""
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    for command in (("usage",), ("config", "get")):
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "concurrency", *command],
+            env=environment,
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert refusal(done).endswith(f"celery -A proj concurrency {' '.join(command)}")
+
+
 def test_help_of_each(cli):
     """Also where Redis is away."""
     with ThreadPoolExecutor(3) as pool:

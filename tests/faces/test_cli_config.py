@@ -43,6 +43,9 @@ def test_history_and_rollback(cli, here, limiter):
     assert json.loads(out(done)) == limiter.config.sync().config.to_dict()
     assert limiter.config.sync().config.account_max == 3
     assert "in force" in done.stderr
+    again = here("config", "rollback", "3")
+    assert out(again)
+    assert again.stderr == "nothing changed: this was in force before\n"
     newest, *older = json.loads(out(here("config", "history", "--json")))
     assert (newest["source"], newest["operator"], newest["version"]) == ("rollback", user, 6)
     assert newest["config"] == older[2]["config"]
@@ -54,7 +57,7 @@ def test_a_text_that_is_not_valid_is_in_the_history(here, limiter, redis):
     redis.set("concurrency:config", '{"globel_max": 1}')
     assert table(here("config", "history"))[1][3:] == [
         "hand-written",
-        "not in force: globel_max: there is no such field",
+        "not in force: globel_max: there is no such field; did you mean global_max?",
     ]
 
 

@@ -77,6 +77,9 @@ def test_what_is_no_limit_can_not_be_sent(desk, busy):
     for value in ("", "-1", "1000001", "1.5"):
         dialog.get_by_label("New limit").fill(value)
         expect(dialog.get_by_role("button", name="Change it")).to_be_disabled()
+        expect(dialog).to_contain_text("Give it a whole number from 0 to 1,000,000")
+    dialog.get_by_label("New limit").fill("5")
+    expect(dialog).not_to_contain_text("whole number")
 
 
 def test_edit_each_kind_of_limit(desk, limiter, busy):
@@ -261,6 +264,7 @@ def test_history_and_rolling_back(desk, limiter, busy):
     confirm(dialog, "Roll back")
     expect(rows).to_have_count(5)
     expect(rows.nth(0)).to_contain_text("in force")
+    expect(click(desk, "Roll back: 2")).to_contain_text("nothing would change")
     assert config(limiter).to_dict() == limiter.config.history()[3].config
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery_concurrency.limiter import Limiter
-from celery_concurrency.limiter.config.schema import MAX_DETAILS
+from celery_concurrency.limiter.config.problems import MAX_DETAILS
 from celery_concurrency.limiter.mistyped import MAX_LOOKED_AT
 from celery_concurrency.text import closest
 from tests.support.waiting import park

@@ -383,6 +383,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "等待中的任务会立即补上。",
         "Those who wait go on at once, as far as there is room.",
     ),
+    "number_bounds": (
+        "请输入 {least} 到 {most} 之间的整数",
+        "Give it a whole number from {least} to {most}",
+    ),
     "edit_same": ("值没有变化。", "That is what it is now."),
     "timeout_effect": (
         "Worker 失联 {after} 秒后，其令牌自动收回；运行中任务的令牌不会过期。",
@@ -536,6 +540,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "in force now stays in the history, and can be rolled back to.",
     ),
     "rollback_title": ("回滚到版本 {version}", "Roll back to version {version}"),
+    "rollback_same": (
+        "版本 {version} 与当前配置相同：不会有任何变化。",
+        "Version {version} is the same as what is in force: nothing would change.",
+    ),
     "rollback_effect": (
         "版本 {version} 的配置作为新版本立即生效。将修改：",
         "The configuration of version {version} is in force again at once, as a new version. "

@@ -29,7 +29,7 @@ class Observed(BaseModel):
     mode: Mode = "enforce"
 
 
-#: The forms of a maximum as an error's place has them; ``schema.details_of`` leaves them out.
+#: The forms of a maximum as an error's place has them; ``problems.py`` leaves them out.
 FORMS: Final = ("[count]", "[observed]")
 
 

@@ -55,12 +55,14 @@ class Stored:
         version: a number that grows with every change.
         problem: what is wrong with a JSON written by hand, which is therefore not in force;
             None where nothing is.
+        is_new: this call has put it in force: before, something else was.
         doubts: limits that this change names first, which may be mistyped.
     """
 
     config: Config
     version: int
     problem: str | None = None
+    is_new: bool = False
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -236,7 +238,7 @@ class ConfigStore:
                 return stored
             version = self._write(found, config, config.to_json(), None, by)
             if version:
-                return Stored(config, version)
+                return Stored(config, version, is_new=True)
         raise ConfigConflict()
 
     def _settle(self) -> tuple[_Found, Stored]:

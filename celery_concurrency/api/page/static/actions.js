@@ -167,7 +167,7 @@ export function rollBack(version, differences) {
     title: t("rollback_title", { version }),
     label: t("roll_back"),
     danger: true,
-    says: () => [t("rollback_effect", { version }), ...differences],
+    says: () => (differences.length ? [t("rollback_effect", { version }), ...differences] : [t("rollback_same", { version })]),
     act: changing("POST", "/config/rollback", () => ({ version })),
   });
 }
