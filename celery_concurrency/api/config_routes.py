@@ -38,8 +38,12 @@ def reset_config(limiter: Limiter) -> Response:
 
 @routes.add("GET", "/config/history", data=History)
 def get_history(limiter: Limiter) -> Response:
-    """Return the last 100 versions: when, by whom, and what they changed; the newest first."""
-    return success({"versions": [version.model_dump() for version in limiter.config.history()]})
+    """Return the last 100 versions: when, by whom, and what they changed; the newest first.
+
+    And the defaults: what a reset would put in force.
+    """
+    versions = [version.model_dump() for version in limiter.config.history()]
+    return success({"versions": versions, "defaults": limiter.config.defaults().to_dict()})
 
 
 @routes.add(

@@ -119,9 +119,10 @@ class Rollback(BaseModel):
 
 
 class History(BaseModel):
-    """The versions of the configuration, the newest first."""
+    """The versions of the configuration, the newest first, and what a reset puts in force."""
 
     versions: list[Version]
+    defaults: ConfigData
 
 
 class Query(BaseModel):

@@ -5,7 +5,8 @@
 """
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -19,12 +20,13 @@ from celery_concurrency.cli.output import (
     mistake,
     print_doubts,
     print_json,
+    print_notes,
     print_problem,
     print_table,
     refusal,
 )
 from celery_concurrency.errors import InvalidConfig
-from celery_concurrency.limiter.config.history import Author, Version
+from celery_concurrency.limiter.config.history import Author, Change, Version, differences
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.worker.apps import limiter_of
@@ -73,11 +75,37 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
 
 
 @command("reset")
+@click.option("--yes", is_flag=True, help="Don't ask.")
 @operator_option
 @json_option
-def reset_config(app: Celery, operator: str, as_json: bool) -> None:
-    """Put the default configuration in force."""
-    _print_changed(limiter_of(app).config.reset(Author("reset", operator)), as_json)
+def reset_config(app: Celery, yes: bool, operator: str, as_json: bool) -> None:
+    """Put the default configuration in force: whatever else was set, is gone.
+
+    It says what that changes, and asks. Without a terminal, --yes is needed.
+    """
+    store, by = limiter_of(app).config, Author("reset", operator)
+    stored = store.sync()
+    changes = list(differences(stored.config.to_dict(), store.defaults().to_dict()))
+    expected = None
+    if changes and not yes:
+        _ask(changes)
+        expected = [stored.version]  # nothing but what was said
+    _print_changed(store.reset(by, expected), as_json)
+
+
+def _ask(changes: Sequence[Change]) -> None:
+    """Say what a change changes, and ask; end the command where the answer is no."""
+    if not is_terminal():
+        shown = _in_a_line(changes, len(changes))
+        raise mistake(f"this changes {shown}; where nobody can be asked, add --yes")
+    echo("This changes:", err=True)
+    print_notes(f"  {_change(one)}" for one in changes)
+    click.confirm("Are you sure?", abort=True, err=True)
+
+
+def is_terminal() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 @command("history")
@@ -173,14 +201,18 @@ def _changed(version: Version) -> str:
     """Return the first changes of a version, in a line."""
     if version.problem:
         return f"not in force: {version.problem[:MAX_SHOWN]}"
-    changes = version.changed or []
-    shown = [
-        f"{one.field} {json.dumps(one.before, ensure_ascii=False)} -> "
-        f"{json.dumps(one.after, ensure_ascii=False)}"[:MAX_SHOWN]
-        for one in changes[:SHOWN_CHANGES]
-    ]
-    more = (version.changed_total or 0) - len(shown)
+    return _in_a_line(version.changed or [], version.changed_total or 0)
+
+
+def _in_a_line(changes: Sequence[Change], total: int) -> str:
+    shown = [_change(one) for one in changes[:SHOWN_CHANGES]]
+    more = total - len(shown)
     return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def _change(one: Change) -> str:
+    before, after = (json.dumps(value, ensure_ascii=False) for value in (one.before, one.after))
+    return f"{one.field} {before} -> {after}"[:MAX_SHOWN]
 
 
 def _print_changed(stored: Stored, as_json: bool) -> None:

@@ -30,6 +30,11 @@ def test_each_answer_with_the_configuration_has_its_version(client):
     assert [one["version"] for one in versions(client)] == [4, 3, 2, 1]
 
 
+def test_the_history_says_what_a_reset_would_put_in_force(client):
+    client.put(CONFIG, json={"global_max": 2})
+    assert client.get(HISTORY).json["data"]["defaults"] == Config().to_dict()
+
+
 def test_a_rollback_to_the_same_says_so(client):
     client.put(CONFIG, json={"global_max": 2})
     english = {"Accept-Language": "en"}

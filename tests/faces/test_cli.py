@@ -132,7 +132,7 @@ def test_config_set_and_reset(cli, limiter):
     assert json.loads(out(done))["dimensions"] == {"ten.ant": {"max": 9, "overrides": {"x": 1}}}
     assert "in force" in done.stderr
 
-    assert json.loads(out(cli("config", "reset"))) == DEFAULTS
+    assert json.loads(out(cli("config", "reset", "--yes"))) == DEFAULTS
     assert limiter.config.sync().config == Config()
 
 

@@ -245,10 +245,13 @@ def test_reset(desk, limiter, busy):
     desk.open("configuration")
     dialog = click(desk, "Reset to the defaults")
     expect(dialog).to_contain_text("All limits go back to the defaults")
+    expect(dialog).to_contain_text("platform_max.douyin: 3 → 0")
     confirm(dialog, "Reset to the defaults")
     expect(desk.page.locator("#config-version")).to_have_text("Version 5")
     assert config(limiter).global_max == 0
     assert limiter.config.history()[0].source == "reset"
+    desk.page.locator("#history-rows tr").nth(4).wait_for()
+    expect(click(desk, "Reset to the defaults")).to_contain_text("nothing would change")
 
 
 def test_history_and_rolling_back(desk, limiter, busy):

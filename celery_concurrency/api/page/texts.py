@@ -535,9 +535,13 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "reset_title": ("恢复默认配置", "Reset to the defaults"),
     "reset_effect": (
-        "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。",
+        "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。将修改：",
         "All limits go back to the defaults at once, and nothing is paused any more. What is "
-        "in force now stays in the history, and can be rolled back to.",
+        "in force now stays in the history, and can be rolled back to. It changes:",
+    ),
+    "reset_same": (
+        "现在就是默认配置：不会有任何变化。",
+        "The defaults are in force already: nothing would change.",
     ),
     "rollback_title": ("回滚到版本 {version}", "Roll back to version {version}"),
     "rollback_same": (

@@ -151,6 +151,10 @@ class ConfigStore:
         """
         return self._change_doubting(lambda config: config.merged(change), by, expected)
 
+    def defaults(self) -> Config:
+        """Return what a reset puts in force."""
+        return self._defaults.read()
+
     def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
         """Put the defaults in force. Takes and raises what ``update`` does."""
         return self._change(lambda config: self._defaults.read(), by, expected)

@@ -151,12 +151,13 @@ export function toggle(on) {
   });
 }
 
-export function reset() {
+/** @param differences what it changes, a line each. */
+export function reset(differences) {
   question({
     title: t("reset_title"),
     label: t("reset"),
     danger: true,
-    says: () => [t("reset_effect")],
+    says: () => (differences.length ? [t("reset_effect"), ...differences] : [t("reset_same")]),
     act: changing("POST", "/reset", () => undefined),
   });
 }

@@ -4,7 +4,7 @@ import { desk, editLimit, editTimeout, removeEntry, reset, resume, toggle } from
 import { adaptiveText, editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
 import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
-import { historyRow } from "./history.js";
+import { changesTo, historyRow } from "./history.js";
 import { count } from "./format.js";
 import { entriesOf, maxOf, maxText } from "./limitnames.js";
 import { editRates, ratesText, removeRates, setRates } from "./rates.js";
@@ -16,7 +16,7 @@ const ROWS = 200;
 const filter = byId("config-filter");
 let last = null;
 
-byId("reset").addEventListener("click", reset);
+byId("reset").addEventListener("click", () => last && reset(changesTo(last.defaults)));
 byId("set-rates").addEventListener("click", setRates);
 byId("set-adaptive").addEventListener("click", setAdaptive);
 filter.addEventListener("input", () => last && showSettings());
@@ -26,8 +26,8 @@ export const configuration = {
     const { version } = await asked;
     // A version is a whole configuration: read them only when there is a new one.
     if (last?.version === version) return last;
-    const { versions } = (await ask("GET", "/config/history", { signal })).data;
-    return { version, versions, config_problem: versions[0]?.problem };
+    const { versions, defaults } = (await ask("GET", "/config/history", { signal })).data;
+    return { version, versions, defaults, config_problem: versions[0]?.problem };
   },
   show(answer) {
     last = answer;

@@ -17,7 +17,7 @@ export function historyRow() {
   const when = timeElement();
   const who = element("td");
   const what = element("td");
-  const back = changing(t("roll_back"), () => rollBack(version.version, differences(desk.config, version.config).map(changeText)), true);
+  const back = changing(t("roll_back"), () => rollBack(version.version, changesTo(version.config)), true);
   const row = element("tr", {}, element("th", { scope: "row" }, number, " ", badge),
     element("td", {}, when), who, what, element("td", { class: "buttons", "data-change": "" }, back));
   row.show = (one) => {
@@ -46,6 +46,9 @@ function changesOf({ problem, changed, changed_total: total }) {
 const changeText = ({ field, before, after }) => `${field}: ${valueText(before)} → ${valueText(after)}`;
 
 const valueText = (value) => (value === null || value === undefined ? t("none") : JSON.stringify(value));
+
+/** Return what a configuration would change, a line each. */
+export const changesTo = (config) => differences(desk.config, config).map(changeText);
 
 /** Return the differences of two configurations, in the form of the API's history. */
 function differences(before, after, field = "") {
