@@ -7,9 +7,10 @@ from flask import Response, request
 
 from celery_concurrency.api.author import author
 from celery_concurrency.api.envelope import success
-from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
+from celery_concurrency.api.models import Actions, ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import read_actions
 from celery_concurrency.limiter.config.store import Stored
 
 routes = Routes()
@@ -44,6 +45,12 @@ def get_history(limiter: Limiter) -> Response:
     """
     versions = [version.model_dump() for version in limiter.config.history()]
     return success({"versions": versions, "defaults": limiter.config.defaults().to_dict()})
+
+
+@routes.add("GET", "/actions", data=Actions)
+def get_actions(limiter: Limiter) -> Response:
+    """Return who released a token or cancelled what waited: the last 100, the newest first."""
+    return success({"actions": [one.model_dump() for one in read_actions(limiter.keyspace)]})
 
 
 @routes.add(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from celery_concurrency.limiter.actions import Action
 from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
 from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
@@ -123,6 +124,12 @@ class History(BaseModel):
 
     versions: list[Version]
     defaults: ConfigData
+
+
+class Actions(BaseModel):
+    """What operators did to tokens and waiting tasks, the newest first."""
+
+    actions: list[Action]
 
 
 class Query(BaseModel):

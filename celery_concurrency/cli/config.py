@@ -26,6 +26,7 @@ from celery_concurrency.cli.output import (
     refusal,
 )
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.actions import Action, read_actions
 from celery_concurrency.limiter.config.history import Author, Change, Version, differences
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.config.store import Stored
@@ -111,16 +112,25 @@ def is_terminal() -> bool:
 @command("history")
 @json_option
 def show_history(app: Celery, as_json: bool) -> None:
-    """Show the last 100 versions: when, by whom, what changed."""
-    versions = limiter_of(app).config.history()
+    """Show the last 100 versions: when, by whom, what changed.
+
+    In the table also who released a token, and who cancelled what waited.
+    """
+    limiter = limiter_of(app)
+    versions = limiter.config.history()
     if as_json:
         print_json([version.model_dump() for version in versions])
     else:
+        done = read_actions(limiter.keyspace)
+        rows: list[tuple[float, str, Version | Action, str]]
+        rows = [(one.at, str(one.version), one, _changed(one)) for one in versions]
+        rows += [(one.at, "-", one, _done(one)) for one in done]
+        rows.sort(key=lambda row: row[0], reverse=True)
         print_table(
             ("version", "at", "operator", "source", "changed"),
             (
-                (one.version, local_time(one.at), one.operator or "-", one.source, _changed(one))
-                for one in versions
+                (version, local_time(at), one.operator or "unknown", one.source, what)
+                for at, version, one, what in rows
             ),
         )
 
@@ -195,6 +205,13 @@ def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, A
             raise mistake(f"{field} is given twice")
         inner[last] = value
     return change
+
+
+def _done(action: Action) -> str:
+    """Return in words what an operator did."""
+    what = "token" if action.action == "released" else "task"
+    several = "" if action.count == 1 else f" ({action.count} tasks)"
+    return f"{action.action} {what} {action.subject}{several}"
 
 
 def _changed(version: Version) -> str:

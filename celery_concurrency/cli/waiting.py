@@ -8,7 +8,7 @@ import sys
 import click
 from celery import Celery
 
-from celery_concurrency.cli.command import command, json_option, limit_option
+from celery_concurrency.cli.command import command, json_option, limit_option, operator_option
 from celery_concurrency.cli.explain import reason_of, show_explanation
 from celery_concurrency.cli.output import (
     echo,
@@ -19,6 +19,8 @@ from celery_concurrency.cli.output import (
     refusal,
 )
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import note_action
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.waiting import Waiting, read_waiting
@@ -66,12 +68,14 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 
 @command()
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
-def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
+@operator_option
+def cancel(app: Celery, task_ids: tuple[str, ...], operator: str) -> None:
     """Cancel tasks that wait; workers discard them as revoked."""
-    room = limiter_of(app).waiting_room
+    limiter, by = limiter_of(app), Author("cli", operator)
     missing = []
     for task_id in task_ids:
-        if room.cancel(task_id):
+        if limiter.waiting_room.cancel(task_id):
+            note_action(limiter.keyspace, by, "cancelled", task_id)
             echo(f"cancelled {task_id}")
         else:
             missing.append(task_id)

@@ -32,10 +32,10 @@ def test_history_and_rollback(cli, here, limiter):
             *("5", "eve", "reset"),
             "global_max 4 -> 0, platform_max.douyin 2 -> 0, account_max 3 -> 1, and 1 more",
         ],
-        ["4", "-", "api", 'paused null -> ["global"]'],
+        ["4", "unknown", "api", 'paused null -> ["global"]'],
         ["3", "张三", "cli", "account_max 1 -> 3"],
         ["2", user, "cli", "global_max 0 -> 4, platform_max.douyin 0 -> 2"],
-        ["1", "-", "default"],
+        ["1", "unknown", "default"],
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[1]) for row in shown[1:])
 

@@ -19,6 +19,8 @@ from benchmarks.crowd import TRIP, Crowd
 from celery_concurrency import scripts
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import KEPT, note_action
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
@@ -46,6 +48,7 @@ BOUNDS: Final = {
     "config:version": "one",
     "config:history": "configuration",
     "config:defaults": "configuration",
+    "actions": "trim",
     "semaphore:<limit>": "live",
     "rate:<limit>": "expires",
     "cooldowns": "expires",
@@ -208,11 +211,18 @@ def misnamed(redis: Redis, limiter: Limiter) -> None:
     assert redis.ttl("concurrency:stats:misnamed") > 0
 
 
+def actions(redis: Redis, limiter: Limiter) -> None:
+    for number in range(KEPT + 20):
+        note_action(limiter.keyspace, Author("api", "ann"), "cancelled", f"{number}" * 100)
+    assert redis.xlen("concurrency:actions") == KEPT
+
+
 FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
     "adaptive:unlogged": unlogged,
     "stats:counters": counters,
     "stats:named": named,
     "stats:misnamed": misnamed,
+    "actions": actions,
     "stats:copied": copied,
     "stats:history": history,
     "stats:ended": ended,

@@ -31,6 +31,7 @@
 --   config:adaptive     the same of adaptive limits: min, max, decrease, every and mode
 --   config:version      its number
 --   config:history      a stream of the changes
+--   actions             a stream of what operators did to tokens and waiting tasks
 --   observed:<kind> <entry>      what an observed maximum or rate would have turned away
 --   observed:starts:<limit>      token → when its run would have begun by observed rates
 --   observed:undecided:<limit>   token → when its run asked; when it would begin is not known

@@ -3,7 +3,7 @@
 import { desk, rollBack } from "./actions.js";
 import { changing, element, shown, write } from "./dom.js";
 import { count, timeElement } from "./format.js";
-import { entry } from "./names.js";
+import { entry, visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** How many changes of one version are shown at most. */
@@ -25,10 +25,35 @@ export function historyRow() {
     version = one;
     write(number, String(one.version));
     when.show(one.at);
-    write(who, one.operator ? `${one.operator} (${one.source})` : one.source);
+    write(who, whoText(one));
     shown(badge, one.inForce);
     shown(back, !one.isLast && !one.problem);
     back.setAttribute("aria-label", `${t("roll_back")}: ${one.version}`);
+  };
+  return row;
+}
+
+/** How a change came whose author is not known. */
+const WAYS = new Map([
+  ["api", t("way_api")], ["cli", t("way_cli")], ["library", t("way_library")],
+  ["reset", t("way_reset")], ["rollback", t("way_rollback")],
+]);
+
+function whoText({ operator, source }) {
+  if (operator) return `${visible(operator)} (${source})`;
+  return WAYS.has(source) ? t("who_unknown", { way: WAYS.get(source) }) : source;
+}
+
+/** Return a row that says who did something to a token or a waiting task. */
+export function actionRow() {
+  const when = timeElement();
+  const who = element("td");
+  const what = element("td");
+  const row = element("tr", {}, element("td", {}, when), who, what);
+  row.show = (one) => {
+    when.show(one.at);
+    write(who, whoText(one));
+    write(what, t(one.action === "released" ? "action_released" : "action_cancelled", { subject: visible(one.subject), count: count(one.count) }));
   };
   return row;
 }
