@@ -85,7 +85,7 @@ def _finish(feeds: list[Feed]) -> None:
 
 
 def _share(feed: Feed) -> float:
-    """Return the calls that a strict platform accepted, over what it allowed meanwhile."""
+    """Return for how long accepted calls were under way, over what a strict platform allowed."""
     history = feed.platform.history()
     begin, end = feed.calls[0].at, history[-1].at
     return feed.work(begin, end) / capacity(history, begin, end, SECONDS)

@@ -57,7 +57,9 @@ FIGURES = [
     Figure("deliveries_per_task", "deliveries of each of these", 2.05),
     Figure("throughput_vs_plain", "tasks a second, all gated, over without us", 0.9, True),
     Figure("brake_refusals", "refusals by a strict platform, over those of a fixed limit", 0.2),
-    Figure("brake_throughput", "calls that it accepts meanwhile, over what it allows", 0.85, True),
+    Figure(
+        "brake_throughput", "time that its calls are under way, over what it allows", 0.85, True
+    ),
     Figure(
         "brake_other_platform", "calls of a platform beside a strict one, over alone", 0.95, True
     ),

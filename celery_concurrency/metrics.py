@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import MAX_RATES
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_sweep_age
@@ -100,7 +101,7 @@ class ConcurrencyCollector(Collector):
         keyspace = self._limiter.keyspace
         stored = self._limiter.config.sync()
         usage = read_usage(keyspace, stored)
-        configured = stored.config.flat()
+        configured = flat_of(stored.config)
         limits, left_out = self._shown(configured, dict(usage.limits()))
         yield from _gauges(limits)
         timed = [limit for limit, one in limits.items() if one.rates or one.cooldown]
@@ -182,7 +183,8 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
     paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
     adaptive = _gauge(
-        "adaptive_limit", "The limit in force of an adaptive limit; of an observed one, its own."
+        "adaptive_limit",
+        "The limit in force of an adaptive limit; of an observed one, its own.",
     )
     for limit, usage in limits.items():
         labels = _labels(limit)
@@ -191,8 +193,10 @@ def _gauges(limits: Mapping[str, LimitUsage]) -> Iterator[Metric]:
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
         if usage.adaptive:
+            own = usage.adaptive.current
+            # A pause hides what it allows, and a configured maximum may be over its own.
             observed = usage.adaptive.mode == "observe"
-            adaptive.add_metric(labels, usage.adaptive.current if observed else usage.allows)
+            adaptive.add_metric(labels, own if observed else min(own, usage.allows))
     yield from (current, most, paused, waiting, adaptive)
 
 

@@ -18,6 +18,7 @@ from celery_concurrency.limiter.inspect.adaptive_history import (
     AdaptiveHistory,
     read_adaptive_history,
 )
+from celery_concurrency.limiter.limits import WILDCARD, split_limit
 from celery_concurrency.text import printable
 
 routes = Routes()
@@ -48,17 +49,21 @@ def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
     """Put an adaptive limit back to its max at once; answers it as it stands then."""
     by, limit = author(), query.limit
     _found(limiter, limit)
-    limiter.adaptive.reset(limit, by.operator or "")
-    log_action(
-        by, "adaptive limit reset by operator", "adaptive limit %s reset", limit, limit=limit
-    )  # fmt: skip
+    moved = limiter.adaptive.reset(limit, by.operator or "")
+    if moved:
+        log_action(
+            by, "adaptive limit reset by operator", "adaptive limit %s reset", limit, limit=limit
+        )  # fmt: skip
     # Its entry may be gone by now.
     stands: Any = TypeAdapter(AdaptiveLimit).dump_python(_found(limiter, limit))
-    return success(stands, "adaptive_reset")
+    return success(stands, "adaptive_reset" if moved else "adaptive_at_max")
 
 
 def _found(limiter: Limiter, limit: str) -> AdaptiveLimit:
     """Return an adaptive limit, or answer 404, with what makes it one."""
+    if split_limit(limit)[1] == WILDCARD:
+        problem = f"{printable(limit)!r} is a wildcard: name one limit"
+        abort(failure(404, "not_adaptive", [{"field": "limit", "problem": problem}]))
     found = limiter.adaptive.find(limit)
     if found is None:
         problem = (

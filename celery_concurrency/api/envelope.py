@@ -34,6 +34,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "自适应上限已恢复到最大值，已立即生效",
         "The adaptive limit is back at its maximum, at once",
     ),
+    "adaptive_at_max": (
+        "自适应上限本来就在最大值，没有变动",
+        "The adaptive limit stood at its maximum already; nothing moved",
+    ),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",

@@ -19,7 +19,7 @@ from celery_concurrency.cli.output import (
     refusal,
 )
 from celery_concurrency.limiter.adaptive import AdaptiveLimit, Move
-from celery_concurrency.limiter.limits import limit_problem
+from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
 from celery_concurrency.worker.apps import limiter_of
 
 
@@ -34,7 +34,7 @@ def adaptive(ctx: click.Context, as_json: bool) -> None:
         raise mistake(f"write --json after {ctx.invoked_subcommand}")
 
 
-@command("show")
+@command()
 @json_option
 def show_adaptive(app: Celery, as_json: bool) -> None:
     """Show the adaptive limits, as adaptive alone does."""
@@ -68,18 +68,21 @@ def show_adaptive(app: Celery, as_json: bool) -> None:
 def reset_adaptive(app: Celery, limit: str, operator: str, as_json: bool) -> None:
     """Put LIMIT back to its maximum at once: platform:douyin."""
     limiter = limiter_of(app)
+    if split_limit(limit)[1] == WILDCARD:
+        raise refusal(f"{limit} is a wildcard: name one limit; adaptive lists those that moved")
     if problem := limit_problem(limit):
         raise refusal(problem)
     if limiter.adaptive.find(limit) is None:
         raise refusal(f"{limit} is not adaptive: 'config set adaptive.{limit}=1-10' makes it so")
-    limiter.adaptive.reset(limit, operator)
+    moved = limiter.adaptive.reset(limit, operator)
     stands = limiter.adaptive.find(limit)
     if stands is None:  # its entry was taken out meanwhile
         raise refusal(f"{limit} is not adaptive any more")
     if as_json:
         print_json(_as_json(stands))
     else:
-        echo(f"{limit} is back at {stands.current}; in force: {in_force(stands)}")
+        how = f"is back at {stands.current}" if moved else f"stood at {stands.current} already"
+        echo(f"{limit} {how}; in force: {in_force(stands)}")
 
 
 adaptive.add_command(reset_adaptive)

@@ -6,14 +6,14 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
 from celery import Celery
 
 from celery_concurrency.cli.command import command, json_option, operator_option
-from celery_concurrency.cli.durations import adaptive_of, rates_of
+from celery_concurrency.cli.durations import adaptive_of, adaptive_problem, rates_of
 from celery_concurrency.cli.output import (
     echo,
     local_time,
@@ -48,11 +48,9 @@ def config() -> None:
 def get_config(app: Celery, field: str | None, as_json: bool) -> None:
     """Show the configuration, or one FIELD (platform_max.douyin)."""
     stored = limiter_of(app).config.sync()
-    value: Any = stored.config.model_dump() if field else stored.config.to_dict()
-    for key in _path(field, stored.config) if field else []:
-        if not isinstance(value, dict) or key not in value:
-            raise refusal(f"there is no {field} in the configuration")
-        value = value[key]
+    value = _value_of(field, stored.config) if field else stored.config.to_dict()
+    if value is None:
+        raise refusal(f"there is no {field} in the configuration")
     _print_config(value, as_json)
     print_problem(stored.problem)
 
@@ -72,7 +70,8 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
     change = _change_of(values, store.sync().config)
-    _print_changed(store.update(change, Author("cli", operator)), as_json)
+    stored = store.update(change, Author("cli", operator))
+    _print_changed(stored, as_json, (field for field, _ in values))
 
 
 @command("reset")
@@ -163,6 +162,16 @@ def _path(field: str, config: Config) -> list[str]:
     return [head, name, *(inner.split(".", 1) if inner else [])]
 
 
+def _value_of(field: str, config: Config) -> Any:
+    """Return what a dotted field is; None where there is none."""
+    value: Any = config.model_dump()
+    for key in _path(field, config):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
 def parse_change(text: str) -> tuple[str, Any]:
     """Return the field and the value of a FIELD=VALUE; names in FIELD may have a "="."""
     parts = text.split("=")
@@ -179,6 +188,10 @@ def parse_change(text: str) -> tuple[str, Any]:
         is_entry = parsed is None or isinstance(parsed, dict)
         if field and (is_entry or not field.startswith("adaptive.")):
             return field, parsed
+    for end in range(1, len(parts)):
+        problem = adaptive_problem("=".join(parts[end:]))
+        if problem and text.startswith("adaptive."):
+            raise mistake(f"{text!r}: {problem}")
     raise mistake(
         f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
         "platform_max.douyin=null, 'paused=[\"global\"]', 'rates.account:*=1/30s,15/1d' or "
@@ -232,12 +245,25 @@ def _change(one: Change) -> str:
     return f"{one.field} {before} -> {after}"[:MAX_SHOWN]
 
 
-def _print_changed(stored: Stored, as_json: bool) -> None:
-    """Print a configuration that was just put in force."""
+def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) -> None:
+    """Print a configuration that was just stored, and whether these fields are in force."""
     _print_config(stored.config.to_dict(), as_json)
-    same = "nothing changed: this was in force before"
-    echo("in force now" if stored.is_new else same, err=True)
+    found = {one for field in fields for one in _observed(_value_of(field, stored.config))}
+    only = {True: "observed now", False: "in force now; of it, what has mode observe only counts"}
+    said = only[found == {True}] if True in found else "in force now"
+    echo(said if stored.is_new else "nothing changed: this was in force before", err=True)
     print_doubts(stored.doubts)
+
+
+def _observed(value: Any) -> Iterator[bool]:
+    """Yield of each part of a value whether it is only observed."""
+    if isinstance(value, dict) and "mode" in value:
+        yield value["mode"] == "observe"
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _observed(one)
+    else:
+        yield False
 
 
 def _print_config(value: Any, as_json: bool) -> None:

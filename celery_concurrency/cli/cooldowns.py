@@ -4,6 +4,7 @@
 """
 
 from dataclasses import asdict
+from typing import Final
 
 import click
 from celery import Celery
@@ -115,16 +116,28 @@ def pause(
 @operator_option
 @json_option
 def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
-    """Let LIMIT admit again that is paused, or cools down."""
+    """Let LIMIT admit again that is paused, or cools down.
+
+    What a platform's refusal began stays: cool LIMIT --off lifts that.
+    """
     limiter = limiter_of(app)
-    lifted = not limit_problem(limit) and limiter.cooldowns.lift(limit)
+    cooling = None if limit_problem(limit) else limiter.cooldowns.find(limit)
+    refused = cooling is not None and cooling.refused
+    lifted = cooling is not None and not refused and limiter.cooldowns.lift(limit)
     try:
         stored = limiter.config.resume(limit, Author("cli", operator))
     except InvalidConfig:  # it is not paused
+        if refused:
+            raise refusal(f"{limit} is not paused. {_REFUSED.format(limit=limit)}") from None
         if not lifted:
             raise
         stored = limiter.config.sync()
     _print_paused(stored, as_json)
+    if refused:
+        echo(f"{limit} still waits. {_REFUSED.format(limit=limit)}", err=True)
+
+
+_REFUSED: Final = "A platform refused it: 'cool {limit} --off' lets it admit all the same"
 
 
 def _cool(

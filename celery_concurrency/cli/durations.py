@@ -88,6 +88,30 @@ def adaptive_of(text: str) -> dict[str, Any] | None:
     return entry
 
 
+#: The options of an adaptive limit, and how each is written.
+OPTIONS: Final = {
+    "every": "needs a unit: 90s, 2m or 1h",
+    "decrease": "has to be over 0 and under 1, as 0.5",
+    "mode": "is enforce or observe",
+}
+
+
+def adaptive_problem(text: str) -> str | None:
+    """Return which option of ``1-10,every=90`` is wrong, and how; None where none is named."""
+    found = RANGE.fullmatch(text)
+    named = set()
+    for part in found[3].split(",")[1:] if found else ():
+        name, _, value = part.strip().partition("=")
+        if name not in OPTIONS:
+            return f"{name!r} is none of its options: {', '.join(OPTIONS)}"
+        if name in named:
+            return f"{name} is given twice"
+        if _option(name, value) is None:
+            return f"{name} {OPTIONS[name]}"
+        named.add(name)
+    return None
+
+
 def _option(name: str, value: str) -> int | float | str | None:
     """Return the value of an option of an adaptive limit; None where it is none."""
     if name == "every":

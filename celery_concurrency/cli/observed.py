@@ -57,7 +57,8 @@ def print_observed(found: Iterable[Observation]) -> None:
 
 
 def _row(one: Observation) -> tuple[str, ...]:
-    allowed = [f"{rate.max} per {duration(rate.per)}" for rate in one.rates] or [f"{one.max}"]
+    maximum = f"up to {one.max} (adaptive)" if one.kind == "adaptive" else f"{one.max}"
+    allowed = [f"{rate.max} per {duration(rate.per)}" for rate in one.rates] or [maximum]
     share = f" ({one.would_deny / one.runs:.0%})" if one.would_deny else ""
     waits = (one.would_wait.mean, one.would_wait.longest)
     return (

@@ -6,7 +6,7 @@ The client's time grows with the number of arguments; so there are few, and JSON
 import json
 from functools import lru_cache
 
-from celery_concurrency.limiter.config.schema import dimensions_key
+from celery_concurrency.limiter.config.flat import dimensions_key
 from celery_concurrency.limiter.limits import split_limit, wildcard_of
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import group_of

@@ -235,7 +235,8 @@ def _own_max(
         own, all_names: the texts of the limit's entry and of its wildcard's, which end so.
     """
     text = own or all_names or b""
-    return int(stored) if stored and text.rpartition(b" ")[2] == entry else None
+    is_its = stored is not None and stored.isdigit() and text.rpartition(b" ")[2] == entry
+    return int(stored or 0) if is_its else None
 
 
 def _move_of(limit: str, entry_id: bytes, fields: dict[bytes, bytes]) -> Move:

@@ -14,10 +14,10 @@ from typing import Any, Final
 from celery_concurrency.errors import InvalidCooldown, LimiterUnavailable
 from celery_concurrency.limiter.cooldowns import MAX_REASON, Cooldowns
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
-from celery_concurrency.limiter.limits import limit_in
+from celery_concurrency.limiter.limits import BUILTIN_TAGS, limit_in, split_limit
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST
-from celery_concurrency.log import LIMITER_LOG
+from celery_concurrency.log import LIMITER_LOG, fields
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 from celery_concurrency.text import printable
 
@@ -186,16 +186,33 @@ class Lease:
         """
         limit = self._limit(dimension)
         by = author_of(self.token)
+        detail = ""
         try:
             until = self._refuse(
                 self.token, self.limits, limit, seconds, grow=grow, most=most, reason=reason, by=by
             )
         except LimiterUnavailable as exc:
             # Nothing that the caller could do better.
-            logger.warning("a refusal for %s is told later: %s", limit, exc)
-            until = 0.0
+            until, detail = 0.0, f", which the limiter learns later: {exc}"
+        if limit not in self.refused_in:
+            self._log_refusal(limit, seconds, until, reason, detail)
         self.refused_in.add(limit)
         return until
+
+    def _log_refusal(
+        self, limit: str, seconds: float, until: float, reason: str, detail: str
+    ) -> None:
+        """Log what the run told itself, as a worker does what an exception told."""
+        named = {dimension: tag for tag, dimension in BUILTIN_TAGS.items()}
+        split = (split_limit(one) for one in self.limits)
+        tags = {named.get(dimension, dimension): name for dimension, name in split if name}
+        logger.warning(
+            "run %s refused for %s%s%s", self.token, limit, reason and f": {reason}", detail,
+            extra=fields(
+                "refused", task_id=self.token.rpartition(":")[0], task_name=None, token=self.token,
+                tags=tags, limit=limit, seconds=seconds, until=until or None, reason=reason,
+            ),
+        )  # fmt: skip
 
     def _limit(self, dimension: str) -> str:
         limit = limit_in(self.limits, dimension)

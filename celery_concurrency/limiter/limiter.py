@@ -259,18 +259,18 @@ class Limiter:
         Raises:
             InvalidCooldown: a value is out of bounds, or it is none of the run's limits.
             LimiterUnavailable: Redis can't be asked; a thread goes on trying for
-                ``TOLD_SECONDS``. What is left of the seconds then counts from that moment.
+                ``TOLD_SECONDS``.
         """
         refusal = Refusal(token, tuple(limits), limit, seconds, grow, most, reason, by)
         told = time.monotonic()
         try:
-            return refusal.tell(self.keyspace)
+            return refusal.tell(self.waiting_room)
         except LimiterUnavailable:
 
             def tell(_: str) -> None:
                 seconds = time.monotonic() - told
                 if seconds < TOLD_SECONDS:
-                    refusal.after(seconds).tell(self.keyspace)
+                    refusal.after(seconds).tell(self.waiting_room)
 
             self._later.add(f"{token} refused {limit}", tell)
             raise

@@ -8,8 +8,8 @@ from typing import Final
 
 from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter.cooldowns import MAX_SECONDS, check_texts
-from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.waiters import group_of
+from celery_concurrency.limiter.waiting_room import WaitingRoom
 
 #: What a refusal of the run that went first multiplies the last seconds by, and the most that
 #: this makes of them: two hours.
@@ -24,6 +24,9 @@ TOLD_SECONDS: Final = 540.0
 class Refusal:
     """A platform refused a run; what the attributes mean is said at ``Limiter.refuse``.
 
+    Attributes:
+        ago: how many seconds ago, where it is told later.
+
     Raises:
         InvalidCooldown: names the attribute that is out of bounds.
     """
@@ -36,6 +39,7 @@ class Refusal:
     most: float = DEFAULT_MOST
     reason: str = ""
     by: str = ""
+    ago: float = 0.0
 
     def __post_init__(self) -> None:
         if self.limit not in self.limits:
@@ -46,15 +50,16 @@ class Refusal:
             ("most", self.most, 0, MAX_SECONDS),
         ):
             # Also no NaN.
-            if isinstance(value, bool) or not least <= value <= most:
-                raise InvalidCooldown(field, f"has to be {least} to {most}")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not least <= value <= most:
+                raise InvalidCooldown(field, f"has to be a number of {least} to {most}")
         check_texts(reason=self.reason, by=self.by)
 
     def after(self, seconds: float) -> "Refusal":
-        """Return the same, told so many seconds later: what is left of its cool-down."""
-        return replace(self, seconds=max(0.0, self.seconds - seconds))
+        """Return the same, to be told so many seconds later."""
+        return replace(self, ago=seconds)
 
-    def tell(self, keyspace: Keyspace) -> float:
+    def tell(self, room: WaitingRoom) -> float:
         """Tell it; a repeat changes nothing.
 
         Returns:
@@ -63,15 +68,16 @@ class Refusal:
         Raises:
             LimiterUnavailable: Redis can't be asked; it may have been told all the same.
         """
-        until = keyspace.call(
+        until = room.call_and_hand_over(
             "refuse",
             self.token,
             group_of(self.limits),
             self.limit,
             repr(float(self.seconds)),
+            repr(float(self.ago)),
             repr(float(self.grow)),
             repr(float(self.most)),
             self.reason,
             self.by,
-        ).reply
+        )
         return float(until or 0)

@@ -4,12 +4,14 @@
 -- KEYS   1 the prefix
 -- ARGV   1 token of the run   2 its limits, as JSON
 --        3 the limit that cools down, one of them
---        4 for how many seconds; 0 for none
---        5 what a refusal of the run that goes first multiplies the last seconds by
---        6 how many seconds that makes at most
---        7 the reason, and 8 who says so
--- Reply  until when it cools down, as text; '' where it does not
--- Cost   about 12 commands, two a limit, 3 more for one that is adaptive, and 8 when it falls
+--        4 for how many seconds; 0 for none   5 how many seconds ago it was refused
+--        6 what a refusal of the run that goes first multiplies the last seconds by
+--        7 how many seconds that makes at most
+--        8 the reason, and 9 who says so
+--        10 steps of the hand-over at most
+-- Reply  {until when it cools down, as text, which may be over; '' where it does not, more, outbox}
+-- Cost   about 12 commands, two a limit, 3 more for one that is adaptive, and 8 when it falls; the
+--        steps where the run went first
 -- Again  a second copy, or a second refusal of the run in the same limit, finds the reply to the
 --        first, for ten minutes, and changes nothing. Refused in another limit too, the run is
 --        counted once, and lowers nothing again.
@@ -21,14 +23,16 @@
 -- include adaptive
 -- include moments
 -- include cooldowns
+-- include handover
 
 local token, limits, limit = ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
-local seconds, grow, most, reason = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local seconds, ago = tonumber(ARGV[4]), tonumber(ARGV[5])
+local grow, most, reason = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 
 local told = key('refused', token)
 local replied = redis.call('HGET', told, limit)
 if replied then
-  return replied
+  return {replied, 0, 0}
 end
 local is_first = redis.call('EXISTS', told) == 0
 
@@ -60,7 +64,7 @@ local until_ = ''
 if seconds > 0 then
   local length = duration()
   local is_longer
-  until_, is_longer = cool_down(limit, time + length, reason, ARGV[8])
+  until_, is_longer = cool_down(limit, time - ago + length, reason, ARGV[9])
   if is_longer then
     put_on_probation(limit, until_, length)
   end
@@ -68,9 +72,11 @@ end
 redis.call('HSET', told, limit, until_)
 redis.call('EXPIRE', told, MARK_SECONDS)
 -- It goes first no more, in no limit: another run is to show that it is let in.
+local went_first = {}
 for _, one in ipairs(limits) do
   if redis.call('HGET', key('cooldown', one), 'probe') == token then
     redis.call('HDEL', key('cooldown', one), 'probe')
+    table.insert(went_first, one)
   end
 end
 if is_first then
@@ -79,4 +85,8 @@ if is_first then
     fall(one, reason)
   end
 end
-return until_
+if #went_first == 0 then
+  return {until_, 0, 0}
+end
+note_freed(went_first)
+return {until_, hand_over(tonumber(ARGV[10]))}

@@ -16,7 +16,7 @@
 local limit = ARGV[1]
 local entry = entry_of(limit)
 -- After an entry's end its state is another's: state_of says so.
-if not entry or redis.call('HGET', key('adaptive', limit), 'since') ~= ARGV[2] then
+if not entry or (redis.call('HGET', key('adaptive', limit), 'since') or '') ~= ARGV[2] then
   return {0, 0, 0}
 end
 local before = state_of(limit, entry)

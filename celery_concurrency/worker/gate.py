@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
-from celery.states import FAILURE, REJECTED, SUCCESS
+from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import (
@@ -203,10 +203,18 @@ def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
         case Granted() | Uncounted():
             # First: no other run may go where this one was just refused.
             tell_refusal(task, run, state, retval)
-            succeeded = state == SUCCESS and not (run.lease and run.lease.refused_in)
+            succeeded = _succeeded(state, retval) and not (run.lease and run.lease.refused_in)
             _release(task, run, done=not _may_come_again(task, state), succeeded=succeeded)
         case Asked():
             _release(task, run, done=False)
+
+
+def _succeeded(state: str | None, retval: Any) -> bool:
+    """Return whether a body did what it wanted to: also one that was replaced, or polls on."""
+    if state == RETRY:
+        # By its own will, and not as something failed.
+        return retval is not None and retval.exc is None and retval.__context__ is None
+    return state in (SUCCESS, IGNORED)
 
 
 def _may_come_again(task: Any, state: str | None) -> bool:

@@ -36,6 +36,8 @@ WATCHING_LOOK: Final = 0.1
 SHORTEST_LOOK: Final = 0.005
 #: For how many ticks we look for a revoked task among the waiters: it may be on its way there.
 REVOKE_TICKS: Final = 5
+#: Seconds after which a line on a move says when that was.
+LATE: Final = 60.0
 
 
 class Housekeeping:
@@ -169,13 +171,15 @@ class Housekeeping:
         """Log the moves of adaptive limits that no worker has logged yet."""
         for move in self._limiter.adaptive.take_unlogged():
             how = "falls" if move.falls else "rises"
+            # No worker was there to say so.
+            when = f" at {time.ctime(move.at)}" if time.time() - move.at > LATE else ""
             logger.log(
                 logging.WARNING if move.falls else logging.INFO,
-                "limit %s %s from %d to %d: %s",
-                move.limit, how, move.before, move.after, move.why,
+                "limit %s %s from %d to %d%s: %s",
+                move.limit, how, move.before, move.after, when, move.why,
                 extra=fields(
                     f"limit {how}", limit=move.limit, before=move.before, after=move.after,
-                    reason=move.why,
+                    reason=move.why, at=move.at,
                 ),
             )  # fmt: skip
 

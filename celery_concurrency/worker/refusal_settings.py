@@ -21,11 +21,14 @@ from celery_concurrency.text import printable
 DEFAULT_SECONDS: Final = 60.0
 
 
-def _check_path(path: str) -> str:
-    names = path.split(".")
+def _check_path(path: object) -> str:
+    if isinstance(path, type):
+        raise ValueError(f"write its dotted path: '{path.__module__}.{path.__qualname__}'")
+    text = path if isinstance(path, str) else ""
+    names = text.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
         raise ValueError("is no dotted path of a class, as 'proj.errors.RiskControl'")
-    return path
+    return text
 
 
 def _check_dimension(dimension: str) -> str:
@@ -73,6 +76,8 @@ class RefusalEntry(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping | RefusalEntry):
+            raise ValueError("has to be a dict, as {'dimension': 'account', 'seconds': 600}")
         for key in given if isinstance(given, Mapping) else ():
             if key not in cls.model_fields:
                 close = get_close_matches(str(key), cls.model_fields, n=1) or cls.model_fields
@@ -91,7 +96,7 @@ class RefusalEntry(BaseModel):
 
 
 #: Dotted path of an exception class to what it means.
-RefusalEntries = dict[Annotated[str, AfterValidator(_check_path)], RefusalEntry]
+RefusalEntries = dict[Annotated[str, PlainValidator(_check_path)], RefusalEntry]
 
 
 def problem_of(error: Any) -> str:

@@ -95,10 +95,17 @@ class Refusals:
         if type(exc) not in self._silent:
             self._silent.add(type(exc))
             logger.warning(
-                "concurrency_refusals[%r]: in %s, %s is %.100r and says no seconds, so that it "
+                "concurrency_refusals[%r]: in %s, %s is %.100s and says no seconds, so that it "
                 "counts as %g s; this is said once",
-                path, type(exc).__name__, self._entries[path].seconds, value, seconds,
+                path, type(exc).__name__, self._entries[path].seconds, _shown(value), seconds,
             )  # fmt: skip
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - theirs may raise anything
+        return f"a {type(value).__name__}"
 
 
 @per_process()

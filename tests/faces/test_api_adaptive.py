@@ -78,10 +78,10 @@ def test_reset_puts_it_back(client, limiter, probe):
     assert (answer.json["data"]["current"], answer.json["data"]["in_force"]) == (8, 8)
     assert answer.json["message"] == "The adaptive limit is back at its maximum, at once"
     assert limiter.adaptive.moves(LIMIT)[-1].reason == "reset by ann"
-    # Again it changes nothing, and says the same.
+    # Again it changes nothing, and says so.
     answer = client.delete(f"{URL}?limit={LIMIT}")
     assert answer.json["data"]["current"] == 8
-    assert answer.json["message"] == "自适应上限已恢复到最大值，已立即生效"
+    assert answer.json["message"] == "自适应上限本来就在最大值，没有变动"
     assert len(limiter.adaptive.moves(LIMIT)) == 2
 
 
@@ -89,7 +89,10 @@ def test_reset_puts_it_back(client, limiter, probe):
 def test_what_is_not_adaptive_says_how_it_is_made_so(client, redis_url, method, url):
     client.get(URL)
     before = all_keys(redis_url)
-    for limit in ("platform:douyin", "platform:*", "tenant:acme"):
+    answer = client.open(f"{url}?limit=platform:*", method=method)
+    [detail] = assert_refused(answer, 404, "not_adaptive")
+    assert detail["problem"] == "'platform:*' is a wildcard: name one limit"
+    for limit in ("platform:douyin", "tenant:acme"):
         answer = client.open(f"{url}?limit={limit}", method=method)
         [detail] = assert_refused(answer, 404, "not_adaptive")
         assert detail["field"] == "limit"
@@ -137,7 +140,7 @@ def test_usage_says_what_adapts_and_who_is_tried(client, limiter, probe):
 
 
 def test_an_account_is_listed_while_it_stands_below_its_highest(client, limiter):
-    limiter.config.update({"adaptive": {"account:*": ENTRY}})
+    limiter.config.update({"account_max": 0, "adaptive": {"account:*": ENTRY}})
     token = hold(limiter, "refused", {"account": "low"})
     limiter.refuse(token, ("global", "account:low"), "account:low", 0)
     limiter.release(token)

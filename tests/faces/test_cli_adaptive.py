@@ -68,6 +68,10 @@ def test_reset(cli, here, limiter, probe):
     said = out(cli("adaptive", "reset", LIMIT, "--operator", "张三"))
     assert said == f"{LIMIT} is back at 8; in force: 8\n"
     assert limiter.adaptive.moves(LIMIT)[-1].reason == "reset by 张三"
+    said = out(here("adaptive", "reset", "task_type:never-seen"))
+    assert (
+        said == "task_type:never-seen stood at 20 already; in force: unlimited (it would be 20)\n"
+    )
     assert json.loads(out(here("adaptive", "reset", LIMIT, "--json")))["current"] == 8
     assert "-> 8: reset by 张三" in out(here("adaptive"))
 
@@ -76,7 +80,7 @@ def test_reset(cli, here, limiter, probe):
     ("arguments", "said"),
     [
         (["reset", "platform:douyin"], "'config set adaptive.platform:douyin=1-10' makes it so"),
-        (["reset", "platform:*"], "platform:* is not adaptive"),
+        (["reset", "platform:*"], "platform:* is a wildcard: name one limit"),
         (["reset", "douyin"], "'douyin'"),
     ],
 )
@@ -165,9 +169,32 @@ def test_what_is_no_adaptive_limit(text):
     assert adaptive_of(text) is None
 
 
+def test_what_is_only_observed_is_not_said_to_be_in_force(here, limiter):
+    for change, said in (
+        ('platform_max.douyin={"max": 5, "mode": "observe"}', "observed now\n"),
+        ("platform_max.douyin=5", "in force now\n"),
+        ("adaptive.platform:*=1-10,mode=observe", "observed now\n"),
+        ("adaptive.platform:*=2-10", "observed now\n"),
+        ("rates.account:*=1/30s:observe", "observed now\n"),
+        ("rates.account:*=1/30s:observe,9/1d",
+         "in force now; of it, what has mode observe only counts\n"),
+        ("rates.account:*=null", "in force now\n"),
+    ):  # fmt: skip
+        done = here("config", "set", change)
+        assert (out(done) != "", done.stderr) == (True, said), change
+
+
 def test_what_it_is_written_as_is_said(here, limiter):
-    said = mistake(here("config", "set", "adaptive.platform:douyin=1-10,every=60"))
+    said = mistake(here("config", "set", "adaptive.platform:douyin=1-x"))
     assert "'adaptive.platform:*=1-10,every=60s,decrease=0.5'" in said
+    for text, problem in (
+        ("every=60", "every needs a unit: 90s, 2m or 1h"),
+        ("evry=60s", "'evry' is none of its options: every, decrease, mode"),
+        ("decrease=2", "decrease has to be over 0 and under 1"),
+        ("mode=off", "mode is enforce or observe"),
+        ("every=1s,every=2s", "every is given twice"),
+    ):
+        assert problem in mistake(here("config", "set", f"adaptive.platform:a=b=1-10,{text}"))
     assert "min is 9, which is over max, 3" in refusal(
         here("config", "set", "adaptive.platform:douyin=9-3")
     )

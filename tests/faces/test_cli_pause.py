@@ -35,6 +35,16 @@ def test_pause_and_resume(cli, here, limiter):
     assert "nothing is paused" in out(here("resume", "account:a b"))
 
 
+def test_resume_leaves_what_a_refusal_began_and_says_so(here, limiter):
+    limiter.refuse("one:1", ("global", "account:a"), "account:a", 600)
+    limiter.config.pause("account:a")
+    result = here("resume", "account:a")
+    assert "nothing is paused" in result.stdout
+    assert "A platform refused it: 'cool account:a --off'" in result.stderr
+    assert limiter.cooldowns.find("account:a").seconds > 590
+    assert "account:a is not paused. A platform refused it" in refusal(here("resume", "account:a"))
+
+
 @pytest.mark.parametrize(
     ("command", "limit", "said"),
     [

@@ -215,6 +215,8 @@ def test_adaptive_limits_and_refusals(limiter: Limiter) -> None:
     assert value(limiter, "adaptive_limit", "platform:douyin") == 3
     limiter.config.pause("platform:douyin")
     assert value(limiter, "adaptive_limit", "platform:douyin") == 3
+    limiter.config.update({"platform_max": {"douyin": ADAPTIVE["max"] + 1}})
+    assert value(limiter, "adaptive_limit", "platform:douyin") == ADAPTIVE["max"]
     assert value(limiter, "refused_total", "global") == 2
     assert value(limiter, "refused_total", "platform:bilibili") == 2
     text = metrics.expose(limiter).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -60,6 +61,7 @@ def test_one_change_puts_it_in_force(client, watched):
     assert (one["runs"], one["since"]) == (0, None)
 
 
+@pytest.mark.usefixtures("english")
 def test_a_mistake_names_its_field(client):
     change = {"platform_max": {"douyin": {"max": 1, "mode": "obsreve"}}}
     answer = client.put(f"{BASE}/config", json=change)
@@ -88,6 +90,17 @@ def test_the_command_line_lists_it_and_puts_it_in_force(here, limiter, watched):
     assert json.loads(out(here("observed", "--json"))) == []
     assert "observed" not in out(here("usage"))
     assert "has nothing that is observed; observed: nothing" in refusal(here("enforce", "global"))
+
+
+def test_an_adaptive_one_is_listed_and_put_in_force_too(here, limiter, redis):
+    entry = {"min": 1, "max": 1, "mode": "observe"}
+    limiter.config.update({"account_max": 0, "adaptive": {"platform:*": entry}})
+    floor = Floor(limiter, redis)
+    for token in [floor.hold(platform="douyin", account=f"a{n}") for n in range(3)]:
+        limiter.release(token)
+    assert re.search(r"platform:\*  up to 1 \(adaptive\)  3 +2 \(67%\)", out(here("observed")))
+    assert "in force now" in out(here("enforce", "platform:*"))
+    assert limiter.config.sync().config.adaptive["platform:*"].mode == "enforce"
 
 
 def test_config_set_observes_and_ends_it(here, limiter, watched):

@@ -69,10 +69,10 @@ def test_a_configured_maximum_below_it_is_what_is_shown(desk, limiter, probe):
     ("locale", "rests", "tried", "why"),
     [
         ("en-GB", r"cools down\s*opens in (10 min|9 min \d+ sec)\s*then one run goes first\s*429",
-         r"^after a refusal\s*one run goes first:\s*tries\s*429, set by refused-tried$",
+         r"^after a refusal\s*one run goes first: task\s*tries\s*429, set by refused-tried$",
          "account:tried: one run goes first after a refusal"),
         ("zh-CN", r"冷却中\s*(10分钟|9分钟 ?\d+秒)后放行\s*随后先放行一个任务试探\s*429",
-         r"^试探中\s*正在试探：\s*tries\s*429，由 refused-tried 设置$",
+         r"^试探中\s*正在试探的任务：\s*tries\s*429，由 refused-tried 设置$",
          "account:tried 曾被平台拒绝，先放行一个任务试探"),
     ],
 )  # fmt: skip
@@ -85,12 +85,18 @@ def test_a_refusal_says_that_one_goes_first_and_which(
     item = row(view, "tried").locator(".moments li")
     expect(item).to_have_text(re.compile(tried))
     expect(item.locator("time")).to_be_hidden()
+    # It cools down no more: there is nothing to extend.
+    cool = {"en-GB": ("Extend", "Cool down"), "zh-CN": ("延长冷却", "冷却")}[locale]
+    for limit, text in zip(("account:rests", "account:tried"), cool, strict=True):
+        expect(view.get_by_role("button", name=f"{text}: {limit}", exact=True)).to_be_visible()
     view = desk.open("waiting")
     expect(row(view, "wait-probe").locator(".reason")).to_have_text(why)
     view = desk.open("why/wait-probe")
     expect(view.locator("#why-answer")).to_contain_text(why)
     expect(row(view, "account:tried").locator(".holders li")).to_contain_text("tries")
     row(view, "account:tried").locator(".moments a").click()
+    # Not until then has the page been told of it.
+    expect(desk.view("why").locator("#why-answer code").first).to_have_text("tries")
     expect(desk.view("why").locator(".holders").first).to_contain_text("tries")
     desk.forgive("404")  # it does not wait
 
@@ -115,7 +121,7 @@ def test_how_it_stands_and_how_it_came_there(desk, limiter, probe):
     view = desk.open(VIEW)
     answer = view.locator("#adaptive-answer")
     expect(answer).to_contain_text("It is at 4 now, and moves between 1 and 8 by itself.")
-    expect(answer).to_contain_text("A refusal multiplies it by 0.5, once in 30 s at most.")
+    expect(answer).to_contain_text("A refusal multiplies it by 0.5, at most once every 30 s.")
     [[_, change, why]] = cells(view, "#adaptive-rows tr")
     assert (change, why) == ("8 → 4", "refused: 429")
     figure = view.get_by_role("figure")
@@ -128,12 +134,18 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
     limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
     view = desk.open("adaptive/platform:douyin")
     rows = view.locator("#adaptive-rows tr")
+    expect(rows).to_have_count(20)
+    more = view.get_by_role("button", name=f"Show {len(day['moves']) - 20} earlier ones")
+    more.click()
     expect(rows).to_have_count(len(day["moves"]))
+    expect(view.locator("#adaptive-more")).to_be_hidden()
     last, first = day["moves"][-1], day["moves"][0]
     expect(rows.first).to_contain_text(f"{last['before']} → {last['after']}")
     expect(rows.last).to_contain_text(f"{first['before']} → {first['after']}")
     expect(rows.last).to_contain_text("refused: 429")
     figure = view.get_by_role("figure")
+    # Drawn first, and so below the line that falls.
+    expect(figure.locator(".u-legend .u-series").nth(1)).to_contain_text("refusals in 5 minutes")
     figure.locator("summary").click()
     table = figure.locator("details tbody tr")
     # The newest first: now, and a day ago what it was before its first move.
@@ -146,10 +158,11 @@ def test_a_day_of_it_is_plotted_and_told(desk, limiter, day):
 
 def test_where_refusals_are_not_counted_there_are_the_falls(desk, limiter, probe):
     limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    # From 3, the configured maximum, which was in force.
     limiter.refuse(probe, ("global", "account:tried"), "account:tried", 0, reason="429 <b>")
     view = desk.open("adaptive/account:tried")
     figure = view.get_by_role("figure")
-    assert figure.locator(".plot").get_attribute("aria-label").endswith("running –, falls 2")
+    assert figure.locator(".plot").get_attribute("aria-label").endswith("running –, falls 1")
     expect(figure.locator(".u-legend")).to_contain_text("falls")
     expect(view.locator("#adaptive-rows")).to_contain_text("refused: 429 <b>")
 
@@ -192,7 +205,40 @@ def test_one_that_did_not_move_says_so(desk, limiter):
     view = desk.open("adaptive/platform:new")
     expect(view.locator("#adaptive-none")).to_be_visible()
     expect(view.locator("#adaptive-table")).to_be_hidden()
+    expect(view.get_by_role("figure")).to_have_count(0)
     expect(view.locator("#adaptive-answer")).to_contain_text("It is only observed")
+
+
+def test_what_was_before_it_is_known_is_not_drawn(desk, limiter, day):
+    limiter.config.update({"adaptive": {"platform:douyin": {"min": 1, "max": 10}}})
+    day["samples"], day["refusals"] = day["samples"][-2:], []
+    day["moves"] = day["moves"][-1:]
+    table = desk.open("adaptive/platform:douyin").get_by_role("figure")
+    table.locator("summary").click()
+    shown = cells(desk.page, "#adaptive-plots details tbody tr")
+    move = day["moves"][0]
+    assert [text for [_, text, *_] in shown[-2:]] == [str(move["after"]), str(move["before"])]
+    assert shown[-1][0].endswith(time.strftime("%H:%M:%S", time.localtime(move["at"] - 1)))
+
+
+def test_one_that_is_observed_is_put_in_force(desk, limiter, probe):
+    view = desk.open("adaptive/task_type:publish")
+    dialog = click(desk, "Put in force")
+    expect(dialog).to_contain_text("task_type:* (2 to 20) is in force at once")
+    confirm(dialog, "Put in force")
+    expect(view.locator("#adaptive-answer")).to_contain_text("It is at 20 now")
+    expect(view.get_by_role("button", name="Put in force")).to_be_hidden()
+    assert config(limiter).adaptive["task_type:*"].mode == "enforce"
+
+
+def test_it_is_in_the_table_of_what_is_observed(desk, limiter, probe):
+    desk.open()
+    expect(desk.page.locator("#observed-rows tr")).to_contain_text("2 to 20 (adaptive)")
+    dialog = click(desk, re.compile(r"Put in force: task_type:\*"))
+    expect(dialog).to_contain_text("task_type:* (2 to 20 (adaptive)) is in force at once")
+    confirm(dialog, "Put in force")
+    entry = config(limiter).adaptive["task_type:*"]
+    assert (entry.max, entry.decrease, entry.mode) == (20, 0.7, "enforce")
 
 
 # -- in the configuration
@@ -201,16 +247,18 @@ def test_one_that_did_not_move_says_so(desk, limiter):
 def test_it_is_shown_edited_and_removed(desk, limiter, probe):
     view = desk.open("configuration")
     expect(row(view, f"adaptive {LIMIT}")).to_contain_text(
-        "1 to 8; times 0.5 on a refusal, once in 30 s at most"
+        "1 to 8; times 0.5 on a refusal, at most once every 30 s"
     )
     expect(row(view, "adaptive task_type:*")).to_contain_text("(observed)")
     dialog = click(desk, f"Edit: adaptive {LIMIT}")
-    expect(dialog.get_by_label("Least")).to_have_value("1")
-    dialog.get_by_label("Most").fill("6")
+    expect(dialog.get_by_label("Minimum")).to_have_value("1")
+    dialog.get_by_label("Maximum").fill("6")
     dialog.get_by_label("Seconds between").fill("90")
-    expect(dialog).to_contain_text(f"{LIMIT} begins at 6, and moves between 1 and 6 by itself")
+    expect(dialog).to_contain_text(f"{LIMIT} moves between 1 and 6 by itself, at once. If it has")
     confirm(dialog, "Change it")
-    expect(row(view, f"adaptive {LIMIT}")).to_contain_text("1 to 6; times 0.5 on a refusal, once")
+    expect(row(view, f"adaptive {LIMIT}")).to_contain_text(
+        "1 to 6; times 0.5 on a refusal, at most once"
+    )
     entry = config(limiter).adaptive[LIMIT]
     assert (entry.min, entry.max, entry.every, entry.decrease) == (1, 6, 90, 0.5)
     confirm(click(desk, f"Remove: adaptive {LIMIT}"), "Remove")
@@ -221,10 +269,18 @@ def test_it_is_shown_edited_and_removed(desk, limiter, probe):
 def test_to_edit_one_that_is_observed_leaves_it_so(desk, limiter, probe):
     desk.open("configuration")
     dialog = click(desk, "Edit: adaptive task_type:*")
-    dialog.get_by_label("Most").fill("30")
+    expect(dialog.get_by_label("Mode")).to_have_value("observe")
+    expect(dialog).to_contain_text("task_type:* turns nobody away.")
+    expect(dialog).not_to_contain_text("by itself")
+    dialog.get_by_label("Maximum").fill("30")
     confirm(dialog, "Change it")
     entry = config(limiter).adaptive["task_type:*"]
     assert (entry.max, entry.decrease, entry.mode) == (30, 0.7, "observe")
+    dialog = click(desk, "Edit: adaptive task_type:*")
+    dialog.get_by_label("Mode").select_option(value="enforce")
+    expect(dialog).to_contain_text("task_type:* moves between 2 and 30 by itself")
+    confirm(dialog, "Change it")
+    assert config(limiter).adaptive["task_type:*"].mode == "enforce"
 
 
 @pytest.mark.parametrize("name", ["vip", "constructor", "__proto__"])
@@ -233,7 +289,8 @@ def test_set_another(desk, limiter, name):
     dialog = click(desk, "Set adaptive limit")
     dialog.get_by_label("Dimension").select_option(label="Account")
     dialog.get_by_label("Name", exact=False).first.fill(name)
-    dialog.get_by_label("Most").fill("3")
+    dialog.get_by_label("Maximum").fill("3")
+    expect(dialog).to_contain_text(f"account:{name} begins at 3")
     expect(dialog).to_contain_text("The configured maximum (1) stays, and wins where it is lower.")
     confirm(dialog, "Change it")
     expect(row(view, f"adaptive account:{name}")).to_contain_text("1 to 3; times 0.5")
@@ -247,11 +304,11 @@ def test_what_can_not_be_is_said_at_the_field(desk, limiter):
     button = dialog.get_by_role("button", name="Change it")
     expect(button).to_be_enabled()
     for label, wrong, right, problem in (
-        ("Least", "11", "10", "It can't be over the most"),
+        ("Minimum", "11", "10", "It can't be over the maximum"),
         ("multiplies it by", "1", "0.9", "It has to be over 0 and under 1"),
         ("multiplies it by", "0", "0.01", "It has to be over 0 and under 1"),
         ("Seconds between", "0", "1", ""),
-        ("Most", "1000001", "1000000", ""),
+        ("Maximum", "1000001", "1000000", ""),
     ):
         field = dialog.get_by_label(label)
         field.fill(wrong)

@@ -36,8 +36,8 @@ def observed(desk):
 @pytest.mark.parametrize(
     ("locale", "denied", "badge"),
     [
-        ("en-GB", r"2 \(67%\), for .+ s on average, .+ s at most", "1 (only observed)"),
-        ("zh-CN", r"2 个（67%），平均等待 .+ 秒，最长 .+ 秒", "1（仅观察）"),
+        ("en-GB", r"2 \(67%\), for .+ s on average, .+ s at most", "would allow 1"),
+        ("zh-CN", r"2 次（67%），平均等待 .+ 秒，最长 .+ 秒", "若生效：1"),
     ],
 )
 def test_it_is_shown_beside_what_is_in_force(desks, serving, watched, locale, denied, badge):
@@ -70,7 +70,7 @@ def test_a_limit_is_edited_to_observe_only(desk, limiter):
     dialog.get_by_label("Mode").select_option(value="observe")
     expect(dialog).to_contain_text("platform:bilibili turns nobody away")
     confirm(dialog, "Change it")
-    expect(used(desk, "platform:bilibili")).to_contain_text("4 (only observed)")
+    expect(used(desk, "platform:bilibili")).to_contain_text("would allow 4")
     assert config(limiter).platform_max["bilibili"] == Observed(max=4, mode="observe")
     view = desk.open("configuration")
     expect(row(view, "platform:bilibili")).to_contain_text("4 (only observed)")

@@ -277,3 +277,53 @@ def test_a_late_copy_of_a_reset_does_nothing(floor):
     refuse(floor)
     assert floor.limiter.keyspace.call("reset", LIMIT, since, "again", 64).reply[0] == 0
     assert current(floor) == 4
+
+
+def test_by_releases_alone_it_rises_while_others_wait(floor):
+    """Nobody new asks, and no sweep looks: each release hands its place to the next."""
+    configure(floor, min=1, max=4)
+    refuse(floor, 1)
+    floor.age(60)
+    refuse(floor, 1)
+    [token] = hold(floor)
+    for number in range(8):
+        floor.wait(f"w{number}", platform="p")
+    for most in (2, 3, 4):
+        floor.age(60)
+        floor.limiter.release(token)
+        messages = floor.back()
+        assert len(messages) == 2, "its place, and one more"
+        assert current(floor) == most
+        [token, *_] = [floor.deliver(message).token for message in messages]
+
+
+def test_a_clock_that_was_ahead_keeps_it_from_nothing(floor, redis):
+    refuse(floor)
+    ahead = redis.time()[0] + 86_400
+    redis.hset(f"concurrency:adaptive:{LIMIT}", mapping={"since": ahead, "fell": ahead})
+    refuse(floor)
+    assert current(floor) == 2
+    redis.hset(f"concurrency:adaptive:{LIMIT}", mapping={"since": ahead})
+    hold(floor, 2)
+    assert is_full(floor)
+    assert current(floor) == 2
+
+
+def test_a_product_that_a_double_has_a_little_too_low_is_not_rounded_down(floor):
+    configure(floor, max=100, decrease=0.29)
+    refuse(floor)
+    assert current(floor) == 29
+
+
+@pytest.mark.parametrize("field", ["max", "since", "fell"])
+def test_what_somebody_wrote_by_hand_stops_nobody(floor, redis, field):
+    refuse(floor)
+    redis.hset(f"concurrency:adaptive:{LIMIT}", field, "junk")
+    hold(floor)
+    refuse(floor)
+    assert 1 <= current(floor) <= 8
+    redis.hdel(f"concurrency:adaptive:{LIMIT}", field)
+    hold(floor)
+    assert floor.limiter.adaptive.read()[1] == 1
+    floor.limiter.adaptive.reset(LIMIT)
+    assert current(floor) == 8

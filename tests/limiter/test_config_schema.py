@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_concurrency.errors import InvalidConfig
+from celery_concurrency.limiter.config.flat import dimensions_key, flat_of
 from celery_concurrency.limiter.config.maximum import MAX_LIMIT
 from celery_concurrency.limiter.config.problems import MAX_QUOTED
 from celery_concurrency.limiter.config.schema import (
@@ -19,7 +20,6 @@ from celery_concurrency.limiter.config.schema import (
     MAX_TIMEOUT,
     RESERVED_DIMENSIONS,
     Config,
-    dimensions_key,
 )
 from celery_concurrency.text import unprintable
 
@@ -340,7 +340,7 @@ def test_the_flat_copy_has_a_field_a_limit():
             "timeout": 60,
         }
     )
-    assert config.flat() == {
+    assert flat_of(config) == {
         "enabled": "0",
         "timeout": "60",
         "dimensions": dimensions_key(["tenant"]),
@@ -388,7 +388,7 @@ def test_the_maximum_of_a_limit(limit, expected):
 
 @given(configs)
 def test_the_flat_copy_and_the_maxima_agree(config):
-    for limit, count in config.flat().items():
+    for limit, count in flat_of(config).items():
         if limit in ("enabled", "timeout", "dimensions"):
             continue
         if limit in config.paused:

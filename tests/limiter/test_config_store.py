@@ -12,6 +12,7 @@ import pytest
 from celery_concurrency import scripts
 from celery_concurrency.errors import ConfigConflict, InvalidConfig, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, Config
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.connection import connect
@@ -41,7 +42,7 @@ def errors(caplog):
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def flat_of(redis):
+def stored_flat(redis):
     """Return the flat copy without what is said about it."""
     about = ("source", "json", "problem", "opens")
     return {field: value for field, value in redis.hgetall(FLAT).items() if field not in about}
@@ -52,7 +53,7 @@ def test_no_key_means_the_defaults_and_they_are_stored(store, redis):
     assert stored.config == Config()
     assert stored.problem is None
     assert json.loads(redis.get(KEY)) == Config().to_dict()
-    assert flat_of(redis) == Config().flat()
+    assert stored_flat(redis) == flat_of(Config())
     assert store().sync() == stored
 
 
@@ -71,7 +72,7 @@ def test_what_is_written_by_hand_is_taken_over(limiter, store, redis):
     stored = store().sync()
     assert stored.problem is None
     assert stored.config == Config.of({"global_max": 7, "platform_max": {"抖音": 1}})
-    assert flat_of(redis) == stored.config.flat()
+    assert stored_flat(redis) == flat_of(stored.config)
     assert isinstance(limiter.try_acquire("t1", {"platform": "抖音"}), Granted)
     assert not isinstance(limiter.try_acquire("t2", {"platform": "抖音"}), Granted)
 
@@ -114,14 +115,14 @@ INVALID = {
 def test_what_is_not_valid_is_not_in_force_and_says_so(limiter, store, redis, caplog, raw, before):
     """The last valid one stays in force, and usage, result and log say what is wrong, once."""
     config = store().update(before).config
-    flat = flat_of(redis)
+    flat = stored_flat(redis)
     redis.set(KEY, raw)
     ours = store()
     for _ in range(3):
         stored = ours.sync()
         assert stored.config == config
         assert stored.problem
-    assert flat_of(redis) == flat
+    assert stored_flat(redis) == flat
     with connect_bytes(redis) as client:
         assert client.get(KEY) == raw
 
@@ -221,7 +222,7 @@ def test_del_of_the_key_brings_the_defaults(limiter, store, redis):
     redis.delete(KEY)
     assert store().sync().config == Config()
     assert json.loads(redis.get(KEY)) == Config().to_dict()
-    assert flat_of(redis) == Config().flat()
+    assert stored_flat(redis) == flat_of(Config())
 
 
 def test_del_of_the_flat_copy_is_made_good_by_the_next_call(limiter, store, redis):
@@ -229,7 +230,7 @@ def test_del_of_the_flat_copy_is_made_good_by_the_next_call(limiter, store, redi
     redis.delete(FLAT)
     assert isinstance(limiter.try_acquire("t1", {}), Granted)
     assert not isinstance(limiter.try_acquire("t2", {}), Granted)
-    assert flat_of(redis) == Config().merged({"global_max": 1}).flat()
+    assert stored_flat(redis) == flat_of(Config().merged({"global_max": 1}))
 
 
 def test_loss_of_all_keys_brings_the_defaults(store, redis):
@@ -361,7 +362,9 @@ def test_bad_defaults_are_refused_at_once(redis_url):
 
 
 def configure(client, version, digest, config, name):
-    fields = [text for pair in {**config.flat(), "json": config.to_json()}.items() for text in pair]
+    fields = [
+        text for pair in {**flat_of(config), "json": config.to_json()}.items() for text in pair
+    ]
     about = (str(version), digest, config.to_json(), name, "test", "somebody")
     return scripts.call(client, "configure", "concurrency", *about, *fields).reply
 

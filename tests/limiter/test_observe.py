@@ -59,7 +59,7 @@ def source(verb: str) -> str:
     return text.replace(CLOCK, "local clock = redis.call('MGET', 'clock:seconds', 'clock:micros')")
 
 
-VERBS = ("acquire", "release", "configure", "advance", "sweep", "renew", "park", "cool")
+VERBS = ("acquire", "release", "configure", "advance", "sweep", "renew", "park", "cool", "refuse")
 
 
 def counted(redis, entry: str) -> dict[str, float]:
@@ -261,7 +261,6 @@ def test_one_rate_is_in_force_and_one_observed(floor, redis, turned):
         ({"platform_max": {"*": 2, "p": {"max": 1, "mode": "observe"}}}, 0, "max platform:p"),
         ({"platform_max": {"*": {"max": 1, "mode": "observe"}}}, 0, "max platform:*"),
         ({"global_max": {"max": 1, "mode": "observe"}}, 0, "max global"),
-        ({"platform_max": {"p": {"max": 0, "mode": "observe"}}}, 0, None),
         ({"rates": {"platform:*": RATES[:1], "platform:p": RATES[1:]}}, 0, None),
         ({"rates": {"platform:*": RATES[1:], "platform:p": RATES[:1]}}, 0, "rates platform:p"),
     ],
@@ -294,7 +293,8 @@ def test_a_second_copy_of_a_call_counts_nothing(floor, redis, turned):
 
 
 @pytest.mark.parametrize("decided", [True, False])
-def test_a_run_that_never_began_is_left_out(floor, redis, turned, decided):
+def test_a_run_that_never_began_holds_nobody_up(floor, redis, turned, decided):
+    """What was counted of it stays: what people plot must not go down."""
     change = {"account_max": {"max": 1, "mode": "observe"}, "rates": {"account:*": RATES[:1]}}
     begin_anew(floor, redis, turned, change)
     first = floor.hold(account="a")
@@ -309,11 +309,38 @@ def test_a_run_that_never_began_is_left_out(floor, redis, turned, decided):
         floor.limiter.release(first)
     turned(31)
     floor.limiter.release(floor.hold(account="a"))
-    for entry in ("max account:*", "rates account:*"):
-        counts = counted(redis, entry)
-        assert counts["runs"] == 2, entry
-        assert counts.get("denied", 0) == 0, entry
-        assert counts.get("seconds", 0) == pytest.approx(0, abs=1e-3), entry
+    by_rates, by_maximum = counted(redis, "rates account:*"), counted(redis, "max account:*")
+    assert by_rates == pytest.approx({"runs": 3, "denied": 1, "seconds": 20, "longest": 20})
+    if decided:
+        assert by_maximum == pytest.approx({"runs": 3, "denied": 1, "seconds": 1, "longest": 1})
+    else:
+        assert by_maximum == {"runs": 2}
+
+
+def test_an_adaptive_maximum_is_counted_as_it_stands(floor, redis, turned):
+    entry = {"min": 1, "max": 2, "mode": "observe"}
+    begin_anew(floor, redis, turned, {"adaptive": {"platform:*": entry}, "account_max": 0})
+    tags = {"platform": "p"}
+    for _ in range(2):
+        floor.limiter.release(floor.hold(**tags))
+    floor.limiter.refuse("before:1", ("global", "platform:p"), "global", 0)
+    tokens = [floor.hold(**tags) for _ in range(2)]
+    turned(10)
+    for token in tokens:
+        floor.limiter.release(token)
+    counts = counted(redis, "adaptive platform:*")
+    assert counts == pytest.approx({"runs": 4, "denied": 1, "seconds": 10, "longest": 10})
+    [found], total = read_observed(floor.limiter.keyspace, floor.limiter.config.sync().config)
+    assert (found.limit, found.kind, found.max, found.would_deny) == (
+        "platform:*",
+        "adaptive",
+        2,
+        1,
+    )
+    assert total == 1
+    floor.limiter.config.enforce("platform:*")
+    assert floor.limiter.config.sync().config.adaptive["platform:*"].mode == "enforce"
+    assert read_observed(floor.limiter.keyspace, floor.limiter.config.sync().config) == ([], 0)
 
 
 def test_a_run_whose_time_was_over_held_its_place_until_then(floor, redis, turned):
@@ -380,6 +407,23 @@ def test_of_more_the_places_are_those_that_come_free_beside_it(floor, redis, tur
 def test_nothing_observed_costs_no_key(floor, redis):
     floor.limiter.release(floor.hold(account="a", platform="p"))
     assert redis.keys(f"{PREFIX}:*observed*") == []
+
+
+@pytest.mark.parametrize("maximum", [{"max": 0, "mode": "observe"}, {"mode": "observe"}])
+def test_what_is_unlimited_can_not_be_observed(floor, maximum):
+    with pytest.raises(InvalidConfig, match=r"kuaishou.*0 is unlimited: give it a max"):
+        floor.limiter.config.update({"platform_max": {"kuaishou": maximum}})
+
+
+def test_of_what_is_observed_no_more_nothing_stays(floor, redis):
+    change = {"account_max": {"max": 1, "mode": "observe"}}
+    floor.limiter.config.update(change)
+    tokens = [floor.hold(account="a") for _ in range(2)]
+    floor.limiter.config.update({"account_max": 0})
+    for token in tokens:
+        floor.limiter.release(token)
+    for key in redis.scan_iter(f"{PREFIX}:observed:*"):
+        assert redis.ttl(key) > 0, key
 
 
 def test_what_is_not_observed_can_not_be_put_in_force(floor):

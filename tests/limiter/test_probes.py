@@ -6,6 +6,7 @@ import pytest
 
 from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter import Denied, Granted
+from celery_concurrency.limiter.refusals import Refusal
 from tests.support.floor import Floor
 
 TAGS = {"platform": "p", "account": "a"}
@@ -265,14 +266,54 @@ def test_with_the_limiter_disabled_nobody_goes_first(floor):
     ("given", "said"),
     [
         ({"limit": "account:b"}, "limit 'account:b' is none of global, platform:p, account:a"),
-        ({"seconds": -1}, "seconds has to be 0 to 604800"),
-        ({"seconds": float("nan")}, "seconds has to be"),
-        ({"seconds": True}, "seconds has to be"),
-        ({"grow": 0.5}, "grow has to be 1 to 100"),
-        ({"most": 604_801}, "most has to be 0 to 604800"),
+        ({"seconds": -1}, "seconds has to be a number of 0 to 604800"),
+        ({"seconds": float("nan")}, "seconds has to be a number"),
+        ({"seconds": "600"}, "seconds has to be a number"),
+        ({"seconds": True}, "seconds has to be a number"),
+        ({"grow": 0.5}, "grow has to be a number of 1 to 100"),
+        ({"most": 604_801}, "most has to be a number of 0 to 604800"),
         ({"reason": "a\nb"}, "reason has to be one line"),
     ],
 )
 def test_a_refusal_that_can_not_be(floor, given, said):
     with pytest.raises(InvalidCooldown, match=said):
         refuse(floor, "one:1", **given)
+
+
+def told_later(floor, token, ago, seconds, **more):
+    """Redis was away when the run was refused."""
+    limits = ("global", "platform:p", "account:a")
+    refusal = Refusal(token, limits, "account:a", seconds, **more)
+    return refusal.after(ago).tell(floor.room)
+
+
+def test_a_refusal_that_is_told_later_counts_from_its_moment(floor):
+    told_later(floor, floor.hold(**TAGS), 100, 600)
+    assert lasts(floor) == 500
+
+
+def test_a_refusal_of_the_probe_that_is_told_later_grows_all_the_same(floor):
+    refused_once(floor)
+    told_later(floor, floor.hold(**TAGS), 601, 600, grow=3)
+    assert lasts(floor) == 1200
+    floor.age(1200)
+    refuse(floor, floor.hold(**TAGS), grow=2)
+    assert lasts(floor) == 3600
+
+
+def test_one_that_is_told_after_its_time_lets_one_go_first(floor):
+    token = floor.hold(**TAGS)
+    told_later(floor, token, 500, 400)
+    assert lasts(floor) == 0
+    assert_probed_by_one(floor)
+
+
+def test_one_that_went_first_in_two_limits_and_is_refused_in_one_lets_another_try_at_once(floor):
+    for limit in ("account:a", "platform:p"):
+        refuse(floor, "before:1", limit=limit)
+    floor.age(600)
+    probe = floor.hold(**TAGS)
+    floor.wait("other", platform="p", account="b")
+    # It runs on.
+    refuse(floor, probe)
+    assert floor.tasks_back() == ["other"]

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.outbox import Sender
+from celery_concurrency.worker.run import current_lease
 from celery_concurrency.worker.unknown_headers import UnknownHeaders
 from tests.support import tracing
 from tests.support.floor import Floor
@@ -167,7 +169,9 @@ def revoked(scene):
 
 def limit_falls(scene):
     """One worker of two logs it."""
-    scene.limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    # No configured maximum is below it.
+    entry = {"min": 1, "max": 4}
+    scene.limiter.config.update({"account_max": 0, "adaptive": {"account:*": entry}})
     token = scene.floor.hold(**TAGS)
     limits = ("global", "platform:douyin", "account:a")
     scene.limiter.refuse(token, limits, "account:a", 0, reason="429")
@@ -250,7 +254,7 @@ def cool_down_lifted_by_operator(scene):
 
 
 def adaptive_reset_by_operator(scene):
-    scene.limiter.config.update({"adaptive": {"account:*": {"min": 1, "max": 4}}})
+    limit_falls(scene)
     scene.client.delete("/api/v1/concurrency/adaptive?limit=account:a")
 
 
@@ -399,6 +403,16 @@ def test_how_an_adaptive_limit_moved_is_told_once_by_all_workers(scene, caplog):
     assert rises.getMessage() == "limit account:a rises from 2 to 4: reset by ann"
     fields = {name: falls.concurrency[name] for name in ("limit", "before", "after", "reason")}
     assert fields == {"limit": "account:a", "before": 4, "after": 2, "reason": "refused: 429"}
+    at = scene.limiter.adaptive.moves("account:a")[0].at
+    assert falls.concurrency["at"] == pytest.approx(at, abs=0.1)
+
+
+def test_a_move_that_nobody_was_there_to_log_says_when_it_was(scene, caplog, monkeypatch):
+    monkeypatch.setattr("celery_concurrency.worker.housekeeping.LATE", -60)
+    limit_falls(scene)
+    [falls] = records(caplog, "limit falls")
+    when = time.ctime(falls.concurrency["at"])
+    assert falls.getMessage() == f"limit account:a falls from 4 to 2 at {when}: refused: 429"
 
 
 def test_who_changed_the_configuration(scene, caplog):
@@ -432,6 +446,27 @@ def test_what_a_refusal_asked_for(scene, caplog):
     assert (told["limit"], told["seconds"], told["reason"]) == ("account:a", 60, "Refused: 429")
     assert told["until"] == pytest.approx(now + 60, abs=10)
     assert "refused for account:a: Refused: 429" in record.getMessage()
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_run_tells_itself_is_logged_once_with_the_same_fields(scene, caplog, away):
+    def tells():
+        if away:
+            scene.away("refuse")
+        for _ in range(2):
+            current_lease().refused("account", 60, reason="429")
+
+    scene.run(body=tells, **TAGS)
+    [record] = records(caplog, "refused")
+    told = record.concurrency
+    assert (record.name, record.levelname) == ("celery_concurrency.limiter", "WARNING")
+    assert set(told) == {"decision", *DOCUMENTED["refused"][2]}
+    assert told["token"] == records(caplog, "granted")[-1].concurrency["token"]
+    assert told["task_id"] == records(caplog, "granted")[-1].concurrency["task_id"]
+    assert (told["tags"], told["limit"], told["seconds"]) == (TAGS, "account:a", 60)
+    assert (told["until"] is None) == away
+    assert "refused for account:a: 429" in record.getMessage()
+    assert ("later" in record.getMessage()) == away
 
 
 def test_a_refusal_that_redis_is_told_later(scene, caplog):

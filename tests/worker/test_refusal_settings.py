@@ -33,7 +33,7 @@ def problem(refusals):
     [
         ({"seconds": 5}, "dimension is missing"),
         ({"dimension": "account"}, "seconds is missing"),
-        (5, "Input should be a valid dictionary"),
+        (5, "has to be a dict, as {'dimension': 'account', 'seconds': 600}"),
         ({**ENTRY, "secnds": 5}, "'secnds' is none of its keys; there is seconds"),
         ({**ENTRY, "colour": 5}, "'colour' is none of its keys; there is dimension, seconds, "),
         ({**ENTRY, 5: 5}, "5 is none of its keys"),
@@ -85,13 +85,17 @@ def test_a_wrong_entry_is_named_with_what_is_wrong(entry, said):
         ("proj.errors:RiskControl", "is no dotted path"),
         ("", "is no dotted path"),
         ("a..b", "is no dotted path"),
-        (5, "valid string"),
+        (5, "is no dotted path"),
     ],
 )
 def test_a_path_that_leads_to_no_exception_is_named(path, said):
     wrong = problem({PATH: ENTRY, path: ENTRY})
     assert wrong.startswith(f"concurrency_refusals[{path!r}]: ")
     assert said in wrong
+
+
+def test_a_class_in_the_place_of_its_path_is_told_its_path():
+    assert "write its dotted path: 'builtins.ValueError'" in problem({ValueError: ENTRY})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from celery import Celery, current_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 
 from celery_concurrency import current_lease
 from celery_concurrency.errors import LimiterUnavailable
@@ -113,7 +113,32 @@ def killed():
     raise SystemExit(1)
 
 
-@pytest.mark.parametrize(("body", "succeeded"), [(returns_one, True), (other, False)])
+def ignored():
+    """As a task ends that was replaced."""
+    raise Ignore
+
+
+def polls_on():
+    raise Retry("not yet")
+
+
+def retries_an_error():
+    try:
+        other()
+    except ValueError as exc:
+        raise Retry(exc=exc)  # noqa: B904 - as Celery does
+
+
+@pytest.mark.parametrize(
+    ("body", "succeeded"),
+    [
+        (returns_one, True),
+        (ignored, True),
+        (polls_on, True),
+        (other, False),
+        (retries_an_error, False),
+    ],
+)
 def test_what_is_no_refusal_is_one_call_less(run, calls, body, succeeded):
     run(body, options={"ignore_result": True}, **ACCOUNT)
     [(verb, _, ended)] = calls
@@ -243,13 +268,13 @@ def test_a_task_that_tells_itself_has_not_succeeded_and_is_told_once(
     assert ended["succeeded"] is False
 
 
-def test_a_refusal_of_another_limit_counts_too(run, redis, limiter):
+def test_a_refusal_of_another_limit_cools_that_too_and_counts_once(run, redis, limiter):
     def tells_of_its_platform():
         current_lease().refused("platform", seconds=30, grow=3, most=90)
         fails()
 
     run(tells_of_its_platform, account="a", platform="douyin")
-    assert refused(redis) == 2
+    assert refused(redis) == 1
     assert {one.limit for one in limiter.cooldowns.read()[0]} == {"account:a", "platform:douyin"}
 
 

@@ -264,8 +264,13 @@ def test_a_moment_is_so_many_seconds_away(in_an_hour, caplog):
     assert caplog.records == []
 
 
+class Unspeakable:
+    def __repr__(self):
+        raise RuntimeError
+
+
 BAD = [
-    "soon", "", True, -1, "-5", float("nan"), float("inf"), [], {}, object(),
+    "soon", "", True, -1, "-5", float("nan"), float("inf"), [], {}, object(), Unspeakable(),
     datetime(2020, 1, 1, tzinfo=UTC), timedelta(-1),
 ]  # fmt: skip
 

@@ -111,15 +111,16 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     # Observed
     "observed": ("仅观察", "Only observed"),
     "observed_value": ("{value}（仅观察）", "{value} (only observed)"),
+    "observed_badge": ("若生效：{max}", "would allow {max}"),
     "observed_why": (
         "这些限制不拦任何任务，只统计：若已生效，会拦下多少、各等多久。",
         "These turn nobody away. They count whom they would have turned away, and for how long.",
     ),
     "would_allow": ("若生效", "Would allow"),
-    "looked_at": ("已观察的任务", "Runs seen"),
+    "looked_at": ("已观察的次数", "Runs seen"),
     "would_turn_away": ("会拦下", "Would have turned away"),
     "would_deny": (
-        "{count} 个（{share}%），平均等待 {mean}，最长 {longest}",
+        "{count} 次（{share}%），平均等待 {mean}，最长 {longest}",
         "{count} ({share}%), for {mean} on average, {longest} at most",
     ),
     "would_deny_none": ("没有", "none"),
@@ -130,7 +131,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "one_first": ("随后先放行一个任务试探", "then one run goes first"),
     "tried": ("试探中", "after a refusal"),
-    "tried_by": ("正在试探：", "one run goes first:"),
+    "tried_by": ("正在试探的任务：", "one run goes first: task"),
     # Adaptive limits
     "adaptive_range": ("自适应 {min}–{max}", "adaptive {min}–{max}"),
     "adaptive_observed": (
@@ -160,7 +161,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_since": ("上次变动：{since}。", "It moved last at {since}."),
     "adaptive_rule": (
         "平台拒绝时乘以 {decrease}，每 {every} 秒最多一次；满载且 {every} 秒内无拒绝，则加 1。",
-        "A refusal multiplies it by {decrease}, once in {every} s at most. After {every} s "
+        "A refusal multiplies it by {decrease}, at most once every {every} s. After {every} s "
         "without one it grows by 1, if it was used in full.",
     ),
     "adaptive_plot": (
@@ -171,7 +172,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_running": ("运行中", "running"),
     "refusals": ("平台拒绝（每 5 分钟）", "refusals in 5 minutes"),
     "adaptive_falls": ("下降", "falls"),
-    "adaptive_moves": ("24 小时内的变动", "Its moves in 24 hours"),
+    "adaptive_moves": ("24 小时内的变动", "Moves in the last 24 hours"),
     "adaptive_change": ("上限", "Limit"),
     "adaptive_why": ("原因", "Why"),
     "adaptive_refused": ("被平台拒绝", "refused"),
@@ -180,6 +181,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_was_reset": ("已恢复到最大值", "reset"),
     "adaptive_was_reset_by": ("由 {name} 恢复到最大值", "reset by {name}"),
     "adaptive_none": ("最近 24 小时没有变动。", "It did not move in the last 24 hours."),
+    "adaptive_more": ("再显示 {count} 次更早的变动", "Show {count} earlier ones"),
     "adaptive_reset": ("恢复到最大值", "Back to its maximum"),
     "adaptive_reset_title": ("恢复 {limit}", "Reset {limit}"),
     "adaptive_reset_effect": (
@@ -321,7 +323,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "set_adaptive": ("设置自适应上限", "Set adaptive limit"),
     "adaptive_value": (
         "{min} 到 {max}；被拒时乘以 {decrease}，每 {every}最多一次",
-        "{min} to {max}; times {decrease} on a refusal, once in {every} at most",
+        "{min} to {max}; times {decrease} on a refusal, at most once every {every}",
     ),
     "adaptive_value_observed": ("{text}（仅观察）", "{text} (observed)"),
     "adaptive_each": (
@@ -488,19 +490,36 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "there are any.",
     ),
     "adaptive_edit_title": ("修改 {limit} 的自适应上限", "Edit the adaptive limit of {limit}"),
-    "adaptive_min": ("最小值", "Least"),
-    "adaptive_max": ("最大值", "Most"),
+    "adaptive_min": ("最小值", "Minimum"),
+    "adaptive_max": ("最大值", "Maximum"),
     "adaptive_every": ("两次变动至少相隔（秒）", "Seconds between two moves"),
     "adaptive_decrease": (
         "被拒时乘以（大于 0，小于 1）",
         "A refusal multiplies it by (over 0, under 1)",
     ),
-    "adaptive_min_over_max": ("不能大于最大值", "It can't be over the most"),
+    "adaptive_min_over_max": ("不能大于最大值", "It can't be over the maximum"),
     "decrease_bounds": ("须大于 0 且小于 1", "It has to be over 0 and under 1"),
     "adaptive_effect": (
         "{limit} 从 {max} 开始，在 {min} 到 {max} 之间自动调整，立即生效。",
         "{limit} begins at {max}, and moves between {min} and {max} by itself, at once.",
     ),
+    "adaptive_edit_effect": (
+        "{limit} 在 {min} 到 {max} 之间自动调整，立即生效。"
+        "若已下降，从当前值继续；否则从 {max} 开始。",
+        "{limit} moves between {min} and {max} by itself, at once. If it has fallen, it goes on "
+        "from where it stands; else it begins at {max}.",
+    ),
+    "adaptive_observe_effect": (
+        "{limit}：不拦任何任务；从现在起统计 {min} 到 {max} 之间的自适应上限会拦下谁、等多久。",
+        "{limit} turns nobody away. From now on it counts whom a limit between {min} and {max} "
+        "would have, and for how long.",
+    ),
+    "adaptive_enforce_effect": (
+        "{limit}（{min} 到 {max}）立即对所有 Worker 生效，从当前值继续；正在运行的不受影响。",
+        "{limit} ({min} to {max}) is in force at once, for all workers, and goes on from where it "
+        "stands; what runs is not touched.",
+    ),
+    "adaptive_between": ("{min} 到 {max}（自适应）", "{min} to {max} (adaptive)"),
     "adaptive_configured": (
         "配置的上限（{max}）更低时，以它为准。",
         "The configured maximum ({max}) stays, and wins where it is lower.",

@@ -4,9 +4,17 @@
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 MAX_LIMIT = 1_000_000
 
@@ -19,7 +27,7 @@ class Observed(BaseModel):
     """A maximum with its mode; in force it is a plain integer again.
 
     Attributes:
-        max: tasks at once; 0 is unlimited, so that there is nothing to observe.
+        max: tasks at once; 0 is unlimited, and can't be observed.
         mode: "observe" turns nobody away, and counts whom it would have turned away.
     """
 
@@ -27,6 +35,12 @@ class Observed(BaseModel):
 
     max: Count
     mode: Mode = "enforce"
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.mode == "observe" and not self.max:
+            raise ValueError("0 is unlimited: give it a max of 1 or more to observe")
+        return self
 
 
 #: The forms of a maximum as an error's place has them; ``problems.py`` leaves them out.

@@ -1,7 +1,7 @@
 """The fields of a configuration, their bounds, and how a change is merged in.
 
-The JSON is the user's own format; ``Config.flat`` is the copy that the scripts read.
-``store.py`` stores both.
+The JSON is the user's own format; ``flat.py`` makes the copy that the scripts read, ``store.py``
+stores both. What is only observed is put in force by ``observing.py``.
 """
 
 import json
@@ -49,7 +49,6 @@ from celery_concurrency.limiter.limits import (
     split_limit,
     wildcard_of,
 )
-from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import closest
 
 T = TypeVar("T")
@@ -113,10 +112,6 @@ DimensionName = Annotated[Name, AfterValidator(_check_dimension)]
 Limits = Annotated[list[str], AfterValidator(lambda limits: list(dict.fromkeys(limits)))]
 
 
-#: A kind, and a limit or a wildcard.
-_Entry = tuple[str, str]
-
-
 class _Strict(BaseModel):
     # Strict: a bool is no integer, a text is no number; a typo is no new field.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -159,10 +154,6 @@ class Rate(_Strict):
 
     def __str__(self) -> str:
         return f"{self.max} per {self.per} s"
-
-
-def _in_force(rate: Rate) -> dict[str, int]:
-    return {"max": rate.max, "per": rate.per}
 
 
 Rates = Annotated[list[Rate], Field(min_length=1, max_length=MAX_RATES)]
@@ -360,53 +351,6 @@ class Config(_Strict):
         """Return the JSON text that is stored."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
-    def flat(self) -> dict[str, str]:
-        """Return the copy that the scripts read, one field a limit.
-
-        Returns:
-            ``enabled`` ("1" or "0"), ``timeout`` (seconds), ``dimensions``
-            (``dimensions_key``), ``global``, and ``<dimension>:<name>`` or
-            ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
-            there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
-            ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
-            adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
-            And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``
-            and ``rates <limit>`` to the same texts; empty where the limit's own is in force,
-            which takes the place of its wildcard's).
-        """
-        counts = {limit: enforced(maximum) for limit, maximum in self._entries()}
-        counts.update(dict.fromkeys(self.paused, PAUSED))
-        return {
-            "enabled": "1" if self.enabled else "0",
-            "timeout": str(self.timeout),
-            "dimensions": dimensions_key(self.dimensions),
-            **{limit: str(count) for limit, count in counts.items()},
-            **_flat("rated", "rates", self._rate_texts("enforce")),
-            **_flat("observing", "observed", self._observed_texts()),
-            **_flat("adapting", "adaptive", self._adaptive_texts()),
-        }
-
-    def _rate_texts(self, mode: Mode, kind: str = "") -> dict[_Entry, str]:
-        """Return the rates that have this mode; "" where all of a limit have another."""
-        return {
-            (kind, limit): " ".join(f"{rate.max}/{rate.per}" for rate in rates if rate.mode == mode)
-            for limit, rates in self.rates.items()
-        }
-
-    def _observed_texts(self) -> dict[_Entry, str]:
-        """Return what is observed; "" where what a limit has is in force."""
-        maxima = {("max ", limit): observed(maximum) for limit, maximum in self._entries()}
-        return {
-            **{entry: str(maximum or "") for entry, maximum in maxima.items()},
-            **self._rate_texts("observe", "rates "),
-        }
-
-    def _adaptive_texts(self) -> dict[_Entry, str]:
-        return {
-            ("", limit): f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
-            for limit, one in self.adaptive.items()
-        }
-
     def rates_of(self, limit: str, mode: Mode = "enforce") -> list[Rate]:
         """Return a limit's rates that have this mode; none where it has none."""
         rates = self.rates.get(limit) or self.rates.get(wildcard_of(limit), [])
@@ -424,52 +368,9 @@ class Config(_Strict):
         """Return a limit's maximum that is only observed; 0 where there is none."""
         return observed(self._max_of(limit))
 
-    def observations(self) -> Iterator[tuple[str, int | list[Rate]]]:
-        """Yield each limit or wildcard that has an observed maximum, or observed rates."""
-        for limit, maximum in self._entries():
-            if observed(maximum):
-                yield limit, observed(maximum)
-        for limit, rates in self.rates.items():
-            if some := [rate for rate in rates if rate.mode == "observe"]:
-                yield limit, some
-
-    def put_in_force(self, limit: str) -> Self:
-        """Return this configuration with what is observed of a limit or wildcard in force.
-
-        Raises:
-            InvalidConfig: nothing is, or not under this name.
-        """
-        moving = [name for name, one in self.adaptive.items() if one.mode == "observe"]
-        names = dict.fromkeys([*(name for name, _ in self.observations()), *moving])
-        if limit not in names:
-            shown = ", ".join(islice(names, MAX_DETAILS)) or "nothing"
-            raise InvalidConfig(f"{limit} has nothing that is observed; observed: {shown}")
-        change: dict[str, Any] = {}
-        for one in (one for name, one in self.observations() if name == limit):
-            if isinstance(one, int):
-                change |= self._change_of_max(limit, one)
-            else:
-                change["rates"] = {limit: [_in_force(rate) for rate in self.rates[limit]]}
-        if limit in moving:
-            change["adaptive"] = {limit: {"mode": "enforce"}}
-        return self.merged(change)
-
-    def _change_of_max(self, limit: str, maximum: int) -> dict[str, Any]:
-        """Return the change that gives a limit or wildcard this maximum."""
-        dimension, name = split_limit(limit)
-        if name is None:
-            return {"global_max": maximum}
-        if dimension == "account":
-            whole = name == WILDCARD
-            return {"account_max": maximum} if whole else {"account_overrides": {name: maximum}}
-        if dimension in self.dimensions:
-            change = {"max": maximum} if name == WILDCARD else {"overrides": {name: maximum}}
-            return {"dimensions": {dimension: change}}
-        return {f"{dimension}_max": {name: maximum}}
-
-    def _entries(self) -> Iterator[tuple[str, int | Observed]]:
-        """Yield each limit or wildcard that has a maximum of its own."""
-        for dimension, by_name in self._maxima().items():
+    def maxima(self) -> Iterator[tuple[str, int | Observed]]:
+        """Yield each limit or wildcard that has a maximum of its own, with that."""
+        for dimension, by_name in self._by_name().items():
             for name, maximum in by_name.items():
                 yield f"{dimension}:{name}", maximum
         yield GLOBAL, self.global_max
@@ -479,10 +380,10 @@ class Config(_Strict):
         if name is None:
             return self.global_max
         # Tokens may still be held in a dimension that was taken out: nothing limits it.
-        by_name = self._maxima().get(dimension, {})
+        by_name = self._by_name().get(dimension, {})
         return by_name.get(name, by_name.get(WILDCARD, 0))
 
-    def _maxima(self) -> dict[str, Mapping[str, int | Observed]]:
+    def _by_name(self) -> dict[str, Mapping[str, int | Observed]]:
         """Return the maxima by dimension, then by name or ``*``."""
         return {
             "platform": self.platform_max,
@@ -495,43 +396,10 @@ class Config(_Strict):
         }
 
 
-def _dimensions_of(limits: Iterable[str]) -> str:
-    """Return the dimensions of these limits as the scripts look for one: ``:account:*:``."""
-    dimensions = sorted({split_limit(limit)[0] for limit in limits})
-    return f":{':*:'.join(dimensions)}:*:"
-
-
 #: Fields that the JSON always has.
 ALWAYS_SHOWN: Final = {
     "global_max", "platform_max", "account_max", "task_type_max", "enabled", "timeout",
 }  # fmt: skip
-
-
-def _flat(dimensions: str, entries: str, texts: Mapping[_Entry, str]) -> dict[str, str]:
-    """Return two fields of the flat copy, and none where nothing is said.
-
-    Args:
-        dimensions: the field that has the dimensions in which something is said.
-        entries: the field that has the texts in these dimensions.
-        texts: by kind and limit or wildcard; empty ones say nothing.
-    """
-
-    def place_of(entry: _Entry) -> _Entry:
-        return entry[0], split_limit(entry[1])[0]
-
-    said = {place_of(entry) for entry, text in texts.items() if text}
-    if not said:
-        return {}
-    told = {"".join(entry): text for entry, text in texts.items() if place_of(entry) in said}
-    return {
-        dimensions: _dimensions_of(dimension for _, dimension in said),
-        entries: json.dumps(told, ensure_ascii=False),
-    }
-
-
-def dimensions_key(dimensions: Iterable[str]) -> str:
-    """Return the names of the user's own dimensions as one text to compare by."""
-    return json.dumps(sorted(dimensions), ensure_ascii=False)
 
 
 def parse_json(raw: bytes | str) -> Any:

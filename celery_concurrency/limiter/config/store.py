@@ -25,12 +25,14 @@ from celery_concurrency.errors import (
 )
 from celery_concurrency.limiter.client import our_errors
 from celery_concurrency.limiter.config.defaults import Defaults
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.history import (
     Author,
     Version,
     configuration_of,
     read_history,
 )
+from celery_concurrency.limiter.config.observing import put_in_force
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.mistyped import Doubt, doubts_of_change
@@ -201,7 +203,7 @@ class ConfigStore:
         Raises:
             InvalidConfig: nothing of it is observed.
         """
-        return self._change(lambda config: config.put_in_force(limit), by)
+        return self._change(lambda config: put_in_force(config, limit), by)
 
     def history(self) -> list[Version]:
         """Return the last versions, the newest first."""
@@ -296,7 +298,7 @@ class ConfigStore:
         self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
     ) -> int:
         """Put a configuration in force; return its version, 0 if others changed it first."""
-        flat = {**config.flat(), "json": config.to_json()}
+        flat = {**flat_of(config), "json": config.to_json()}
         if problem:
             flat["problem"] = problem
         version: int = self._keyspace.call(

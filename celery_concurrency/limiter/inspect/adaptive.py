@@ -14,6 +14,7 @@ from celery_concurrency.limiter.config.maximum import Mode
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.scripts.constants import PAUSED
 
 
 class AdaptiveUsage(BaseModel):
@@ -71,10 +72,12 @@ class Limited(Moments):
 
     @property
     def allows(self) -> int:
-        """How many it allows now, while it is not paused; 0 for unlimited."""
-        if self.adaptive is None or self.adaptive.mode == "observe":
+        """How many it allows now, 0 for unlimited; while it is paused, what is shown beside it."""
+        if self.adaptive is None:
             return self.max
-        return min(self.adaptive.current, self.max or self.adaptive.current)
+        if self.adaptive.in_force == PAUSED:
+            return self.max or self.adaptive.current
+        return self.adaptive.in_force
 
 
 def read_adaptive(

@@ -8,11 +8,15 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from celery_concurrency.limiter.config.schema import Config, Rate
+from celery_concurrency.limiter.config.observing import observations
+from celery_concurrency.limiter.config.schema import Adaptive, Config, Rate
 from celery_concurrency.limiter.keyspace import Keyspace
 
 #: Observed entries of the configuration that are listed.
 MAX_OBSERVED: Final = 1_000
+
+
+Kind = Literal["max", "adaptive", "rates"]
 
 
 class WouldWait(BaseModel):
@@ -30,7 +34,7 @@ class WouldWait(BaseModel):
 
 
 class Observation(BaseModel):
-    """A maximum, or the rates, of a limit or wildcard that are only observed.
+    """A maximum, an adaptive one, or the rates, of a limit or wildcard that are only observed.
 
     Each is judged alone: as if runs were let in in the order in which they began, and nothing
     else limited them.
@@ -38,8 +42,8 @@ class Observation(BaseModel):
     Attributes:
         limit: its name in the configuration, as ``"platform:douyin"`` or ``"account:*"``, which
             counts all accounts that have none of their own together.
-        kind: "max" or "rates".
-        max: how many it would let run at once; None of rates.
+        kind: "max", "adaptive" or "rates".
+        max: how many it would let run at once, an adaptive one at most; None of rates.
         rates: its observed rates; empty of a maximum.
         runs: how many were looked at. By a maximum a run is when it is known how long those
             before it hold: as they end.
@@ -50,7 +54,7 @@ class Observation(BaseModel):
     """
 
     limit: str
-    kind: Literal["max", "rates"]
+    kind: Kind
     max: int | None
     rates: list[Rate]
     runs: int
@@ -61,10 +65,10 @@ class Observation(BaseModel):
 
 def read_observed(keyspace: Keyspace, config: Config) -> tuple[list[Observation], int]:
     """Return what is observed, and how many entries there are; ``MAX_OBSERVED`` are read."""
-    entries = list(islice(config.observations(), MAX_OBSERVED + 1))
+    entries = list(islice(observations(config), MAX_OBSERVED + 1))
     total = len(entries)
     if total > MAX_OBSERVED:
-        total = sum(1 for _ in config.observations())
+        total = sum(1 for _ in observations(config))
     return [
         _observation(limit, one, counts)
         for (limit, one), counts in keyspace.for_each(
@@ -77,18 +81,25 @@ def read_observed(keyspace: Keyspace, config: Config) -> tuple[list[Observation]
     ], total
 
 
-def _kind_of(one: int | list[Rate]) -> Literal["max", "rates"]:
-    return "max" if isinstance(one, int) else "rates"
+def _kind_of(one: int | list[Rate] | Adaptive) -> Kind:
+    if isinstance(one, int):
+        return "max"
+    return "adaptive" if isinstance(one, Adaptive) else "rates"
 
 
-def _observation(limit: str, one: int | list[Rate], counts: list[Any]) -> Observation:
-    # What began before it was counted anew may be taken back after that.
-    runs, denied, seconds, longest = (max(0.0, float(count or 0)) for count in counts[:4])
+def _max_of(one: int | list[Rate] | Adaptive) -> int | None:
+    if isinstance(one, Adaptive):
+        return one.max
+    return one if isinstance(one, int) else None
+
+
+def _observation(limit: str, one: int | list[Rate] | Adaptive, counts: list[Any]) -> Observation:
+    runs, denied, seconds, longest = (float(count or 0) for count in counts[:4])
     return Observation(
         limit=limit,
         kind=_kind_of(one),
-        max=one if isinstance(one, int) else None,
-        rates=[] if isinstance(one, int) else one,
+        max=_max_of(one),
+        rates=one if isinstance(one, list) else [],
         runs=int(runs),
         would_deny=int(denied),
         would_wait=WouldWait(

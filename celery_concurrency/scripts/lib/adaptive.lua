@@ -58,8 +58,11 @@ local function state_of(limit, entry)
   if id ~= entry.id then
     return entry.max, 0, 0
   end
-  max = tonumber(max or entry.max)
-  return math.max(entry.min, math.min(entry.max, max)), tonumber(since or 0), tonumber(fell or 0)
+  max = tonumber(max or nil) or entry.max
+  since, fell = tonumber(since or nil) or 0, tonumber(fell or nil) or 0
+  -- A clock that was ahead has left moments that are yet to come.
+  return math.max(entry.min, math.min(entry.max, max)), math.min(since, time),
+    fell <= time and fell or 0
 end
 
 -- Note a limit's own maximum; at the highest nothing needs to be known.
@@ -109,7 +112,8 @@ local function fall(limit, reason)
   end
   -- From what holds: a lower configured maximum would swallow the first steps.
   before = math.max(entry.min, lower_of(before, configured_max(limit)))
-  local after = math.max(entry.min, math.floor(before * entry.decrease))
+  -- 100 * 0.29 is a little less than 29.
+  local after = math.max(entry.min, math.floor(before * entry.decrease + 1e-9))
   store(limit, entry, after)
   redis.call('HSET', key('adaptive', limit), 'fell', exact(time))
   if after ~= before then

@@ -73,6 +73,10 @@ local function enter(token, limits, expiry)
     local left = room(limit)
     redis.call('ZADD', key('semaphore', limit), expiry, token)
     rooms[limit] = left - 1
+    if is_adaptive(limit) then
+      -- Counted anew: it may be used in full by this one, and rise.
+      rooms[limit] = nil
+    end
   end
 end
 

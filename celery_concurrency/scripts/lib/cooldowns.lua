@@ -17,11 +17,11 @@ local function cool_down(limit, moment, reason, by)
   redis.call('HSET', record, 'until', exact(moment), 'since', exact(time), 'reason', reason,
     'by', by)
   redis.call('ZADD', key('cooldowns'), exact(moment), limit)
-  if redis.call('ZADD', key('probes'), 'XX', 'CH', exact(moment), limit) == 1 then
-    moment = moment + PROBATION_SECONDS
-  end
-  redis.call('EXPIREAT', record, math.ceil(moment))
-  return redis.call('HGET', record, 'until'), true
+  local probed = redis.call('ZADD', key('probes'), 'XX', 'CH', exact(moment), limit) == 1
+  -- One that was told late may be over: the run that goes first is told why all the same.
+  redis.call('EXPIREAT', record,
+    math.ceil(math.max(moment, time + 1) + (probed and PROBATION_SECONDS or 0)))
+  return exact(moment), true
 end
 
 -- Let one run go first when it opens again, whoever has done so until now.

@@ -1,5 +1,5 @@
--- Observe: whom a maximum or a rate would have turned away that is only observed, and for how
--- long. Each run is put into a queue that is only imagined: first come, first served, as if
+-- Observe: whom a maximum, an adaptive one or a rate would have turned away that is only observed,
+-- and for how long. Each run is put into a queue that is only imagined: first come, first served, as if
 -- this limit alone decided.
 --
 -- Rates: observed:starts:<limit> has the latest imagined starts. The n-th run would begin when
@@ -13,6 +13,8 @@
 -- the runs that have a place and still run, by when they would have begun;
 -- observed:places:<limit> when the places of those come free that have ended. Who still
 -- runs leaves its place later than now: it would have begun no earlier than it did.
+
+-- include adaptive
 
 local DAY = 86400
 
@@ -31,15 +33,27 @@ local function observed_of(limit, kind)
   end
 end
 
--- Count a run that would have waited so many seconds; -1 takes that back.
-local function count(entry, wait, sign)
+-- Return the maximum of a limit that is observed, and its entry: the adaptive one, as it stands,
+-- where that is; nil if neither is.
+local function observed_maximum(limit)
+  local text, entry = observed_of(limit, 'adaptive')
+  if text then
+    return (state_of(limit, entry_of(limit))), entry
+  end
+  text, entry = observed_of(limit, 'max')
+  return tonumber(text), entry
+end
+
+-- Count a run that would have waited so many seconds. One that never begins stays counted: what
+-- people plot must not go down.
+local function count(entry, wait)
   local counts = key('observed', entry)
   redis.call('HSETNX', counts, 'since', exact(time))
-  redis.call('HINCRBY', counts, 'runs', sign)
+  redis.call('HINCRBY', counts, 'runs', 1)
   if wait > 0 then
-    redis.call('HINCRBY', counts, 'denied', sign)
-    redis.call('HINCRBYFLOAT', counts, 'seconds', exact(sign * wait))
-    if sign > 0 and wait > tonumber(redis.call('HGET', counts, 'longest') or 0) then
+    redis.call('HINCRBY', counts, 'denied', 1)
+    redis.call('HINCRBYFLOAT', counts, 'seconds', exact(wait))
+    if wait > tonumber(redis.call('HGET', counts, 'longest') or 0) then
       redis.call('HSET', counts, 'longest', exact(wait))
     end
   end
@@ -60,18 +74,13 @@ local function begin_by_rates(token, limit)
   redis.call('ZADD', starts, exact(start), token)
   redis.call('ZREMRANGEBYRANK', starts, 0, -most - 1)
   redis.call('EXPIREAT', starts, math.ceil(math.min(start, time + DAY) + longest))
-  count(entry, start - time, 1)
+  count(entry, start - time)
   return true
 end
 
 -- No run began: take its imagined start by a limit's rates back.
-local function forget_by_rates(token, limit, since)
-  local start = redis.call('ZSCORE', key('observed:starts', limit), token)
-  local _, entry = observed_of(limit, 'rates')
-  if start and entry then
-    redis.call('ZREM', key('observed:starts', limit), token)
-    count(entry, start - since, -1)
-  end
+local function forget_by_rates(token, limit)
+  redis.call('ZREM', key('observed:starts', limit), token)
 end
 
 -- Forget the run that has held a place for longest, if nobody knows it: deleted by hand, or
@@ -121,7 +130,7 @@ local function decide(limit, max, entry)
     redis.call('ZREM', undecided, token)
     redis.call('HDEL', ended, token)
     redis.call('ZADD', held and places or running, exact(start + (held or 0)), token)
-    count(entry, start - asked, 1)
+    count(entry, start - asked)
   end
   for _, one in ipairs({ undecided, ended, running, places }) do
     redis.call('EXPIRE', one, DAY)
@@ -130,32 +139,30 @@ end
 
 -- Put a run into the queue of a limit's maximum; return whether there is one.
 local function begin_by_maximum(token, limit)
-  local max, entry = observed_of(limit, 'max')
+  local max, entry = observed_maximum(limit)
   if max then
     redis.call('ZADD', key('observed:undecided', limit), exact(time), token)
-    decide(limit, tonumber(max), entry)
+    decide(limit, max, entry)
   end
   return max
 end
 
 -- A run has ended that held for so long, nil if it never began: its place comes free.
-local function end_by_maximum(token, limit, since, held)
-  local max, entry = observed_of(limit, 'max')
+local function end_by_maximum(token, limit, held)
+  local max, entry = observed_maximum(limit)
   local start = redis.call('ZSCORE', key('observed:running', limit), token)
   local undecided = redis.call('ZSCORE', key('observed:undecided', limit), token)
-  if undecided and held then
+  if undecided and held and max then
     redis.call('HSET', key('observed:ended', limit), token, exact(held))
   end
   redis.call('ZREM', key('observed:running', limit), token)
-  if undecided and not held then
+  if undecided and not (held and max) then
     redis.call('ZREM', key('observed:undecided', limit), token)
   elseif start and max and held then
     redis.call('ZADD', key('observed:places', limit), exact(start + held), token)
-  elseif start and max then
-    count(entry, start - since, -1)
   end
   if max then
-    decide(limit, tonumber(max), entry)
+    decide(limit, max, entry)
   end
 end
 
@@ -178,8 +185,8 @@ end
 local function observe_end(token, limits, since, unbegun)
   for _, limit in ipairs(limits) do
     if unbegun then
-      forget_by_rates(token, limit, since)
+      forget_by_rates(token, limit)
     end
-    end_by_maximum(token, limit, since, not unbegun and math.max(0, time - since) or nil)
+    end_by_maximum(token, limit, not unbegun and math.max(0, time - since) or nil)
   end
 end

@@ -29,6 +29,7 @@ from redis.exceptions import ConnectionError
 from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
@@ -58,7 +59,7 @@ LIMITS: Final = [
 ]
 MODE = st.sampled_from(["enforce", "enforce", "enforce", "observe"])
 #: A maximum; one that is only observed turns nobody away.
-COUNT = st.integers(0, 3) | st.fixed_dictionaries({"max": st.integers(0, 3), "mode": MODE})
+COUNT = st.integers(0, 3) | st.fixed_dictionaries({"max": st.integers(1, 3), "mode": MODE})
 RATE = st.fixed_dictionaries(
     {"max": st.integers(1, 3), "per": st.sampled_from([500, 1300])}, optional={"mode": MODE}
 )
@@ -232,7 +233,7 @@ class Machine(RuleBasedStateMachine):
 
     def execute(self, verb: str, args: tuple[Any, ...]) -> Any:
         """Let a call reach the server, and hold it against the model."""
-        dimensions = self.model.config.flat()["dimensions"]
+        dimensions = flat_of(self.model.config)["dimensions"]
         if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
@@ -358,12 +359,12 @@ class Machine(RuleBasedStateMachine):
         self.model.cooled[call] = reply[0]
 
     def compare_refuse(self, args: tuple[Any, ...], reply: Any) -> None:
-        run, group, limit, seconds, grow, *_ = args
+        run, group, limit, seconds, _, grow, *_ = args
         if (run, limit) not in self.model.told:
             until = self.model.refuse(
                 run, tuple(json.loads(group)), limit, float(seconds), float(grow)
             )
-            assert abs(float(reply or 0) - until) < 5
+            assert abs(float(reply[0] or 0) - until) < 5
 
     def compare_reset(self, args: tuple[Any, ...], reply: Any) -> None:
         entry = self.model.config.adaptive_of(args[0])
@@ -421,7 +422,7 @@ class Machine(RuleBasedStateMachine):
         self.holds()
 
     def more(self, verb: str, reply: Any) -> bool:
-        if verb in ("release", "park", "cancel", "forgo", "cool", "reset"):
+        if verb in ("release", "park", "cancel", "forgo", "cool", "refuse", "reset"):
             return bool(reply[1])
         if verb == "advance":
             return bool(reply[0])
@@ -803,7 +804,7 @@ class Machine(RuleBasedStateMachine):
             {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
             for name in ("config:flat", "config:rates", "config:adaptive", "config:observed")
         )
-        expected = self.model.config.flat()
+        expected = flat_of(self.model.config)
         assert rates == json.loads(expected.pop("rates", "{}"))
         adaptive = {limit: text.rpartition(" ")[0] for limit, text in adaptive.items()}
         assert adaptive == json.loads(expected.pop("adaptive", "{}"))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.scripts.constants import PAUSED, RANK
 
@@ -145,12 +146,14 @@ class Model:
 
     def refuse(self, run: str, limits: Limits, limit: str, seconds: float, grow: float) -> float:
         """A platform refused a run; return until when the limit cools down, 0 where not."""
+        is_first = all(run != other for other, _ in self.told)
         self.told.add((run, limit))
-        self.counters["refused:total"] += 1
-        for one in limits:
-            if one.startswith(("platform:", "task_type:")):
-                self.counters[f"refused:{self.counted_as(one)}"] += 1
-            self.fall(one)
+        if is_first:
+            self.counters["refused:total"] += 1
+            for one in limits:
+                if one.startswith(("platform:", "task_type:")):
+                    self.counters[f"refused:{self.counted_as(one)}"] += 1
+                self.fall(one)
         if seconds and limit in self.probes:
             grown = self.lasted[limit] * (grow if self.probes[limit] == run else 1)
             seconds = max(seconds, grown)
@@ -160,9 +163,7 @@ class Model:
             self.probes[limit] = ""
         for one in limits:
             if self.probes.get(one) == run:
-                # Another may go first, of which no call has told anybody yet.
                 self.probes[one] = ""
-                self.unnoticed.add(one)
         return self.cooling[limit] if seconds else 0
 
     def end_probation(self, limit: str) -> None:
@@ -227,7 +228,7 @@ class Model:
             before = self.own_max(limit)
             if limit not in self.config.paused:
                 before = max(entry.min, int(self.in_force(limit)))
-            self.move(limit, max(entry.min, math.floor(before * entry.decrease)))
+            self.move(limit, max(entry.min, math.floor(before * entry.decrease + 1e-9)))
             self.fell[limit] = self.now
         elif entry:
             self.move(limit, self.own_max(limit))
@@ -436,7 +437,7 @@ class Model:
 
     def counted_as(self, limit: str) -> str:
         """Return a limit's name if it may have one, else that of what is counted together."""
-        if limit in self.config.flat() or len(self.named) < self.rooms:
+        if limit in flat_of(self.config) or len(self.named) < self.rooms:
             self.named.add(limit)
         return limit if limit in self.named else f"other/{limit.partition(':')[0]}"
 
@@ -478,7 +479,7 @@ class Model:
     def tally(self, most: int) -> int:
         """Count the oldest records; return how many."""
         some, self.records = self.records[:most], self.records[most:]
-        named = self.config.flat()
+        named = flat_of(self.config)
         for limits in some:
             for limit in limits:
                 dimension = limit.partition(":")[0]

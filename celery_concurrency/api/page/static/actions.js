@@ -39,7 +39,7 @@ export const numberInput = (value, least, most) =>
   element("input", { type: "number", min: least, max: most, step: 1, required: "", value, inputmode: "numeric" });
 
 /** Return the field that says whether a maximum is in force. */
-function modeField(mode) {
+export function modeField(mode) {
   const modes = [["enforce", t("mode_enforce")], ["observe", t("mode_observe")]];
   const options = modes.map(([value, text]) => element("option", { value }, text));
   const input = element("select", {}, ...options);

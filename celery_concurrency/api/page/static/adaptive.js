@@ -1,18 +1,20 @@
 // The view of an adaptive limit: "#adaptive/<limit>", how it stands and how it came there.
 
-import { question } from "./actions.js";
+import { changing as sending, desk, question } from "./actions.js";
 import { seriesOf } from "./adaptiveseries.js";
 import { ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, now, time, timeElement } from "./format.js";
-import { visible } from "./names.js";
+import { split } from "./limitnames.js";
+import { entry as entryIn, visible } from "./names.js";
 import { createPlot } from "./plots.js";
 import { t } from "./texts.js";
 
 /** A sample is a minute: no need to read a day of them with every poll. */
 const REST = 10_000; // ms
-/** How many moves are shown at most. */
-const MOVES = 100;
+/** How many moves are shown at first, and how many more with each click. */
+const MOVES = 20;
+const MORE = 100;
 
 /** What the limiter itself gives as the reason of a rise. */
 const REASONS = new Map([["used in full", t("adaptive_used_in_full")], ["reset", t("adaptive_was_reset")]]);
@@ -20,19 +22,22 @@ const REASONS = new Map([["used in full", t("adaptive_used_in_full")], ["reset",
 const box = byId("adaptive-answer");
 const lines = element("div");
 const back = changing(t("adaptive_reset"), () => reset(last.limit));
-box.append(lines, back);
+const enforce = changing(t("put_in_force"), () => putInForce(last.limit));
+const more = byId("adaptive-more");
+box.append(lines, back, enforce);
 const plots = byId("adaptive-plots");
 const steps = { label: t("adaptive_in_force"), kind: "steps" };
 // Refusals are counted for some limits; of the others there are the falls.
 const counted = createPlot(plots, [steps, t("adaptive_running"), { label: t("refusals"), kind: "bars" }]);
 const uncounted = createPlot(plots, [steps, t("adaptive_running"), { label: t("adaptive_falls"), kind: "points" }]);
 let last = null;
+let most = MOVES;
 let readAt = -Infinity;
 
-/** Return how many a limit allows now, as in an answer of /usage, while it is not paused; 0 is unlimited. */
+/** Return how many a limit allows now, as in an answer of /usage; 0 is unlimited. What a pause hides is shown beside it. */
 export function allows({ max, adaptive }) {
-  if (!adaptive || adaptive.mode === "observe") return max;
-  return max ? Math.min(adaptive.current, max) : adaptive.current;
+  if (!adaptive) return max;
+  return adaptive.in_force < 0 ? max || adaptive.current : adaptive.in_force;
 }
 
 /** Return a place for a link to the view of an adaptive limit; its `show` takes the limit, and leaves it empty if it is none. */
@@ -63,19 +68,31 @@ export const adaptive = {
   },
   show(answer) {
     if (answer === last) return;
+    if (answer.limit.limit !== last?.limit.limit) most = MOVES;
     last = answer;
     const { limit, moves } = answer;
     write(byId("title-adaptive"), t("adaptive_of", { limit: visible(limit.limit) }));
     const texts = sentences(limit);
     lines.replaceChildren(...texts.map((text) => element("p", {}, text)));
     shown(back, limit.current < limit.entry.max);
+    shown(enforce, limit.entry.mode === "observe");
     draw(answer);
-    const shownMoves = moves.slice(-MOVES).reverse();
     shown(byId("adaptive-table"), moves.length > 0);
     shown(byId("adaptive-none"), moves.length === 0);
-    keepRows(byId("adaptive-rows"), shownMoves, ({ at, before, after }) => `${at} ${before} ${after}`, makeRow);
+    listMoves(moves);
   },
 };
+
+more.addEventListener("click", () => {
+  most += MORE;
+  listMoves(last.moves);
+});
+
+function listMoves(moves) {
+  keepRows(byId("adaptive-rows"), moves.slice(-most).reverse(), ({ at, before, after }) => `${at} ${before} ${after}`, makeRow);
+  write(more, t("adaptive_more", { count: count(moves.length - most) }));
+  shown(more, moves.length > most);
+}
 
 function sentences(limit) {
   const { current, entry, in_force: inForce, moved } = limit;
@@ -94,10 +111,12 @@ function sentences(limit) {
 function draw(answer) {
   const title = t("adaptive_plot");
   const [at, ...lists] = seriesOf(answer, now());
-  const none = lists.map(() => []);
+  const none = [[], lists.map(() => [])];
+  // Where it stands now, and nothing else, is no plot.
+  const all = at.length > 1 ? [at, lists] : none;
   const isCounted = answer.refusals !== null;
-  counted.show(title, isCounted ? at : [], isCounted ? lists : none);
-  uncounted.show(title, isCounted ? [] : at, isCounted ? none : lists);
+  counted.show(title, ...(isCounted ? all : none));
+  uncounted.show(title, ...(isCounted ? none : all));
 }
 
 /** Return why it moved, in words: only a refusal lets it fall. */
@@ -119,6 +138,22 @@ function makeRow() {
     write(why, reasonOf({ before, after, reason }));
   };
   return row;
+}
+
+/** Put in force the entry that holds for a limit: its own, or that of its wildcard. */
+function putInForce({ limit, entry }) {
+  const name = entryIn(desk.config.adaptive, limit) ? limit : `${split(limit)[0]}:*`;
+  const send = sending("PUT", "/config", () => ({ adaptive: { [name]: { mode: "enforce" } } }));
+  question({
+    title: t("enforce_title", { limit: name }),
+    label: t("put_in_force"),
+    says: () => [t("adaptive_enforce_effect", { limit: name, min: count(entry.min), max: count(entry.max) })],
+    act: async (values) => {
+      const message = await send(values);
+      readAt = -Infinity;
+      return message;
+    },
+  });
 }
 
 function reset({ limit, entry: { max } }) {

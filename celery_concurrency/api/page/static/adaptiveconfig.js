@@ -1,6 +1,6 @@
 // Adaptive limits in the configuration: how they are written, and the dialogs that set and remove them.
 
-import { changing, desk, limitFields, limitOf, numberInput, question } from "./actions.js";
+import { changing, desk, limitFields, limitOf, modeField, numberInput, question } from "./actions.js";
 import { element } from "./dom.js";
 import { count, period } from "./format.js";
 import { dimensionsOf, maxOf, maxText } from "./limitnames.js";
@@ -11,7 +11,7 @@ import { t } from "./texts.js";
 const MAX_LIMIT = 1_000_000;
 const MAX_EVERY = 86_400; // s
 /** What an entry has where it does not say otherwise. */
-const DEFAULTS = { min: 1, max: 10, decrease: 0.5, every: 60 };
+const DEFAULTS = { min: 1, max: 10, decrease: 0.5, every: 60, mode: "enforce" };
 
 /** Return an adaptive limit in words. */
 export function adaptiveText({ min, max, decrease = DEFAULTS.decrease, every = DEFAULTS.every, mode = "enforce" }) {
@@ -21,7 +21,7 @@ export function adaptiveText({ min, max, decrease = DEFAULTS.decrease, every = D
 
 /** @param limit is null where it is yet to be named. */
 function fieldsFor(limit, given) {
-  const { min, max, decrease, every } = { ...DEFAULTS, ...given };
+  const { min, max, decrease, every, mode } = { ...DEFAULTS, ...given };
   const path = (name) => (limit ? `adaptive.${limit}.${name}` : undefined);
   const most = numberInput(max, 1, MAX_LIMIT);
   const factor = element("input", { type: "number", min: 0, max: 1, step: "any", required: "", value: decrease, inputmode: "decimal" });
@@ -32,19 +32,23 @@ function fieldsFor(limit, given) {
     max: { label: t("adaptive_max"), input: most, problemOf: () => "", path: path("max") },
     every: { label: t("adaptive_every"), input: numberInput(every, 1, MAX_EVERY), problemOf: () => "", path: path("every") },
     decrease: { label: t("adaptive_decrease"), input: factor, problemOf: bounds, path: path("decrease") },
+    ...modeField(mode),
   };
 }
 
-function effects(limit, { min, max }) {
+function effects(limit, { min, max, mode }) {
+  const values = { limit, min: count(Number(min)), max: count(Number(max)) };
+  if (mode === "observe") return [t("adaptive_observe_effect", values)];
   const most = maxOf(limit, desk.config);
   return [
-    t("adaptive_effect", { limit, min: count(Number(min)), max: count(Number(max)) }),
+    // Where it stands is by its entry: another one begins anew.
+    t(entry(desk.config.adaptive, limit) ? "adaptive_edit_effect" : "adaptive_effect", values),
     ...(most && most < max ? [t("adaptive_configured", { max: maxText(most) })] : []),
   ];
 }
 
-const changeOf = (limit, { min, max, every, decrease }) => ({
-  adaptive: { [limit]: { min: Number(min), max: Number(max), every: Number(every), decrease: Number(decrease) } },
+const changeOf = (limit, { min, max, every, decrease, mode }) => ({
+  adaptive: { [limit]: { min: Number(min), max: Number(max), every: Number(every), decrease: Number(decrease), mode } },
 });
 
 export function editAdaptive(limit) {

@@ -2,10 +2,12 @@
 
 /** Seconds between two samples, after which no worker was there to make one. */
 const GAP = 180;
-const DAY = 86_400; // s
+
+/** Return how many a limit allows, as samples have it: its own maximum where that is only observed, 0 while it is paused. */
+const standing = ({ current, entry, in_force: inForce }) => (entry.mode === "observe" ? current : Math.max(0, inForce));
 
 /**
- * Return `[times, its own maximum, running, refusals or falls]` of an answer of /adaptive/history.
+ * Return `[times, its maximum, running, refusals or falls]` of an answer of /adaptive/history.
  *
  * In a list, undefined is where another one has a point, and null where nothing is known: a line
  * goes on over the first, and ends at the second.
@@ -14,7 +16,9 @@ export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
   const stood = new Map();
   const running = new Map();
   const refused = new Map();
-  stood.set(end - DAY, moves[0]?.before ?? limit.current);
+  const [first] = moves;
+  // What was before the first that is known, nobody knows.
+  if (first && !(samples[0]?.at < first.at)) stood.set(first.at - 1, first.before);
   samples.forEach(({ at, current, running: some }, place) => {
     const previous = samples[place - 1];
     if (previous && at - previous.at > GAP) running.set(previous.at + 1, null);
@@ -22,7 +26,7 @@ export function seriesOf({ limit, moves, samples, refusals, resolution }, end) {
     running.set(at, some);
   });
   for (const { at, after } of moves) stood.set(at, after);
-  stood.set(end, limit.current);
+  stood.set(end, standing(limit));
   if (refusals === null) {
     for (const { at, before, after } of moves) if (after < before) refused.set(at, after);
   } else {

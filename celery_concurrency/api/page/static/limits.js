@@ -8,7 +8,7 @@ import { coolAnother, coolDown, lift } from "./cooldowns.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
 import { dimensionText, isSettable } from "./limitnames.js";
-import { momentsList } from "./moments.js";
+import { momentsList, resting } from "./moments.js";
 import { visible } from "./names.js";
 import { showObserved } from "./observed.js";
 import { t } from "./texts.js";
@@ -104,7 +104,7 @@ function makeRow({ limit, name }) {
   };
   const edit = named(changing("", () => editLimit(limit, now.current)), t("edit"));
   const gate = changing("", () => (now.paused ? resume : pause)(limit));
-  const cool = changing("", () => coolDown(limit, now.cooldown));
+  const cool = changing("", () => coolDown(limit, resting(now)));
   const warm = named(changing("", () => lift(limit)), t("lift"));
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
@@ -121,14 +121,14 @@ function makeRow({ limit, name }) {
     write(state, text);
     state.dataset.state = kind;
     shown(state, text !== "");
-    write(observed, now.observed_max ? t("observed_value", { value: count(now.observed_max) }) : "");
+    write(observed, now.observed_max ? t("observed_badge", { max: count(now.observed_max) }) : "");
     adapts.show(now);
     moments.show(now);
     waits.show(now.waiting / now.most, "waiting");
     write(waitsText, count(now.waiting));
     waitsText.classList.toggle("zero", now.waiting === 0);
     named(gate, now.paused ? t("resume") : t("pause"));
-    named(cool, now.cooldown ? t("extend") : t("cool_down"));
+    named(cool, resting(now) ? t("extend") : t("cool_down"));
     const settable = isSettable(limit, desk.config);
     shown(edit, settable);
     shown(gate, settable);

@@ -30,6 +30,12 @@ function countdown() {
   return node;
 }
 
+/** Return whether a cool-down's time is over: it stays after a refusal, until the run that goes first has succeeded. */
+const isOver = ({ refused = false, until }) => refused && until <= now();
+
+/** Return the cool-down of a limit, as in an answer of /usage, that can be made longer; null if there is none. */
+export const resting = ({ cooldown = null }) => (cooldown && !isOver(cooldown) ? cooldown : null);
+
 /** Return a list of a limit's moments; its `show` takes the limit as in an answer of /usage. */
 export function momentsList() {
   const list = element("ul", { class: "moments" });
@@ -63,9 +69,9 @@ function cooldownItem() {
   const probe = element("a");
   const why = element("span", { class: "why" });
   const item = element("li", {}, badge, opens, first, probe, why);
-  item.show = ({ until, reason, by, refused = false, probe: token = null }) => {
-    // A refusal's cool-down stays when its time is over, until the run that goes first has succeeded.
-    const over = refused && until <= now();
+  item.show = (cooldown) => {
+    const { until, reason, by, refused = false, probe: token = null } = cooldown;
+    const over = isOver(cooldown);
     write(badge, t(over ? "tried" : "cooling"));
     shown(opens, !over);
     if (!over) opens.show(until);

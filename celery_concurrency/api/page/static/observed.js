@@ -21,7 +21,19 @@ export function showObserved(all, wanted) {
   write(byId("observed-more"), t("more_limits", { count: count(more) }));
 }
 
-const allowedText = ({ kind, max, rates }) => (kind === "max" ? maxText(max) : ratesText(rates.map(({ mode, ...rate }) => rate)));
+function allowedText({ limit, kind, max, rates }) {
+  if (kind === "rates") return ratesText(rates.map(({ mode, ...rate }) => rate));
+  const range = kind === "adaptive" ? entry(desk.config.adaptive, limit) : null;
+  return range ? t("adaptive_between", { min: count(range.min), max: count(range.max) }) : maxText(max);
+}
+
+/** Return the change that puts one in force. */
+function enforcing({ limit, kind, max }) {
+  if (kind === "max") return changeOf(limit, max);
+  if (kind === "adaptive") return { adaptive: { [limit]: { mode: "enforce" } } };
+  const rates = entry(desk.config.rates, limit) ?? [];
+  return { rates: { [limit]: rates.map(({ mode, ...rate }) => rate) } };
+}
 
 const waitText = (seconds) => (seconds < 60 ? t("seconds", { count: number(seconds) }) : duration(seconds));
 
@@ -53,12 +65,12 @@ function deniedText({ runs, would_deny: denied, would_wait: { mean, longest } })
 }
 
 function putInForce(one) {
-  const { limit, kind, max } = one;
-  const rates = (entry(desk.config.rates, limit) ?? []).map(({ mode, ...rate }) => rate);
+  const { limit } = one;
+  const change = enforcing(one);
   question({
     title: t("enforce_title", { limit }),
     label: t("put_in_force"),
     says: () => [t("enforce_effect", { limit, value: allowedText(one) }), deniedText(one)],
-    act: sending("PUT", "/config", () => (kind === "max" ? changeOf(limit, max) : { rates: { [limit]: rates } })),
+    act: sending("PUT", "/config", () => change),
   });
 }

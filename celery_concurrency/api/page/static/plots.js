@@ -6,6 +6,11 @@ import { LANGUAGE, t } from "./texts.js";
 
 const HEIGHT = 220; // px
 const DASHES = [[], [8, 4], [2, 3]];
+/** The steps of an axis that counts. */
+const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
+/** The steps of an axis of time that shows minutes, in s, and how long it is at least where little is known. */
+const MINUTES = [60, 300, 600, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];
+const SHORTEST = 900; // s
 const BORDERS = ["solid", "dashed", "dotted"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -32,6 +37,8 @@ const known = (value) => value !== null && value !== undefined;
 export function createPlot(parent, given) {
   const kinds = given.map((one) => one.kind ?? "line");
   const series = given.map((one) => one.label ?? one);
+  // What is drawn later is above: bars are below the lines.
+  const order = [...given.keys()].sort((one, other) => (kinds[other] === "bars") - (kinds[one] === "bars"));
   const title = element("figcaption");
   const canvas = element("div", { class: "plot", role: "img" });
   const figure = element("figure", { class: "card" });
@@ -44,9 +51,11 @@ export function createPlot(parent, given) {
   let plot = null;
   let data = null;
 
+  const drawn = () => [data[0], ...order.map((place) => data[place + 1])];
+
   function draw() {
     plot?.destroy();
-    plot = new window.uPlot(optionsFor(series, kinds, canvas.clientWidth), data, canvas);
+    plot = new window.uPlot(optionsFor(series, kinds, order, canvas.clientWidth), drawn(), canvas);
   }
 
   function fillTable() {
@@ -69,7 +78,7 @@ export function createPlot(parent, given) {
       if (figure.hidden) return;
       write(title, text);
       canvas.setAttribute("aria-label", t("plot_label", { title: text, values: latest(series, lists) }));
-      if (plot) plot.setData(data);
+      if (plot) plot.setData(drawn());
       else draw();
       fillTable();
     },
@@ -82,23 +91,25 @@ function latest(series, lists) {
 
 const fromZero = (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1];
 
-function optionsFor(series, kinds, width) {
+const atLeast = (_, from, to) => [Math.min(from, to - SHORTEST), to];
+
+function optionsFor(series, kinds, order, width) {
   const line = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height: HEIGHT,
-    scales: { y: { range: fromZero }, counts: { range: fromZero } },
+    scales: { ...(kinds.includes("steps") ? { x: { range: atLeast } } : {}), y: { range: fromZero }, counts: { range: fromZero } },
     cursor: { drag: { x: true, y: false } },
-    legend: { markers: { width: 2, dash: (_, place) => BORDERS[place - 1] } },
+    legend: { markers: { width: 2, dash: (_, place) => BORDERS[order[place - 1]] } },
     axes: [
-      { ...line, size: 32, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
-      { ...line, size: 56, values: (_, ticks) => ticks.map(number) },
-      ...(kinds.includes("bars") ? [{ ...line, scale: "counts", side: 1, size: 56, grid: { show: false }, values: (_, ticks) => ticks.map(number) }] : []),
+      { ...line, size: 32, incrs: MINUTES, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
+      { ...line, size: 56, values: (_, ticks) => ticks.map(number), ...(kinds.includes("steps") ? { incrs: WHOLE } : {}) },
+      ...(kinds.includes("bars") ? [{ ...line, scale: "counts", side: 1, size: 56, incrs: WHOLE, grid: { show: false }, values: (_, ticks) => ticks.map(number) }] : []),
     ],
     series: [
       { label: t("time"), value: (_, at) => (at ? time(at) : "–") },
-      ...series.map((label, place) => ({
-        label,
+      ...order.map((place) => ({
+        label: series[place],
         stroke: colour(`series-${place + 1}`),
         // Lines differ without colour too.
         dash: DASHES[place],
