@@ -137,6 +137,11 @@ class ConcurrencyCollector(Collector):
             "1 while there are no counters and histograms by name for further limits.",
             usage.statistics_full,
         )
+        yield CounterMetricFamily(
+            _name("misnamed_headers"),
+            "Messages with a header that is nearly a tag, and limits nothing.",
+            sum(one.count for one in usage.misnamed_headers),
+        )
         yield from _state(stored, read_sweep_age(keyspace))
         yield GaugeMetricFamily(
             _name("out_of_memory"),

@@ -164,6 +164,13 @@ def client(celery_app: Celery) -> FlaskClient:
     return create_app(celery_app).test_client()
 
 
+@pytest.fixture
+def english(client: FlaskClient) -> FlaskClient:
+    """The same, whose answers are in English where a request asks for nothing else."""
+    client.environ_base["HTTP_ACCEPT_LANGUAGE"] = "en"
+    return client
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium, for the tests of a module: it keeps an event loop running."""

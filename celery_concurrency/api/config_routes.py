@@ -7,9 +7,10 @@ from flask import Response, request
 
 from celery_concurrency.api.author import author
 from celery_concurrency.api.envelope import success
-from celery_concurrency.api.models import ConfigChange, ConfigData, History, Rollback
+from celery_concurrency.api.models import Actions, ConfigChange, ConfigData, History, Rollback
 from celery_concurrency.api.routes import Routes, validated
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import read_actions
 from celery_concurrency.limiter.config.store import Stored
 
 routes = Routes()
@@ -38,8 +39,18 @@ def reset_config(limiter: Limiter) -> Response:
 
 @routes.add("GET", "/config/history", data=History)
 def get_history(limiter: Limiter) -> Response:
-    """Return the last 100 versions: when, by whom, and what they changed; the newest first."""
-    return success({"versions": [version.model_dump() for version in limiter.config.history()]})
+    """Return the last 100 versions: when, by whom, and what they changed; the newest first.
+
+    And the defaults: what a reset would put in force.
+    """
+    versions = [version.model_dump() for version in limiter.config.history()]
+    return success({"versions": versions, "defaults": limiter.config.defaults().to_dict()})
+
+
+@routes.add("GET", "/actions", data=Actions)
+def get_actions(limiter: Limiter) -> Response:
+    """Return who released a token or cancelled what waited: the last 100, the newest first."""
+    return success({"actions": [one.model_dump() for one in read_actions(limiter.keyspace)]})
 
 
 @routes.add(
@@ -49,7 +60,7 @@ def rollback_config(limiter: Limiter, body: Any) -> Response:
     """Put an earlier version's configuration in force again, as a new version."""
     version = validated(Rollback, body, "invalid_body").version
     stored = limiter.config.rollback(version, author("rollback"), _expected_versions())
-    return _answer(stored, "rolled_back")
+    return _answer(stored, "rolled_back" if stored.is_new else "same_version")
 
 
 def _expected_versions() -> frozenset[int] | None:
@@ -61,6 +72,6 @@ def _expected_versions() -> frozenset[int] | None:
 
 
 def _answer(stored: Stored, message: str | None = None) -> Response:
-    response = success(stored.config.to_dict(), message)
+    response = success(stored.config.to_dict(), message, [one.detail() for one in stored.doubts])
     response.set_etag(str(stored.version))
     return response

@@ -34,7 +34,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     by = author()
     change = validated(CooldownChange, body, "invalid_cooldown")
     limit, seconds = change.limit, change.seconds
-    limiter.cooldowns.check(limit)
+    doubts = limiter.cooldowns.check(limit)
     until = limiter.cooldowns.set(limit, seconds, change.reason, by.operator or "")
     log_action(
         by, "cooled down by operator", "%s cools down for %g s", limit, seconds,
@@ -43,7 +43,8 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
     stands = limiter.cooldowns.find(limit)
     # A short one may be over by now, or lifted.
     stands = stands or Cooldown(limit, until, 0.0, None, change.reason, by.operator or "")
-    return success(TypeAdapter(Cooldown).dump_python(stands), "cooled_down")
+    data: Any = TypeAdapter(Cooldown).dump_python(stands)
+    return success(data, "cooled_down", [one.detail() for one in doubts])
 
 
 @routes.add("DELETE", "/cooldowns", data=Cooldown, query=LiftQuery, refusals=(404,))

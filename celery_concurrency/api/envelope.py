@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from flask import Response, request
 
+from celery_concurrency.api.details import in_chinese
+
 #: The first is the default.
 LANGUAGES: Final = ("zh", "en")
 
@@ -39,6 +41,10 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     "rolled_back": (
         "并发配置已回滚，已立即生效",
         "The earlier concurrency configuration is in force again",
+    ),
+    "same_version": (
+        "该版本与当前配置相同，没有变化",
+        "That version is the same as what is in force: nothing was changed",
     ),
     "invalid_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
     "invalid_config": (
@@ -117,40 +123,54 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
 }  # fmt: skip
 
 
-def success(data: Any, message: str | None = None) -> Response:
+def success(
+    data: Any, message: str | None = None, warnings: Sequence[Mapping[str, str]] = ()
+) -> Response:
     """Return a success: ``{"success": true, "data": ..., "message": ...}``.
 
     Args:
         data: what was asked for.
         message: a key of ``MESSAGES``; None for no message.
+        warnings: what may not be as it was meant, in the form of an error's details; without
+            any the envelope has no such field.
     """
     body: dict[str, Any] = {"success": True, "data": data}
     if message:
         body["message"] = text(message)
+    if warnings:
+        body["warnings"] = _details(warnings)
     return json_response(body)
 
 
 def failure(
-    status: int, code: str, details: Sequence[Any] | None = None, **headers: str
+    status: int,
+    code: str,
+    details: Sequence[Any] | None = None,
+    **headers: str,
 ) -> Response:
     """Return an error: ``{"success": false, "error": {code, message, details}, ...}``.
 
     Args:
         status: the HTTP status.
         code: a key of ``MESSAGES``; stable, for programs.
-        details: what exactly is wrong, in English.
+        details: what exactly is wrong, in English; it is said as the request prefers.
         headers: more headers of the answer.
     """
     message = text(code)
     body = {
         "success": False,
         "message": message,
-        "error": {"code": code, "message": message, "details": list(details or [])},
+        "error": {"code": code, "message": message, "details": _details(details or ())},
     }
     response = json_response(body)
     response.status_code = status
     response.headers.update(headers)
     return response
+
+
+def _details(details: Sequence[Any]) -> list[dict[str, str]]:
+    say = in_chinese if preferred_language() == "zh" else str
+    return [{"field": one["field"], "problem": say(one["problem"])} for one in details]
 
 
 def text(key: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from celery_concurrency.limiter.actions import Action
 from celery_concurrency.limiter.adaptive import AdaptiveLimit
 from celery_concurrency.limiter.config.history import Version
 from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
@@ -44,6 +45,7 @@ class Success(BaseModel, Generic[T]):
     success: Literal[True]
     data: T
     message: str = Field(default="", json_schema_extra=_without_default)
+    warnings: list["Mistake"] = Field(default=[], json_schema_extra=_without_default)
 
 
 class Mistake(BaseModel):
@@ -118,9 +120,16 @@ class Rollback(BaseModel):
 
 
 class History(BaseModel):
-    """The versions of the configuration, the newest first."""
+    """The versions of the configuration, the newest first, and what a reset puts in force."""
 
     versions: list[Version]
+    defaults: ConfigData
+
+
+class Actions(BaseModel):
+    """What operators did to tokens and waiting tasks, the newest first."""
+
+    actions: list[Action]
 
 
 class Query(BaseModel):

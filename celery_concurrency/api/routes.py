@@ -15,12 +15,8 @@ from werkzeug.routing import BaseConverter
 
 from celery_concurrency.api.envelope import failure
 from celery_concurrency.errors import InvalidConfig
-from celery_concurrency.limiter.config.schema import (
-    MAX_DETAILS,
-    MAX_JSON_BYTES,
-    details_of,
-    parse_json,
-)
+from celery_concurrency.limiter.config.problems import MAX_DETAILS, details_of
+from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, parse_json
 from celery_concurrency.text import printable, unprintable
 
 #: The parameters that are names of ours. An id that is looked up is Celery's, and may be any text.
@@ -98,7 +94,7 @@ def validated(model: type[Model], value: Any, code: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as exc:
-        abort(failure(400, code, details_of(exc)))
+        abort(failure(400, code, details_of(exc, model)))
 
 
 def _refuse_unprintable(value: Any) -> None:

@@ -7,6 +7,7 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import TokensQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import note_action
 from celery_concurrency.limiter.inspect.explanation import find_runs
 from celery_concurrency.limiter.inspect.holders import Holder, Page, find_token, read_tokens
 from celery_concurrency.limiter.inspect.short_ids import whole_id, whole_token
@@ -42,6 +43,7 @@ def delete_token(limiter: Limiter, token: str) -> Response:
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         return failure(404, "not_held")
+    note_action(limiter.keyspace, by, "released", token)
     log_action(
         by, "released by operator", "token %s of %s released", token, holder.task,
         task_id=holder.task_id, task_name=holder.task, token=token,

@@ -7,6 +7,7 @@ from celery_concurrency.api.envelope import failure, success
 from celery_concurrency.api.models import Cancelled, CancelQuery, IdQuery, WaitingQuery
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import note_action
 from celery_concurrency.limiter.inspect.explanation import Explanation, explain
 from celery_concurrency.limiter.inspect.short_ids import whole_id
 from celery_concurrency.limiter.inspect.waiting import WaitingPage, read_waiting
@@ -48,6 +49,7 @@ def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     by, task_id = author(), whole_id(limiter.keyspace, query.id or task_id)
     if not limiter.waiting_room.cancel(task_id):
         return failure(404, "not_waiting")
+    note_action(limiter.keyspace, by, "cancelled", task_id)
     message = "waiting task %s cancelled"
     log_action(by, "cancelled by operator", message, task_id, task_id=task_id)
     return success({"cancelled": 1}, "cancelled")
@@ -61,6 +63,7 @@ def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
     """
     by, limit = author(), query.limit
     count = sum(limiter.waiting_room.cancel_limit(limit))
+    note_action(limiter.keyspace, by, "cancelled", limit, count)
     message = "%d waiting tasks of %s cancelled"
     log_action(by, "limit cancelled by operator", message, count, limit, limit=limit, count=count)
     return success({"cancelled": count}, "cancelled")

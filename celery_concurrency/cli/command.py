@@ -13,7 +13,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from celery_concurrency.cli.output import refusal
-from celery_concurrency.errors import ConcurrencyError, InvalidConfig
+from celery_concurrency.errors import ConcurrencyError, ImproperlyConfigured, InvalidConfig
 from celery_concurrency.limiter.limits import limit_problem
 
 F = Callable[..., Any]
@@ -62,6 +62,8 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
         def run(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
             try:
                 return function(ctx.obj.app, *args, **kwargs)
+            except ImproperlyConfigured as exc:
+                raise refusal(_without_app(ctx) or str(exc)) from exc
             except ConcurrencyError as exc:
                 raise _refusal_of(exc) from exc
             except UnicodeEncodeError as exc:  # an argument that is no UTF-8 names nothing
@@ -75,6 +77,15 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
         return click.command(name=name, cls=celery_command)(run)
 
     return make
+
+
+def _without_app(ctx: click.Context) -> str | None:
+    """Return what to say where no app was named; None where one was."""
+    root = ctx.find_root()
+    if root.params.get("app", "") is not None:
+        return None
+    called = ctx.command_path.removeprefix(root.command_path)
+    return f"which app? Name it as the worker does: celery -A proj{called}"
 
 
 def _refusal_of(exc: ConcurrencyError) -> click.ClickException:

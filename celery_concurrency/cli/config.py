@@ -5,7 +5,8 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -17,13 +18,16 @@ from celery_concurrency.cli.output import (
     echo,
     local_time,
     mistake,
+    print_doubts,
     print_json,
+    print_notes,
     print_problem,
     print_table,
     refusal,
 )
 from celery_concurrency.errors import InvalidConfig
-from celery_concurrency.limiter.config.history import Author, Version
+from celery_concurrency.limiter.actions import Action, read_actions
+from celery_concurrency.limiter.config.history import Author, Change, Version, differences
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.worker.apps import limiter_of
@@ -71,26 +75,61 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
 
 
 @command("reset")
+@click.option("--yes", is_flag=True, help="Don't ask.")
 @operator_option
 @json_option
-def reset_config(app: Celery, operator: str, as_json: bool) -> None:
-    """Put the default configuration in force."""
-    _print_changed(limiter_of(app).config.reset(Author("reset", operator)), as_json)
+def reset_config(app: Celery, yes: bool, operator: str, as_json: bool) -> None:
+    """Put the default configuration in force: whatever else was set, is gone.
+
+    It says what that changes, and asks. Without a terminal, --yes is needed.
+    """
+    store, by = limiter_of(app).config, Author("reset", operator)
+    stored = store.sync()
+    changes = list(differences(stored.config.to_dict(), store.defaults().to_dict()))
+    expected = None
+    if changes and not yes:
+        _ask(changes)
+        expected = [stored.version]  # nothing but what was said
+    _print_changed(store.reset(by, expected), as_json)
+
+
+def _ask(changes: Sequence[Change]) -> None:
+    """Say what a change changes, and ask; end the command where the answer is no."""
+    if not is_terminal():
+        shown = _in_a_line(changes, len(changes))
+        raise mistake(f"this changes {shown}; where nobody can be asked, add --yes")
+    echo("This changes:", err=True)
+    print_notes(f"  {_change(one)}" for one in changes)
+    click.confirm("Are you sure?", abort=True, err=True)
+
+
+def is_terminal() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 @command("history")
 @json_option
 def show_history(app: Celery, as_json: bool) -> None:
-    """Show the last 100 versions: when, by whom, what changed."""
-    versions = limiter_of(app).config.history()
+    """Show the last 100 versions: when, by whom, what changed.
+
+    In the table also who released a token, and who cancelled what waited.
+    """
+    limiter = limiter_of(app)
+    versions = limiter.config.history()
     if as_json:
         print_json([version.model_dump() for version in versions])
     else:
+        done = read_actions(limiter.keyspace)
+        rows: list[tuple[float, str, Version | Action, str]]
+        rows = [(one.at, str(one.version), one, _changed(one)) for one in versions]
+        rows += [(one.at, "-", one, _done(one)) for one in done]
+        rows.sort(key=lambda row: row[0], reverse=True)
         print_table(
             ("version", "at", "operator", "source", "changed"),
             (
-                (one.version, local_time(one.at), one.operator or "-", one.source, _changed(one))
-                for one in versions
+                (version, local_time(at), one.operator or "unknown", one.source, what)
+                for at, version, one, what in rows
             ),
         )
 
@@ -181,18 +220,29 @@ def _change_of(values: Iterable[tuple[str, Any]], config: Config) -> dict[str, A
     return change
 
 
+def _done(action: Action) -> str:
+    """Return in words what an operator did."""
+    what = "token" if action.action == "released" else "task"
+    several = "" if action.count == 1 else f" ({action.count} tasks)"
+    return f"{action.action} {what} {action.subject}{several}"
+
+
 def _changed(version: Version) -> str:
     """Return the first changes of a version, in a line."""
     if version.problem:
         return f"not in force: {version.problem[:MAX_SHOWN]}"
-    changes = version.changed or []
-    shown = [
-        f"{one.field} {json.dumps(one.before, ensure_ascii=False)} -> "
-        f"{json.dumps(one.after, ensure_ascii=False)}"[:MAX_SHOWN]
-        for one in changes[:SHOWN_CHANGES]
-    ]
-    more = (version.changed_total or 0) - len(shown)
+    return _in_a_line(version.changed or [], version.changed_total or 0)
+
+
+def _in_a_line(changes: Sequence[Change], total: int) -> str:
+    shown = [_change(one) for one in changes[:SHOWN_CHANGES]]
+    more = total - len(shown)
     return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def _change(one: Change) -> str:
+    before, after = (json.dumps(value, ensure_ascii=False) for value in (one.before, one.after))
+    return f"{one.field} {before} -> {after}"[:MAX_SHOWN]
 
 
 def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) -> None:
@@ -200,7 +250,9 @@ def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) ->
     _print_config(stored.config.to_dict(), as_json)
     found = {one for field in fields for one in _observed(_value_of(field, stored.config))}
     only = {True: "observed now", False: "in force now; of it, what has mode observe only counts"}
-    echo(only[found == {True}] if True in found else "in force now", err=True)
+    said = only[found == {True}] if True in found else "in force now"
+    echo(said if stored.is_new else "nothing changed: this was in force before", err=True)
+    print_doubts(stored.doubts)
 
 
 def _observed(value: Any) -> Iterator[bool]:

@@ -16,6 +16,7 @@ from celery_concurrency.cli.output import (
     echo,
     local_time,
     mistake,
+    print_doubts,
     print_json,
     print_table,
     refusal,
@@ -143,7 +144,7 @@ _REFUSED: Final = "A platform refused it: 'cool {limit} --off' lets it admit all
 def _cool(
     limiter: Limiter, limit: str, seconds: int, reason: str, operator: str, as_json: bool
 ) -> None:
-    limiter.cooldowns.check(limit)
+    doubts = limiter.cooldowns.check(limit)
     until = limiter.cooldowns.set(limit, seconds, reason, operator)
     # A short one may be over by now, or lifted.
     stands = limiter.cooldowns.find(limit) or Cooldown(limit, until, 0.0, None, reason, operator)
@@ -153,6 +154,7 @@ def _cool(
         why = f": {stands.reason}" if stands.reason else ""
         left = duration(stands.seconds)
         echo(f"{limit} admits nobody until {local_time(stands.until)} ({left}){why}")
+    print_doubts(doubts)
 
 
 def _print_paused(stored: Stored, as_json: bool) -> None:
@@ -161,3 +163,4 @@ def _print_paused(stored: Stored, as_json: bool) -> None:
         print_json(paused)
     else:
         echo(f"paused now: {', '.join(paused)}" if paused else "nothing is paused now")
+    print_doubts(stored.doubts)

@@ -15,6 +15,7 @@ from celery_concurrency.limiter.inspect.adaptive import Limited
 from celery_concurrency.limiter.inspect.holders import task_of
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.inspect.usage import LimitUsage
+from celery_concurrency.limiter.mistyped import Doubt
 from celery_concurrency.text import json_line, printable
 
 
@@ -128,6 +129,11 @@ def print_notes(notes: Iterable[str]) -> None:
     """Print on stderr what a table does not show, a line each."""
     for note in notes:
         echo(note, err=True)
+
+
+def print_doubts(doubts: Iterable[Doubt]) -> None:
+    """Print on stderr which limits may be mistyped, a line each."""
+    print_notes(f"warning: {doubt}" for doubt in doubts)
 
 
 def print_problem(problem: str | None) -> None:

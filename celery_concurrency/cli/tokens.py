@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import click
 from celery import Celery
 
-from celery_concurrency.cli.command import command, json_option, limit_option
+from celery_concurrency.cli.command import command, json_option, limit_option, operator_option
 from celery_concurrency.cli.output import echo, local_time, print_json, print_table, refusal
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import note_action
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.inspect.holders import MAX_COUNT, Holder, find_token, read_tokens
 from celery_concurrency.limiter.inspect.short_ids import whole_token
 from celery_concurrency.worker.apps import limiter_of
@@ -43,16 +45,18 @@ def tokens(app: Celery, limit: str, as_json: bool) -> None:
 
 @command()
 @click.argument("token", metavar="ID")
-def release(app: Celery, token: str) -> None:
-    """Release token ID (see tokens); its holder goes on running.
+@operator_option
+def release(app: Celery, token: str, operator: str) -> None:
+    """Release token ID (see tokens); its run goes on without it.
 
-    The first characters of an ID, or of a task's, do: four at least, if no other begins so.
+    The first characters of an ID, or of a task's, are enough: at least four, if no other begins so.
     """
-    limiter = limiter_of(app)
+    limiter, by = limiter_of(app), Author("cli", operator)
     token = whole_token(limiter.keyspace, token)
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         raise refusal(f"nobody holds {token}, or not any more; tokens lists those that are held")
+    note_action(limiter.keyspace, by, "released", token)
     echo(f"released {token}: {' '.join(holder.limits)}")
 
 

@@ -8,7 +8,7 @@ import sys
 import click
 from celery import Celery
 
-from celery_concurrency.cli.command import command, json_option, limit_option
+from celery_concurrency.cli.command import command, json_option, limit_option, operator_option
 from celery_concurrency.cli.explain import reason_of, show_explanation
 from celery_concurrency.cli.output import (
     echo,
@@ -20,6 +20,8 @@ from celery_concurrency.cli.output import (
 )
 from celery_concurrency.errors import AmbiguousId
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import note_action
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.inspect.counts import count_waiting
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT, MAX_COUNT
 from celery_concurrency.limiter.inspect.short_ids import whole_id
@@ -71,12 +73,13 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 
 @command()
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
-def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
+@operator_option
+def cancel(app: Celery, task_ids: tuple[str, ...], operator: str) -> None:
     """Cancel waiting tasks; workers discard them as revoked.
 
     The first characters of an ID are enough, at least four, if no other's begins so.
     """
-    limiter = limiter_of(app)
+    limiter, by = limiter_of(app), Author("cli", operator)
     missing, problems = [], []
     for given in task_ids:
         try:
@@ -85,6 +88,7 @@ def cancel(app: Celery, task_ids: tuple[str, ...]) -> None:
             problems.append(str(exc))
             continue
         if limiter.waiting_room.cancel(task_id):
+            note_action(limiter.keyspace, by, "cancelled", task_id)
             echo(f"cancelled {task_id}")
         else:
             missing.append(given)

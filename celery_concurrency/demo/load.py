@@ -61,6 +61,7 @@ class Task:
 
     tags: dict[str, str]
     runs: dict[str, Run] = field(default_factory=dict)  # by a name of their own
+    cancelled: bool = False  # while it waited, by who looks at the demo
 
 
 @contextmanager
@@ -76,6 +77,11 @@ def recorded(redis: Redis, task_id: str) -> Iterator[None]:
         raise
     finally:
         redis.rpush(KEY, json.dumps([*run, time.monotonic(), refused]))
+
+
+def record_cancelled(redis: Redis, task_id: str) -> None:
+    """Record that a task will not run, as somebody cancelled it."""
+    redis.rpush(KEY, json.dumps([task_id]))
 
 
 class Load:
@@ -117,9 +123,12 @@ class Load:
         """Read the new records, and remove them from the server."""
         texts = self._redis.lpop(KEY, BATCH) or []
         assert isinstance(texts, list)
-        for task_id, name, *times in map(json.loads, texts):
-            run = Run(*times)
-            if task_id in self.tasks:  # else a user sent it by hand
-                self.tasks[task_id].runs[name] = run
-            if run.did_it:
+        for task_id, *recorded_run in map(json.loads, texts):
+            task = self.tasks.get(task_id) or Task({})  # a user may send some by hand
+            if recorded_run:
+                name, *times = recorded_run
+                task.runs[name] = Run(*times)
+            else:
+                task.cancelled = True
+            if task.cancelled or task.runs[name].did_it:
                 self.unfinished.pop(task_id, None)

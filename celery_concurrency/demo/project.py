@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import task_revoked, worker_process_init, worker_ready
 from redis import Redis
 
-from celery_concurrency.demo.load import TWIN, recorded
+from celery_concurrency.demo.load import TWIN, record_cancelled, recorded
 from celery_concurrency.demo.platform import Platform, Refused, RiskControl
 from celery_concurrency.demo.processes import READY
 from celery_concurrency.testing.lifeline import die_with_parent
@@ -54,6 +54,12 @@ def platform_of(name: str) -> Platform:
 def say_ready(**_: Any) -> None:
     """Tell the demo, which reads the log."""
     print(READY, flush=True)
+
+
+@task_revoked.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def say_cancelled(request: Any, **_: Any) -> None:
+    """Tell the demo, which else would miss a run."""
+    record_cancelled(redis, request.id)
 
 
 # Made in the worker, called in each process of its pool.

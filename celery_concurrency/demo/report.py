@@ -41,11 +41,13 @@ class Report(NamedTuple):
 
     Attributes:
         remarks: lines that are printed too.
+        cancelled: tasks that somebody cancelled while they waited.
     """
 
     rows: list[Row]
     problems: list[str]
     remarks: Sequence[str] = ()
+    cancelled: int = 0
 
     @property
     def status(self) -> int:
@@ -74,10 +76,10 @@ class Report(NamedTuple):
         for problem in self.problems:
             click.echo(f"FAILED: {problem}")
         if not self.problems:
-            sent = self.rows[0].sent
-            click.echo(
-                f"OK: all {sent} tasks ran, each once but for refusals, and no limit was exceeded"
-            )
+            ran = f"all {self.rows[0].sent - self.cancelled} tasks ran"
+            if self.cancelled:
+                ran += f" that were not cancelled ({self.cancelled} were)"
+            click.echo(f"OK: {ran}, each once but for refusals, and no limit was exceeded")
 
 
 def make_report(
@@ -115,7 +117,8 @@ def make_report(
             if row.exceeded
         ]
     found = _task_problems(tasks, configs[-1].config.paused)
-    return Report(rows, [*problems, *found, *exceeded], remarks)
+    cancelled = sum(task.cancelled for task in tasks.values())
+    return Report(rows, [*problems, *found, *exceeded], remarks, cancelled)
 
 
 def _max_of(limit: str, config: Config) -> int:
@@ -142,13 +145,14 @@ def _task_problems(tasks: Mapping[str, Task], paused: list[str]) -> Iterator[str
         yield "no task was sent"
     wrong = defaultdict(list)
     for task_id, task in tasks.items():
-        if not task.runs:
+        if not task.runs and not task.cancelled:
             wrong["did not run"].append(task_id)
         if any(run.end is None for run in task.runs.values()):
             wrong["began and did not end"].append(task_id)
         if sum(not run.refused for run in task.runs.values()) > 1:
             wrong["ran more than once"].append(task_id)
-        if task.runs and all(run.refused for run in task.runs.values()):
+        refused = task.runs and all(run.refused for run in task.runs.values())
+        if refused and not task.cancelled:
             wrong["were refused and did not run again"].append(task_id)
     for what, ids in wrong.items():
         more = ", ..." if len(ids) > NAMED else ""

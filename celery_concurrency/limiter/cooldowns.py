@@ -13,6 +13,7 @@ from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
+from celery_concurrency.limiter.mistyped import Doubt, doubts_of_limit
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.text import printable, unprintable
 
@@ -70,15 +71,20 @@ class Cooldowns:
         self._room = room
         self._config = config
 
-    def check(self, limit: str) -> None:
+    def check(self, limit: str) -> list[Doubt]:
         """Make sure that the configuration knows a limit's dimension: people mistype.
+
+        Returns:
+            a doubt where nobody has named the limit before.
 
         Raises:
             InvalidCooldown: it does not.
         """
-        problem = self._config.sync().config.limit_problem(limit)
+        config = self._config.sync().config
+        problem = config.limit_problem(limit)
         if problem:
             raise InvalidCooldown("limit", problem)
+        return doubts_of_limit(self._keyspace, config, "limit", limit)
 
     def set(self, limit: str, seconds: float, reason: str = "", by: str = "") -> float:
         """Let a limit admit nobody for so many seconds; the longer of two stands.

@@ -19,6 +19,7 @@ class Keys:
         self.config_version = f"{prefix}:config:version"
         self.config_history = f"{prefix}:config:history"
         self.config_defaults = f"{prefix}:config:defaults"
+        self.actions = f"{prefix}:actions"
         self.leases = f"{prefix}:leases"
         self.epoch = f"{prefix}:epoch"
         self.sweep_next = f"{prefix}:sweep:next"
@@ -36,6 +37,7 @@ class Keys:
         self.counters = f"{prefix}:stats:counters"
         self.counters_history = f"{prefix}:stats:history"
         self.named = f"{prefix}:stats:named"
+        self.misnamed = f"{prefix}:stats:misnamed"
         self.durations = f"{prefix}:stats:times"
 
     def semaphore(self, limit: str) -> str:

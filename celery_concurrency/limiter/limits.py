@@ -5,10 +5,13 @@ counts under (``account:acc123``). ``limiter/config/schema.py`` says how many ea
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from celery_concurrency.errors import InvalidTag
 from celery_concurrency.scripts.constants import OTHER
 from celery_concurrency.text import unprintable
+
+T = TypeVar("T")
 
 GLOBAL = "global"
 WILDCARD = "*"
@@ -21,6 +24,10 @@ BUILTIN_TAGS: Mapping[str, str] = {
     "type": "task_type",
 }
 BUILTIN_DIMENSIONS = frozenset(BUILTIN_TAGS.values())
+#: Tags that are called as their dimension is, to the one that the documentation names.
+OTHER_TAGS: Mapping[str, str] = {
+    dimension: tag for tag, dimension in BUILTIN_TAGS.items() if tag != dimension
+}
 
 
 def tag_value(tag: str, value: object) -> str:
@@ -45,6 +52,24 @@ def tag_value(tag: str, value: object) -> str:
         )
     assert isinstance(text, str)
     return text
+
+
+def by_tag(tags: Mapping[str, T]) -> Mapping[str, T]:
+    """Return these tags by the names that the documentation uses: ``task_type`` is ``type``.
+
+    Raises:
+        InvalidTag: both are there, and differ.
+    """
+    for other, tag in OTHER_TAGS.items():
+        if other in tags:
+            value = tags[other]
+            if tags.get(tag, value) != value:
+                raise InvalidTag(
+                    f"tags {tag!r} and {other!r} are the same, and here they are {tags[tag]!r} "
+                    f"and {value!r}: leave {other!r} out"
+                )
+            tags = {**{name: tags[name] for name in tags if name != other}, tag: value}
+    return tags
 
 
 def name_problem(name: object) -> str | None:
@@ -73,8 +98,9 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
         ``global``, in the same order for the same tags.
 
     Raises:
-        InvalidTag: a value names no limit.
+        InvalidTag: a value names no limit, or a tag has two.
     """
+    tags = by_tag(tags)
     read = [*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))]
     return (
         GLOBAL,

@@ -18,7 +18,7 @@ from celery.result import AsyncResult
 
 from celery_concurrency.errors import LimitReached
 from celery_concurrency.limiter import Limiter, connect
-from celery_concurrency.limiter.limits import BUILTIN_TAGS
+from celery_concurrency.limiter.limits import BUILTIN_TAGS, OTHER_TAGS
 from celery_concurrency.limiter.outcomes import Denied
 from celery_concurrency.worker import gate
 from celery_concurrency.worker.apps import forget
@@ -75,7 +75,7 @@ class Concurrency:
             return
         known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
         for name in tags:
-            if name not in known:
+            if name not in {*known, *OTHER_TAGS}:
                 raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
         held = tags if signature is None else _tags(signature)
         token = f"running:{uuid.uuid4()}"

@@ -44,6 +44,7 @@ from celery_concurrency.worker.run import (
 )
 from celery_concurrency.worker.run_log import log_decision, log_outcome, log_place
 from celery_concurrency.worker.tags import tags_of
+from celery_concurrency.worker.unknown_headers import unknown_headers
 
 #: Seconds between two tries to park a message or send it on while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)
@@ -70,6 +71,7 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):
         receive(request)
+        unknown_headers.note(request.task.name, headers_of(request))
 
 
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:

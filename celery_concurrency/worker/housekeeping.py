@@ -1,10 +1,10 @@
 """The worker's housekeeping: a thread of the main process that ticks about once a second.
 
 It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
-how long runs took, keeps the statistics' history, logs how adaptive limits moved, tells the
-waiting room of revoked tasks, and in one worker of all meets the moments at which limits open.
-It lives from before the first task until after the last. Which runs live, and what becomes of
-the dead, is in ``heartbeat.py``.
+how long runs took, keeps the statistics' history, logs how adaptive limits moved and which
+headers are nearly tags, tells the waiting room of revoked tasks, and in one worker of all meets
+the moments at which limits open. It lives from before the first task until after the last.
+Which runs live, and what becomes of the dead, is in ``heartbeat.py``.
 """
 
 import logging
@@ -25,6 +25,7 @@ from celery_concurrency.log import WORKER_LOG, Outage, fields
 from celery_concurrency.worker import rescue
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.run import reservation_of
+from celery_concurrency.worker.unknown_headers import unknown_headers
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -65,6 +66,7 @@ class Housekeeping:
         self._watching = False
         self._next_look = LOOK
         self._revokes = _Revokes()
+        self._dimensions: tuple[str, ...] = ()
         self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
     def start(self) -> None:
@@ -114,7 +116,7 @@ class Housekeeping:
         """Do all of it once; log when Redis goes away and when it comes back."""
         try:
             self._do(self._say_hello)
-            self._do(self._limiter.config.sync)
+            self._do(self._take_over)
             self._do(self._heartbeat.beat)
             self._do(self._pass_on)
             self._do(self._limiter.waiting_room.sweep)
@@ -122,6 +124,7 @@ class Housekeeping:
             self._do(self._limiter.durations.tally)
             self._do(self._limiter.stats.snapshot)
             self._do(self._tell_moves)
+            self._do(self._judge_headers)
             self._do(self._limiter.keyspace.check_memory)
         except LimiterUnavailable as exc:
             self._outage.begin(exc)
@@ -143,6 +146,13 @@ class Housekeeping:
         if self._greeting_due:
             self._greeted = self._greet()
             self._greeting_due = False
+
+    def _take_over(self) -> None:
+        """Take over configuration written by hand."""
+        self._dimensions = tuple(self._limiter.config.sync().config.dimensions)
+
+    def _judge_headers(self) -> None:
+        unknown_headers.judge(self._limiter.keyspace, self._dimensions)
 
     def _pass_on(self) -> None:
         """Tell the waiting room what became of tasks in this worker."""

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL
+from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, OTHER_TAGS
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.waiting_mode import waiting_mode_of
@@ -53,7 +53,7 @@ def _unknown_tags(app: Any) -> Iterator[str]:
     for name, task in sorted(app.tasks.items()):
         declared = getattr(task, "concurrency", None)
         for tag in declared if isinstance(declared, Mapping) else ():
-            if tag not in known:
+            if tag not in {*known, *OTHER_TAGS}:
                 yield (
                     f"task {name} declares the tag {tag!r}, and no limit goes by that: there is "
                     f"{', '.join(known)}; a dimension of your own has to be configured"

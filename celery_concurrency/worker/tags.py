@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery_concurrency.errors import ImproperlyConfigured, InvalidTag
+from celery_concurrency.limiter.limits import by_tag
 
 
 def tags_of(task: Any) -> dict[str, object]:
@@ -19,14 +20,15 @@ def tags_of(task: Any) -> dict[str, object]:
             however they were passed.
 
     Returns:
-        every header of the message, and the declared tags that no header names.
+        every header of the message, and the declared tags that no header names; what is
+        called ``task_type`` as ``type``.
 
     Raises:
         ImproperlyConfigured: ``concurrency`` is no mapping.
-        InvalidTag: a callable raised an error.
+        InvalidTag: a callable raised an error, or ``type`` and ``task_type`` differ.
         TypeError: the task's arguments don't fit its function.
     """
-    headers = task.request.headers or {}
+    headers = by_tag(task.request.headers or {})
     declared = getattr(task, "concurrency", None)
     if not declared:
         return dict(headers)
@@ -35,7 +37,7 @@ def tags_of(task: Any) -> dict[str, object]:
             f"concurrency of task {task.name} is {declared!r}: give it a mapping of tags, "
             'as {"platform": "douyin", "account": lambda user_id: user_id}'
         )
-    tags = {tag: value for tag, value in declared.items() if tag not in headers}
+    tags = {tag: value for tag, value in by_tag(declared).items() if tag not in headers}
     if any(callable(value) for value in tags.values()):
         arguments = _arguments(task)
         tags = {

@@ -30,6 +30,24 @@ def test_each_answer_with_the_configuration_has_its_version(client):
     assert [one["version"] for one in versions(client)] == [4, 3, 2, 1]
 
 
+def test_the_history_says_what_a_reset_would_put_in_force(client):
+    client.put(CONFIG, json={"global_max": 2})
+    assert client.get(HISTORY).json["data"]["defaults"] == Config().to_dict()
+
+
+def test_a_rollback_to_the_same_says_so(client):
+    client.put(CONFIG, json={"global_max": 2})
+    english = {"Accept-Language": "en"}
+    said = [
+        client.post(ROLLBACK, json={"version": version}, headers=english).json["message"]
+        for version in (1, 1)
+    ]
+    assert said == [
+        "The earlier concurrency configuration is in force again",
+        "That version is the same as what is in force: nothing was changed",
+    ]
+
+
 CHANGES = {
     "PUT": lambda client, **headers: client.put(CONFIG, json={"global_max": 9}, headers=headers),
     "reset": lambda client, **headers: client.post(f"{BASE}/reset", headers=headers),
@@ -41,6 +59,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("match", ['"1"', '"3"', 'W/"2"', '"nonsense"', '""', '"²"', "", ","])
+@pytest.mark.usefixtures("english")
 def test_a_lost_race_changes_nothing(client, redis_url, change, match):
     client.put(CONFIG, json={"global_max": 2})
     before = all_keys(redis_url)

@@ -78,6 +78,7 @@ def test_one_of_a_dimension_that_was_taken_out_can_be_lifted(client, limiter):
         ({"by": "eve"}, "by", "no such field"),
     ],
 )
+@pytest.mark.usefixtures("english")
 def test_what_is_refused_names_the_field_and_the_bound(client, redis_url, change, field, said):
     client.get(CONFIG)
     before = all_keys(redis_url)
@@ -149,11 +150,12 @@ def test_rates_are_set_merged_and_taken_out(client):
         ({"account:*": [{"max": 1}]}, "rates.account:*.0.per", "required"),
         ({"account:*": [{"max": 1, "per": 1}] * 5}, "rates.account:*", "at most 4 items"),
         ({"account:*": []}, "rates.account:*", "at least 1 item"),
-        ({"account:*": {"max": 1, "per": 1}}, "rates.account:*", "list"),
+        ({"account:*": {"max": 1, "per": 1}}, "rates.account:*", "it looks like"),
         ({"acount:*": [{"max": 1, "per": 1}]}, "rates", "'<dimension>:*'"),
         (None, "rates", "can't be null"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("english")
 def test_rates_that_can_not_be(client, rates, field, said):
     details = assert_refused(client.put(CONFIG, json={"rates": rates}), 400, "invalid_config")
     assert details[0]["field"] == field

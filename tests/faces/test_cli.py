@@ -134,7 +134,7 @@ def test_config_set_and_reset(cli, limiter):
     assert json.loads(out(done))["dimensions"] == {"ten.ant": {"max": 9, "overrides": {"x": 1}}}
     assert "in force" in done.stderr
 
-    assert json.loads(out(cli("config", "reset"))) == DEFAULTS
+    assert json.loads(out(cli("config", "reset", "--yes"))) == DEFAULTS
     assert limiter.config.sync().config == Config()
 
 
@@ -216,6 +216,18 @@ COMMANDS = [
     ("config", "history"), ("config", "rollback"), ("pause",), ("resume",),
     ("tokens",), ("release",), ("purge",),
 ]  # fmt: skip
+
+
+def test_a_forgotten_app_is_asked_for(cli):
+    """What a command says to who left out ``-A``, and how it is called then."""
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    for command in (("usage",), ("config", "get")):
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "concurrency", *command],
+            env=environment,
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert refusal(done).endswith(f"celery -A proj concurrency {' '.join(command)}")
 
 
 def test_help_of_each(cli):

@@ -23,7 +23,7 @@ def test_history_and_rollback(cli, here, limiter):
     out(here("config", "set", "account_max=3", "--operator", "张三"))
     limiter.config.update({"paused": ["global"]}, Author("api"))
     assert "can't be printed" in refusal(here("config", "reset", "--operator", "a\n\x1b[31mb"))
-    out(here("config", "reset", "--operator", "eve"))
+    out(here("config", "reset", "--yes", "--operator", "eve"))
     user = getpass.getuser()
     shown = table(cli("config", "history"))
     assert shown[0] == ["version", "at", "operator", "source", "changed"]
@@ -32,10 +32,10 @@ def test_history_and_rollback(cli, here, limiter):
             *("5", "eve", "reset"),
             "global_max 4 -> 0, platform_max.douyin 2 -> 0, account_max 3 -> 1, and 1 more",
         ],
-        ["4", "-", "api", 'paused null -> ["global"]'],
+        ["4", "unknown", "api", 'paused null -> ["global"]'],
         ["3", "张三", "cli", "account_max 1 -> 3"],
         ["2", user, "cli", "global_max 0 -> 4, platform_max.douyin 0 -> 2"],
-        ["1", "-", "default"],
+        ["1", "unknown", "default"],
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row[1]) for row in shown[1:])
 
@@ -43,6 +43,9 @@ def test_history_and_rollback(cli, here, limiter):
     assert json.loads(out(done)) == limiter.config.sync().config.to_dict()
     assert limiter.config.sync().config.account_max == 3
     assert "in force" in done.stderr
+    again = here("config", "rollback", "3")
+    assert out(again)
+    assert again.stderr == "nothing changed: this was in force before\n"
     newest, *older = json.loads(out(here("config", "history", "--json")))
     assert (newest["source"], newest["operator"], newest["version"]) == ("rollback", user, 6)
     assert newest["config"] == older[2]["config"]
@@ -54,7 +57,7 @@ def test_a_text_that_is_not_valid_is_in_the_history(here, limiter, redis):
     redis.set("concurrency:config", '{"globel_max": 1}')
     assert table(here("config", "history"))[1][3:] == [
         "hand-written",
-        "not in force: globel_max: there is no such field",
+        "not in force: globel_max: there is no such field; did you mean global_max?",
     ]
 
 
@@ -78,3 +81,37 @@ def test_a_user_without_a_name_has_a_number(here, limiter, monkeypatch):
 def test_help_says_who_is_the_operator(here):
     for command in ("set", "reset", "rollback"):
         assert "the OS user" in " ".join(out(here("config", command, "--help")).split())
+
+
+def test_a_reset_says_what_it_changes_and_asks(here, limiter, monkeypatch):
+    limiter.config.update({"global_max": 4, "paused": ["global"]})
+    monkeypatch.setattr("celery_concurrency.cli.config.is_terminal", lambda: True)
+    no = here("config", "reset", input="n\n")
+    assert no.returncode == 1
+    lines = ["This changes:", "  global_max 4 -> 0", '  paused ["global"] -> null']
+    assert no.stderr.splitlines()[:3] == lines
+    assert limiter.config.sync().config.global_max == 4
+    assert json.loads(out(here("config", "reset", input="y\n"))) == DEFAULTS
+    again = here("config", "reset")  # there is nothing to ask about
+    assert out(again)
+    assert again.stderr == "nothing changed: this was in force before\n"
+
+
+def test_a_reset_without_a_terminal_needs_to_be_told(here, limiter):
+    limiter.config.update({"global_max": 4})
+    said = mistake(here("config", "reset"))
+    assert "this changes global_max 4 -> 0; where nobody can be asked, add --yes" in said
+    assert limiter.config.sync().config.global_max == 4
+    assert json.loads(out(here("config", "reset", "--yes"))) == DEFAULTS
+
+
+def test_what_changed_while_it_asked_is_not_reset(here, limiter, monkeypatch):
+    limiter.config.update({"global_max": 4})
+
+    def confirm(*args, **options):
+        limiter.config.update({"global_max": 5})
+
+    monkeypatch.setattr("celery_concurrency.cli.config.is_terminal", lambda: True)
+    monkeypatch.setattr("click.confirm", confirm)
+    assert "at version 3" in here("config", "reset").stderr
+    assert limiter.config.sync().config.global_max == 5

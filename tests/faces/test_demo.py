@@ -33,6 +33,7 @@ from celery_concurrency.demo.load import (
     Load,
     Run,
     Task,
+    record_cancelled,
     recorded,
 )  # fmt: skip
 from celery_concurrency.demo.platform import Refused
@@ -91,6 +92,30 @@ def test_all_ran_one_after_the_other_is_all_right(lines):
         ("task_type:publish", 2, 2, 1, 0),
     ]
     assert lines(report)[-1].startswith("OK: all 2 tasks ran")
+
+
+def test_a_cancelled_task_is_not_lost(lines):
+    gone, refused = task(), task((2, 3, True))
+    gone.cancelled = refused.cancelled = True
+    report = report_of([task((1, 2)), gone, refused], seen())
+    assert (report.status, report.problems, report.cancelled) == (0, [], 2)
+    assert lines(report)[-1].startswith("OK: all 1 tasks ran that were not cancelled (2 were), ")
+
+
+def test_who_was_cancelled_is_read(redis_url):
+    class Publish:
+        def apply_async(self, *args: Any, **options: Any) -> None:
+            """Nobody runs it."""
+
+    with Redis.from_url(redis_url) as client:
+        load = Load(Publish(), client)
+        load.send()
+        [task_id] = load.tasks
+        record_cancelled(client, task_id)
+        record_cancelled(client, "sent by hand")
+        load.read()
+        assert load.tasks[task_id].cancelled
+        assert load.unfinished == {}
 
 
 @pytest.mark.parametrize(

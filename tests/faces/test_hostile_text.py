@@ -86,6 +86,7 @@ def test_a_name_with_a_format_character_is_taken_and_shown_escaped(limiter, here
 
 
 @pytest.mark.parametrize("name", NAMES, ids=short)
+@pytest.mark.usefixtures("english")
 def test_a_name_that_cant_be_printed_is_refused_over_http(client, redis_url, name):
     client.get(f"{BASE}/config")
     before = all_keys(redis_url)

@@ -61,6 +61,7 @@ def test_one_change_puts_it_in_force(client, watched):
     assert (one["runs"], one["since"]) == (0, None)
 
 
+@pytest.mark.usefixtures("english")
 def test_a_mistake_names_its_field(client):
     change = {"platform_max": {"douyin": {"max": 1, "mode": "obsreve"}}}
     answer = client.put(f"{BASE}/config", json=change)

@@ -104,7 +104,7 @@ def test_the_metrics_say_so(limiter, redis):
 COMMANDS = {
     "usage": [["--json"], []],
     "stats": [[], ["--json"]],
-    "config": [["get"], ["history"], ["set", "global_max=4"], ["reset"]],
+    "config": [["get"], ["history"], ["set", "global_max=4"], ["reset", "--yes"]],
     "pause": [["account:b"]],
     "resume": [["platform:y"], ["account:cold"]],
     "cool": [["account:cold", "--off"]],

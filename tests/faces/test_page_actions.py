@@ -77,6 +77,9 @@ def test_what_is_no_limit_can_not_be_sent(desk, busy):
     for value in ("", "-1", "1000001", "1.5"):
         dialog.get_by_label("New limit").fill(value)
         expect(dialog.get_by_role("button", name="Change it")).to_be_disabled()
+        expect(dialog).to_contain_text("Give it a whole number from 0 to 1,000,000")
+    dialog.get_by_label("New limit").fill("5")
+    expect(dialog).not_to_contain_text("whole number")
 
 
 def test_edit_each_kind_of_limit(desk, limiter, busy):
@@ -242,10 +245,13 @@ def test_reset(desk, limiter, busy):
     desk.open("configuration")
     dialog = click(desk, "Reset to the defaults")
     expect(dialog).to_contain_text("All limits go back to the defaults")
+    expect(dialog).to_contain_text("platform_max.douyin: 3 → 0")
     confirm(dialog, "Reset to the defaults")
     expect(desk.page.locator("#config-version")).to_have_text("Version 5")
     assert config(limiter).global_max == 0
     assert limiter.config.history()[0].source == "reset"
+    desk.page.locator("#history-rows tr").nth(4).wait_for()
+    expect(click(desk, "Reset to the defaults")).to_contain_text("nothing would change")
 
 
 def test_history_and_rolling_back(desk, limiter, busy):
@@ -261,6 +267,7 @@ def test_history_and_rolling_back(desk, limiter, busy):
     confirm(dialog, "Roll back")
     expect(rows).to_have_count(5)
     expect(rows.nth(0)).to_contain_text("in force")
+    expect(click(desk, "Roll back: 2")).to_contain_text("nothing would change")
     assert config(limiter).to_dict() == limiter.config.history()[3].config
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.flat import dimensions_key, flat_of
 from celery_concurrency.limiter.config.maximum import MAX_LIMIT
+from celery_concurrency.limiter.config.problems import MAX_QUOTED
 from celery_concurrency.limiter.config.schema import (
     MAX_JSON_BYTES,
-    MAX_QUOTED,
     MAX_TIMEOUT,
     RESERVED_DIMENSIONS,
     Config,
@@ -205,6 +205,17 @@ def test_a_count_is_an_integer_within_bounds(field, bad):
         ({"enabled": "true"}, "enabled: "),
         ({"globel_max": 1}, "globel_max: there is no such field"),
         ({"dimensions": {"tenant": {"mux": 1}}}, "dimensions.tenant.mux: there is no such field"),
+        ({"globalmax": 1}, "globalmax: there is no such field; did you mean global_max?"),
+        ({"nothing": 1}, "nothing: there is no such field"),
+        ({"dimensions": {"t": {"maxx": 1}}}, "there is no such field; did you mean max?"),
+        ({"platform_max": 3}, 'it looks like {"douyin": 3}, on the command line platform_max.do'),
+        ({"paused": "global"}, 'it looks like ["platform:douyin"], on the command line paused='),
+        ({"rates": {"account:*": 3}}, "on the command line rates.account:*=1/30s"),
+        ({"adaptive": {"platform:*": 3}}, "on the command line adaptive.platform:*=1-10"),
+        ({"dimensions": {"tenant": 3}}, "on the command line dimensions.tenant.max=3"),
+        ({"paused": ["platfrom:x"]}, "which is no limit; did you mean platform:x?"),
+        ({"paused": ["type:x"]}, "which is no limit; did you mean task_type:x?"),
+        ({"paused": ["Global"]}, "which is no limit; did you mean global?"),
         ({"enabled": None}, "enabled can't be null"),
         ({"platform_max": None}, "platform_max can't be null"),
         ({"dimensions": {"tenant": {"mux": None}}}, "dimensions.tenant.mux can't be null"),

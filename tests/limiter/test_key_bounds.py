@@ -19,11 +19,14 @@ from benchmarks.crowd import TRIP, Crowd
 from celery_concurrency import scripts
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.actions import KEPT, note_action
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
 from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
 from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
+from celery_concurrency.limiter.stats.misnamed import MISNAMED_MOST, Misnamed, count_misnamed
 from celery_concurrency.limiter.waiting_room import STEPS
 from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
 
@@ -45,6 +48,7 @@ BOUNDS: Final = {
     "config:version": "one",
     "config:history": "configuration",
     "config:defaults": "configuration",
+    "actions": "trim",
     "semaphore:<limit>": "live",
     "rate:<limit>": "expires",
     "cooldowns": "expires",
@@ -68,6 +72,7 @@ BOUNDS: Final = {
     "stats:counters": "trim",
     "stats:named": "trim",
     "stats:copied": "trim",
+    "stats:misnamed": "trim",
     "stats:trimmed": "one",
     "stats:history": "trim",
     "stats:ended": "trim",
@@ -199,10 +204,26 @@ def unlogged(redis: Redis, limiter: Limiter) -> None:
     assert redis.llen("concurrency:adaptive:unlogged") == 1_000
 
 
+def misnamed(redis: Redis, limiter: Limiter) -> None:
+    counts = {Misnamed(f"task{n}", "platfrom", "platform"): 1 for n in range(1_000)}
+    for _ in range(3):
+        count_misnamed(limiter.keyspace, counts)
+    assert redis.zcard("concurrency:stats:misnamed") == MISNAMED_MOST
+    assert redis.ttl("concurrency:stats:misnamed") > 0
+
+
+def actions(redis: Redis, limiter: Limiter) -> None:
+    for number in range(KEPT + 20):
+        note_action(limiter.keyspace, Author("api", "ann"), "cancelled", f"{number}" * 100)
+    assert redis.xlen("concurrency:actions") == KEPT
+
+
 FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
     "adaptive:unlogged": unlogged,
     "stats:counters": counters,
     "stats:named": named,
+    "stats:misnamed": misnamed,
+    "actions": actions,
     "stats:copied": copied,
     "stats:history": history,
     "stats:ended": ended,

@@ -100,12 +100,12 @@ def test_a_declared_tag_that_no_limit_goes_by_is_told(
         """Its tags are declared below."""
 
     app.task(name="right", concurrency={"tenant": "acme", "type": "publish"})(publish)
-    app.task(name="wrong", concurrency={"acount": "a", "task_type": "publish"})(publish)
+    app.task(name="wrong", concurrency={"acount": "a", "typo": "publish"})(publish)
     greet(app)
     warned = [one.getMessage() for one in caplog.records if "no limit goes by" in one.getMessage()]
     assert [text.partition(", and no")[0] for text in warned] == [
         "task wrong declares the tag 'acount'",
-        "task wrong declares the tag 'task_type'",
+        "task wrong declares the tag 'typo'",
     ]
     assert "there is platform, account, type, tenant" in warned[0]
 

@@ -24,6 +24,7 @@ from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.outbox import Sender
 from celery_concurrency.worker.run import current_lease
+from celery_concurrency.worker.unknown_headers import UnknownHeaders
 from tests.support import tracing
 from tests.support.floor import Floor
 from tests.support.tracing import Message, request_of, trace
@@ -184,6 +185,12 @@ def limit_rises(scene):
     scene.tick()
 
 
+def misnamed_header(scene):
+    unknown_headers = UnknownHeaders()
+    unknown_headers.note(scene.task_name, {"platfrom": "douyin"})
+    unknown_headers.judge(scene.limiter.keyspace, ())
+
+
 def limiter_comes_back(scene):
     ticker = Housekeeping(scene.limiter, Heartbeat(scene.limiter, 30))
     sweep = scene.limiter.waiting_room.sweep
@@ -270,6 +277,7 @@ SCENES = {
     "revoked": revoked,
     "limit falls": limit_falls,
     "limit rises": limit_rises,
+    "misnamed header": misnamed_header,
     "limiter away": limiter_comes_back,
     "limiter back": limiter_comes_back,
     "broker away": broker_comes_back,

@@ -89,6 +89,7 @@ def tasks(app, limiter):
             autoretry_for=(OSError,),
             concurrency={"account": lambda user_id: user_id},
         ),
+        make("typed", concurrency={"task_type": lambda: "t"}),
         make("wrong", concurrency=["account"]),
         make("nothing", concurrency={"account": lambda: None}),
         make("raises", concurrency={"account": lambda user_id: user_id["id"]}),
@@ -128,6 +129,28 @@ def test_headers_are_tags_however_the_task_is_sent(app, tasks):
         untagged.s().set(headers=headers).apply_async().get(timeout=20, interval=0.02) == expected
     )
     assert app.send_task("untagged", headers=headers).get(timeout=20, interval=0.02) == expected
+
+
+def test_a_tag_may_be_called_as_its_limit_is(tasks):
+    assert run(tasks["untagged"], headers={"task_type": "publish"}) == [
+        "global",
+        "task_type:publish",
+    ]
+    both = {"task_type": "publish", "type": "publish"}
+    assert run(tasks["untagged"], headers=both) == ["global", "task_type:publish"]
+    assert run(tasks["typed"]) == ["global", "task_type:t"]
+    for tag in ("type", "task_type"):  # headers win over declarations
+        assert run(tasks["typed"], headers={tag: "h"}) == ["global", "task_type:h"]
+
+
+def test_a_tag_with_two_values_fails(tasks, limiter):
+    with pytest.raises(InvalidTag, match=r"'type' and 'task_type' are the same.*'a' and 'b'"):
+        run(tasks["untagged"], headers={"type": "a", "task_type": "b"})
+    with pytest.raises(InvalidTag), limiter.acquire(type="a", task_type="b"):
+        pass
+    with limiter.acquire(task_type="b") as lease:
+        assert lease.limits == ("global", "task_type:b")
+    assert RAN == []
 
 
 def test_integers_are_names(tasks):

@@ -78,6 +78,11 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "The statistics are full: other platforms and task types that are not configured are "
         "counted together, as other/platform and other/task_type.",
     ),
+    "misnamed_header": (
+        "任务 {task} 的消息带有消息头 {header}（{count} 次），它不对应任何限制；是否想写 {tag}？",
+        "Messages of task {task} have the header {header} ({count} times), which limits nothing: "
+        "did you mean {tag}?",
+    ),
     "used": ("运行中 / 上限", "Running / limit"),
     "used_of": ("{current} / {max}", "{current} of {max}"),
     "used_unlimited": ("{current}，不限", "{current}, no limit"),
@@ -342,6 +347,19 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "when": ("时间", "When"),
     "who": ("操作人", "Who"),
     "what": ("修改内容", "What changed"),
+    "who_unknown": ("未知（{way}）", "unknown, {way}"),
+    "way_api": ("通过 HTTP", "over HTTP"),
+    "way_cli": ("命令行", "on the command line"),
+    "way_library": ("程序调用", "from a program"),
+    "way_reset": ("恢复默认", "by a reset"),
+    "way_rollback": ("回滚", "by a rollback"),
+    "actions_title": ("释放与取消的记录", "Tokens released, tasks cancelled"),
+    "what_done": ("操作内容", "What was done"),
+    "action_released": ("释放令牌 {subject}", "released token {subject}"),
+    "action_cancelled": (
+        "取消等待任务：{subject}（{count} 个）",
+        "cancelled what waited: {subject} ({count})",
+    ),
     "in_force": ("生效中", "in force"),
     "nothing_changed": ("无变化", "nothing"),
     "not_known": ("保留的最早版本", "the first that is kept"),
@@ -388,6 +406,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "edit_raise": (
         "等待中的任务会立即补上。",
         "Waiting tasks go on at once, as far as there is room.",
+    ),
+    "number_bounds": (
+        "请输入 {least} 到 {most} 之间的整数",
+        "Enter a whole number from {least} to {most}",
     ),
     "edit_same": ("值没有变化。", "That is the current value."),
     "timeout_effect": (
@@ -554,11 +576,19 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "reset_title": ("恢复默认配置", "Reset to the defaults"),
     "reset_effect": (
-        "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。",
+        "所有限制回到默认值，立即生效，暂停也一并取消。现在的配置留在历史中，可以回滚。将修改：",
         "All limits go back to the defaults at once, and nothing stays paused. The present "
-        "configuration stays in the history, and you can roll back to it.",
+        "configuration stays in the history, and you can roll back to it. It changes:",
+    ),
+    "reset_same": (
+        "现在就是默认配置：不会有任何变化。",
+        "The defaults are in force already: nothing would change.",
     ),
     "rollback_title": ("回滚到版本 {version}", "Roll back to version {version}"),
+    "rollback_same": (
+        "版本 {version} 与当前配置相同：不会有任何变化。",
+        "Version {version} is the same as what is in force: nothing would change.",
+    ),
     "rollback_effect": (
         "版本 {version} 的配置作为新版本立即生效。将修改：",
         "The configuration of version {version} is in force again at once, as a new version. "

@@ -164,7 +164,7 @@ def configuration_of(keyspace: Keyspace, version: int) -> Config:
 
 def _version(entry: Any, config: dict[str, Any], before: dict[str, Any] | None) -> Version:
     entry_id, fields = entry
-    changes = None if before is None else list(_differences(before, config))
+    changes = None if before is None else list(differences(before, config))
     return Version(
         version=int(entry_id.partition(b"-")[0]),
         at=float(fields[b"at"]),
@@ -177,10 +177,11 @@ def _version(entry: Any, config: dict[str, Any], before: dict[str, Any] | None) 
     )
 
 
-def _differences(before: Any, after: Any, field: str = "") -> Iterator[Change]:
+def differences(before: Any, after: Any, field: str = "") -> Iterator[Change]:
+    """Yield what becomes of each field from one configuration, as JSON, to another."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in {**before, **after}:
             inner = f"{field}.{name}" if field else name
-            yield from _differences(before.get(name), after.get(name), inner)
+            yield from differences(before.get(name), after.get(name), inner)
     elif before != after:
         yield Change(field=field, before=before, after=after)

@@ -43,7 +43,7 @@ class Observed(BaseModel):
         return self
 
 
-#: The forms of a maximum as an error's place has them; ``schema.details_of`` leaves them out.
+#: The forms of a maximum as an error's place has them; ``problems.py`` leaves them out.
 FORMS: Final = ("[count]", "[observed]")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.maximum import observed
-from celery_concurrency.limiter.config.schema import MAX_DETAILS, Adaptive, Config, Rate
+from celery_concurrency.limiter.config.problems import MAX_DETAILS
+from celery_concurrency.limiter.config.schema import Adaptive, Config, Rate
 from celery_concurrency.limiter.limits import WILDCARD, split_limit
 
 

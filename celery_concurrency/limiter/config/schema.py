@@ -26,13 +26,18 @@ from pydantic_core import from_json
 
 from celery_concurrency.errors import InvalidConfig
 from celery_concurrency.limiter.config.maximum import (
-    FORMS,
     MAX_LIMIT,
     Maximum,
     Mode,
     Observed,
     enforced,
     observed,
+)
+from celery_concurrency.limiter.config.problems import (
+    MAX_DETAILS,
+    details_of,
+    did_you_mean,
+    quoted,
 )
 from celery_concurrency.limiter.limits import (
     BUILTIN_DIMENSIONS,
@@ -44,7 +49,7 @@ from celery_concurrency.limiter.limits import (
     split_limit,
     wildcard_of,
 )
-from celery_concurrency.text import printable
+from celery_concurrency.text import closest
 
 T = TypeVar("T")
 
@@ -54,10 +59,6 @@ MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
 MAX_RATES: Final = 4
 MAX_EVERY: Final = 86_400  # seconds: a day
 MAX_JSON_BYTES = 1_048_576
-
-#: Mistakes that one error names, and characters of a name in them.
-MAX_DETAILS: Final = 20
-MAX_QUOTED: Final = 200  # characters
 
 #: Names that can't be headers of ours: Celery reads them itself (attributes of
 #: ``celery.app.task.Context`` and the message's own headers), or they mean one of the four
@@ -207,8 +208,19 @@ def _known(own: Iterable[str]) -> set[str]:
     return {*BUILTIN_DIMENSIONS, *own}
 
 
-def _no_limit(limit: str) -> str:
-    return f"names {limit[:MAX_QUOTED]!r}, which is no limit"
+def _no_limit(limit: str, dimensions: Collection[str]) -> str:
+    meant = did_you_mean(_meant_by(limit, dimensions))
+    return f"names {quoted(limit)!r}, which is no limit{meant}"
+
+
+def _meant_by(limit: str, dimensions: Collection[str]) -> str | None:
+    dimension, name = split_limit(limit)
+    if name is None:
+        return closest(limit[:MAX_TAG_LENGTH], [GLOBAL])
+    if dimension in dimensions:
+        return None
+    of = BUILTIN_TAGS.get(dimension) or closest(dimension[:MAX_TAG_LENGTH], sorted(dimensions))
+    return of and f"{of}:{name}"
 
 
 def _remedy(dimensions: Iterable[str], wildcards: bool = False) -> str:
@@ -265,7 +277,7 @@ class Config(_Strict):
         known = _known(info.data.get("dimensions", ()))
         for limit in entries:
             if not _is_limit(limit, known) and not _is_wildcard(limit, known):
-                raise ValueError(f"{_no_limit(limit)}: {_remedy(known, wildcards=True)}")
+                raise ValueError(f"{_no_limit(limit, known)}: {_remedy(known, wildcards=True)}")
         return entries
 
     @model_validator(mode="after")
@@ -279,7 +291,7 @@ class Config(_Strict):
     def limit_problem(self, limit: str) -> str | None:
         """Return what keeps ``limit`` from being one limit's name here; None if nothing does."""
         known = _known(self.dimensions)
-        return None if _is_limit(limit, known) else f"{_no_limit(limit)}: {_remedy(known)}"
+        return None if _is_limit(limit, known) else f"{_no_limit(limit, known)}: {_remedy(known)}"
 
     @classmethod
     def parse(cls, raw: bytes | str) -> Self:
@@ -298,7 +310,7 @@ class Config(_Strict):
         try:
             return cls.model_validate(value)
         except ValidationError as exc:
-            details = details_of(exc)
+            details = details_of(exc, cls)
             first = details[0]
             where = f"{first['field']}: " if first["field"] else ""
             raise InvalidConfig(f"{where}{first['problem']}", details) from None
@@ -319,7 +331,7 @@ class Config(_Strict):
         nulled = list(islice(_nulled_fields(change), MAX_DETAILS))
         if nulled:
             problem = "can't be null: null takes an entry out of a map, and this is no entry"
-            details = [{"field": _quoted(field), "problem": problem} for field in nulled]
+            details = [{"field": quoted(field), "problem": problem} for field in nulled]
             raise InvalidConfig(f"{details[0]['field']} {problem}", details)
         try:
             result = self.of(_merge(self.model_dump(), change))
@@ -399,30 +411,6 @@ def parse_json(raw: bytes | str) -> Any:
 
 
 _TOO_LONG: Final = f"the configuration is longer than {MAX_JSON_BYTES} bytes of JSON"
-
-
-#: What an error's place has besides fields and names.
-_FORMS: Final = ("[key]", *FORMS)
-
-
-def details_of(exc: ValidationError) -> list[dict[str, str]]:
-    """Return what is wrong, field by field, for the user."""
-    return [
-        {
-            "field": _quoted(".".join(str(part) for part in error["loc"] if part not in _FORMS)),
-            "problem": (
-                "there is no such field"
-                if error["type"] == "extra_forbidden"
-                else error["msg"].removeprefix("Value error, ")
-            ),
-        }
-        for error in exc.errors(include_url=False, include_input=False)[:MAX_DETAILS]
-    ]
-
-
-def _quoted(text: object) -> str:
-    shown = printable(text)
-    return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 3] + "..."
 
 
 def _nulled_fields(change: Mapping[Any, Any]) -> Iterator[str]:

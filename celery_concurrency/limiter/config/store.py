@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from celery_concurrency.limiter.config.history import (
 from celery_concurrency.limiter.config.observing import put_in_force
 from celery_concurrency.limiter.config.schema import Config, parse_json
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.mistyped import Doubt, doubts_of_change
 from celery_concurrency.log import LIMITER_LOG, fields
 
 logger = logging.getLogger(LIMITER_LOG)
@@ -56,11 +57,15 @@ class Stored:
         version: a number that grows with every change.
         problem: what is wrong with a JSON written by hand, which is therefore not in force;
             None where nothing is.
+        is_new: this call has put it in force: before, something else was.
+        doubts: limits that this change names first, which may be mistyped.
     """
 
     config: Config
     version: int
     problem: str | None = None
+    is_new: bool = False
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,11 @@ class ConfigStore:
             ConfigConflict: others changed it at the same time, ``TRIES`` times.
             LimiterUnavailable: Redis can't be asked.
         """
-        return self._change(lambda config: config.merged(change), by, expected)
+        return self._change_doubting(lambda config: config.merged(change), by, expected)
+
+    def defaults(self) -> Config:
+        """Return what a reset puts in force."""
+        return self._defaults.read()
 
     def reset(self, by: Author = _NOBODY, expected: Collection[int] | None = None) -> Stored:
         """Put the defaults in force. Takes and raises what ``update`` does."""
@@ -167,7 +176,9 @@ class ConfigStore:
 
     def pause(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a limit admit nobody for now. Takes and raises what ``update`` does."""
-        return self._change(lambda config: config.merged({"paused": [*config.paused, limit]}), by)
+        return self._change_doubting(
+            lambda config: config.merged({"paused": [*config.paused, limit]}), by
+        )
 
     def resume(self, limit: str, by: Author = _NOBODY) -> Stored:
         """Let a paused limit admit again. Takes and raises what ``update`` does.
@@ -199,6 +210,23 @@ class ConfigStore:
         self.sync()  # what was written by hand belongs to it
         return read_history(self._keyspace)
 
+    def _change_doubting(
+        self,
+        wanted: Callable[[Config], Config],
+        by: Author,
+        expected: Collection[int] | None = None,
+    ) -> Stored:
+        """Do what ``_change`` does, and say which limits that names first."""
+        doubts: list[Doubt] = []
+
+        def doubted(config: Config) -> Config:
+            changed = wanted(config)
+            # Before it is stored: where Redis can't be asked, nothing is changed.
+            doubts[:] = doubts_of_change(self._keyspace, config, changed)
+            return changed
+
+        return replace(self._change(doubted, by, expected), doubts=tuple(doubts))
+
     def _change(
         self,
         wanted: Callable[[Config], Config],
@@ -216,7 +244,7 @@ class ConfigStore:
                 return stored
             version = self._write(found, config, config.to_json(), None, by)
             if version:
-                return Stored(config, version)
+                return Stored(config, version, is_new=True)
         raise ConfigConflict()
 
     def _settle(self) -> tuple[_Found, Stored]:

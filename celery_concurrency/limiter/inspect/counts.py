@@ -27,6 +27,16 @@ def count_living(keyspace: Keyspace, limits: Iterable[str]) -> dict[str, int]:
     )
 
 
+def limits_held(keyspace: Keyspace, tokens: Iterable[bytes]) -> set[str]:
+    """Return all limits that these tokens hold."""
+    limits: set[str] = set()
+    for _, held in keyspace.for_each(
+        tokens, lambda pipe, token: pipe.hget(keyspace.keys.token(token.decode()), "limits")
+    ):
+        limits.update(json.loads(held or b"[]"))
+    return limits
+
+
 def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]:
     """Return how many waiters count in each limit; ``global`` is all of them.
 

@@ -3,7 +3,6 @@
 ``holders.py`` says whose tokens these are, ``waiting.py`` who waits.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -16,11 +15,17 @@ from pydantic import BaseModel
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.config.store import Stored
 from celery_concurrency.limiter.inspect.adaptive import Limited, read_adaptive, read_moved
-from celery_concurrency.limiter.inspect.counts import MAX_GROUPS, count_living, waiting_groups
+from celery_concurrency.limiter.inspect.counts import (
+    MAX_GROUPS,
+    count_living,
+    limits_held,
+    waiting_groups,
+)
 from celery_concurrency.limiter.inspect.moments import read_moments, read_shut
 from celery_concurrency.limiter.inspect.observed import Observation, read_observed
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, other_of, split_limit
+from celery_concurrency.limiter.stats.misnamed import MisnamedHeader, read_misnamed
 from celery_concurrency.limiter.stats.names import are_full
 from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
 
@@ -28,6 +33,8 @@ from celery_concurrency.scripts.constants import NAMED_MOST, SHARED_DIMENSIONS
 MAX_CONFIGURED: Final = 5_000
 MAX_OTHERS: Final = 5_000
 MAX_TOKENS: Final = 5_000
+#: Misnamed headers that are told in a line each.
+NOTED: Final = 3
 
 
 class LimitUsage(Limited):
@@ -74,6 +81,7 @@ class Usage(BaseModel):
         unlisted_observed: entries beyond ``observed.MAX_OBSERVED``, which ``observed`` leaves out.
         statistics_full: limits that the configuration does not name count together in the
             statistics, unless they have a name there already.
+        misnamed_headers: headers that are nearly tags, and so limit nothing.
     """
 
     global_: LimitUsage
@@ -89,6 +97,7 @@ class Usage(BaseModel):
     unread_tokens: int = 0
     statistics_full: bool = False
     unlisted_observed: int = 0
+    misnamed_headers: list[MisnamedHeader] = []
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the API's JSON object, without what has its default value."""
@@ -111,6 +120,13 @@ class Usage(BaseModel):
                 f"configuration does not name, count together as {other_of('platform')} and "
                 f"{other_of('task_type')}"
             )
+        for one in self.misnamed_headers[:NOTED]:
+            yield (
+                f"the header {one.header!r} of task {one.task} ({one.count} times) limits "
+                f"nothing: did you mean {one.tag!r}?"
+            )
+        if len(self.misnamed_headers) > NOTED:
+            yield f"{len(self.misnamed_headers) - NOTED} more headers are nearly tags"
         if self.config_problem:
             yield f"the stored configuration is not in force: {self.config_problem}"
 
@@ -148,7 +164,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     shut, more_shut = read_shut(keyspace, MAX_OTHERS)
     waiting, since, for_moment = _count_waiting(keyspace, set(shut))
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
-    others = _limits_held(keyspace, tokens) | {
+    others = limits_held(keyspace, tokens) | {
         limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
     }
     others |= set(read_moved(keyspace, config, MAX_OTHERS))
@@ -194,6 +210,7 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
         unlisted_limits=len((named.keys() | others) - counts.keys()) + more_shut,
         unread_tokens=max(0, held - MAX_TOKENS),
         statistics_full=are_full(keyspace),
+        misnamed_headers=read_misnamed(keyspace),
     )
 
 
@@ -220,12 +237,3 @@ def _count_waiting(
         if not shut.isdisjoint(group.limits):
             for_moment += group.waiters
     return by_limit, since, for_moment
-
-
-def _limits_held(keyspace: Keyspace, tokens: list[bytes]) -> set[str]:
-    limits: set[str] = set()
-    for _, held in keyspace.for_each(
-        tokens, lambda pipe, token: pipe.hget(keyspace.keys.token(token.decode()), "limits")
-    ):
-        limits.update(json.loads(held or b"[]"))
-    return limits

@@ -151,12 +151,13 @@ export function toggle(on) {
   });
 }
 
-export function reset() {
+/** @param differences what it changes, a line each. */
+export function reset(differences) {
   question({
     title: t("reset_title"),
     label: t("reset"),
     danger: true,
-    says: () => [t("reset_effect")],
+    says: () => (differences.length ? [t("reset_effect"), ...differences] : [t("reset_same")]),
     act: changing("POST", "/reset", () => undefined),
   });
 }
@@ -167,7 +168,7 @@ export function rollBack(version, differences) {
     title: t("rollback_title", { version }),
     label: t("roll_back"),
     danger: true,
-    says: () => [t("rollback_effect", { version }), ...differences],
+    says: () => (differences.length ? [t("rollback_effect", { version }), ...differences] : [t("rollback_same", { version })]),
     act: changing("POST", "/config/rollback", () => ({ version })),
   });
 }

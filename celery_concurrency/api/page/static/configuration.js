@@ -4,7 +4,7 @@ import { desk, editLimit, editTimeout, removeEntry, reset, resume, toggle } from
 import { adaptiveText, editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
 import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
-import { historyRow } from "./history.js";
+import { actionRow, changesTo, historyRow } from "./history.js";
 import { count } from "./format.js";
 import { entriesOf, maxOf, maxText } from "./limitnames.js";
 import { editRates, ratesText, removeRates, setRates } from "./rates.js";
@@ -16,22 +16,22 @@ const ROWS = 200;
 const filter = byId("config-filter");
 let last = null;
 
-byId("reset").addEventListener("click", reset);
+byId("reset").addEventListener("click", () => last && reset(changesTo(last.defaults)));
 byId("set-rates").addEventListener("click", setRates);
 byId("set-adaptive").addEventListener("click", setAdaptive);
 filter.addEventListener("input", () => last && showSettings());
 
 export const configuration = {
   async read(_, signal, asked) {
-    const { version } = await asked;
+    const [{ version }, { data: { actions } }] = await Promise.all([asked, ask("GET", "/actions", { signal })]);
     // A version is a whole configuration: read them only when there is a new one.
-    if (last?.version === version) return last;
-    const { versions } = (await ask("GET", "/config/history", { signal })).data;
-    return { version, versions, config_problem: versions[0]?.problem };
+    if (last?.version === version) return { ...last, actions };
+    const { versions, defaults } = (await ask("GET", "/config/history", { signal })).data;
+    return { version, versions, defaults, actions, config_problem: versions[0]?.problem };
   },
   show(answer) {
     last = answer;
-    const { versions } = answer;
+    const { versions, actions } = answer;
     write(byId("config-version"), t("config_version", { version: (desk.version ?? "").replace(/^(W\/)?"|"$/g, "") }));
     showSettings();
     shown(byId("history-table"), versions.length > 0);
@@ -40,6 +40,8 @@ export const configuration = {
     const inForce = versions.find((one) => !one.problem)?.version;
     const rows = versions.map((one, place) => ({ ...one, inForce: one.version === inForce, isLast: place === 0 }));
     keepRows(byId("history-rows"), rows, (one) => one.version, historyRow);
+    shown(byId("actions"), actions.length > 0);
+    keepRows(byId("actions-rows"), actions, (one) => `${one.at} ${one.subject}`, actionRow);
   },
 };
 

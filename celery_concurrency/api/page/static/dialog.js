@@ -2,6 +2,7 @@
 
 import { ApiError } from "./client.js";
 import { byId, element, shown, write } from "./dom.js";
+import { count } from "./format.js";
 import { problemLines } from "./problems.js";
 import { caller, operator } from "./session.js";
 import { t } from "./texts.js";
@@ -45,9 +46,21 @@ export function confirm(question) {
   first.select?.();
 }
 
-function fieldNode(name, { label, input, problemOf }) {
+const saysProblems = ({ input, problemOf }) => problemOf || input.type === "number";
+
+/** Return what is wrong with a field's value; "" where nothing is, or where it is clear. */
+function problemIn({ input, problemOf }) {
+  input.setCustomValidity("");
+  const problem = problemOf?.(input.value.trim()) ?? "";
+  // The browser's own text would be in its own language.
+  if (problem || input.step !== "1" || input.validity.valid) return problem;
+  return t("number_bounds", { least: count(Number(input.min)), most: count(Number(input.max)) });
+}
+
+function fieldNode(name, field) {
+  const { label, input } = field;
   const both = element("label", {}, label, input);
-  if (!problemOf) return both;
+  if (!saysProblems(field)) return both;
   const problem = element("p", { class: "field-problem", id: `problem-${name}`, "aria-live": "polite" });
   input.setAttribute("aria-describedby", problem.id);
   return element("div", {}, both, problem);
@@ -71,8 +84,8 @@ function isComplete() {
 }
 
 function say() {
-  for (const [name, { input, problemOf }] of Object.entries(current.fields ?? {})) {
-    if (problemOf) sayAt(name, input, problemOf(input.value.trim()));
+  for (const [name, field] of Object.entries(current.fields ?? {})) {
+    if (saysProblems(field)) sayAt(name, field.input, problemIn(field));
   }
   const lines = isComplete() ? current.says(values()) : [];
   byId("dialog-says").replaceChildren(...lines.map((line) => element("p", {}, line)));

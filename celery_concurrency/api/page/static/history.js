@@ -3,7 +3,7 @@
 import { desk, rollBack } from "./actions.js";
 import { changing, element, shown, write } from "./dom.js";
 import { count, timeElement } from "./format.js";
-import { entry } from "./names.js";
+import { entry, visible } from "./names.js";
 import { t } from "./texts.js";
 
 /** How many changes of one version are shown at most. */
@@ -17,7 +17,7 @@ export function historyRow() {
   const when = timeElement();
   const who = element("td");
   const what = element("td");
-  const back = changing(t("roll_back"), () => rollBack(version.version, differences(desk.config, version.config).map(changeText)), true);
+  const back = changing(t("roll_back"), () => rollBack(version.version, changesTo(version.config)), true);
   const row = element("tr", {}, element("th", { scope: "row" }, number, " ", badge),
     element("td", {}, when), who, what, element("td", { class: "buttons", "data-change": "" }, back));
   row.show = (one) => {
@@ -25,10 +25,35 @@ export function historyRow() {
     version = one;
     write(number, String(one.version));
     when.show(one.at);
-    write(who, one.operator ? `${one.operator} (${one.source})` : one.source);
+    write(who, whoText(one));
     shown(badge, one.inForce);
     shown(back, !one.isLast && !one.problem);
     back.setAttribute("aria-label", `${t("roll_back")}: ${one.version}`);
+  };
+  return row;
+}
+
+/** How a change came whose author is not known. */
+const WAYS = new Map([
+  ["api", t("way_api")], ["cli", t("way_cli")], ["library", t("way_library")],
+  ["reset", t("way_reset")], ["rollback", t("way_rollback")],
+]);
+
+function whoText({ operator, source }) {
+  if (operator) return `${visible(operator)} (${source})`;
+  return WAYS.has(source) ? t("who_unknown", { way: WAYS.get(source) }) : source;
+}
+
+/** Return a row that says who did something to a token or a waiting task. */
+export function actionRow() {
+  const when = timeElement();
+  const who = element("td");
+  const what = element("td");
+  const row = element("tr", {}, element("td", {}, when), who, what);
+  row.show = (one) => {
+    when.show(one.at);
+    write(who, whoText(one));
+    write(what, t(one.action === "released" ? "action_released" : "action_cancelled", { subject: visible(one.subject), count: count(one.count) }));
   };
   return row;
 }
@@ -46,6 +71,9 @@ function changesOf({ problem, changed, changed_total: total }) {
 const changeText = ({ field, before, after }) => `${field}: ${valueText(before)} → ${valueText(after)}`;
 
 const valueText = (value) => (value === null || value === undefined ? t("none") : JSON.stringify(value));
+
+/** Return what a configuration would change, a line each. */
+export const changesTo = (config) => differences(desk.config, config).map(changeText);
 
 /** Return the differences of two configurations, in the form of the API's history. */
 function differences(before, after, field = "") {

@@ -69,6 +69,10 @@ function showLimits(usage) {
   shown(byId("limits-more"), more > 0);
   write(byId("limits-more"), t("more_limits", { count: count(more) }));
   const notes = LEFT_OUT.filter((name) => usage[name]).map((name) => t(name, { count: count(usage[name]) }));
+  for (const one of usage.misnamed_headers ?? []) {
+    const [task, header] = [one.task, one.header].map(visible);
+    notes.push(t("misnamed_header", { task, header, tag: one.tag, count: count(one.count) }));
+  }
   write(byId("limits-left-out"), notes.join(" "));
   shown(byId("limits-left-out"), notes.length > 0);
 }
