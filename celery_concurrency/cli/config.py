@@ -79,7 +79,7 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
 @operator_option
 @json_option
 def reset_config(app: Celery, yes: bool, operator: str, as_json: bool) -> None:
-    """Put the default configuration in force: whatever else was set, is gone.
+    """Put the default configuration in force, and nothing else.
 
     It says what that changes, and asks. Without a terminal, --yes is needed.
     """

@@ -1,6 +1,6 @@
 """The names of the keys that Python uses; ``docs/redis-keys.md`` says what each holds.
 
-All names are in ``scripts/lib/keys.lua``. A test finds none here that is missing there, but two.
+Those that scripts use are in ``scripts/lib/keys.lua``; a test knows the others.
 """
 
 

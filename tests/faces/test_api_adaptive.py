@@ -91,7 +91,7 @@ def test_what_is_not_adaptive_says_how_it_is_made_so(client, redis_url, method, 
     before = all_keys(redis_url)
     answer = client.open(f"{url}?limit=platform:*", method=method)
     [detail] = assert_refused(answer, 404, "not_adaptive")
-    assert detail["problem"] == "'platform:*' is a wildcard: name one limit"
+    assert detail["problem"] == "platform:* 是通配：请写出一个具体的限制"
     for limit in ("platform:douyin", "tenant:acme"):
         answer = client.open(f"{url}?limit={limit}", method=method)
         [detail] = assert_refused(answer, 404, "not_adaptive")

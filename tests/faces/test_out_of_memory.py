@@ -26,7 +26,12 @@ def server(request):
 @pytest.fixture
 def floor(limiter, redis):
     """A run of account a; two wait behind it."""
-    limiter.config.update({"platform_max": {"x": 2}})
+    limiter.config.update(
+        {
+            "platform_max": {"x": 2, "z": {"max": 1, "mode": "observe"}},
+            "adaptive": {"account:a": {"min": 1, "max": 5}},
+        }
+    )
     limiter.config.pause("platform:y")
     limiter.cooldowns.set("account:cold", 60)
     one = Floor(limiter, redis)
@@ -42,7 +47,8 @@ def looks():
     """Return the address of each route that reads, with a task that waits where it wants one."""
     for route in ROUTES:
         if route.method == "GET" and route.path != "/health":
-            yield re.sub("<.*:task_id>", "w1", route.path)
+            path = re.sub("<.*:task_id>", "w1", route.path)
+            yield f"{path}?limit=account:a" if path == "/adaptive/history" else path
 
 
 @pytest.mark.parametrize("path", list(looks()))
@@ -108,6 +114,9 @@ COMMANDS = {
     "pause": [["account:b"]],
     "resume": [["platform:y"], ["account:cold"]],
     "cool": [["account:cold", "--off"]],
+    "adaptive": [[], ["--json"]],
+    "observed": [[], ["--json"]],
+    "enforce": [["platform:z"]],
     "cooldowns": [[], ["--json"]],
     "tokens": [[], ["--json"]],
     "release": [["{holder}"]],

@@ -31,7 +31,6 @@
 --   config:adaptive     the same of adaptive limits: min, max, decrease, every and mode
 --   config:version      its number
 --   config:history      a stream of the changes
---   actions             a stream of what operators did to tokens and waiting tasks
 --   observed:<kind> <entry>      what an observed maximum or rate would have turned away
 --   observed:starts:<limit>      token → when its run would have begun by observed rates
 --   observed:undecided:<limit>   token → when its run asked; when it would begin is not known
@@ -42,7 +41,6 @@
 --   stats:named         limit that is counted by name → when it was last used
 --   stats:history       a stream of copies of the counters
 --   stats:copied        the counters as they were in the last copy
---   stats:misnamed      header that is nearly a tag, with its task → how often it came
 --   stats:trimmed       how far the walk has come that takes out what has no name any more
 --   stats:ended         records of ended runs, until tally counts them
 --   stats:times         histograms of how long runs waited and held
