@@ -77,7 +77,7 @@ def test_what_is_no_limit_can_not_be_sent(desk, busy):
     for value in ("", "-1", "1000001", "1.5"):
         dialog.get_by_label("New limit").fill(value)
         expect(dialog.get_by_role("button", name="Change it")).to_be_disabled()
-        expect(dialog).to_contain_text("Give it a whole number from 0 to 1,000,000")
+        expect(dialog).to_contain_text("Enter a whole number from 0 to 1,000,000")
     dialog.get_by_label("New limit").fill("5")
     expect(dialog).not_to_contain_text("whole number")
 

@@ -42,11 +42,11 @@ def test_a_badge_says_the_range_and_leads_to_the_limit(desk, limiter, probe):
     view = desk.open()
     measure = used(desk, LIMIT)
     expect(measure).to_contain_text("3 of 4")
-    badge = measure.get_by_role("link", name=f"adaptive 1–8: {LIMIT}", exact=True)
+    badge = measure.get_by_role("link", name=f"adaptive 1-8: {LIMIT}", exact=True)
     assert measure.locator(".fill").evaluate("bar => bar.style.width") == "75%"
     # Observed, it turns nobody away.
     expect(used(desk, "task_type:publish")).to_contain_text("2, no limit")
-    expect(used(desk, "task_type:publish")).to_contain_text("adaptive 2–20, observed: 20")
+    expect(used(desk, "task_type:publish")).to_contain_text("adaptive 2-20, observed: 20")
     expect(row(view, "douyin").locator("[data-state=adaptive]")).to_have_count(0)
     badge.click()
     expect(desk.view("adaptive").get_by_role("heading", level=2)).to_have_text(

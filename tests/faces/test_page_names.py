@@ -171,7 +171,8 @@ def test_who_runs_with_any_id(desk, limiter):
 #: Look-ups by what is no user's name: a place in a list, or a key that is checked.
 CHECKED = {
     *("at[place]", "lists[place]", "list[place]", "DASHES[place]", "BORDERS[place - 1]"),
-    *("samples[place - 1]", "kinds[place]"),
+    *("samples[place - 1]", "kinds[place]", "kinds[one]", "kinds[other]", "series[place]"),
+    *("data[place + 1]", "BORDERS[order[place - 1]"),
     "heads[cell.cellIndex]",
     *("map[name]", "point[times]", "config[MAPS.get(dimension)]"),
     *("VIEWS[name]", "TEXTS[key]", "usage[name]"),

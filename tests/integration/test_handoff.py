@@ -192,6 +192,6 @@ def test_a_task_of_any_id_waits_is_found_and_goes_on(room):
         assert gone.json["data"] == {"cancelled": 1}
     runs_of(room, results[1:])
     wait_for(lambda: results[0].state == "REVOKED")
-    told = [line for line in room.output().splitlines() if " waits for account:any" in line]
+    told = [line for line in room.output().splitlines() if "] waits for account:any" in line]
     assert len(told) == len(ids)
     assert r"[a\n[2026-01-01] WARNING b\x1b[2J\u202e] waits for account:any" in "".join(told)

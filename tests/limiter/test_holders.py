@@ -239,8 +239,8 @@ def test_tokens_over_http(client, held):
         ({"limit": "platform:"}, "limit"),
     ],
 )
-def test_a_bad_query_is_refused(client, query, field):
-    [detail] = assert_refused(client.get(TOKENS, query_string=query), 400, "invalid_query")
+def test_a_bad_query_is_refused(english, query, field):
+    [detail] = assert_refused(english.get(TOKENS, query_string=query), 400, "invalid_query")
     assert detail["field"] == field
     if field == "limit":
         assert "write 'global' or 'platform:douyin'" in detail["problem"]

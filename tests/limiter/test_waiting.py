@@ -327,11 +327,14 @@ def test_one_that_does_not_wait(limiter, three, task_id):
 # -- usage
 
 
-def test_usage_counts_who_waits(limiter, three, client):
+def test_usage_counts_who_waits(limiter, three, client, redis):
     limiter.config.update({"account_max": 2, "paused": ["task_type:publish", "account:d"]})
     park(limiter, "w4", {"account": "d", "platform": "新"})
     limiter.config.update({"account_max": 1})
     data = client.get(f"{BASE}/usage").json["data"]
+    shown = (*data["platforms"].values(), *data["accounts"].values(), data["global"])
+    since = [one.pop("waiting_since") for one in shown if "waiting" in one]
+    assert all(redis.time()[0] - 60 < moment <= redis.time()[0] + 1 for moment in since)
     # w1 and w2 were handed the second place of their accounts.
     assert data["global"] == {"current": 4, "max": 0, "waiting": 2}
     assert data["platforms"]["douyin"] == {"current": 2, "max": 0, "waiting": 1}

@@ -136,10 +136,10 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "tried": ("试探中", "after a refusal"),
     "tried_by": ("正在试探的任务：", "one run goes first: task"),
     # Adaptive limits
-    "adaptive_range": ("自适应 {min}–{max}", "adaptive {min}–{max}"),
+    "adaptive_range": ("自适应 {min}–{max}", "adaptive {min}-{max}"),
     "adaptive_observed": (
         "自适应 {min}–{max}，观察中：{current}",
-        "adaptive {min}–{max}, observed: {current}",
+        "adaptive {min}-{max}, observed: {current}",
     ),
     "adaptive_title": ("自适应上限", "Adaptive limit"),
     "adaptive_of": ("自适应上限：{limit}", "Adaptive limit: {limit}"),

@@ -51,17 +51,14 @@ def _form(value: Any) -> str:
     return FORMS[isinstance(value, (Mapping, Observed))]
 
 
-def _plain(value: int | Observed) -> int | Observed:
+def _plain(value: Observed) -> int | Observed:
     """Return a maximum that is in force as an integer."""
-    if isinstance(value, Observed) and value.mode == "enforce":
-        return value.max
-    return value
+    return value.max if value.mode == "enforce" else value
 
 
 Maximum = Annotated[
-    Annotated[Count, Tag(FORMS[0])] | Annotated[Observed, Tag(FORMS[1])],
+    Annotated[Count, Tag(FORMS[0])] | Annotated[Observed, AfterValidator(_plain), Tag(FORMS[1])],
     Discriminator(_form),
-    AfterValidator(_plain),
 ]
 
 

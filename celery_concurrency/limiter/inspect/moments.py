@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
@@ -104,6 +104,10 @@ class Moments(BaseModel):
         return self.cooldown is not None or any(rate.used for rate in self.rates)
 
 
+#: Of a limit that has none: most are, and thousands are asked for.
+_NONE: Final = Moments()
+
+
 class Moment(NamedTuple):
     """The moments of limits, as they were at one.
 
@@ -117,7 +121,7 @@ class Moment(NamedTuple):
 
     def of(self, limit: str) -> Moments:
         """Return those of a limit; empty where it has none."""
-        return self.by_limit.get(limit, Moments())
+        return self.by_limit.get(limit, _NONE)
 
 
 def read_moments(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> Moment:

@@ -440,13 +440,17 @@ class Machine(RuleBasedStateMachine):
 
     def look_how_limits_moved(self, verb: str) -> None:
         """Calls may find an adaptive limit used in full, and let it rise by one."""
-        for limit in LIMITS:
-            entry = self.model.config.adaptive_of(limit)
-            if not entry:
-                continue
-            state = self.redis.hgetall(f"{PREFIX}:adaptive:{limit}")
-            wildcard = f"{limit.partition(':')[0]}:*"
-            own, all_names = self.redis.hmget(f"{PREFIX}:config:adaptive", limit, wildcard)
+        entries = {limit: self.model.config.adaptive_of(limit) for limit in LIMITS}
+        pipe = self.redis.pipeline(transaction=False)
+        adaptive = [limit for limit, entry in entries.items() if entry]
+        for limit in adaptive:
+            pipe.hgetall(f"{PREFIX}:adaptive:{limit}")
+            pipe.hmget(f"{PREFIX}:config:adaptive", limit, f"{limit.partition(':')[0]}:*")
+        replies = iter(pipe.execute())
+        for limit in adaptive:
+            entry = entries[limit]
+            assert entry
+            state, (own, all_names) = next(replies), next(replies)
             if state.get(b"entry") != (own or all_names).split()[-1]:
                 state = {}
             there = max(entry.min, min(entry.max, int(state.get(b"max", entry.max))))

@@ -26,7 +26,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from celery_concurrency import scripts
 from tests.limiter.model.machine import Machine
 
-#: Steps of one example, and in all; CI sets three times as many, ``make promises`` a million.
+#: Steps of one example, and in all; CI sets more, ``make promises`` a million.
 LENGTH = 100
 STEPS = int(os.environ.get("PROMISES_STEPS", "30000"))
 
