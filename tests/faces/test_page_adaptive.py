@@ -215,6 +215,7 @@ def test_what_was_before_it_is_known_is_not_drawn(desk, limiter, day):
     day["moves"] = day["moves"][-1:]
     table = desk.open("adaptive/platform:douyin").get_by_role("figure")
     table.locator("summary").click()
+    expect(desk.page.locator("#adaptive-plots details tbody tr")).not_to_have_count(0)
     shown = cells(desk.page, "#adaptive-plots details tbody tr")
     move = day["moves"][0]
     assert [text for [_, text, *_] in shown[-2:]] == [str(move["after"]), str(move["before"])]

@@ -31,6 +31,8 @@ from celery_concurrency.limiter.waiting_room import STEPS
 from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
 
 MANY: Final = 100_000
+#: Runs and waiters: each takes several calls to come and to go.
+LIVING: Final = 30_000
 #: Names that there is room for, and all that statistics have besides: totals, and the others.
 NAMES: Final = 2 * NAMED_MOST
 BESIDES: Final = len(TOTALS) + len(BY_LIMIT) * len(SHARED_DIMENSIONS)
@@ -427,16 +429,16 @@ def tags_of(number: int) -> dict[str, str]:
 def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) -> None:
     client = connect(redis_url)
     crowd = Crowd(client, "concurrency", tags=tags_of)
-    crowd.hold(iter(range(MANY)))
-    assert redis.zcard("concurrency:leases") == MANY
-    crowd.park(iter(range(MANY)))
-    assert redis.zcard("concurrency:groups") == MANY
+    crowd.hold(iter(range(LIVING)))
+    assert redis.zcard("concurrency:leases") == LIVING
+    crowd.park(iter(range(LIVING)))
+    assert redis.zcard("concurrency:groups") == LIVING
     seen = {kind_of(key) for key in redis.scan_iter("concurrency:*", count=10_000)}
     # Some go on with the room that others leave, the rest is given back to the broker.
     for number in range(500):
         crowd.limiter.release(crowd.holders[number])
         crowd.take_over(number)
-    assert sum(crowd.limiter.waiting_room.drain()) == MANY - 500
+    assert sum(crowd.limiter.waiting_room.drain()) == LIVING - 500
     release_all(client, crowd)
     sweeps = 0
     while redis.exists("concurrency:blocked:own", "concurrency:blocked:shared"):

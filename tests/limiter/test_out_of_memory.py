@@ -18,6 +18,7 @@ from celery_concurrency.limiter.inspect.holders import find_token, read_tokens
 from celery_concurrency.limiter.inspect.usage import read_usage
 from celery_concurrency.limiter.inspect.waiting import read_waiting
 from celery_concurrency.limiter.later import Later
+from celery_concurrency.limiter.refusals import Refusal
 from celery_concurrency.limiter.stats.history import read_stats_history
 from tests.support.floor import Floor
 from tests.support.memory import PROGRAMS, out_of_memory, server_of
@@ -85,7 +86,10 @@ REFUSED = {
     "acquire": lambda scene: scene.floor.ask("new", account="x"),
     "cool": lambda scene: scene.limiter.cooldowns.set("account:x", 60),
     "park": lambda scene: scene.parked(),
-    "refuse": lambda scene: scene.limiter.refuse("x:1", ("global", "account:x"), "account:x", 60),
+    # Not by the limiter, whose thread would tell it later: to the server of the next test.
+    "refuse": lambda scene: Refusal("x:1", ("global", "account:x"), "account:x", 60).tell(
+        scene.room
+    ),
     "reset": lambda scene: scene.limiter.adaptive.reset("account:x"),
 }
 #: Verb to a call that is done, and what it answers.
