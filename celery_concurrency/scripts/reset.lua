@@ -15,7 +15,7 @@
 
 local limit = ARGV[1]
 local entry = entry_of(limit)
--- After an entry's end its state is another's: state_of says so.
+-- A state left by a former entry has another name: then state_of answers the highest.
 if not entry or (redis.call('HGET', key('adaptive', limit), 'since') or '') ~= ARGV[2] then
   return {0, 0, 0}
 end
