@@ -235,7 +235,8 @@ def _own_max(
         own, all_names: the texts of the limit's entry and of its wildcard's, which end so.
     """
     text = own or all_names or b""
-    is_its = stored is not None and stored.isdigit() and text.rpartition(b" ")[2] == entry
+    its = text.rpartition(b" ")[2] + (b" own" if own else b" all")
+    is_its = stored is not None and stored.isdigit() and entry == its
     return int(stored or 0) if is_its else None
 
 

@@ -187,6 +187,16 @@ def test_an_entry_that_is_set_anew_begins_anew(floor):
     assert current(floor) == 4
 
 
+def test_a_name_that_goes_back_to_its_wildcard_begins_anew(floor):
+    """Though one change has set both entries."""
+    both = {"account:*": ENTRY, "account:a": {**ENTRY, "max": 6}}
+    floor.limiter.config.update({"adaptive": both, "account_max": 0})
+    floor.limiter.refuse("one:1", ("global", "account:a"), "global", 0)
+    assert floor.limiter.adaptive.find("account:a").current == 3
+    floor.limiter.config.update({"adaptive": {"account:a": None}})
+    assert floor.limiter.adaptive.find("account:a").current == 8
+
+
 def test_how_many_there_are_is_said_beyond_those_that_are_listed(floor, monkeypatch):
     monkeypatch.setattr(adaptive, "MAX_LISTED", 2)
     floor.limiter.config.update({"adaptive": {"account:*": ENTRY}, "account_max": 0})

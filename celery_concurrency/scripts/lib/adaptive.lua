@@ -34,6 +34,8 @@ local function entry_of(limit)
   end
   local min, max, decrease, every, mode, id =
     string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  -- Entries that one change has set share its moment.
+  id = id .. (texts[1] and ' own' or ' all')
   return { min = tonumber(min), max = tonumber(max), decrease = tonumber(decrease),
     every = tonumber(every), observes = mode == 'observe', id = id }
 end

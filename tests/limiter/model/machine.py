@@ -451,7 +451,8 @@ class Machine(RuleBasedStateMachine):
             entry = entries[limit]
             assert entry
             state, (own, all_names) = next(replies), next(replies)
-            if state.get(b"entry") != (own or all_names).split()[-1]:
+            its = (own or all_names).split()[-1] + (b" own" if own else b" all")
+            if state.get(b"entry") != its:
                 state = {}
             there = max(entry.min, min(entry.max, int(state.get(b"max", entry.max))))
             before = self.model.own_max(limit)

@@ -387,7 +387,6 @@ class Model:
         for limit in limits if self.config.enabled else ():
             if self.would_rise(limit):
                 self.move(limit, self.own_max(limit) + 1)
-                self.unnoticed.add(limit)
             kind, refusal = self._denial_of(limit)
             if refusal:
                 denied.append((kind, BREADTH.get(limit.partition(":")[0], 1), refusal))
