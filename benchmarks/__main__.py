@@ -19,7 +19,6 @@ from celery_concurrency.testing.server import Server
 
 RESULT = Path("build/bench.json")
 MANY, MANY_SHORT = 1_000_000, 20_000
-MOMENTS_SHORT = 100_000
 Say = Callable[[str], None]
 
 
@@ -98,7 +97,7 @@ def _growth(server: Server, short: bool, say: Say) -> dict[str, Any]:
 
 
 def _moments(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    return moments.measure(_emptied(server), MOMENTS_SHORT if short else MANY, say)
+    return moments.measure(_emptied(server), MANY_SHORT if short else MANY, say)
 
 
 def _steps(server: Server, short: bool, say: Say) -> dict[str, Any]:
