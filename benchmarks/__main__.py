@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import Redis
 
-from benchmarks import brake, figures, growth, makespan, moments, pair, steps, throughput
+from benchmarks import brake, denial, figures, growth, makespan, moments, pair, steps, throughput
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 
@@ -116,6 +116,12 @@ def _throughput(server: Server, short: bool, say: Say) -> dict[str, Any]:
     return throughput.measure(server, short, say)
 
 
+def _denial(server: Server, short: bool, say: Say) -> dict[str, Any]:
+    """On a server that keeps its data as the documentation recommends."""
+    with Server("--appendonly", "yes", "--appendfsync", "everysec") as keeping:
+        return denial.measure(keeping, short, say)
+
+
 def _brake(server: Server, short: bool, say: Say) -> dict[str, Any]:
     _emptied(server)
     return brake.measure(server, short, say)
@@ -127,6 +133,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "config": _config,
     "makespan": _makespan,
     "throughput": _throughput,
+    "denial": _denial,
     "brake": _brake,
     "growth": _growth,
     "moments": _moments,

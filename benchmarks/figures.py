@@ -56,6 +56,8 @@ FIGURES = [
     Figure("makespan_vs_ideal", "200 x 20 ms at limit 2, over the ideal", 1.25),
     Figure("deliveries_per_task", "deliveries of each of these", 2.05),
     Figure("throughput_vs_plain", "tasks a second, all gated, over without us", 0.9, True),
+    Figure("denial_vs_noop", "worker's CPU of one more that waits, over an empty task", 0.5),
+    Figure("denial_wall_vs_noop", "its time, all processes busy meanwhile, the same way", 0.6),
     Figure("brake_refusals", "refusals by a strict platform, over those of a fixed limit", 0.2),
     Figure(
         "brake_throughput", "time that its calls are under way, over what it allows", 0.85, True

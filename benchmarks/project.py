@@ -12,7 +12,10 @@ from redis import Redis
 from tests.support.jotting import jotted
 
 app = Celery("project", broker=os.environ["BROKER_URL"])
-app.conf.task_ignore_result = True
+if "KEEPS_RESULTS" in os.environ:
+    app.conf.result_backend = os.environ["BROKER_URL"]
+else:
+    app.conf.task_ignore_result = True
 app.conf.broker_connection_retry_on_startup = True
 if "GATED" in os.environ:
     app.conf.imports = ("celery_concurrency.signals",)

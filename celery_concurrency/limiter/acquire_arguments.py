@@ -33,18 +33,22 @@ def arguments(
         copies_seconds: how long Redis remembers on which message the run began.
         ticket, task, worker, rank, lease, begun: as of ``Limiter.try_acquire``.
     """
-    wildcards, counted = _wildcards_and_counted(limits)
     facts = _facts_of(
-        wildcards, counted, dimensions, task, worker, rank, copies_seconds, lease, begun
-    )
+        _wildcards_of(limits), counted_of(limits), dimensions, task, worker, rank,
+        copies_seconds, lease, begun,
+    )  # fmt: skip
     return group_of(limits), facts, _ticket(ticket, limits) if ticket else ""
 
 
 @lru_cache(maxsize=4096)
-def _wildcards_and_counted(limits: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the wildcards of limits, and those of them that have counters."""
-    counted = tuple(limit for limit in limits if split_limit(limit)[0] in SHARED_DIMENSIONS)
-    return tuple(wildcard_of(limit) for limit in limits), counted
+def _wildcards_of(limits: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(wildcard_of(limit) for limit in limits)
+
+
+@lru_cache(maxsize=4096)
+def counted_of(limits: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those limits that have counters."""
+    return tuple(limit for limit in limits if split_limit(limit)[0] in SHARED_DIMENSIONS)
 
 
 @lru_cache(maxsize=1024)

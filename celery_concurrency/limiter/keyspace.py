@@ -35,6 +35,11 @@ class Keyspace:
         self.prefix = prefix
         self.keys = Keys(prefix)
 
+    @property
+    def database(self) -> int:
+        """The number of the Redis database that the keys are in."""
+        return int(self.redis.get_connection_kwargs().get("db") or 0)
+
     def call(self, verb: str, *args: str | int | bytes) -> scripts.Answer:
         """Call a script (``scripts.call``)."""
         return scripts.call(self.redis, verb, self.prefix, *args)

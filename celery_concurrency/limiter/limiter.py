@@ -41,6 +41,7 @@ from celery_concurrency.limiter.outcomes import (
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, TOLD_SECONDS, Refusal
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
+from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
@@ -74,6 +75,7 @@ class Limiter:
         cooldowns: limits that admit nobody until a moment.
         adaptive: limits whose maximum moves by itself.
         stats, durations: what was counted, and how long it took.
+        dimensions: the user's own, as the last call knew them.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Limiter:
         )
         self._copies_seconds = copies_seconds
         # The scripts check it: they refuse a call that has not all dimensions.
-        self._dimensions: tuple[str, ...] = ()
+        self.dimensions: tuple[str, ...] = ()
         # Runs of which an acquire may still be under way somewhere.
         self._doubtful: set[str] = set()
         self._later = Later(lambda token: self._release(token, began=False))
@@ -166,9 +168,9 @@ class Limiter:
         if lease is not None:
             lease = max(lease, SHORTEST_LEASE)
         for _ in range(ROUNDS):
-            limits = limits_of(tags, self._dimensions)
+            limits = limits_of(tags, self.dimensions)
             args = arguments(
-                limits, ticket, dimensions=self._dimensions, task=task, worker=worker, rank=rank,
+                limits, ticket, dimensions=self.dimensions, task=task, worker=worker, rank=rank,
                 copies_seconds=copies_seconds, lease=lease, begun=begun,
             )  # fmt: skip
             match self._ask(token, *args, keeps=begun or runs_anyway):
@@ -194,13 +196,38 @@ class Limiter:
                 case [b"done"]:
                     return Repeated(None)
                 case [b"dimensions", names]:
-                    self._dimensions = tuple(json.loads(names))
+                    self.dimensions = tuple(json.loads(names))
                 case [b"unconfigured"]:
                     self.config.sync()
                 case _:
                     self._doubtful.discard(token)
                     raise RunEnded(f"run {token} has ended, it gets no tokens any more")
         raise ConfigConflict()
+
+    def join(self, waiter: Waiter, rank: int, here: Mapping[str, Any]) -> bool:
+        """Let a message wait whose group waits already: its run would be denied too.
+
+        Args:
+            waiter: without a ticket; its limits are those by ``dimensions``.
+            rank: of its priority, 0 for the highest.
+            here: what else is written on this server if it waits: ``join.lua`` names it.
+
+        Returns:
+            whether it waits; if not, nothing was done, and its run is to ask.
+
+        Raises:
+            OutOfMemory: Redis has no memory for it; nothing was done.
+            LimiterUnavailable: Redis can't be asked. It may wait, or will when a late copy of
+                the call arrives: ``waiting_room.park`` it, which settles that.
+        """
+        reply, lost = self.waiting_room.join(waiter, rank, self.dimensions, here)
+        if reply[0] == b"dimensions":
+            self.dimensions = tuple(json.loads(reply[1]))
+        elif reply[0] != b"alone":
+            return True
+        if lost:
+            raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")
+        return False
 
     def _ask(self, token: str, *args: str, keeps: bool) -> Any:
         """Call acquire once; no reply: schedule a release, unless the run keeps what it has."""

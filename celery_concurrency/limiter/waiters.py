@@ -22,7 +22,8 @@ class Waiter:
         task_id: its task's id.
         retries, replaced: how often the task was retried, and replaced.
         limits: those it asked for.
-        ticket: where it stands in the order (``outcomes.Ticket.number``).
+        ticket: where it stands in the order (``outcomes.Ticket.number``); None where it gets
+            its ticket as it joins its group.
         message: complete and ready to be put back; begins with ``constants.MESSAGE_START``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
@@ -37,7 +38,7 @@ class Waiter:
     retries: int
     replaced: int
     limits: tuple[str, ...]
-    ticket: int
+    ticket: int | None
     message: bytes
     hold: float
     expires: float | None = None

@@ -7,11 +7,14 @@ it gets to a broker that is not this Redis, ``limiter/inspect/waiting.py`` who w
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from celery_concurrency.limiter.acquire_arguments import counted_of
+from celery_concurrency.limiter.config.flat import dimensions_key
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiters import Waiter, group_of, groups_in_order
+from celery_concurrency.scripts import Answer
 
 #: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
 STEPS: Final = 32
@@ -72,17 +75,39 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; park it again, that is safe.
         """
+        assert waiter.ticket is not None
+        name, group, facts, message, expires = self._arguments(waiter)
         reply = self.call_and_hand_over(
-            "park",
+            "park", waiter.run, name, group, waiter.ticket, facts, message, expires
+        )
+        return str(reply.decode())
+
+    def join(
+        self, waiter: Waiter, rank: int, dimensions: tuple[str, ...], here: Mapping[str, Any]
+    ) -> Answer:
+        """Let a message wait whose group waits already: ``Limiter.join`` calls ``join.lua``."""
+        run = {
+            "dimensions": dimensions_key(dimensions),
+            "rank": rank,
+            "counted": counted_of(waiter.limits),
+        }
+        return self._keyspace.call(
+            "join",
             waiter.run,
+            *self._arguments(waiter),
+            json.dumps(run, ensure_ascii=False),
+            json.dumps({**here, "home": self._keyspace.database}, ensure_ascii=False),
+        )
+
+    def _arguments(self, waiter: Waiter) -> tuple[str, str, str, bytes, str]:
+        """Return what the scripts file of a waiter: name, group, facts, message, expiry."""
+        return (
             waiter.name,
             group_of(waiter.limits),
-            waiter.ticket,
             json.dumps(self._facts(waiter), ensure_ascii=False),
             waiter.message,
             "" if waiter.expires is None else f"{waiter.expires:.6f}",
         )
-        return str(reply.decode())
 
     def _facts(self, waiter: Waiter) -> dict[str, Any]:
         """Return what the scripts need of a waiter; little, as millions may wait."""
@@ -99,7 +124,7 @@ class WaitingRoom:
                 facts["queue_expires"] = waiter.queue_expires
             if waiter.db is not None:
                 facts["db"] = waiter.db
-                facts["home"] = self._keyspace.redis.get_connection_kwargs().get("db") or 0
+                facts["home"] = self._keyspace.database
         return facts
 
     def rescue(self, token: str, waiter: str) -> bool:

@@ -45,7 +45,8 @@
 -- include freed when drop_orphans is called
 -- include reservations when begin_on_reservation is called
 -- include reservations when give_up_reservation is called
--- include named when begin_counter is called
+-- include counting
+-- include tickets
 -- include moments when shut_until is called
 -- include moments when note_start is called
 -- include observe when observe_start is called
@@ -237,33 +238,11 @@ local function refusal()
   return denied or senior and {'behind', senior}
 end
 
--- Return the ticket of this run: the one that it has, or a new one, which no other has.
-local function take_ticket()
-  if waited then
-    return waited.place
-  end
-  local last = tonumber(redis.call('GET', key('ticket')) or 0)
-  local number = math.max(last + 1, math.floor(time * 1000))
-  redis.call('SET', key('ticket'), number)
-  return run.rank * RANK + number
-end
-
--- Count what became of this call: in all, by platform and by task type; never by account.
-local function count(what)
-  local counters = key('stats:counters')
-  redis.call('HINCRBY', counters, what .. 'total', 1)
-  for i = 1, #run.counted do
-    if redis.call('HINCRBY', counters, what .. run.counted[i], 1) == 1 then
-      begin_counter(what, run.counted[i])
-    end
-  end
-end
-
 if not reserved then
   local refused = not run.begun and refusal()
   if refused then
-    refused[#refused + 1] = take_ticket()
-    count('denied:')
+    refused[#refused + 1] = waited and waited.place or take_ticket(run.rank)
+    count('denied:', run.counted)
     return refused
   end
   for i = 1, #limits do
@@ -276,7 +255,7 @@ end
 if cooling and not reserved and not run.begun and config[1] == '1' then
   note_probe(token, limits)
 end
-count('acquired:')
+count('acquired:', run.counted)
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)
 
 -- The server's time in microseconds, so that it grows even if Redis lost its data. If the

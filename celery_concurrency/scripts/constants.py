@@ -38,5 +38,7 @@ COLLECTING_SUFFIX: Final = ":collecting"
 
 #: How every parked message begins: more headers can be put in behind it.
 MESSAGE_START: Final = '{"headers": {'
+#: The header of a message that was parked: where it waited.
+PARKED: Final = "concurrency_parked"
 #: The header of a message that a worker is to discard.
 DISCARD: Final = "concurrency_discard"

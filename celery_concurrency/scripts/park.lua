@@ -21,38 +21,17 @@
 -- OOM    refused, unless this run was parked before
 
 -- include handover
+-- include waiters
 
 local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]
 
-local function file_waiter()
-  redis.call('SET', key('waiter', waiter), ARGV[5] .. '\n' .. ARGV[6])
-  redis.call('ZADD', key('group', group), ARGV[4], waiter)
-  redis.call('ZADD', key('names'), 0, waiter)
-  if ARGV[7] ~= '' then
-    redis.call('ZADD', key('expiring'), ARGV[7], waiter)
-  end
-  local task = cjson.decode(ARGV[5]).task
-  if task then
-    redis.call('SADD', key('retried', task), waiter)
-  end
-  redis.call('HINCRBY', key('stats:counters'), 'parked:total', 1)
-  if first(key('group', group)) == waiter then
-    file_group(group)
-  end
-end
-
-local answer
-local message = read_waiter(waiter)
-if message and message.facts.run == token
-  or redis.call('HEXISTS', key('token', token), 'parked') == 1
-  or redis.call('HEXISTS', key('token', token), 'rescued') == 1 then
+local answer = place_of(token, waiter)
+if answer == 'again' then
   never_refuse()
-  answer = 'again'
-elseif message then
-  answer = 'merged'
+elseif answer == 'merged' then
   mark(token, 'parked')
-else
-  file_waiter()
+elseif file_waiter(waiter, group, ARGV[4], ARGV[5], ARGV[6], ARGV[7]) then
+  file_group(group)
 end
 local more, outbox = hand_over(tonumber(ARGV[8]))
 if not answer then

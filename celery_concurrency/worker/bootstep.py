@@ -11,6 +11,8 @@ from celery.concurrency import prefork
 
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.celery_compat import guard_pool
+from celery_concurrency.worker.door import door_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.inspecting import extend_query_task, stats_of
@@ -18,6 +20,13 @@ from celery_concurrency.worker.refusals import refusals_of
 from celery_concurrency.worker.startup import greet
 
 logger = logging.getLogger(WORKER_LOG)
+
+
+class DoorStep(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
+    """The consumer's bootstep: puts the door before the pool."""
+
+    def __init__(self, consumer: Any, **_: Any) -> None:
+        guard_pool(consumer, door_of(consumer.app).lets_in)
 
 
 class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

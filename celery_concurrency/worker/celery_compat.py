@@ -123,6 +123,58 @@ def ours_on(context: Any) -> Any:
     return getattr(context.properties, "ours", None)
 
 
+def context_of(request: Any) -> Any:
+    """Return the context that signals and backends get of a worker's request.
+
+    ``Request._context``: Celery 5.5 to 5.7. Without it a task whose group waits goes to the pool.
+    """
+    return request._context
+
+
+def guard_pool(consumer: Any, lets_in: Callable[[Any], bool]) -> None:
+    """Ask a function of each request that is to go to the pool, whether it may.
+
+    ``Consumer.on_task_request``, which Celery reads after its bootsteps are made: Celery 5.5 to
+    5.7. Without it the worker doesn't start.
+
+    Args:
+        consumer: a worker's, as its bootsteps get it.
+        lets_in: False where it has seen to the request itself.
+    """
+    handle = consumer.on_task_request
+
+    def on_task_request(request: Any) -> None:
+        if lets_in(request):
+            handle(request)
+
+    consumer.on_task_request = on_task_request
+
+
+def stored_state(request: Any, state: str, reason: BaseException) -> dict[str, Any]:
+    """Return a task's state as a result backend in Redis keeps it.
+
+    ``Backend._get_result_meta``, ``RedisBackend.connparams``: Celery 5.5 to 5.7. Without them a
+    task whose group waits goes to the pool.
+
+    Args:
+        request: a worker's request.
+        state: one in which the task has not ended.
+        reason: of that state.
+
+    Returns:
+        ``key``, ``value``, ``seconds`` after which it goes (0 for never), and its ``db``.
+    """
+    backend = request.task.backend
+    result = backend.encode_result(reason, state)
+    meta = backend._get_result_meta(result, state, "", context_of(request))
+    return {
+        "key": backend.get_key_for_task(request.id).decode(),
+        "value": backend.encode({**meta, "task_id": request.id}),
+        "seconds": int(backend.expires or 0),
+        "db": int(backend.connparams.get("db") or 0),
+    }
+
+
 def active_requests() -> list[Any]:
     """Return the requests of the runs that live in this worker.
 

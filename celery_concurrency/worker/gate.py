@@ -77,8 +77,8 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     """``task_prerun``, where the task runs: ask for its tokens, keep the outcome."""
     run: Run | None = ours_on(task.request)
-    if run is None:
-        return
+    if run is None or run.outcome is not None:
+        return  # the door has parked it, or may have
     try:
         _decide(task, run)
     except SoftTimeLimitExceeded:
@@ -252,7 +252,8 @@ def _wait_once(task: Any, run: Run) -> None:
     Once it may have been parked, it must be parked: if it were sent on too, there would be two.
     """
     if run.waiter is None and isinstance(run.answer, Denied):
-        run.waiter = waiter_of(task, run.token, run.answer, run.message)
+        denied = run.answer
+        run.waiter = waiter_of(task.app, run.token, denied.limits, run.message, denied.ticket)
     if run.waiter is None:
         countdown = settings_of(task.app).retry_countdown
         run.message.publish(task.app, countdown)

@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, Task, signals
 
 from celery_concurrency.worker import gate, outbox, rescue
-from celery_concurrency.worker.bootstep import ConcurrencyStep
+from celery_concurrency.worker.bootstep import ConcurrencyStep, DoorStep
 from celery_concurrency.worker.celery_compat import (
     on_each_app,
     tasks_of,
@@ -81,6 +81,7 @@ def _gate_app(app: Celery) -> bool:
     for task in tasks_of(app):
         gate_class(type(task))
     app.steps["worker"].add(ConcurrencyStep)
+    app.steps["consumer"].add(DoorStep)
     return is_new
 
 

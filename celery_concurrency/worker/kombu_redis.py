@@ -7,6 +7,7 @@ versions it was seen; a test fails by its name. ``parking.py`` says what is put 
 from typing import Any
 
 from kombu.compression import compress
+from kombu.transport.virtual import QoS as VirtualQoS
 
 from celery_concurrency.worker.message import TaskMessage, to_bytes
 
@@ -112,3 +113,30 @@ def queue_expires(app: Any, channel: Any, name: str) -> int | None:
 def database(channel: Any) -> int:
     """Return the number of the broker's database; ``Channel._connparams``: kombu 5.5 to 5.7."""
     return int(channel._connparams()["db"])
+
+
+def unacked(message: Any) -> dict[str, Any]:
+    """Return where the broker notes that a delivered message has no ack yet.
+
+    ``Channel.unacked_key`` and ``unacked_index_key``: kombu 5.5 to 5.7. Without them a task
+    whose group waits goes to the pool.
+
+    Returns:
+        ``key`` of a hash and ``index`` of a sorted set with the delivery's ``tag``; ``db``.
+    """
+    channel = message.channel
+    return {
+        "key": f"{channel.global_keyprefix}{channel.unacked_key}",
+        "index": f"{channel.global_keyprefix}{channel.unacked_index_key}",
+        "tag": message.delivery_tag,
+        "db": database(channel),
+    }
+
+
+def note_acked(message: Any) -> None:
+    """Let kombu know that a script has acknowledged a message; nothing is sent.
+
+    ``Message._state``: kombu 5.5 to 5.7. Without it the ack is sent again, which is harmless.
+    """
+    VirtualQoS.ack(message.channel.qos, message.delivery_tag)  # type: ignore[no-untyped-call]  # kombu
+    message._state = "ACK"

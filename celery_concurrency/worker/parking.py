@@ -6,51 +6,64 @@ follows.
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from celery_concurrency.limiter.outcomes import Denied, Ticket
+from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.scripts.constants import PARKED
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.message import TaskMessage
 from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
-#: The header of a message that was parked: where it waited.
-PARKED: Final = "concurrency_parked"
 
+def waiter_of(
+    app: Any,
+    token: str,
+    limits: tuple[str, ...],
+    message: TaskMessage,
+    ticket: Ticket | None,
+) -> Waiter | None:
+    """Return a run's message as it is to wait; None where it can only wait by countdown.
 
-def waiter_of(task: Any, token: str, denied: Denied, message: TaskMessage) -> Waiter | None:
-    """Return a denied run's message as it is to wait; None where it can only wait by countdown.
+    Args:
+        token: the run.
+        limits: those it waits for.
+        ticket: that it was given as it was denied; None where it gets one as it joins its group.
 
     Raises:
         OperationalError: the broker is away.
     """
-    app, request = task.app, task.request
     mode = waiting_mode_of(app)
     if not mode.by_handoff or message.is_copy:
         # Copies of a message share the task's id: one could not be told from the other.
         return None
-    number, parked_as = denied.ticket.number, denied.ticket.parked_as or token
-    parked = {"as": parked_as, "score": number, "limits": list(denied.limits)}
-    message = replace(message, headers={**message.headers, PARKED: parked, "eta": None})
+    sent = message.headers
+    headers = {**sent, "eta": None}
+    if ticket:
+        headers[PARKED] = {
+            "as": ticket.parked_as or token,
+            "score": ticket.number,
+            "limits": list(limits),
+        }
+    message = replace(message, headers=headers)
     if mode.same_server:
         queued = kombu_redis.queued(app, message)
         if queued is None:
             return None
-        home = limiter_of(app).redis.get_connection_kwargs().get("db") or 0
-        if queued["db"] == home:
+        if queued["db"] == limiter_of(app).keyspace.database:
             queued["db"] = None
     else:
         queued = {"message": message.to_json()}
     return Waiter(
         run=token,
-        task_id=request.id,
-        retries=request.retries or 0,
-        replaced=request.replaced_task_nesting or 0,
-        limits=denied.limits,
-        ticket=number,
+        task_id=sent["id"],
+        retries=sent.get("retries") or 0,
+        replaced=sent.get("replaced_task_nesting") or 0,
+        limits=limits,
+        ticket=ticket.number if ticket else None,
         hold=settings_of(app).handoff_timeout,
-        expires=_unix_seconds(request.expires),
+        expires=_unix_seconds(sent.get("expires")),
         **queued,
     )
 

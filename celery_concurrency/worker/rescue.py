@@ -19,11 +19,13 @@ from celery.exceptions import Reject, Retry
 from kombu.utils.functional import LRUCache
 from kombu.utils.imports import symbol_by_name
 
+from celery_concurrency.errors import LimitReached
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.waiters import waiter_name
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
+from celery_concurrency.worker.door import door_of
 from celery_concurrency.worker.heartbeat import has_ended
 from celery_concurrency.worker.progress import Stage, note, stage_of
 from celery_concurrency.worker.run import Run
@@ -57,7 +59,11 @@ def rescuing(base: Any) -> type[Any]:
             """Celery's hook for a run that failed, or whose child was killed."""
             ending = _ending_of(self, exc_info)
             self.is_kept = ending is not exc_info
-            return super().on_failure(ending, *args, **options)
+            result = super().on_failure(ending, *args, **options)
+            error = exc_info.exception
+            if isinstance(error, Retry) and isinstance(error.exc, LimitReached):
+                door_of(self.app).note_denied(self)
+            return result
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
             """Celery's hook for a time limit; a pool of processes calls ``on_failure`` first."""

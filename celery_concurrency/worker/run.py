@@ -12,13 +12,13 @@ from celery import current_task
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Shut, Ticket
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.waiters import Waiter
-from celery_concurrency.scripts.constants import DISCARD
+from celery_concurrency.scripts.constants import DISCARD, PARKED
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import headers_of, ours_on, send_along, sent_along
 from celery_concurrency.worker.message import TaskMessage, message_rank
-from celery_concurrency.worker.parking import PARKED, ticket_of
+from celery_concurrency.worker.parking import ticket_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,18 @@ class Run:
     def reason(self) -> ConcurrencyError:
         """Why the task waits, or runs uncounted."""
         match self.answer:
-            case Denied(shut=Shut()) as denied:
-                return LimitReached(str(denied))
             case Denied() as denied:
-                return LimitReached(f"waits for {denied}")
+                return reason_of(denied)
             case Repeated(token=other):
                 return LimitReached(f"waits for its other run {other}")
             case Unanswered(reason) | Uncounted(reason):
                 return reason
         return LimiterUnavailable("the limiter was not asked")
+
+
+def reason_of(denied: Denied) -> LimitReached:
+    """Return what the state of a denied task says."""
+    return LimitReached(str(denied) if denied.shut else f"waits for {denied}")
 
 
 def receive(request: Any) -> None:

@@ -36,6 +36,12 @@ def log_outcome(task: Any, run: Run) -> None:
             _log_wait(logging.WARNING, task, run)
 
 
+def log_arrival(task: Any, run: Run) -> None:
+    """Log that a run waits whose message was parked as it arrived."""
+    assert isinstance(run.answer, Denied)
+    _log_wait(logging.INFO, task, run, run.answer, " and is parked as it arrives")
+
+
 def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
     """Log what came of parking a run's message; Celery has just said that it retries in a while.
 
@@ -64,7 +70,7 @@ def log_decision(
     """
     if not logger.isEnabledFor(level):
         return
-    task_id = task.request.id
+    task_id = run.token.rpartition(":")[0]
     tags = _tags_of(run)
     logger.log(
         level,
@@ -79,11 +85,14 @@ def log_decision(
     )
 
 
-def _log_wait(level: int, task: Any, run: Run, denied: Denied | None = None) -> None:
+def _log_wait(
+    level: int, task: Any, run: Run, denied: Denied | None = None, more: str = ""
+) -> None:
     reason = str(run.reason)
     shut = denied.shut if denied else None
+    detail = f"as {reason}" if shut else reason.removeprefix("waits ")
     log_decision(
-        level, task, run, "waits", f"as {reason}" if shut else reason.removeprefix("waits "),
+        level, task, run, "waits", detail + more,
         reason=reason, limit=denied and denied.limit, current=denied and denied.held,
         max=denied and denied.max, opens_at=shut and shut.until,
     )  # fmt: skip

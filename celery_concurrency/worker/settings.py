@@ -37,6 +37,7 @@ class Settings(BaseModel):
         key_prefix: of all Redis keys.
         waiting: how a denied task waits: ``retry`` by countdown, ``handoff`` in the
             waiting room, ``auto`` there if the broker is the Redis that holds the tokens.
+        park_on_receipt: the main process parks a task whose limits others wait for already.
         retry_countdown: seconds until a denied task asks again.
         handoff_timeout: seconds for which a hand-over stays reserved while no task begins.
         worker_timeout: seconds of silence after which a worker's tokens are taken back.
@@ -53,6 +54,7 @@ class Settings(BaseModel):
     redis_options: dict[str, Any] = {}
     key_prefix: Annotated[str, Field(min_length=1)] = DEFAULT_PREFIX
     waiting: Literal["auto", "retry", "handoff"] = "auto"
+    park_on_receipt: Annotated[bool, Field(strict=True)] = True
     # Strict, so that True is no second.
     retry_countdown: Annotated[float, Field(strict=True, gt=0, le=86_400)] = 30
     handoff_timeout: Annotated[float, Field(strict=True, ge=1, le=86_400)] = 30

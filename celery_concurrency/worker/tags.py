@@ -4,7 +4,7 @@ Which limits follow from them is in ``limiter/limits.py``.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery_concurrency.errors import ImproperlyConfigured, InvalidTag
@@ -12,12 +12,21 @@ from celery_concurrency.limiter.limits import by_tag
 
 
 def tags_of(task: Any) -> dict[str, object]:
-    """Return the tags of a task's current run; headers win.
+    """Return the tags of a task's current run: ``find_tags`` of its request."""
+    request = task.request
+    return find_tags(task, request.headers or {}, request.args or (), request.kwargs or {})
+
+
+def find_tags(
+    task: Any, headers: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, object]:
+    """Return the tags of a run; headers win.
 
     Args:
-        task: a Celery task with its request. Its ``concurrency`` is a mapping of
-            tag to a value, or to a callable that gets the task's arguments by name,
-            however they were passed.
+        task: a Celery task. Its ``concurrency`` is a mapping of tag to a value, or to a
+            callable that gets the task's arguments by name, however they were passed.
+        headers: of the run's message.
+        args, kwargs: the task's arguments.
 
     Returns:
         every header of the message, and the declared tags that no header names; what is
@@ -28,7 +37,7 @@ def tags_of(task: Any) -> dict[str, object]:
         InvalidTag: a callable raised an error, or ``type`` and ``task_type`` differ.
         TypeError: the task's arguments don't fit its function.
     """
-    headers = by_tag(task.request.headers or {})
+    headers = by_tag(headers)
     declared = getattr(task, "concurrency", None)
     if not declared:
         return dict(headers)
@@ -39,7 +48,7 @@ def tags_of(task: Any) -> dict[str, object]:
         )
     tags = {tag: value for tag, value in by_tag(declared).items() if tag not in headers}
     if any(callable(value) for value in tags.values()):
-        arguments = _arguments(task)
+        arguments = _arguments(task, args, kwargs)
         tags = {
             tag: _call(tag, value, arguments) if callable(value) else value
             for tag, value in tags.items()
@@ -47,10 +56,10 @@ def tags_of(task: Any) -> dict[str, object]:
     return {**tags, **headers}
 
 
-def _arguments(task: Any) -> dict[str, Any]:
+def _arguments(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the run by name, including those in ``**kwargs``."""
     signature = inspect.signature(task.run)
-    bound = signature.bind(*(task.request.args or ()), **(task.request.kwargs or {}))
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for name, parameter in signature.parameters.items():

@@ -95,6 +95,7 @@ def test_tasks_of_one_account_run_in_the_order_in_which_they_asked(room):
             results += send(room, 1, account="order")
             room.wait_until_parked(results[-1])
     assert [run.task_id for run in runs_of(room, results)] == [result.id for result in results]
+    assert "is parked as it arrives" in room.output()
 
 
 def test_higher_priority_goes_first(room):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,10 @@ class Scene:
         self.limiter.leases.beat([self.holder], 30)
         floor.lapse(floor.hold("dead", account="d"))
 
+    def joined(self):
+        waiter = self.floor.waiter(self.asked, {"account": "a"})
+        return self.limiter.join(replace(waiter, ticket=None), 0, {})
+
     def parked(self):
         return self.room.park(self.floor.waiter(self.asked, {"account": "a"}))
 
@@ -85,6 +90,7 @@ class Scene:
 REFUSED = {
     "acquire": lambda scene: scene.floor.ask("new", account="x"),
     "cool": lambda scene: scene.limiter.cooldowns.set("account:x", 60),
+    "join": lambda scene: scene.joined(),
     "park": lambda scene: scene.parked(),
     # Not by the limiter, whose thread would tell it later: to the server of the next test.
     "refuse": lambda scene: Refusal("x:1", ("global", "account:x"), "account:x", 60).tell(

@@ -13,6 +13,10 @@ HOMES = ("worker/celery_compat.py", "worker/kombu_redis.py", "testing/server.py"
 
 #: Parts without an underscore that their packages don't document, and where they are used.
 UNDOCUMENTED = {
+    "on_task_request": "worker/celery_compat.py",
+    "connparams": "worker/celery_compat.py",
+    "unacked_key": "worker/kombu_redis.py",
+    "unacked_index_key": "worker/kombu_redis.py",
     **dict.fromkeys(("annotations", "request_dict"), "worker/celery_compat.py"),
     **dict.fromkeys(
         ("conn_or_acquire", "global_keyprefix", "prepare_queue_arguments"), "worker/kombu_redis.py"

@@ -11,10 +11,13 @@ from weakref import WeakSet
 import pytest
 from celery import Celery, _state, current_app
 from celery.app.task import Context
+from celery.backends.redis import RedisBackend
 from celery.worker import state as worker_state
+from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
 from celery_concurrency.api import create_blueprint
+from celery_concurrency.errors import LimitReached
 from celery_concurrency.worker import apps, celery_compat
 from celery_concurrency.worker.hooks import gated
 
@@ -142,6 +145,36 @@ def active_requests(app, request_):
     assert isinstance(worker_state.active_requests, WeakSet)
     worker_state.active_requests.add(request_)
     assert request_ in celery_compat.active_requests()
+
+
+@uses("Consumer.on_task_request")
+def guard_pool(app, request_):
+    seen = []
+    consumer = SimpleNamespace(on_task_request=seen.append)
+    celery_compat.guard_pool(consumer, lambda request: request == "may")
+    consumer.on_task_request("may")
+    consumer.on_task_request("may not")
+    assert seen == ["may"]
+    parameters = inspect.signature(Consumer.__init__).parameters
+    assert next(iter(parameters)) == "self"
+    assert "on_task_request" in parameters
+
+
+@uses("Request._context")
+def context_of(app, request_):
+    assert celery_compat.context_of(request_).id == "1"
+
+
+@uses("Backend._get_result_meta", "RedisBackend.connparams")
+def stored_state(app, request_):
+    """It is what the backend itself would have written."""
+    request_.task.backend = RedisBackend(app=app, url="redis://127.0.0.1:1/3", expires=60)
+    stored = celery_compat.stored_state(request_, "RETRY", LimitReached("waits"))
+    assert stored["db"] == 3
+    assert stored["seconds"] == 60
+    assert stored["key"] == "celery-task-meta-1"
+    meta = request_.task.backend.decode_result(stored["value"])
+    assert (meta["status"], meta["task_id"], str(meta["result"])) == ("RETRY", "1", "waits")
 
 
 @uses("Celery._tasks")

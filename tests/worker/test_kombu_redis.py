@@ -104,6 +104,28 @@ def database(app, channel, redis):
         assert kombu_redis.database(other.default_channel) == 3
 
 
+@uses("Channel.unacked_key", "Channel.unacked_index_key")
+def unacked(app, channel, redis):
+    channel.connection.client.Producer().publish({}, routing_key="celery", exchange="")
+    message = Queue("celery")(channel).get()
+    kept = kombu_redis.unacked(message)
+    assert redis.hexists(kept["key"], kept["tag"])
+    assert redis.zscore(kept["index"], kept["tag"])
+    assert kept["db"] == 0
+
+
+@uses("virtual.QoS.ack", "Message._state")
+def note_acked(app, channel, redis):
+    """It counts as acknowledged, and nothing is sent."""
+    channel.connection.client.Producer().publish({}, routing_key="celery", exchange="")
+    message = Queue("celery")(channel).get()
+    kombu_redis.note_acked(message)
+    assert message.acknowledged
+    assert redis.hexists("mine:unacked", message.delivery_tag)
+    channel.qos.restore_unacked_once()
+    assert redis.llen("mine:celery") == 0, "it is not put back"
+
+
 @uses("all of them")
 def queued(app, channel, redis):
     found = kombu_redis.queued(app, KEPT)

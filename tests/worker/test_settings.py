@@ -400,6 +400,7 @@ GOOD = {
     "key_prefix": "{mine}",
     "waiting": "retry",
     "retry_countdown": 0.5,
+    "park_on_receipt": False,
     "handoff_timeout": 5,
     "worker_timeout": 10,
     "on_lost": "terminate",

@@ -25,19 +25,26 @@ local function forget_waiter(waiter, facts)
   end
 end
 
+-- Call a function in another database of this server; in ours where `db` is nil.
+local function in_database(db, home, call)
+  if db then
+    redis.call('SELECT', db)
+  end
+  call()
+  if db then
+    redis.call('SELECT', home)
+  end
+end
+
 -- Push a message into its queue, where the broker is this server.
 local function push(command, message)
   local facts = message.facts
-  if facts.db then
-    redis.call('SELECT', facts.db)
-  end
-  redis.call(command, facts.queue, message.text)
-  if facts.queue_expires then
-    redis.call('PEXPIRE', facts.queue, facts.queue_expires)
-  end
-  if facts.db then
-    redis.call('SELECT', facts.home)
-  end
+  in_database(facts.db, facts.home, function()
+    redis.call(command, facts.queue, message.text)
+    if facts.queue_expires then
+      redis.call('PEXPIRE', facts.queue, facts.queue_expires)
+    end
+  end)
 end
 
 -- Put a message into the outbox, where the broker is another server (see claim).

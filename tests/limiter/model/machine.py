@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticke
 from celery_concurrency.limiter.stats.counters import copies_up_to
 from celery_concurrency.limiter.stats.durations import Spans
 from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import MESSAGE_START, NAMED_MOST
+from celery_concurrency.scripts.constants import MESSAGE_START, NAMED_MOST, PARKED, RANK
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 
@@ -115,21 +116,9 @@ FATES = st.lists(st.sampled_from(["arrives", "reply lost", "delayed"]), max_size
 VERBS: Final = {
     scripts._sha(verb): verb
     for verb in (
-        *("acquire", "release", "park", "sweep", "advance", "cancel", "drain", "forgo"),
-        *(
-            "purge",
-            "claim",
-            "confirm",
-            "configure",
-            "renew",
-            "tally",
-            "rescue",
-            "cool",
-            "refuse",
-            "reset",
-            "snapshot",
-            "trim",
-        ),
+        *("acquire", "release", "park", "join", "sweep", "advance", "cancel", "drain", "forgo"),
+        *("purge", "claim", "confirm", "configure", "renew", "tally", "rescue", "cool"),
+        *("refuse", "reset", "snapshot", "trim"),
     )
 }
 
@@ -234,9 +223,16 @@ class Machine(RuleBasedStateMachine):
     def execute(self, verb: str, args: tuple[Any, ...]) -> Any:
         """Let a call reach the server, and hold it against the model."""
         dimensions = flat_of(self.model.config)["dimensions"]
-        if verb == "acquire" and json.loads(args[2])["dimensions"] != dimensions:
+        facts = {"acquire": 2, "join": 6}.get(verb)
+        if facts and json.loads(args[facts])["dimensions"] != dimensions:
+            # Of one that has its place already, join says that.
+            if verb == "join" and self.model.has_place(args[1], args[0]):
+                return self.compared(verb, args)
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
+        return self.compared(verb, args)
+
+    def compared(self, verb: str, args: tuple[Any, ...]) -> Any:
         self.model.now = self.clock()
         if verb == "acquire":
             self.foresee(args)
@@ -323,6 +319,18 @@ class Machine(RuleBasedStateMachine):
             waits = self.redis.exists(f"{PREFIX}:waiter:{waiter}")
             expected = "parked" if waits else "handed over"
         assert reply[0].decode() == expected
+
+    def compare_join(self, args: tuple[Any, ...], reply: Any) -> None:
+        run, waiter, group = args[:3]
+        score = self.redis.zscore(f"{PREFIX}:group:{group}", waiter)
+        before = self.model.waiting.values()
+        last = max((one.score % RANK for one in before), default=0)
+        expected = self.model.join(waiter, run, tuple(json.loads(group)), score)
+        assert reply[0].decode() == expected
+        if expected == "joined":
+            assert score is not None
+            assert int(score) // RANK == json.loads(args[6])["rank"]
+            assert int(score) % RANK >= last, "it comes behind all that asked before"
 
     def compare_rescue(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.rescue(*args)
@@ -476,7 +484,15 @@ class Machine(RuleBasedStateMachine):
         else:
             texts = list(reversed(self.redis.lrange(QUEUE, 0, -1)))
             self.redis.delete(QUEUE)
-        return [json.loads(text)["headers"] for text in texts if text]
+        return [self.headers(text) for text in texts if text]
+
+    def headers(self, text: bytes) -> dict[str, Any]:
+        """Return a message's headers, with its place where a script put that in."""
+        headers: dict[str, Any] = json.loads(text)["headers"]
+        joined = headers.get(PARKED)
+        if joined:
+            headers |= {**joined, "parked_as": joined["as"]}
+        return headers
 
     sent_last = 0
 
@@ -649,7 +665,7 @@ class Machine(RuleBasedStateMachine):
         # Room that an operator's DEL left would be handed over by any call: not by this one.
         self.finish()
         run = args[0]
-        settled = run not in self.later and (run not in self.denied or verb != "park")
+        settled = run not in self.later and (run not in self.denied or verb not in ("park", "join"))
         settled = settled and verb != "purge"  # who asked before it is meant all the same
         before = (dict(self.model.held), dict(self.model.waiting))
         self.execute(verb, args)
@@ -678,6 +694,37 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.line.fates = []
         del self.denied[run]
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(
+        data=st.data(),
+        fates=FATES,
+        rank=st.sampled_from([0, 0, 0, 3]),
+        expires=st.sampled_from([None, None, 1e10]),
+    )
+    def a_message_arrives_at_the_door(
+        self, data: st.DataObject, fates: list[str], rank: int, expires: float | None
+    ) -> None:
+        """Its worker takes its group for one that waits; where it can't know, it parks it."""
+        self.number += 1
+        other = data.draw(st.sampled_from([*sorted(self.model.waiting), None]))
+        is_copy = other is not None and data.draw(st.sampled_from([False, False, False, True]))
+        task = other if is_copy else f"task{self.number}"
+        run = f"{task}:{self.number}"
+        # Nobody needs what nobody waits for.
+        limits = self.model.waiting[other].limits if other else ("global", "account:nobody")
+        ticket = Ticket(rank * RANK + int(self.clock() * 1000))
+        denied = Denied(run, limits, limits[-1], None, None, ticket)
+        text = json.dumps({"headers": {"waiter": task}}, ensure_ascii=False).encode()
+        queue = None if self.outbox else QUEUE
+        waiter = waiter_of(denied, task, text, hold=3600, expires=expires, queue=queue)
+        self.line.fates = fates
+        try:
+            self.limiter.join(replace(waiter, ticket=None), rank, {})
+        except LimiterUnavailable:
+            self.denied[run] = (denied, task)
+        finally:
+            self.line.fates = []
 
     @precondition(lambda self: self.denied)
     @rule(data=st.data(), fates=FATES)

@@ -543,6 +543,24 @@ class Model:
         self.counters["parked:total"] += 1
         return "parked"
 
+    def join(self, waiter: str, run: str, limits: Limits, score: float | None) -> str:
+        """Return what becomes of a message whose run has not asked; its score, if it waits."""
+        if run in self.parked | self.rescued:
+            return "again"
+        if waiter in self.waiting:
+            self.parked.add(run)
+            return "merged"
+        if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
+            return "alone"
+        assert score is not None
+        self._tell("denied", limits)
+        self.park(waiter, Waiting(run, limits, int(score)))
+        return "joined"
+
+    def has_place(self, waiter: str, run: str) -> bool:
+        """Return whether a run's message waits, did, or goes back to the broker."""
+        return run in self.parked | self.rescued or waiter in self.waiting
+
     def rescue(self, run: str, waiter: str) -> int:
         """Return 1 if a message has a place; if not, that run gives it none any more."""
         if run in self.parked or waiter in self.waiting:

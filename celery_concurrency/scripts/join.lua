@@ -1,0 +1,88 @@
+-- join: let a message wait whose group waits already, though its run has not asked.
+--
+-- KEYS   1 the prefix
+-- ARGV   1 token of the run
+--        2 waiter, as in park
+--        3 group: its limits, as acquire is given them
+--        4 facts of the waiter, as in park
+--        5 its message, as in park; its ticket is put in here
+--        6 when it expires, Unix seconds; '' for never
+--        7 what acquire is told of the run, a JSON object: dimensions, rank, counted
+--        8 what this server keeps of its task, a JSON object, each of these if it does:
+--            result: key, value: its state RETRY; seconds: after which that goes, 0 for never
+--            unacked: key, index, tag: its delivery, which is acknowledged by this
+--            db, of each: its database, if that is not ours; home: ours
+-- Reply  {'joined'}, or {'merged'} or {'again'} as in park
+--        {'alone'}                     nobody of its group waits: nothing was done
+--        {'dimensions', names}         dimensions is out of date: nothing was done
+-- Cost   about 20 commands; only logarithms of sorted sets grow with waiters
+-- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
+--        second copy writes no state, as the task may have gone on
+-- OOM    refused, unless this run was parked before
+
+-- include tickets
+-- include waiters
+-- include counting
+-- include index when file_group is called
+-- constants MESSAGE_START, PARKED
+
+local token, waiter, group, run = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[7])
+local here = cjson.decode(ARGV[8])
+
+local function acknowledge()
+  local unacked = here.unacked
+  if unacked then
+    in_database(unacked.db, here.home, function()
+      redis.call('HDEL', unacked.key, unacked.tag)
+      redis.call('ZREM', unacked.index, unacked.tag)
+    end)
+  end
+end
+
+-- Write the state, as Celery does: never over a success.
+local function write_state()
+  local result = here.result
+  if result then
+    in_database(result.db, here.home, function()
+      if string.find(redis.call('GET', result.key) or '', '"status": "SUCCESS"', 1, true) then
+        return
+      elseif result.seconds > 0 then
+        redis.call('SET', result.key, result.value, 'EX', result.seconds)
+      else
+        redis.call('SET', result.key, result.value)
+      end
+      redis.call('PUBLISH', result.key, result.value)
+    end)
+  end
+end
+
+local place = place_of(token, waiter)
+if place == 'again' then
+  acknowledge()
+  return {place}
+elseif place == 'merged' then
+  mark(token, 'parked')
+  write_state()
+  acknowledge()
+  return {place}
+end
+
+local enabled, dimensions = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'dimensions'))
+if dimensions and dimensions ~= run.dimensions then
+  return {'dimensions', dimensions}
+elseif enabled ~= '1' or redis.call('EXISTS', key('group', group)) == 0 then
+  return {'alone'}
+end
+
+local ticket = take_ticket(run.rank)
+-- Where it waited, as its next run tells acquire.
+local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
+  PARKED, cjson.encode(token), ticket, group)
+local message = MESSAGE_START .. parked .. string.sub(ARGV[5], #MESSAGE_START + 1)
+count('denied:', run.counted)
+if file_waiter(waiter, group, ticket, ARGV[4], message, ARGV[6]) then
+  file_group(group)
+end
+write_state()
+acknowledge()
+return {'joined'}

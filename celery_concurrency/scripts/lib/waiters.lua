@@ -1,0 +1,34 @@
+-- Waiters: how a message enters the waiting room.
+
+-- include messages
+
+-- Return whether a run's message has its place in the room: 'again' where the run itself was
+-- parked or rescued, 'merged' where another copy of the message waits; nil if it has none.
+local function place_of(token, waiter)
+  local message = read_waiter(waiter)
+  if message and message.facts.run == token
+    or redis.call('HEXISTS', key('token', token), 'parked') == 1
+    or redis.call('HEXISTS', key('token', token), 'rescued') == 1 then
+    return 'again'
+  elseif message then
+    return 'merged'
+  end
+  return nil
+end
+
+-- Let a message wait; `facts` are JSON, as park has them, `expires` is '' for never. Return
+-- whether it is the first of its group, which is to be filed anew then.
+local function file_waiter(waiter, group, ticket, facts, message, expires)
+  redis.call('SET', key('waiter', waiter), facts .. '\n' .. message)
+  redis.call('ZADD', key('group', group), ticket, waiter)
+  redis.call('ZADD', key('names'), 0, waiter)
+  if expires ~= '' then
+    redis.call('ZADD', key('expiring'), expires, waiter)
+  end
+  local task = cjson.decode(facts).task
+  if task then
+    redis.call('SADD', key('retried', task), waiter)
+  end
+  redis.call('HINCRBY', key('stats:counters'), 'parked:total', 1)
+  return redis.call('ZRANGE', key('group', group), 0, 0)[1] == waiter
+end

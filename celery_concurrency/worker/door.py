@@ -1,0 +1,159 @@
+"""The door: a task whose group waits already is parked as it arrives, before it takes a slot.
+
+Who needs the same limits as a waiter has to wait as well. So the main process parks such a
+message itself, as it would go to the pool, and needs no child for that. Each group's first run
+goes to the pool and is denied there (``gate.py``), by which the door knows the group. So does
+whatever is unusual, and all where Redis does not answer.
+"""
+
+import logging
+import time
+from typing import Any, Final
+
+from celery import signals
+from celery.app.task import Task
+from celery.backends.redis import RedisBackend
+from celery.exceptions import Retry
+from celery.states import RETRY
+from celery.worker import state as worker_state
+from kombu.utils.functional import LRUCache
+
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
+from celery_concurrency.limiter.limits import limits_of
+from celery_concurrency.limiter.outcomes import Denied, Ticket
+from celery_concurrency.limiter.waiters import group_of
+from celery_concurrency.log import WORKER_LOG
+from celery_concurrency.scripts.constants import RANK
+from celery_concurrency.worker import kombu_redis
+from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
+from celery_concurrency.worker.celery_compat import context_of, headers_of, sent_along, stored_state
+from celery_concurrency.worker.parking import waiter_of
+from celery_concurrency.worker.progress import Stage, note
+from celery_concurrency.worker.run import Run, reason_of
+from celery_concurrency.worker.run_log import log_arrival
+from celery_concurrency.worker.tags import find_tags
+from celery_concurrency.worker.waiting_mode import SURE_SECONDS, waiting_mode_of
+
+logger = logging.getLogger(WORKER_LOG)
+
+#: Groups that a door knows at most; those that it saw last.
+GROUPS_MOST: Final = 10_000
+
+
+class Door:
+    """Parks, in a worker's main process, the messages of groups that wait already."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        # Those in which a run was denied, as far as this worker knows.
+        self._groups: Any = LRUCache(limit=GROUPS_MOST)  # type: ignore[no-untyped-call]  # kombu
+
+    def note_denied(self, request: Any) -> None:
+        """Know the group of a request from now on: its run was denied."""
+        if settings_of(self._app).park_on_receipt:
+            limits = limits_of(_tags_of(request), limiter_of(self._app).dimensions)
+            self._groups[group_of(limits)] = True
+
+    def lets_in(self, request: Any) -> bool:
+        """Return whether a request is to go to the pool; if not, its message waits."""
+        run: Run | None = sent_along(request)
+        if run is None or not self._groups or not _is_usual(request, run):
+            return True
+        try:
+            return not self._parks(request, run)
+        except Exception:  # whatever it is: in the pool it is met by all that the gate does
+            logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
+            return True
+
+    def _parks(self, request: Any, run: Run) -> bool:
+        """Park a request's message if its group waits; return whether it has its place."""
+        limiter = limiter_of(self._app)
+        tags = _tags_of(request)
+        limits = limits_of(tags, limiter.dimensions)
+        if group_of(limits) not in self._groups:
+            return False
+        denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
+        waiter = waiter_of(self._app, run.token, limits, run.message, None)
+        here = self._kept_here(request, denied)
+        if waiter is None or (request.store_errors and "result" not in here):
+            # Written by another call than its place, its state might stay for ever.
+            return False
+        try:
+            waits = limiter.join(waiter, run.rank, here)
+        except OutOfMemory:
+            return False
+        except LimiterUnavailable:
+            # It may wait by now, or soon. Parked by the child as well, it waits once.
+            run.outcome = denied
+            note(run.token, Stage.ASKING)
+            return False
+        if waits:
+            run.outcome, run.tags = denied, tags
+            _end(request, run, is_acked="unacked" in here)
+        else:
+            self._groups.pop(group_of(limits), None)
+        return waits
+
+    def _kept_here(self, request: Any, denied: Denied) -> dict[str, dict[str, Any]]:
+        """Return what the limiter's server keeps of a task, beside its message."""
+        kept = {}
+        if waiting_mode_of(self._app).same_server:
+            kept["unacked"] = kombu_redis.unacked(request.message)
+        if request.store_errors and _keeps_results(self._app):
+            kept["result"] = stored_state(request, RETRY, reason_of(denied))
+        for one in kept.values():
+            if one["db"] == limiter_of(self._app).keyspace.database:
+                del one["db"]
+        return kept
+
+
+def _tags_of(request: Any) -> dict[str, object]:
+    return find_tags(request.task, headers_of(request), request.args, request.kwargs)
+
+
+def _ticket_now(run: Run) -> Ticket:
+    """Return a ticket by this machine's clock, for a run whose true one may not be known."""
+    return Ticket(run.rank * RANK + int(time.time() * 1000))
+
+
+def _is_usual(request: Any, run: Run) -> bool:
+    """Return whether nothing about a request has to be done in the pool."""
+    return (
+        run.ticket is None
+        and not run.broadcast
+        and not request.delivery_info["redelivered"]
+        and not headers_of(request).get("headers")  # they would be its custom ones
+        and type(request.task).on_retry is Task.on_retry
+    )
+
+
+@per_process(SURE_SECONDS)
+def _keeps_results(app: Any) -> bool:
+    """Return whether the limiter's server keeps the tasks' results, and as a script reads them."""
+    backend = app.backend
+    if not isinstance(backend, RedisBackend) or backend.serializer != "json":
+        return False
+    ours: Any = limiter_of(app).redis.info("server")
+    return bool(backend.client.info("server")["run_id"] == ours["run_id"])
+
+
+def _end(request: Any, run: Run, *, is_acked: bool) -> None:
+    """Let a request end as the pool's children let one end that was denied."""
+    worker_state.task_ready(request)
+    if is_acked:
+        kombu_redis.note_acked(request.message)
+        request.acknowledged = True
+    request.acknowledge()
+    log_arrival(request.task, run)
+    request.send_event("task-retried", exception=repr(run.reason), traceback="")
+    if signals.task_retry.receivers:
+        retry = Retry(exc=run.reason)
+        signals.task_retry.send(
+            sender=request.task, request=context_of(request), reason=retry, einfo=None
+        )
+
+
+@per_process()
+def door_of(app: Any) -> Door:
+    """Return this process's door for an app."""
+    return Door(app)

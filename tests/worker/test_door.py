@@ -1,0 +1,117 @@
+"""The door where Redis' answer doesn't come: the child settles what the main process can't know."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
+from celery.worker.request import Request
+from kombu import Queue
+
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
+from celery_concurrency.limiter import Denied
+from celery_concurrency.worker.apps import limiter_of
+from celery_concurrency.worker.celery_compat import headers_of, sent_along
+from celery_concurrency.worker.door import Door
+from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
+from celery_concurrency.worker.run import receive
+from tests.support.floor import Floor
+from tests.support.workers import settle
+
+HEADERS = {"account": "a"}
+
+
+def work():
+    return "ran"
+
+
+@pytest.fixture
+def app(redis_url):
+    app = Celery("door", broker=redis_url, backend=redis_url, set_as_current=False)
+    connect_hooks()
+    gate_all_tasks()
+    app.task(work, name="work", shared=False)
+    app.finalize()
+    # Nobody here waits for a result: it would look for a server that is gone.
+    app.backend.on_task_call = lambda producer, task_id: None
+    with app.connection_for_read() as connection:
+        app.channel = connection.default_channel
+        yield app
+    app.close()
+
+
+@pytest.fixture
+def scene(app, redis):
+    """Someone holds the account, someone waits, and the door knows."""
+    settle(redis)
+    limiter = limiter_of(app)
+    limiter.config.sync()
+    floor = Floor(limiter, redis)
+    holder = floor.hold(**HEADERS)
+    floor.wait("first", **HEADERS)
+    door = Door(app)
+    door.note_denied(received(app))
+    return SimpleNamespace(app=app, limiter=limiter, floor=floor, holder=holder, door=door)
+
+
+def received(app):
+    """Return the request of a message that was sent and received."""
+    task = app.tasks["work"]
+    task.apply_async(headers=HEADERS)
+    message = Queue("celery")(app.channel).get()
+    request = Request(message, app=app, task=task, on_ack=lambda *_: message.ack(), hostname="w")
+    receive(request)
+    return request
+
+
+def in_the_pool(request):
+    """Let a child run it, as far as it comes; return its state."""
+    task, id = request.task, request.id
+    build_tracer(task.name, task, app=request.app)(id, (), {}, headers_of(request))
+    return request.app.AsyncResult(id).state
+
+
+def test_a_message_whose_join_got_no_answer_waits_once(scene, monkeypatch, redis):
+    join = scene.limiter.join
+
+    def lose_the_reply(*args):
+        join(*args)
+        raise LimiterUnavailable("no reply")
+
+    monkeypatch.setattr(scene.limiter, "join", lose_the_reply)
+    request = received(scene.app)
+    assert scene.door.lets_in(request)
+    assert isinstance(sent_along(request).outcome, Denied)
+    assert scene.floor.waiting() == {"first", request.id}
+    assert in_the_pool(request) == "RETRY"
+    assert scene.floor.waiting() == {"first", request.id}
+    assert redis.hget("concurrency:stats:counters", "parked:total") == "2"
+
+
+def test_a_message_whose_join_never_arrived_is_parked_by_the_child(scene, monkeypatch):
+    def fail(*args):
+        raise LimiterUnavailable("no reply")
+
+    monkeypatch.setattr(scene.limiter, "join", fail)
+    request = received(scene.app)
+    assert scene.door.lets_in(request)
+    assert in_the_pool(request) == "RETRY"
+    assert scene.floor.waiting() == {"first", request.id}
+
+
+def test_a_message_for_which_redis_has_no_memory_asks_in_the_pool(scene, monkeypatch):
+    def refuse(*args):
+        raise OutOfMemory
+
+    monkeypatch.setattr(scene.limiter, "join", refuse)
+    request = received(scene.app)
+    assert scene.door.lets_in(request)
+    assert sent_along(request).outcome is None
+
+
+def test_a_group_is_forgotten_of_which_nobody_waits(scene):
+    scene.floor.room.cancel("first")
+    assert scene.door.lets_in(received(scene.app))
+    assert not scene.door._groups
