@@ -29,6 +29,7 @@ from celery_concurrency.limiter.inspect.health import is_out_of_memory, read_swe
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.inspect.observed import Observation
 from celery_concurrency.limiter.inspect.usage import LimitUsage, read_usage
+from celery_concurrency.limiter.inspect.workers import Worker, read_reported
 from celery_concurrency.limiter.limits import GLOBAL, WILDCARD, dimension_of, other_of, split_limit
 from celery_concurrency.limiter.stats.counters import read_counters
 from celery_concurrency.limiter.stats.durations import BOUNDS, Histogram
@@ -53,6 +54,8 @@ MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
 
 LABELS: Final = ("dimension", "limit")
+#: How workers' tasks wait; one does not know before it has been connected to its broker.
+MODES: Final = ("handoff", "retry", "unknown")
 
 #: Counters by limit, and counters of all runs; each with its help.
 _BY_LIMIT: Final = {
@@ -142,6 +145,7 @@ class ConcurrencyCollector(Collector):
             "Messages with a header that is nearly a tag, and limits nothing.",
             sum(one.count for one in usage.misnamed_headers),
         )
+        yield from _workers(read_reported(keyspace)[0])
         yield from _state(stored, read_sweep_age(keyspace))
         yield GaugeMetricFamily(
             _name("out_of_memory"),
@@ -312,6 +316,26 @@ def _histogram(name: str, help_: str, by_limit: Mapping[str, Histogram]) -> Metr
         ]
         family.add_metric(_labels(limit), buckets, histogram.milliseconds / 1000)
     return family
+
+
+def _workers(reported: Iterable[Worker]) -> Iterator[Metric]:
+    alive, silent = Counter(dict.fromkeys(MODES, 0)), 0
+    for one in reported:
+        if one.alive:
+            alive[one.mode if one.mode in MODES else "unknown"] += 1
+        else:
+            silent += 1
+    family = GaugeMetricFamily(
+        _name("workers"), "Workers that are alive, by how their tasks wait.", labels=("mode",)
+    )
+    for mode, count in alive.items():
+        family.add_metric((mode,), count)
+    yield family
+    yield GaugeMetricFamily(
+        _name("workers_silent"),
+        "Workers that were not heard of lately, and whose tokens are not taken back yet.",
+        silent,
+    )
 
 
 def _state(stored: Stored, sweep_age: float | None) -> Iterator[Metric]:

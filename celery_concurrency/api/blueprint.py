@@ -22,6 +22,7 @@ from celery_concurrency.api import (
     token_routes,
     usage_routes,
     waiting_routes,
+    worker_routes,
 )
 from celery_concurrency.api.access import (
     Authorize,
@@ -45,6 +46,7 @@ ROUTES: Final = [
     *usage_routes.routes,
     *token_routes.routes,
     *waiting_routes.routes,
+    *worker_routes.routes,
     *caller_routes.routes,
     *monitoring_routes.routes,
 ]

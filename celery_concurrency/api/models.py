@@ -176,6 +176,8 @@ class PageQuery(Query):
 class TokensQuery(PageQuery):
     cursor: str = Field(default="", pattern=f"^{CURSOR}$", json_schema_extra=_without_default)
     """The next of the page before."""
+    worker: str = Field(default="", json_schema_extra=_without_default)
+    """Those of the worker with this name only."""
     task: str = Field(default="", json_schema_extra=_without_default)
     """Those of the task with this id only, on one page."""
 

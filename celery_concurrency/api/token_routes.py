@@ -19,16 +19,23 @@ routes = Routes()
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
     """Return which runs hold tokens, the oldest first, a page at a time.
 
-    Where more than 5,000 hold, they come as they expire.
+    Where more than 5,000 hold, they come as they expire; and so many are looked at to find those
+    of one worker.
 
     Or those of one task: it has a few, and they come all at once.
     """
     if query.task:
         runs = find_runs(limiter.keyspace, whole_id(limiter.keyspace, query.task))
-        tokens = [one for one in runs if query.limit in ("", *one.limits)]
+        tokens = [
+            one
+            for one in runs
+            if query.limit in ("", *one.limits) and query.worker in ("", one.worker)
+        ]
         page = Page(tokens=tokens, total=len(tokens), next=None)
     else:
-        page = read_tokens(limiter.keyspace, query.limit, query.count, query.cursor)
+        page = read_tokens(
+            limiter.keyspace, query.limit, query.count, query.cursor, worker=query.worker
+        )
     return success(page.model_dump())
 
 

@@ -17,6 +17,7 @@ from celery_concurrency.cli import (
     tokens,
     usage,
     waiting,
+    workers,
 )
 
 
@@ -40,6 +41,7 @@ for command in (
     adaptive.adaptive,
     tokens.tokens,
     tokens.release,
+    workers.workers,
     waiting.waiting,
     waiting.cancel,
     waiting.drain,

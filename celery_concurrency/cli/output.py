@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import click
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from celery_concurrency.limiter.inspect.adaptive import Limited
 from celery_concurrency.limiter.inspect.holders import task_of
@@ -56,6 +59,20 @@ def print_table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     for line in lines:
         cells = map(set_cell_size, line, widths)
         click.echo("  ".join(cells).rstrip())
+
+
+def print_folded(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Print columns no wider than the terminal, or 80; where they are, the first is folded."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for name in head:
+        table.add_column(name, overflow="fold", no_wrap=name != head[0])
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # rich reads no markup in a Text
+    console = Console()
+    with console.capture() as text:
+        console.print(table)
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def local_time(seconds: float | None) -> str:

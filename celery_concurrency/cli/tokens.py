@@ -20,10 +20,11 @@ from celery_concurrency.worker.apps import limiter_of
 
 @command()
 @limit_option("Only those that hold this limit: platform:douyin.")
+@click.option("--worker", default="", help="Only those of this worker (see workers).")
 @json_option
-def tokens(app: Celery, limit: str, as_json: bool) -> None:
+def tokens(app: Celery, limit: str, worker: str, as_json: bool) -> None:
     """Show which runs hold tokens, the oldest first."""
-    holders = list(_all_holders(limiter_of(app), limit))
+    holders = list(_all_holders(limiter_of(app), limit, worker))
     if as_json:
         print_json([holder.model_dump() for holder in holders])
         return
@@ -71,11 +72,11 @@ def held_as(one: Holder) -> str:
     return "-" if one.since else "no record of it"
 
 
-def _all_holders(limiter: Limiter, limit: str) -> Iterator[Holder]:
+def _all_holders(limiter: Limiter, limit: str, worker: str) -> Iterator[Holder]:
     cursor: str | None = ""
     listed: set[str] = set()
     while cursor is not None:
-        page = read_tokens(limiter.keyspace, limit, MAX_COUNT, cursor)
+        page = read_tokens(limiter.keyspace, limit, MAX_COUNT, cursor, worker=worker)
         # A token that was renewed meanwhile comes again.
         new = [holder for holder in page.tokens if holder.token not in listed]
         listed.update(holder.token for holder in new)

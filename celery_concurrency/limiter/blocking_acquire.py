@@ -29,6 +29,8 @@ from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)
 
+#: How the ids of callers begin, and so their tokens.
+CALL: Final = "call-"
 #: Seconds after which tokens are taken back from a process that is silent.
 LEASE_SECONDS: Final = 30.0
 #: How long tokens stay reserved for a caller, who is there and waits.
@@ -97,7 +99,7 @@ class _Caller:
         self._try_acquire = blocking.try_acquire
         self._tags = tags
         self._ends = math.inf if timeout is None else time.monotonic() + timeout
-        self._id = f"call-{uuid.uuid4()}"
+        self._id = f"{CALL}{uuid.uuid4()}"
         self._queue = self._keyspace.keys.call(self._id)
         self._name = f"{os.getpid()}@{socket.gethostname()}"
         # While it is parked.

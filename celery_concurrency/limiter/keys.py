@@ -21,6 +21,7 @@ class Keys:
         self.config_defaults = f"{prefix}:config:defaults"
         self.actions = f"{prefix}:actions"
         self.leases = f"{prefix}:leases"
+        self.workers = f"{prefix}:workers"
         self.epoch = f"{prefix}:epoch"
         self.sweep_next = f"{prefix}:sweep:next"
         self.cooldowns = f"{prefix}:cooldowns"
@@ -67,6 +68,10 @@ class Keys:
     def token(self, token: str) -> str:
         """The record of a token."""
         return f"{self.prefix}:token:{token}"
+
+    def worker(self, name: str) -> str:
+        """What a worker says of itself."""
+        return f"{self.prefix}:worker:{name}"
 
     def group(self, group: str) -> str:
         """The waiters of a group."""

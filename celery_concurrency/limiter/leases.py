@@ -1,6 +1,7 @@
 """Leases: a run keeps its tokens while its process renews them.
 
-A beat names the runs that live in a process, and learns what each holds. When the server
+A beat names the runs that live in a process, and learns what each holds. A worker's beat says
+that the worker itself is alive, too (``workers.py``). When the server
 has lost its data, the next beat tells it, and the runs hold again what they held.
 
 ``worker/heartbeat.py`` beats for workers, ``blocking_acquire.py`` for callers.
@@ -17,6 +18,7 @@ from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.limits import BUILTIN_TAGS, limit_in, split_limit
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST
+from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.log import LIMITER_LOG, fields
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 from celery_concurrency.text import printable
@@ -37,12 +39,16 @@ class Leases:
         self._facts: dict[str, str] = {}
         self._told: set[str] = set()
 
-    def beat(self, tokens: Collection[str], seconds: float) -> set[str]:
+    def beat(
+        self, tokens: Collection[str], seconds: float, worker: WorkerFacts | None = None
+    ) -> set[str]:
         """Renew the tokens of the runs that live here.
 
         Args:
             tokens: of all of them, also of runs that hold nothing yet.
             seconds: after which tokens are taken back if nobody renews them.
+            worker: what this process says of itself, if it is a worker: then one without
+                tokens beats, too.
 
         Returns:
             tokens that were taken back all the same, each once.
@@ -50,13 +56,15 @@ class Leases:
         lost: set[str] = set()
         epoch = self._epoch
         every = sorted(tokens)
-        for start in range(0, len(every), BATCH):
+        who = (worker.name, worker.to_json()) if worker else ("", "")
+        for start in range(0, max(len(every), 1 if worker else 0), BATCH):
             some = every[start : start + BATCH]
             arguments = [text for token in some for text in (token, self._facts.get(token, ""))]
             reply = self._keyspace.call(
                 "renew",
                 self._epoch,
                 str(max(seconds, SHORTEST_LEASE)),
+                *(("", "") if start else who),
                 *arguments,
             ).reply
             if not reply:

@@ -1,15 +1,17 @@
--- renew: a process says which runs live in it, so that their tokens stay theirs.
+-- renew: a process says that it lives, and which runs live in it, so that their tokens stay theirs.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 the epoch that the process knows, '' where it knows none
 --        2 seconds after which the tokens are taken back if nobody renews them
---        3.. in turn: a token, and its facts from an earlier reply ('' for none)
+--        3 the worker's name, '' where the process is none   4 what it says of itself, as JSON
+--        5.. in turn: a token, and its facts from an earlier reply ('' for none)
 -- Reply  {epoch, verdict, verdict, ...}, one a token: where it is held its facts as JSON,
 --        or 'held' if the caller has them; 'lost' if it was taken back; 'gone' if nobody
 --        holds it; {} where there is no configuration yet
--- Cost   2 commands a token, and once in a third of its lease one more a limit; each time
+-- Cost   2 commands for a worker; 2 a token, and once in a third of its lease one more a limit; each time
 --        where it has less than SHORTEST_LEASE left
--- Again  a second copy renews what was just renewed, or finds the token given back.
+-- Again  a second copy renews what was just renewed, or finds the token given back. One that comes
+--        after its worker's end lists that as silent, until a sweep forgets it.
 -- OOM    done: what lives keeps its tokens
 
 -- include moments when note_start is called
@@ -76,8 +78,12 @@ local function renew(token, known)
 end
 
 never_refuse()
+if ARGV[3] ~= '' then
+  redis.call('ZADD', key('workers'), exact(time + lease), ARGV[3])
+  redis.call('HSET', key('worker', ARGV[3]), 'heard', exact(time), 'facts', ARGV[4])
+end
 local reply = {epoch}
-for i = 3, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   reply[#reply + 1] = renew(ARGV[i], ARGV[i + 1])
 end
 return reply

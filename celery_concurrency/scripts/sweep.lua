@@ -2,7 +2,8 @@
 --
 -- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
 -- looks again at blocked limits, chooses whom to collect for, goes on with a hand-over, and
--- forgets cool-downs that have ended, and probations for which no run came.
+-- forgets workers that fell silent, cool-downs that have ended, and probations for which no run
+-- came.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 for one now
@@ -58,14 +59,22 @@ end
 
 -- Take back the tokens that are due; return how many.
 local function take_back_tokens()
-  if redis.call('EXISTS', key('sweep:grace')) == 1 then
-    return 0
-  end
   local tokens = due_of(key('leases'))
   for _, token in ipairs(tokens) do
     take_back(token)
   end
   return #tokens
+end
+
+-- Forget workers that have been silent for as long as it takes to lose their tokens; return how
+-- many.
+local function forget_workers()
+  local workers = due_of(key('workers'))
+  for _, worker in ipairs(workers) do
+    redis.call('ZREM', key('workers'), worker)
+    redis.call('DEL', key('worker', worker))
+  end
+  return #workers
 end
 
 -- Put back the waiters that have expired; return how many were looked at.
@@ -159,7 +168,10 @@ local function forget_cooldowns()
   return #limits
 end
 
-local taken = take_back_tokens()
+local taken, silent = 0, 0
+if redis.call('EXISTS', key('sweep:grace')) == 0 then
+  taken, silent = take_back_tokens(), forget_workers()
+end
 local expired = out_of_memory and 0 or put_back_expired()
 local before = time - tonumber(ARGV[3])
 local left = math.min(recheck(key('blocked:shared'), before, batch),
@@ -171,7 +183,7 @@ local more, outbox = hand_over(tonumber(ARGV[6]))
 if more == 0 and forget_cooldowns() == batch then
   more = 1
 end
-if taken == batch or expired == batch or left == 0 or forgotten == batch then
+if taken == batch or silent == batch or expired == batch or left == 0 or forgotten == batch then
   more = 1
 end
 return {1, taken, more, outbox}

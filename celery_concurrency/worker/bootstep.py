@@ -4,11 +4,13 @@ What it tells ``celery inspect`` is in ``inspecting.py``.
 """
 
 import logging
+from importlib.metadata import version
 from typing import Any
 
 from celery import bootsteps
 from celery.concurrency import prefork
 
+from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import guard_pool
@@ -71,7 +73,25 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             limiter,
             settings.worker_timeout,
             on_lost,
+            worker=facts_of(parent),
             # In other pools worker_pid is this process, or none.
             processes=issubclass(parent.pool_cls, prefork.TaskPool),
         )
-        return Housekeeping(limiter, heartbeat, lambda: greet(parent.app))
+
+        def hello() -> bool:
+            mode = greet(parent.app)
+            if mode:
+                heartbeat.note_mode(mode.name)
+            return mode is not None
+
+        return Housekeeping(limiter, heartbeat, hello)
+
+
+def facts_of(worker: Any) -> WorkerFacts:
+    """Return what a worker says of itself: its pool as in Celery's banner, its most processes."""
+    return WorkerFacts(
+        name=str(worker.hostname),
+        version=version("celery-concurrency"),
+        pool=worker.pool_cls.__module__.rpartition(".")[2],
+        concurrency=worker.max_concurrency or worker.concurrency,
+    )

@@ -8,6 +8,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from celery.worker import state as worker_state
 
 from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.workers import WorkerFacts, forget_worker
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.celery_compat import active_requests
 from celery_concurrency.worker.progress import Stage, stage_of
@@ -30,6 +32,7 @@ class Heartbeat:
         limiter: where the tokens are.
         seconds: of silence after which this worker's tokens are taken back.
         on_lost: is called with the request of a run whose tokens were taken back all the same.
+        worker: what it says of itself; None to say nothing.
         processes: the runs are in processes of their own, which may be killed.
     """
 
@@ -39,11 +42,13 @@ class Heartbeat:
         seconds: float,
         on_lost: Callable[[Any], None] = lambda _: None,
         *,
+        worker: WorkerFacts | None = None,
         processes: bool = True,
     ) -> None:
         self._limiter = limiter
         self._seconds = seconds
         self._on_lost = on_lost
+        self._worker = worker
         self._processes = processes
         # Process id to its latest run: a child runs one task at a time, and released the others.
         self._running: dict[int, str] = {}
@@ -55,10 +60,17 @@ class Heartbeat:
         if request is not None and self._processes:
             self._received.append(request)
 
+    def note_mode(self, mode: str) -> None:
+        """Say with each beat from now on how denied tasks wait here: ``handoff`` or ``retry``."""
+        if self._worker:
+            self._worker = replace(self._worker, mode=mode)
+
     def beat(self) -> None:
-        """Renew the tokens of the runs that live here; report those that were taken back."""
+        """Say that this worker lives, and renew its runs' tokens; report those taken back."""
+        if self._worker and self._worker.since is None:
+            self._worker = replace(self._worker, since=self._limiter.keyspace.now())
         requests = self._active()
-        lost = self._limiter.leases.beat(requests.keys(), self._seconds)
+        lost = self._limiter.leases.beat(requests.keys(), self._seconds, self._worker)
         for token in lost:
             request = requests[token]
             logger.error(
@@ -73,6 +85,11 @@ class Heartbeat:
                 self._on_lost(requests[token])
             except Exception:
                 logger.exception("what is to be done about %s failed", token)
+
+    def end(self) -> None:
+        """Say that this worker ends in good order; it beats no more."""
+        if self._worker:
+            forget_worker(self._limiter.keyspace, self._worker.name)
 
     def is_unknown(self) -> bool:
         """Whether runs live here that could not get their tokens back after a loss of data."""

@@ -86,6 +86,14 @@ class Housekeeping:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         self._heartbeat.release_dead()  # the pool's processes are gone, in whatever way
+        if not self._outage.is_on:
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._heartbeat.end()
+        except LimiterUnavailable as exc:
+            logger.debug("others see this worker as silent for a while: %s", exc)
 
     def _wait_until_open(self) -> None:
         """Where Redis lost its data, or has none yet, delay the start until it admits runs."""

@@ -46,7 +46,7 @@ def _stats(app: Any) -> Iterator[tuple[str, Any]]:
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
     yield "uncounted_groups", max(0, groups - MAX_GROUPS)
     mode = waiting_mode_of(app)
-    yield "mode", "handoff" if mode.by_handoff else "retry"
+    yield "mode", mode.name
     yield "reason", mode.reason
 
 

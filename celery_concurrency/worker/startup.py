@@ -16,16 +16,16 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, OTHER_TAGS
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
-from celery_concurrency.worker.waiting_mode import waiting_mode_of
+from celery_concurrency.worker.waiting_mode import WaitingMode, waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
 
 
-def greet(app: Any) -> bool:
+def greet(app: Any) -> WaitingMode | None:
     """Log how tasks wait, and warn of what is probably not meant.
 
     Returns:
-        False where the broker is away, as Celery itself says: how tasks wait isn't known yet.
+        how they wait; None where the broker is away, as Celery itself says: then it isn't known.
 
     Raises:
         LimiterUnavailable: Redis can't be asked.
@@ -36,7 +36,7 @@ def greet(app: Any) -> bool:
         raise
     except (RedisError, OSError, OperationalError) as exc:
         logger.debug("how tasks wait that find no room is not known yet: %s", exc)
-        return False
+        return None
     for problem in (*_unknown_tags(app), *_unknown_dimensions(app)):
         logger.warning("%s", problem)
     how = "are handed it the moment it is there" if mode.by_handoff else "ask again by countdown"
@@ -44,7 +44,7 @@ def greet(app: Any) -> bool:
     if mode.by_handoff:
         for risk in _risks(limiter_of(app).redis):
             logger.warning("waiting tasks are at risk: %s", risk)
-    return True
+    return mode
 
 
 def _unknown_tags(app: Any) -> Iterator[str]:

@@ -31,6 +31,11 @@ class WaitingMode:
     same_server: bool
     reason: str
 
+    @property
+    def name(self) -> str:
+        """Return it as people are told: ``handoff`` or ``retry``."""
+        return "handoff" if self.by_handoff else "retry"
+
 
 @per_process(SURE_SECONDS)
 def waiting_mode_of(app: Celery) -> WaitingMode:

@@ -130,6 +130,17 @@ def test_the_histograms_are_those_of_all_time(busy: Floor, limiter: Limiter) -> 
         assert next(s.value for s in samples if s.name.endswith("_sum")) < 5
 
 
+def test_workers_are_counted_by_how_their_tasks_wait(limiter: Limiter) -> None:
+    limiter.config.sync()
+    scenes.fleet(limiter)
+    scenes.beat(limiter, "w4@h", mode="retry")
+    scenes.beat(limiter, "w5@h", mode=None)
+    text = metrics.expose(limiter).decode()
+    for mode, count in (("handoff", 1), ("retry", 2), ("unknown", 1)):
+        assert f'celery_concurrency_workers{{mode="{mode}"}} {count}.0\n' in text
+    assert "celery_concurrency_workers_silent 1.0\n" in text
+
+
 def test_how_long_ago_a_sweep_was(limiter: Limiter) -> None:
     assert value(limiter, "sweep_age_seconds") is None
     limiter.waiting_room.sweep()
@@ -280,7 +291,7 @@ def test_it_is_well_formed_as_promtool_would_have_it(busy: Floor, limiter: Limit
         assert kind == "histogram" or not name.endswith(("_count", "_sum", "_bucket"))
         for sample in family.samples:
             assert sample.name.endswith("_total") == (kind == "counter"), sample.name
-            assert set(sample.labels) <= {"dimension", "limit", "le", "per"}
+            assert set(sample.labels) <= {"dimension", "limit", "le", "per", "mode"}
             assert ("le" in sample.labels) == sample.name.endswith("_bucket")
             assert sample.value >= 0
         seen = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]

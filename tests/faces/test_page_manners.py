@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.support import history, scenes
 from tests.support.serving import Serving
 
-VIEWS = ("limits", "running", "waiting", "why/wait-0", "statistics", "configuration")
+VIEWS = ("limits", "running", "waiting", "why/wait-0", "workers", "statistics", "configuration")
 
 #: A page is hidden for its scripts; headless, no window is ever really behind another.
 HIDE = """hidden => {

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from celery_concurrency.limiter.inspect.usage import read_usage
+from celery_concurrency.limiter.workers import forget_worker
 from celery_concurrency.scripts.constants import NAMED_MOST
 from tests.support import history, scenes
 from tests.support.waiting import hold, park
@@ -296,8 +297,39 @@ def test_what_nobody_has_begun_on_says_for_which_task_it_is(desk, limiter, redis
     expect(kept.get_by_role("button", name="Release")).to_be_hidden()
 
 
+def test_who_is_alive_and_what_each_holds(desk, limiter):
+    scenes.busy(limiter)
+    scenes.fleet(limiter)
+    view = desk.open("workers")
+    shown = cells(view, "#workers-rows tr")
+    assert [one[0] for one in shown] == ["w3@h", "w1@h", "w2@h", "4711@h", "w0@h"]
+    silent = r"silent for 1\d sec last heard of at [\d:]+, its tokens are taken back after 30 s"
+    assert re.fullmatch(silent, shown[0][1])
+    assert re.fullmatch(r"alive last heard of at [\d:]+", shown[1][1])
+    assert shown[1][2:4] + shown[1][5:6] == ["handoff", "0.1.0 prefork 4", "4"]
+    assert shown[1][6].startswith("global platform:douyin task_type:publish account:acc0")
+    assert shown[3][1] == "program holds tokens outside of tasks"
+    expect(view.locator("#workers-notes li")).to_have_text(
+        [
+            "Tasks wait in different ways: handoff (1), retry (1).",
+            "Workers have different versions: 0.1.0 (1), 0.0.9 (1).",
+        ]
+    )
+    view.get_by_role("link", name="Tokens of w1@h: 4").click()
+    view = desk.view("running")
+    expect(view.get_by_role("heading")).to_have_text("Running: w1@h")
+    expect(view.locator("#running-rows tr")).to_have_count(4)
+    # It ends, and another falls silent.
+    forget_worker(limiter.keyspace, "w1@h")
+    scenes.beat(limiter, "w2@h", silent=5, mode="retry")
+    view = desk.open("workers")
+    assert [one[0] for one in cells(view, "#workers-rows tr")][:2] == ["w3@h", "w2@h"]
+    expect(view.locator("#workers-notes li")).to_have_count(0)
+
+
 def test_nobody(desk):
     for view, words in (
+        ("workers", "No worker is alive, and nobody holds a token."),
         ("running", "No task holds a token."),
         ("waiting", "No task is in the waiting room."),
         ("configuration", "in force"),
@@ -434,7 +466,10 @@ def test_a_narrow_window_scrolls_no_further_than_down(desks, serving, limiter):
     scenes.busy(limiter)
     desk = desks(serving.page, viewport={"width": 360, "height": 740})
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=statistics()))
-    for view in ("limits", "running", "waiting", "why/wait-0", "statistics", "configuration"):
+    scenes.fleet(limiter)
+    for view in (
+        "limits", "running", "waiting", "why/wait-0", "workers", "statistics", "configuration"
+    ):  # fmt: skip
         desk.open(view)
         assert desk.page.evaluate("document.documentElement.scrollWidth") <= 360, view
         # Nor does any table: its rows are cards, whose cells say what they are.

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import pytest
 from celery import Task
 
+from celery_concurrency.limiter.inspect.workers import read_workers
 from tests.support.recording import highest_overlap, read_records
 from tests.support.sites import site
 from tests.support.workers import wait_for
@@ -147,18 +148,33 @@ def test_a_task_that_is_terminated(crashes, how):
 
 
 def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
-    with site(server, tmp_path, "crashes", db=1, WAITING="auto", WORKER_TIMEOUT="5") as other:
+    """Until then it is listed as silent, and not afterwards."""
+    with site(server, tmp_path, "crashes", db=1, WAITING="auto", WORKER_TIMEOUT="8") as other:
+
+        def listed(name):
+            found = read_workers(other.limiter.keyspace).workers
+            return next((one for one in found if one.name == name), None)
+
         killed = other.start(concurrency=1, arguments=("-Q", "killed"))
         other.tasks.work.apply_async((120,), queue="killed", headers=ACCOUNT)
         wait_for(lambda: begun(other))
-        other.start(concurrency=1)
+        one = listed(killed.name)
+        assert (one.alive, one.mode, one.pool, one.concurrency) == (True, "handoff", "prefork", 1)
+        assert one.limits == {"global": 1, "account:a": 1}
+        left = other.start(concurrency=1)
         next_ = other.tasks.work.apply_async(headers=ACCOUNT)
         # Before that its message is in the hands of whoever took it, acknowledged.
         other.wait_until_parked(next_)
         killed.kill()
         ended = now()
+        silent = wait_for(lambda: (one := listed(killed.name)) and not one.alive and one)
+        assert silent.limits == {"global": 1, "account:a": 1}
         assert next_.get(timeout=30) == "done"
-        assert 3 < begun(other)[-1] - ended < 15
+        assert 3 < begun(other)[-1] - ended < 18
+        wait_for(lambda: listed(killed.name) is None)
+        assert listed(left.name).alive
+        left.stop()
+        assert listed(left.name) is None
 
 
 def test_a_lease_lasts_for_the_timeout_of_its_worker(crashes):

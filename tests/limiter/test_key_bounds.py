@@ -28,6 +28,7 @@ from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
 from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
 from celery_concurrency.limiter.stats.misnamed import MISNAMED_MOST, Misnamed, count_misnamed
 from celery_concurrency.limiter.waiting_room import STEPS
+from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DIMENSIONS, TOTALS
 
 MANY: Final = 100_000
@@ -70,6 +71,8 @@ BOUNDS: Final = {
     "adaptive:unlogged": "trim",
     "adaptive:history": "expires",
     "leases": "live",
+    "workers": "live",
+    "worker:<worker>": "live",
     "token:<token>": "live",
     "stats:counters": "trim",
     "stats:named": "trim",
@@ -433,6 +436,9 @@ def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) 
     assert redis.zcard("concurrency:leases") == LIVING
     crowd.park(iter(range(LIVING)))
     assert redis.zcard("concurrency:groups") == LIVING
+    for number in range(1000):  # that were killed, each under a name of its own
+        crowd.limiter.leases.beat([], 5, WorkerFacts(f"w{number}@h", "1", "prefork", 4))
+    redis.zadd("concurrency:workers", {f"w{number}@h": 1 for number in range(1000)})
     seen = {kind_of(key) for key in redis.scan_iter("concurrency:*", count=10_000)}
     # Some go on with the room that others leave, the rest is given back to the broker.
     for number in range(500):
@@ -446,7 +452,12 @@ def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) 
         sweeps += 1
         assert sweeps < 100, "limits that nobody waits for are looked at for ever"
     left = list(redis.scan_iter("concurrency:*", count=10_000))
-    assert seen > {"semaphore:<limit>", "bucket:<class><own limit>", "shut:<limit>"}
+    assert seen > {
+        "worker:<worker>",
+        "semaphore:<limit>",
+        "bucket:<class><own limit>",
+        "shut:<limit>",
+    }
     for key in left:
         bound = BOUNDS[kind_of(key)]
         if bound == "live":

@@ -18,6 +18,7 @@ from celery_concurrency.api.errors import _CODES as HTTP_CODES
 from celery_concurrency.cli import concurrency
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.worker.settings import PREFIX, Settings
+from tests.support import scenes
 from tests.support.answers import out
 from tests.support.blocks import Page, blocks_of
 from tests.support.waiting import park
@@ -69,6 +70,7 @@ def test_what_a_command_is_shown_to_answer_it_answers(path, limiter, here):
     tags = {"platform": "douyin", "account": "acc1"}
     limiter.try_acquire("09ab:5ec69b566cc7d5ed", tags, task="proj.publish", worker="w1@host")
     limiter.try_acquire("another:1", {})
+    scenes.beat(limiter, "w1@host")
     park(limiter, "5f1c", tags, task="proj.publish")
     for block in blocks_in(path, "console"):
         command, _, answer = block.text.partition("\n")
@@ -139,7 +141,7 @@ HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
 
 def test_the_answers_that_are_shown_are_answers():
     shown = re.findall(r"^`GET (/\S+?)`.*?^```json\n(.*?)^```", HTTP, re.MULTILINE | re.DOTALL)
-    assert len(shown) == 6
+    assert len(shown) == 7
     routes = {route.path: route for route in ROUTES if route.method == "GET"}
     for path, text in shown:
         answer = json.loads(text)

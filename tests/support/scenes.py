@@ -6,6 +6,7 @@ from typing import Any
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.history import Author
+from celery_concurrency.limiter.workers import WorkerFacts
 from tests.support.waiting import hold, park
 from tests.support.workers import wait_for
 
@@ -87,6 +88,26 @@ def refused(limiter: Limiter) -> str:
     probe = hold(limiter, "tries", tags)
     park(limiter, "wait-probe", tags)
     return probe
+
+
+def beat(limiter: Limiter, name: str, *, silent: float = 0, **facts: Any) -> None:
+    """Let a worker say of itself that it lives, or have said so a while ago."""
+    now = limiter.keyspace.now()
+    usual = {"version": "0.1.0", "pool": "prefork", "concurrency": 4, "mode": "handoff"}
+    worker = WorkerFacts(name, **{**usual, "since": now - 7500, **facts})
+    limiter.leases.beat([], 30, worker)
+    if silent:
+        limiter.redis.hset(limiter.keyspace.keys.worker(name), "heard", now - silent)
+        limiter.redis.zadd(limiter.keyspace.keys.workers, {name: now - silent + 30})
+
+
+def fleet(limiter: Limiter) -> None:
+    """Let there be workers of two modes and two versions, a silent one, and a program."""
+    beat(limiter, "w1@h")
+    beat(limiter, "w2@h", version="0.0.9", mode="retry", pool="gevent", concurrency=100)
+    beat(limiter, "w3@h", silent=12)
+    limiter.try_acquire("call-1:1", {"platform": "bilibili"}, worker="4711@h")
+    limiter.try_acquire("old-1:1", {"platform": "bilibili"}, task="publish", worker="w0@h")
 
 
 def over(limiter: Limiter, limit: str) -> bool:

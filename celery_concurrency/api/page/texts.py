@@ -282,6 +282,46 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "its_limits": ("相关限制及当前占用者", "Its limits, and who holds them"),
     "state": ("状态", "State"),
     "held_by": ("占用者", "Held by"),
+    # Workers
+    "workers": ("Worker", "Workers"),
+    "workers_none": (
+        "没有在线的 Worker，也没有人持有令牌。",
+        "No worker is alive, and nobody holds a token.",
+    ),
+    "waiting_mode": ("等待方式", "Mode"),
+    "mode_handoff": ("移交", "handoff"),
+    "mode_retry": ("重试", "retry"),
+    "up_since": ("启动于", "Up since"),
+    "tokens": ("令牌", "Tokens"),
+    "tokens_of": ("{worker} 持有的令牌：{count}", "Tokens of {worker}: {count}"),
+    "alive": ("在线", "alive"),
+    "silent": ("失联 {duration}", "silent for {duration}"),
+    "program": ("程序", "program"),
+    "last_heard": ("最后心跳 {time}", "last heard of at {time}"),
+    "taken_back_after": (
+        "失联 {seconds} 秒后收回令牌",
+        "its tokens are taken back after {seconds} s",
+    ),
+    "program_why": ("在任务之外持有令牌", "holds tokens outside of tasks"),
+    "worker_why": (
+        "没有心跳信息：可能是旧版本",
+        "says nothing of itself: an earlier version?",
+    ),
+    "and_more": ("另有 {count} 个", "and {count} more"),
+    "mixed_modes": (
+        "各个 Worker 的任务等待方式不同：{each}。",
+        "Tasks wait in different ways: {each}.",
+    ),
+    "mixed_versions": (
+        "各个 Worker 的版本不同：{each}。",
+        "Workers have different versions: {each}.",
+    ),
+    "how_many": ("{name}（{count} 个）", "{name} ({count})"),
+    "more_workers": ("另有 {count} 个 Worker 未列出。", "{count} more workers are not listed."),
+    "unread_holders": (
+        "另有 {count} 个令牌未读取，未计入占用者。",
+        "{count} more tokens are held. Whose they are was not looked at.",
+    ),
     # Statistics
     "statistics": ("24 小时", "24 hours"),
     "statistics_limit": ("按限制", "Of the limit"),

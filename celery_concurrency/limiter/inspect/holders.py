@@ -67,7 +67,12 @@ class Page(BaseModel):
 
 
 def read_tokens(
-    keyspace: Keyspace, limit: str = "", count: int = DEFAULT_COUNT, cursor: str = ""
+    keyspace: Keyspace,
+    limit: str = "",
+    count: int = DEFAULT_COUNT,
+    cursor: str = "",
+    *,
+    worker: str = "",
 ) -> Page:
     """Return a page of the holders of living tokens, who has held for longest first.
 
@@ -79,6 +84,8 @@ def read_tokens(
         limit: list the holders of this limit only; "" is all.
         count: holders on a page.
         cursor: the ``next`` of the page before; "" is the first page.
+        worker: list the tokens of this worker only; "" is all. Where more than ``SORTED`` are
+            held, so many are looked at, the soonest to expire.
 
     Raises:
         ValueError: the cursor is that of no page.
@@ -89,9 +96,9 @@ def read_tokens(
         if not found:
             raise ValueError("this is no cursor: take that of the page before")
         by_age, number, token = found.groups()
-    if by_age or (not cursor and _count_tokens(keyspace, limit) <= SORTED):
+    if by_age or worker or (not cursor and _count_tokens(keyspace, limit) <= SORTED):
         after = (float(number), token) if cursor else (0.0, "")
-        page = _read_by_age(keyspace, limit, count, after)
+        page = _read_by_age(keyspace, limit, count, after, worker)
     else:
         page = _read_by_expiry(keyspace, limit, count, number, token)
     for one in page.tokens:
@@ -109,17 +116,21 @@ def _holders_of(keyspace: Keyspace, limit: str) -> str:
     return keyspace.keys.semaphore(limit) if limit else keyspace.keys.leases
 
 
-def _read_by_age(keyspace: Keyspace, limit: str, count: int, after: tuple[float, str]) -> Page:
+def _read_by_age(
+    keyspace: Keyspace, limit: str, count: int, after: tuple[float, str], worker: str
+) -> Page:
+    first, most = (0, SORTED) if worker else (None, None)
     living: Any = keyspace.redis.zrange(
         _holders_of(keyspace, limit), f"({keyspace.now():.6f}", "+inf",
-        byscore=True, withscores=True,
+        byscore=True, withscores=True, offset=first, num=most,
     )  # fmt: skip
     expiries = {token.decode(): expiry for token, expiry in living}
     in_order = sorted(
         (float(since or UNKNOWN), token)
-        for token, since in keyspace.for_each(
-            expiries, lambda pipe, token: pipe.hget(keyspace.keys.token(token), "since")
+        for token, (since, holder) in keyspace.for_each(
+            expiries, lambda pipe, token: pipe.hmget(keyspace.keys.token(token), "since", "worker")
         )
+        if worker in ("", (holder or b"").decode())
     )
     rest = in_order[bisect_right(in_order, after) :]
     records = keyspace.for_each(

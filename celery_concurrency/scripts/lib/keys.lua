@@ -17,6 +17,8 @@
 --   adaptive:unlogged   moves that no worker has logged
 --   adaptive:history    a stream of what was in force, and what ran, minute by minute
 --   leases              token → when it is taken back if nobody renews it
+--   workers             worker → when its tokens are taken back if it stays silent
+--   worker:<worker>     when it was last heard of, and what it says of itself
 --   token:<token>       its record, and the marks that refuse late calls
 --   fence               the last fencing number
 --   epoch               when the data here began: runs that are older may live

@@ -14,8 +14,9 @@ import { statistics } from "./statistics.js";
 import { t } from "./texts.js";
 import { waiting } from "./waiting.js";
 import { why } from "./why.js";
+import { workers } from "./workers.js";
 
-const VIEWS = { limits, adaptive, running, waiting, why, statistics, configuration };
+const VIEWS = { limits, adaptive, running, waiting, why, workers, statistics, configuration };
 /** Views without a tab of their own: that of which they are a part, and their title. */
 const PARTS = new Map([["why", ["waiting", "why_title"]], ["adaptive", ["limits", "adaptive_title"]]]);
 let here = { name: "limits", argument: "" };

@@ -11,14 +11,17 @@ import { t } from "./texts.js";
 
 const pages = createPages("running", () => desk.refresh());
 
+/** Of what the view is: a limit, or a worker where it begins with "@", as no limit does. */
+const asked = (of) => (of.startsWith("@") ? { worker: of.slice(1) } : { limit: of });
+
 export const running = {
-  async read(limit, signal) {
-    pages.enter(limit);
+  async read(of, signal) {
+    pages.enter(of);
     const { cursor } = pages;
-    return (await ask("GET", query("/tokens", { limit, cursor }), { signal })).data;
+    return (await ask("GET", query("/tokens", { ...asked(of), cursor }), { signal })).data;
   },
   show(answer) {
-    pages.show(answer, t("running"), (limit) => t("running_of", { limit }));
+    pages.show(answer, t("running"), (of) => t("running_of", { limit: Object.values(asked(of))[0] }));
     shown(byId("running-table"), answer.tokens.length > 0);
     shown(byId("running-none"), answer.tokens.length === 0);
     keepRows(byId("running-rows"), answer.tokens, (one) => one.token, makeRow);
