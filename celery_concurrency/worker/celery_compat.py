@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery._state import _get_active_apps, connect_on_app_finalize
+from celery.app.task import Context
 from celery.worker import state as worker_state
 
 
@@ -124,7 +125,7 @@ def ours_on(context: Any) -> Any:
 
 
 def context_of(request: Any) -> Any:
-    """Return the context that signals and backends get of a worker's request.
+    """Return the context that signals get of a worker's request that doesn't go to the pool.
 
     ``Request._context``: Celery 5.5 to 5.7. Without it a task whose group waits goes to the pool.
     """
@@ -166,7 +167,9 @@ def stored_state(request: Any, state: str, reason: BaseException) -> dict[str, A
     """
     backend = request.task.backend
     result = backend.encode_result(reason, state)
-    meta = backend._get_result_meta(result, state, "", context_of(request))
+    # A context of its own: the request's would be left in what the pool gets.
+    context = Context(headers_of(request))
+    meta = backend._get_result_meta(result, state, "", context)
     return {
         "key": backend.get_key_for_task(request.id).decode(),
         "value": backend.encode({**meta, "task_id": request.id}),

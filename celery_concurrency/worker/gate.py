@@ -42,7 +42,7 @@ from celery_concurrency.worker.run import (
     Ungated,
     receive,
 )
-from celery_concurrency.worker.run_log import log_decision, log_outcome, log_place
+from celery_concurrency.worker.run_log import log_decision, log_outcome, log_place, log_release
 from celery_concurrency.worker.tags import tags_of
 from celery_concurrency.worker.unknown_headers import unknown_headers
 
@@ -271,6 +271,4 @@ def _release(task: Any, run: Run, *, done: bool, succeeded: bool = False) -> Non
     except LimiterUnavailable as exc:
         log_decision(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
     else:
-        seconds = None if run.began is None else round(time.monotonic() - run.began, 3)
-        detail = "" if held else "after its tokens had expired"
-        log_decision(logging.INFO, task, run, "released", detail, held=seconds, expired=not held)
+        log_release(task, run, held=held)

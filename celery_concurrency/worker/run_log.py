@@ -4,6 +4,7 @@ The loggers are in ``log.py``.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ def log_outcome(task: Any, run: Run) -> None:
     """Log a run's outcome."""
     match run.outcome:
         case Granted(limits=limits):
+            # Its release tells all of it again, and each line costs a task as much as a call.
             log_decision(
-                logging.INFO, task, run, "granted", ", ".join(limits),
+                logging.DEBUG, task, run, "granted", ", ".join(limits),
                 limits=list(limits), waited=_waited(run),
             )  # fmt: skip
         case Denied() as denied:
@@ -56,6 +58,30 @@ def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
     elif place == "handed over":
         level, detail = logging.INFO, "at once, without a countdown, as there is room by now"
     log_decision(level, task, run, place, detail, limits=list(limits), **more)
+
+
+def log_release(task: Any, run: Run, *, held: bool) -> None:
+    """Log that a run gave its tokens back.
+
+    Args:
+        held: it had them until then; if not, they had expired or were never given.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    limits = run.outcome.limits if isinstance(run.outcome, Granted) else ()
+    seconds = None if run.began is None else round(time.monotonic() - run.began, 3)
+    waited = _waited(run)
+    detail = ", ".join(limits)
+    if not held:
+        detail += " after its tokens had expired"
+    elif seconds is not None:
+        detail += f" after {seconds} s"
+    if waited:
+        detail += f", for which it had waited {waited} s"
+    log_decision(
+        logging.INFO, task, run, "released", detail.strip(),
+        limits=list(limits), waited=waited, held=seconds, expired=not held,
+    )  # fmt: skip
 
 
 def log_decision(

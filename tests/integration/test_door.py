@@ -51,13 +51,22 @@ def fill(room, file):
     wait_for(lambda: len(room.semaphores().get("global", [])) == held + SLOTS)
 
 
-def wait_first(room, account):
-    """Let one task of an account wait, which had to ask in the pool; return its result."""
-    first = room.tasks.work.apply_async(headers={"account": account})
-    room.wait_until_waiting(first)
-    # The worker's main process has heard of it.
-    wait_for(lambda: room.broker.hlen(f"{room.prefix}unacked") == 0)
-    return first
+def wait_until_known(room, account):
+    """Let tasks of an account wait until the worker's main process knows; return their results."""
+    results = []
+
+    def is_known():
+        results.append(room.tasks.work.apply_async(headers={"account": account}))
+        room.wait_until_parked(results[-1])
+        return is_parked_as_it_arrives(room, results[-1])
+
+    wait_for(is_known)
+    return results
+
+
+def is_parked_as_it_arrives(room, result):
+    lines = [line for line in room.output().splitlines() if f"[{result.id}] waits " in line]
+    return bool(lines) and "is parked as it arrives" in lines[0]
 
 
 def ran(room):
@@ -68,7 +77,7 @@ def test_who_has_to_wait_takes_no_slot(room, slots):
     """State, ack, event and signal are as if it had been denied in the pool; it runs in turn."""
     events = []
     with room.held(account="busy"):
-        first = wait_first(room, "busy")
+        known = wait_until_known(room, "busy")
         fill(room, slots)
         with listening(room.tasks.app, events):
             results = [room.tasks.work.apply_async(headers={"account": "busy"}) for _ in range(20)]
@@ -84,8 +93,8 @@ def test_who_has_to_wait_takes_no_slot(room, slots):
         assert ("task-received", last.id) in [event[:2] for event in events]
         assert room.limiter.stats.window("total")["denied:total"] >= 21
     slots.touch()
-    assert [result.get(timeout=30) for result in (first, *results)]
-    assert ran(room) == [result.id for result in (first, *results)]
+    assert [result.get(timeout=30) for result in (*known, *results)]
+    assert ran(room) == [result.id for result in (*known, *results)]
     assert room.output().count(f"[{last.id}] waits ") == 1
 
 
@@ -99,11 +108,11 @@ def listening(app, events):
     def listen():
         with app.connection_for_read() as connection:
             receiver = app.events.Receiver(connection, handlers={"*": note})
-            with receiver.consumer_context(wakeup=False):
+            with receiver.consumer_context(wakeup=False) as (own, _, _):
                 ready.set()
                 while not over.is_set():
                     with suppress(TimeoutError):
-                        connection.drain_events(timeout=0.2)
+                        own.drain_events(timeout=0.2)
 
     ready, over = threading.Event(), threading.Event()
     thread = threading.Thread(target=listen, daemon=True)
@@ -120,7 +129,7 @@ def test_whatever_kind_of_task_it_is(room, slots, task):
     args = ("declared",) if task == "declared" else ()
     headers = {} if task == "declared" else {"account": account}
     with room.held(account=account):
-        wait_first(room, account)
+        known = wait_until_known(room, account)
         fill(room, slots)
         send = getattr(room.tasks, task).apply_async
         results = [send(args, headers=headers) for _ in range(3)]
@@ -128,13 +137,13 @@ def test_whatever_kind_of_task_it_is(room, slots, task):
         assert room.broker.hlen(f"{room.prefix}unacked") == 0
         assert results[0].state == ("PENDING" if task == "forgotten" else "RETRY")
     slots.touch()
-    wait_for(lambda: len(ran(room)) == 4)
-    assert ran(room)[1:] == [result.id for result in results]
+    wait_for(lambda: len(ran(room)) == len(known) + 3)
+    assert ran(room) == [result.id for result in (*known, *results)]
 
 
 def test_what_belongs_to_its_canvas_goes_on_when_it_has_run(room, slots):
     with room.held(account="canvas"):
-        wait_first(room, "canvas")
+        wait_until_known(room, "canvas")
         fill(room, slots)
         work = room.tasks.work.si().set(headers={"account": "canvas"})
         linked = chain(work, room.tasks.told.si()).apply_async()
@@ -149,7 +158,7 @@ def test_what_belongs_to_its_canvas_goes_on_when_it_has_run(room, slots):
 def test_higher_priority_goes_first_and_who_is_revoked_or_expired_never_runs(room, slots):
     send = room.tasks.work.apply_async
     with room.held(account="order"):
-        wait_first(room, "order")
+        known = wait_until_known(room, "order")
         fill(room, slots)
         low = send(headers={"account": "order"}, priority=9)
         high = send(headers={"account": "order"}, priority=3)
@@ -161,25 +170,25 @@ def test_higher_priority_goes_first_and_who_is_revoked_or_expired_never_runs(roo
     slots.touch()
     low.get(timeout=30)
     wait_for(lambda: {revoked.state, expired.state} == {"REVOKED"})
-    assert ran(room)[1:] == [high.id, low.id]
+    assert ran(room)[len(known) :] == [high.id, low.id]
 
 
 def test_a_group_of_which_nobody_waits_any_more_goes_to_the_pool(room, slots):
     with room.held(account="gone"):
-        first = wait_first(room, "gone")
-        room.limiter.waiting_room.cancel(first.id)
-    wait_for(lambda: first.state == "REVOKED")
+        known = wait_until_known(room, "gone")
+        assert sum(room.limiter.waiting_room.cancel_limit("account:gone")) == len(known)
+    wait_for(lambda: {result.state for result in known} == {"REVOKED"})
     assert room.tasks.work.apply_async(headers={"account": "gone"}).get(timeout=30)
 
 
 def test_a_success_is_not_overwritten_by_a_copy_that_waits(room, slots):
-    with room.held(account="again"):
-        first = wait_first(room, "again")
+    first = room.tasks.work.apply_async(headers={"account": "again"})
     first.get(timeout=30)
     with room.held(account="again"):
-        wait_first(room, "again")
+        wait_until_known(room, "again")
         room.tasks.work.apply_async(headers={"account": "again"}, task_id=first.id)
         room.wait_until_parked(first)
+        wait_for(lambda: is_parked_as_it_arrives(room, first))
         assert AsyncResult(first.id, app=room.tasks.app).state == "SUCCESS"
     slots.touch()
 

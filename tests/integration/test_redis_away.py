@@ -51,7 +51,7 @@ def test_without_the_limiters_redis_tasks_run_where_the_settings_say_so(
         limiter_server.start()
         result = away.tasks.work.apply_async(headers={"account": "a"})
         assert result.get(timeout=30) == "done"
-        assert f"[{result.id}] granted " in away.output()
+        wait_for(lambda: f"[{result.id}] released global, account:a after" in away.output())
 
 
 @pytest.mark.parametrize("waiting", ["retry", "auto"])

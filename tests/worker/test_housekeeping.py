@@ -47,7 +47,7 @@ def test_a_configuration_written_by_hand(
     # Nobody but the worker has looked; its first task was under the new limits.
     assert first.get(timeout=30)
     output = one.output()
-    assert output.index('in force: {"global_max": 7') < output.index(f"[{first.id}] granted")
+    assert output.index('in force: {"global_max": 7') < output.index(f"[{first.id}] received")
     assert in_force(redis) == "7"
 
     redis.set(KEY, json.dumps({"global_max": 3}))

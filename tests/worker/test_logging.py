@@ -382,6 +382,10 @@ def test_what_was_waited_and_held(scene, caplog):
     assert second.concurrency["waited"] == pytest.approx(5, abs=1.5)
     released = records(caplog, "released")[-1].concurrency
     assert 0 <= released["held"] < 5
+    assert (released["waited"], released["limits"]) == (
+        second.concurrency["waited"],
+        second.concurrency["limits"],
+    )
     assert released["expired"] is False
     assert Ticket(2**43 * 3 + 1500).asked == 1.5
 
