@@ -100,6 +100,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     # Moments
     "rate": ("每 {period} {max} 个", "{max} per {period}"),
     "comma": ("，", ", "),
+    "colon": ("：", ": "),
     "window": ("{used} / {max}（任意 {period}）", "{used} of {max} in {period}"),
     "opens_in": ("{left}后放行", "opens in {left}"),
     "oldest_wait": ("最久已等 {duration}", "up to {duration}"),
@@ -407,7 +408,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "not_valid": ("无效，未生效：{problem}", "not valid, and not in force: {problem}"),
     "no_history": ("还没有修改。", "Nothing has been changed yet."),
     "roll_back": ("回滚", "Roll back"),
-    "none": ("无", "none"),
+    "not_set": ("未设置", "not set"),
     "apply": ("确认修改", "Change it"),
     # Confirmations
     "close": ("关闭", "Close"),
@@ -598,7 +599,17 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "All waiting tasks that count in {limit}, {count} as of now, will not run: they are "
         "discarded as revoked. This can't be undone.",
     ),
-    "cancelled_count": ("已取消 {count} 个任务。", "Cancelled: {count}."),
+    # What was changed, from what to what
+    "unchanged": ("{value}（没有变化）", "{value} (no change)"),
+    "open": ("放行", "open"),
+    "cooling_until": ("冷却到 {until}", "cools down until {until}"),
+    "token_of": ("{task} 的令牌", "Token of {task}"),
+    "token_held": ("占用中", "held"),
+    "token_released": ("已释放（{limits}）", "released ({limits})"),
+    "task_waited": ("等待中", "waiting"),
+    "task_cancelled": ("已取消", "cancelled"),
+    "count_waited": ("{count} 个等待中", "{count} waiting"),
+    "count_cancelled": ("已取消 {count} 个", "{count} cancelled"),
     "remove_title": ("移除 {field}", "Remove {field}"),
     "remove_effect": (
         "移除后，这个名称改用同类的一般上限，立即生效。",
