@@ -8,14 +8,14 @@ from typing import Any
 RESOLUTION = 300
 
 
-def made_up(now: float, hours: int = 24) -> dict[str, Any]:
+def made_up(now: float, hours: int = 24, resolution: int = RESOLUTION) -> dict[str, Any]:
     """Return the data of ``GET /stats/history``: busy by day, with a jam in it."""
-    end = int(now) // RESOLUTION * RESOLUTION
-    count = hours * 3600 // RESOLUTION
+    end = int(now) // resolution * resolution
+    count = hours * 3600 // resolution
     points = [
-        _point(end - (count - 1 - place) * RESOLUTION, place / count) for place in range(count)
+        _point(end - (count - 1 - place) * resolution, place / count) for place in range(count)
     ]
-    return {"resolution": RESOLUTION, "points": points, "left_out": 0}
+    return {"resolution": resolution, "since": points[0]["at"], "points": points, "left_out": 0}
 
 
 def _point(at: int, part: float) -> dict[str, Any]:
