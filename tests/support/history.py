@@ -39,6 +39,17 @@ def _times(count: int, typical: float) -> dict[str, float]:
     return {"count": count, "p50": typical, "p95": typical * 2.1, "p99": typical * 3.2}
 
 
+def backlog(now: float) -> dict[str, Any]:
+    """Return the data of ``GET /stats/backlog``: it rises for half an hour, and falls."""
+    at = [now - 60 * minute for minute in range(59, -1, -1)]
+    douyin = [round(max(0, 9 - abs(minute - 30) / 3)) + 4 for minute in range(60)]
+    others = [minute // 12 % 3 for minute in range(60)]
+    every = [sum(some) for some in zip(douyin, others, strict=True)]
+    limits = {"global": every, "platform:douyin": douyin, "task_type:publish": douyin,
+              "platform:xiaohongshu": others}  # fmt: skip
+    return {"at": at, "limits": limits}
+
+
 def adaptive(now: float, limit: str = "platform:douyin") -> dict[str, Any]:
     """Return the data of ``GET /adaptive/history``: strict for some hours, twice."""
     start = int(now) - 86_400
