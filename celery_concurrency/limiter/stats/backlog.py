@@ -1,7 +1,7 @@
 """The backlog: how many tasks waited for each limit, minute by minute, in the last hour.
 
 The worker that stores a minute's copy of the counters (``counters.py``) counts once, in batches;
-no task's own call costs more for it. How many wait now is in ``inspect/usage.py``.
+no task's own call costs more for it. How many wait now is in ``limiter/inspect/usage.py``.
 """
 
 import json

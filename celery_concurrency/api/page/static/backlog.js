@@ -54,7 +54,7 @@ function stretchesOf(limit, waiting) {
     if (before && at - before[0] > GAP) stretches.push([]);
     if (some !== null) stretches.at(-1).push([at, some]);
   };
-  samples.at.forEach((at, number) => add(at, known ? known[number] : 0));
+  samples.at.forEach((at, number) => add(at, known ? known.at(number) : 0));
   add(now(), waiting);
   return stretches.filter((points) => points.length);
 }
