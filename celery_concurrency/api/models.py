@@ -139,14 +139,14 @@ class Query(BaseModel):
 
 
 class StatsQuery(Query):
-    window: Literal["1h", "24h", "total"] = DEFAULT_WINDOW
+    window: Literal["1h", "6h", "24h", "total"] = DEFAULT_WINDOW
     """How far to look back."""
 
 
 class HistoryQuery(Query):
     resolution: Literal["1m", "5m", "1h"] = DEFAULT_RESOLUTION
     """How long an interval is."""
-    window: Literal["1h", "24h"] = DEFAULT_WINDOW
+    window: Literal["1h", "6h", "24h"] = DEFAULT_WINDOW
     """How far to look back."""
 
 

@@ -6,6 +6,7 @@ from celery_concurrency.api.envelope import success
 from celery_concurrency.api.models import HistoryQuery, StatsQuery, UsageData
 from celery_concurrency.api.routes import Routes
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.stats.backlog import Backlog, read_backlog
 from celery_concurrency.limiter.stats.history import StatsHistory, read_stats_history
 
 routes = Routes()
@@ -32,3 +33,9 @@ def get_stats_history(limiter: Limiter, query: HistoryQuery) -> Response:
     """
     found = read_stats_history(limiter.keyspace, query.resolution, query.window)
     return success(found.model_dump())
+
+
+@routes.add("GET", "/stats/backlog", data=Backlog)
+def get_backlog(limiter: Limiter) -> Response:
+    """Return how many tasks waited for each limit, minute by minute, in the last hour."""
+    return success(read_backlog(limiter.keyspace).model_dump())

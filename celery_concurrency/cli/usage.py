@@ -75,7 +75,7 @@ def stats(app: Celery, window: str, history: bool, resolution: str, as_json: boo
     limiter = limiter_of(app)
     if history:
         if WINDOWS[window] is None:
-            raise mistake("--history needs a window: 1h or 24h")
+            raise mistake("--history needs a window: 1h, 6h or 24h")
         found = read_stats_history(limiter.keyspace, resolution, window)
         if as_json:
             print_json(found.model_dump())

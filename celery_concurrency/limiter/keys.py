@@ -39,6 +39,7 @@ class Keys:
         self.counters_history = f"{prefix}:stats:history"
         self.named = f"{prefix}:stats:named"
         self.misnamed = f"{prefix}:stats:misnamed"
+        self.backlog = f"{prefix}:stats:backlog"
         self.durations = f"{prefix}:stats:times"
 
     def semaphore(self, limit: str) -> str:

@@ -237,11 +237,12 @@ def test_a_window_of_the_statistics_begins_where_it_says(client, limiter, redis)
     )
     got = {
         window: client.get(f"{BASE}/stats?window={window}").json["data"]
-        for window in ("total", "24h", "1h")
+        for window in ("total", "24h", "6h", "1h")
     }
     assert {window: data["acquired:total"] for window, data in got.items()} == {
         "total": 1000,
         "24h": 900,
+        "6h": 900,
         "1h": 600,
     }
     assert got["1h"]["released:total"] == 500
@@ -253,7 +254,7 @@ def test_there_is_no_such_window(client, window):
     response = client.get(f"{BASE}/stats?window={window}", headers=ENGLISH)
     [detail] = assert_refused(response, 400, "invalid_query")
     assert detail["field"] == "window"
-    assert "'1h', '24h' or 'total'" in detail["problem"]
+    assert "'1h', '6h', '24h' or 'total'" in detail["problem"]
     assert len(detail["problem"]) < 120
 
 

@@ -80,7 +80,7 @@ MISTAKES = {
         "GET", f"{BASE}/waiting?limit=x", None,
         "x 不是限制的名称：请写 global，或 platform:douyin 这样的形式",
     ),
-    "window": ("GET", f"{BASE}/stats/history?window=9h", None, "只能是 '1h' 或 '24h'"),
+    "window": ("GET", f"{BASE}/stats/history?window=9h", None, "只能是 '1h', '6h' 或 '24h'"),
     "count": ("GET", f"{BASE}/waiting?count=x", None, "必须是整数"),
 }  # fmt: skip
 

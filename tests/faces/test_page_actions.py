@@ -39,6 +39,11 @@ def confirm(dialog, button):
     dialog.wait_for(state="hidden")
 
 
+def told(desk, *lines):
+    """Expect a message of these lines."""
+    expect(desk.page.locator("#done p")).to_have_text([*lines])
+
+
 def used(desk, limit):
     """Return how much of a limit the view of the limits shows."""
     button = desk.page.get_by_role("button", name=f"Edit: {limit}", exact=True)
@@ -61,9 +66,7 @@ def test_edit_a_limit(desk, limiter, busy):
     dialog.get_by_label("Your name").fill("安娜 O'Hara")
     confirm(dialog, "Change it")
     expect(used(desk, "platform:douyin")).to_contain_text("of 9")
-    expect(desk.page.locator("#done")).to_have_text(
-        "The concurrency configuration was updated and is in force"
-    )
+    expect(desk.page.locator("#done")).to_have_text("platform:douyin: 3 → 9")
     assert config(limiter).platform_max["douyin"] == 9
     newest = limiter.config.history()[0]
     assert (newest.operator, newest.source) == ("安娜 O'Hara", "api")
@@ -138,10 +141,12 @@ def test_pause_and_resume(desk, limiter, busy):
     dialog = click(desk, "Pause: platform:douyin")
     expect(dialog).to_contain_text("From now on platform:douyin admits no task.")
     confirm(dialog, "Pause")
+    told(desk, "platform:douyin: open → paused")
     expect(used(desk, "platform:douyin")).to_contain_text("paused")
     assert config(limiter).paused == ["platform:kuaishou", "platform:douyin"]
     dialog = click(desk, "Resume: platform:kuaishou")
     confirm(dialog, "Resume")
+    told(desk, "platform:kuaishou: paused → open")
     desk.page.get_by_role("button", name="Pause: platform:kuaishou").wait_for()
     assert config(limiter).paused == ["platform:douyin"]
 
@@ -160,6 +165,57 @@ def test_nothing_is_done_until_it_is_confirmed(desk, limiter, busy):
     assert not set(methods) & set(WRITES)
 
 
+def test_a_message_goes_by_itself_and_when_another_dialog_is_opened(desk, busy):
+    """What a dialog that was left did not do is not to be read off the change before."""
+    desk.page.clock.install()
+    desk.open()
+    message = desk.page.locator("#message")
+
+    def change(most):
+        dialog = click(desk, "Edit: global")
+        dialog.get_by_label("New limit").fill(most)
+        confirm(dialog, "Change it")
+
+    change("5")
+    told(desk, "global: 12 → 5")
+    dialog = click(desk, "Pause: global")
+    told(desk)
+    desk.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    told(desk)
+    change("6")
+    told(desk, "global: 5 → 6")
+    # Not while somebody reads it.
+    message.hover()
+    desk.page.clock.run_for(25_000)
+    told(desk, "global: 5 → 6")
+    desk.page.mouse.move(0, 0)
+    desk.page.clock.run_for(10_000)
+    told(desk)
+    change("7")
+    message.get_by_role("button", name="Close").click()
+    told(desk)
+    assert desk.page.evaluate("document.activeElement.id") == "title-limits"
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_message_is_in_sight_and_covers_no_button_in_use(desks, serving, busy, width, row):
+    desk = desks(serving.page, viewport={"width": width, "height": 700})
+    view = desk.open()
+    button = view.get_by_role("button", name="Pause: ").nth(row)
+    button.scroll_into_view_if_needed()
+    # As far down as it can be, whatever comes after it.
+    button.evaluate("one => scrollBy(0, one.getBoundingClientRect().bottom - innerHeight)")
+    button.click()
+    confirm(desk.page.get_by_role("dialog"), "Pause")
+    message = desk.page.locator("#message")
+    expect(message).to_contain_text("open → paused")
+    expect(message).to_be_in_viewport(ratio=1)
+    box, used = message.bounding_box(), desk.page.locator(":focus").bounding_box()
+    assert box["y"] >= used["y"] + used["height"] or box["y"] + box["height"] <= used["y"]
+
+
 # -- tokens and waiters
 
 
@@ -170,6 +226,11 @@ def test_release_a_token(desk, limiter, busy, redis):
     expect(dialog).to_contain_text("Task publish (run-x) is not stopped")
     expect(dialog).to_contain_text("platform:xiaohongshu")
     confirm(dialog, "Release")
+    told(
+        desk,
+        "Token of publish (run-x): held → released (global, platform:xiaohongshu, account:acc7, "
+        "task_type:batch_publish, tenant:t1)",
+    )
     desk.page.get_by_text(token).wait_for(state="detached")
     assert redis.zscore(f"{PREFIX}:leases", token) is None
     # Who waited for it was handed the room.
@@ -190,6 +251,7 @@ def test_cancel_a_waiting_task(desk, busy, redis):
     dialog = click(desk, "Cancel the task: wait-1")
     expect(dialog).to_contain_text("Task publish (wait-1) will not run")
     confirm(dialog, "Cancel the task")
+    told(desk, "publish (wait-1): waiting → cancelled")
     desk.page.locator("code", has_text="wait-1").wait_for(state="detached")
     assert not redis.exists(f"{PREFIX}:waiter:wait-1")
     assert redis.exists(f"{PREFIX}:waiter:wait-0")
@@ -200,7 +262,7 @@ def test_cancel_all_that_wait_for_a_limit(desk, busy, redis):
     dialog = click(desk, "Cancel waiting: platform:douyin")
     expect(dialog).to_contain_text("All waiting tasks that count in platform:douyin, 5 as of now")
     confirm(dialog, "Cancel waiting")
-    expect(desk.page.locator("#done")).to_have_text("Cancelled: 5.")
+    told(desk, "platform:douyin: 5 waiting → 5 cancelled")
     waiting = {key.rpartition(":")[2] for key in redis.keys(f"{PREFIX}:waiter:*")}
     assert waiting == {"wait-x", "wait-paused"}
 
@@ -221,6 +283,7 @@ def test_switch_off_and_on(desk, limiter, busy):
     dialog = click(desk, "Switch off: enabled")
     expect(dialog).to_contain_text("Every task is admitted")
     confirm(dialog, "Switch off")
+    told(desk, "enabled: on → off")
     expect(desk.page.locator("#notice")).to_contain_text("Limits are switched off")
     assert config(limiter).enabled is False
     confirm(click(desk, "Switch on: enabled"), "Switch on")
@@ -234,8 +297,10 @@ def test_timeout_and_removing_an_entry(desk, limiter, busy):
     dialog.get_by_label("Timeout in seconds").fill("60")
     expect(dialog).to_contain_text("silent for 60 s")
     confirm(dialog, "Change it")
+    told(desk, "timeout: 300 s → 60 s")
     expect(desk.page.get_by_text("60 s", exact=True)).to_be_visible()
     confirm(click(desk, "Remove: platform:bilibili"), "Remove")
+    told(desk, "platform:bilibili: 4 → not set")
     desk.page.get_by_role("button", name="Remove: platform:bilibili").wait_for(state="detached")
     assert config(limiter).timeout == 60
     assert "bilibili" not in config(limiter).platform_max
@@ -245,8 +310,11 @@ def test_reset(desk, limiter, busy):
     desk.open("configuration")
     dialog = click(desk, "Reset to the defaults")
     expect(dialog).to_contain_text("All limits go back to the defaults")
-    expect(dialog).to_contain_text("platform_max.douyin: 3 → 0")
+    expect(dialog).to_contain_text("platform:douyin: 3 → no limit")
     confirm(dialog, "Reset to the defaults")
+    expect(desk.page.locator("#done p")).to_have_count(7)
+    expect(desk.page.locator("#done p").first).to_have_text("global: 12 → no limit")
+    expect(desk.page.locator("#done p").last).to_have_text("and 2 more")
     expect(desk.page.locator("#config-version")).to_have_text("Version 5")
     assert config(limiter).global_max == 0
     assert limiter.config.history()[0].source == "reset"
@@ -259,12 +327,13 @@ def test_history_and_rolling_back(desk, limiter, busy):
     rows = view.locator("#history-rows tr")
     expect(rows).to_have_count(4)
     expect(rows.nth(1)).to_contain_text("王伟 (api)")
-    expect(rows.nth(1)).to_contain_text("platform_max.xiaohongshu: 2 → 1")
+    expect(rows.nth(1)).to_contain_text("platform:xiaohongshu: 2 → 1")
     expect(rows.nth(0).get_by_role("button")).to_be_hidden()
     dialog = click(desk, "Roll back: 2")
-    expect(dialog).to_contain_text("platform_max.xiaohongshu: 1 → 2")
-    expect(dialog).to_contain_text('paused: ["platform:kuaishou"] → none')
+    expect(dialog).to_contain_text("platform:xiaohongshu: 1 → 2")
+    expect(dialog).to_contain_text("platform:kuaishou: paused → open")
     confirm(dialog, "Roll back")
+    told(desk, "platform:xiaohongshu: 1 → 2", "platform:kuaishou: paused → open")
     expect(rows).to_have_count(5)
     expect(rows.nth(0)).to_contain_text("in force")
     expect(click(desk, "Roll back: 2")).to_contain_text("nothing would change")

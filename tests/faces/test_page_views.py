@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from celery_concurrency.limiter.inspect.usage import read_usage
+from celery_concurrency.limiter.stats.backlog import sample_backlog
 from celery_concurrency.limiter.workers import forget_worker
 from celery_concurrency.scripts.constants import NAMED_MOST
 from tests.support import history, scenes
@@ -91,6 +92,27 @@ def test_it_follows_what_happens(desk, limiter, redis):
     limiter.release(token)
     desk.page.clock.run_for(2_000)
     expect(used).to_have_text("0 of 4")
+
+
+def test_how_many_waited_in_the_last_hour(desk, limiter):
+    desk.page.clock.install()
+    scenes.configure(limiter)
+    token = hold(limiter, "runs", {"platform": "xiaohongshu"})
+    for number in range(6):
+        park(limiter, f"waits-{number}", {"platform": "xiaohongshu"})
+    sample_backlog(limiter.keyspace)
+    limiter.waiting_room.cancel("waits-0")
+    view = desk.open()
+    line = row(view, "xiaohongshu").get_by_role("img")
+    expect(line).to_have_accessible_name("Waiting in the last hour: 6 at most, 5 now")
+    nobody = row(view, "bilibili").get_by_role("img")
+    expect(nobody).to_have_accessible_name("Waiting in the last hour: 0 at most, 0 now")
+    # Its end is how many wait now, whenever the last sample was made.
+    limiter.release(token)
+    desk.page.clock.run_for(2_000)
+    expect(line).to_have_accessible_name("Waiting in the last hour: 6 at most, 4 now")
+    asked = [one for one in desk.requests if one.endswith("/stats/backlog")]
+    assert len(asked) == 1, "a sample is a minute"
 
 
 def test_many_accounts_are_found_by_name(desk, limiter):
@@ -362,7 +384,7 @@ def test_no_arguments_of_tasks_are_shown(desk, limiter):
         assert "secret" not in desk.page.content()
 
 
-# -- 24 hours
+# -- statistics
 
 
 def statistics(**data):
@@ -376,7 +398,8 @@ def test_a_day_is_plotted_and_told(desk):
     expect(view.locator("canvas")).to_have_count(3)
     points = answer["data"]["points"]
     label = view.locator(".plot").first.get_attribute("aria-label")
-    assert f"acquired {points[-1]['counters']['acquired:total']}" in label
+    # The last that is over: the one that goes on would look like a drop.
+    assert f"acquired {points[-2]['counters']['acquired:total']}, " in label
     # Something is drawn in each: not all of it is one colour.
     for canvas in view.locator("canvas").all():
         assert canvas.evaluate(
@@ -385,7 +408,7 @@ def test_a_day_is_plotted_and_told(desk):
         )
     view.get_by_text("As a table").nth(1).click()
     newest = view.locator("details").nth(1).locator("tbody tr").first.locator("td")
-    times = points[-1]["wait"]["global"]
+    times = points[-2]["wait"]["global"]
     expect(newest).to_have_text([f"{times[name]:.4g}" for name in ("p50", "p95", "p99")])
 
 
@@ -396,7 +419,7 @@ def test_what_is_left_out_is_said(desk, limiter):
     expect(desk.open().locator("#limits-left-out")).to_contain_text("as other/platform and")
     answer = statistics()
     answer["data"]["left_out"] = 450
-    answer["data"]["points"][-1]["counters"]["acquired:other/platform"] = 7
+    answer["data"]["points"][-2]["counters"]["acquired:other/platform"] = 7
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
     view = desk.open("statistics")
     expect(view.locator("#statistics-left-out")).to_contain_text("450 more are not shown")
@@ -409,7 +432,7 @@ def test_a_day_of_one_limit(desk):
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
     view = desk.open("statistics")
     view.get_by_label("Of the limit").select_option("platform:douyin")
-    last = answer["data"]["points"][-1]
+    last = answer["data"]["points"][-2]
     label = view.locator(".plot").first.get_attribute("aria-label")
     assert f"acquired {last['counters']['acquired:platform:douyin']}, " in label
     p99 = last["wait"]["platform:douyin"]["p99"]
@@ -424,7 +447,101 @@ def test_what_was_counted_just_now_is_in_it(desk, limiter):
     assert "acquired 4, denied 7, parked 7" in label
     expect(view.locator("#totals")).to_contain_text(re.compile(r"acquired\s*4"))
     desk.page.get_by_role("link", name="中文").click()
-    expect(desk.view("statistics").locator("#totals")).to_contain_text(re.compile(r"获得\s*4"))
+    expect(desk.view("statistics").locator("#totals")).to_contain_text(re.compile(r"放行\s*4"))
+
+
+def test_the_last_hours_as_many_as_one_asks_for_and_as_finely_as_they_are_kept(desk):
+    def answer(route):
+        resolution, window = re.findall(r"=(\w+)", route.request.url)
+        hours, step = int(window[:-1]), {"1m": 60, "5m": 300}[resolution]
+        route.fulfill(json=statistics(**history.made_up(time.time(), hours, step)))
+
+    desk.page.route("**/stats/history**", answer)
+    view = desk.open("statistics")
+    for name, given, period in (
+        ("1 hour", {("1m", "1h"), ("5m", "1h")}, "1 min"),
+        ("6 hours", {("5m", "6h")}, "5 min"),
+        ("24 hours", {("5m", "24h")}, "5 min"),
+    ):
+        desk.requests.clear()
+        link = view.get_by_role("link", name=name, exact=True)
+        link.click()
+        expect(link).to_have_attribute("aria-current", "true")
+        expect(view.locator("[aria-current]")).to_have_count(1)
+        expect(view.locator("figcaption").first).to_have_text(f"Acquired and waited, per {period}")
+        expect(view.locator("#title-totals")).to_have_text(f"Totals of {name}")
+        asked = "".join(desk.requests)
+        assert set(re.findall(r"history\?resolution=(\w+)&window=(\w+?)(?=http|$)", asked)) == given
+
+
+DRAWN = """canvas => {
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const columns = new Set();
+    for (let place = 0; place < data.length; place += 4) {
+        const [red, green, blue, opaque] = data.slice(place, place + 4);
+        if (opaque === 255 && red === 36 && green === 86 && blue === 201) {
+            columns.add((place / 4) % width);
+        }
+    }
+    return columns.size / width;
+}"""
+
+
+def test_all_three_zoom_into_what_one_drags_across(desk):
+    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=statistics()))
+    view = desk.open("statistics")
+    plots, whole = view.locator("canvas"), view.get_by_role("button", name="Show all of it")
+    expect(plots).to_have_count(3)
+
+    def drawn():
+        return [one.evaluate("canvas => canvas.toDataURL()") for one in plots.all()]
+
+    def drag():
+        over = view.locator(".u-over").nth(1)
+        over.scroll_into_view_if_needed()
+        box = over.bounding_box()
+        desk.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 50)
+        desk.page.mouse.down()
+        desk.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60, steps=4)
+        desk.page.mouse.up()
+        expect(whole).to_be_visible()
+        return over
+
+    before = drawn()
+    drag()
+    assert not set(before) & set(drawn())
+    whole.click()
+    expect(whole).to_be_hidden()
+    assert drawn() == before
+    drag().dblclick()
+    expect(whole).to_be_hidden()
+    assert drawn() == before
+
+
+def test_a_fresh_system_has_no_spike_at_its_edge(desk):
+    """One minute of load is some of the width, and nothing is known of before."""
+    data = history.made_up(time.time(), 1, 60)
+    *before, first, _ = data["points"]
+    data["since"] = first["at"] + 1.5
+    for point in before:
+        point.update(counters={"acquired:total": 0, "released:total": 0}, wait={}, hold={})
+    answer = statistics(**data)
+    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
+    canvas = desk.open("statistics/1h").locator("canvas").first
+    assert 0.04 < canvas.evaluate(DRAWN) < 0.2
+
+
+def test_limits_of_ones_own_dimensions_are_among_them(desk, limiter):
+    limiter.config.update({"dimensions": {"tenant": {"max": 2, "overrides": {"t1": 5}}}})
+    limiter.release(hold(limiter, "ran", {"tenant": "t1"}))
+    limiter.durations.tally()
+    view = desk.open("statistics")
+    view.get_by_label("Of the limit").select_option("tenant:t1")
+    # It has times, and nobody counts how often it was acquired.
+    expect(view.locator("figure:visible figcaption")).to_have_text(
+        ["Wait time, in seconds", "Hold time, in seconds"]
+    )
 
 
 def test_a_day_of_nothing(desk):

@@ -27,7 +27,7 @@ def keep(redis: Redis, age: int, **counters: int) -> None:
     redis.xadd(HISTORY, {"counters": text}, id=f"{at}-0")
 
 
-@pytest.mark.parametrize("window", ["1h", "24h", "total"])
+@pytest.mark.parametrize("window", ["1h", "6h", "24h", "total"])
 def test_a_young_system_has_all_in_every_window(limiter: Limiter, window: str) -> None:
     run(limiter, "a")
     run(limiter, "b")

@@ -23,6 +23,7 @@ from celery_concurrency.limiter.actions import KEPT, note_action
 from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.stats.backlog import LIMITS_MOST, SAMPLES_KEPT, sample_backlog
 from celery_concurrency.limiter.stats.counters import SNAPSHOTS_KEPT
 from celery_concurrency.limiter.stats.durations import BOUNDS as BUCKETS
 from celery_concurrency.limiter.stats.durations import KEPT_SECONDS
@@ -78,6 +79,7 @@ BOUNDS: Final = {
     "stats:named": "trim",
     "stats:copied": "trim",
     "stats:misnamed": "trim",
+    "stats:backlog": "trim",
     "stats:trimmed": "one",
     "stats:history": "trim",
     "stats:ended": "trim",
@@ -209,6 +211,19 @@ def unlogged(redis: Redis, limiter: Limiter) -> None:
     assert redis.llen("concurrency:adaptive:unlogged") == 1_000
 
 
+def backlog(redis: Redis, limiter: Limiter) -> None:
+    """A sample a minute for an hour, each of so many limits."""
+    limiter.config.update({"account_max": 1})
+    for number in range(2 * LIMITS_MOST):
+        redis.zadd("concurrency:groups", {f'["global", "account:a{number}"]': number})
+        redis.zadd(f'concurrency:group:["global", "account:a{number}"]', {"w": number})
+    for _ in range(SAMPLES_KEPT + 9):
+        sample_backlog(limiter.keyspace)
+    samples = redis.xrange("concurrency:stats:backlog")
+    assert len(samples) == SAMPLES_KEPT
+    assert {len(json.loads(fields["waiting"])) for _, fields in samples} == {LIMITS_MOST}
+
+
 def misnamed(redis: Redis, limiter: Limiter) -> None:
     counts = {Misnamed(f"task{n}", "platfrom", "platform"): 1 for n in range(1_000)}
     for _ in range(3):
@@ -228,6 +243,7 @@ FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
     "stats:counters": counters,
     "stats:named": named,
     "stats:misnamed": misnamed,
+    "stats:backlog": backlog,
     "actions": actions,
     "stats:copied": copied,
     "stats:history": history,

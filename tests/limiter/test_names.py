@@ -290,6 +290,21 @@ def test_a_history_has_the_busiest(limiter: Limiter, redis: Redis) -> None:
     assert {f"acquired:{name}" for name in point.hold if ":" in name} <= counted
 
 
+def test_a_history_has_dimensions_of_ones_own_too(limiter: Limiter, redis: Redis) -> None:
+    """They have no counters by which they could be among the busiest."""
+    limiter.config.update({"dimensions": {"tenant": {"max": 9, "overrides": {"t1": 5}}}})
+    run(limiter, platform="p", tenant="t1")
+    limiter.durations.tally()
+    now = redis.time()[0]
+    for number in range(LIMITS_MOST + 5):
+        redis.zadd(NAMED, {f"platform:{number}": now})
+        redis.hset(COUNTERS, f"acquired:platform:{number}", 100)
+    found = read_stats_history(limiter.keyspace, "5m", "1h")
+    assert found.left_out == 6
+    [hold] = [point.hold for point in found.points if point.hold]
+    assert hold.keys() == {"global", "tenant:t1"}
+
+
 def test_no_limit_is_named_as_what_counts_together() -> None:
     """Neither a tag nor the configuration can make a limit without a colon."""
     for dimension in BUILTIN_DIMENSIONS:

@@ -39,7 +39,7 @@ def read(limiter: Limiter, resolution: str, window: str = "1h") -> StatsHistory:
     return read_stats_history(limiter.keyspace, resolution, window)
 
 
-@pytest.mark.parametrize(("window", "hours"), [("1h", 1), ("24h", 24)])
+@pytest.mark.parametrize(("window", "hours"), [("1h", 1), ("6h", 6), ("24h", 24)])
 @pytest.mark.parametrize(("resolution", "step"), [("1m", 60), ("5m", 300), ("1h", 3600)])
 def test_there_is_a_point_for_each_interval_and_the_last_is_going_on(
     limiter: Limiter, now: int, resolution: str, step: int, window: str, hours: int
@@ -74,6 +74,14 @@ def test_counters_are_those_of_each_interval(limiter: Limiter, redis: Redis, now
     for resolution in ("5m", "1h"):
         whole = sum(point.counters["acquired:total"] for point in read(limiter, resolution).points)
         assert whole == 20
+
+
+def test_it_says_since_when_there_is_one(limiter: Limiter, redis: Redis, now: int) -> None:
+    assert read(limiter, "1m").since is None
+    keep(redis, now - 300, acquired_total=0)
+    keep(redis, now - 240, acquired_total=3)
+    assert read(limiter, "1m").since == now - 300
+    assert read(limiter, "5m", "24h").since == now - 300
 
 
 def test_counters_that_an_operator_deleted_are_never_negative(
@@ -168,4 +176,4 @@ def test_the_command_line_refuses_a_history_of_all_time(
 ) -> None:
     done = here("stats", "--history", "--window", "total")
     assert done.returncode == 2
-    assert "1h or 24h" in done.stderr
+    assert "1h, 6h or 24h" in done.stderr

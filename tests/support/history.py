@@ -8,14 +8,14 @@ from typing import Any
 RESOLUTION = 300
 
 
-def made_up(now: float, hours: int = 24) -> dict[str, Any]:
+def made_up(now: float, hours: int = 24, resolution: int = RESOLUTION) -> dict[str, Any]:
     """Return the data of ``GET /stats/history``: busy by day, with a jam in it."""
-    end = int(now) // RESOLUTION * RESOLUTION
-    count = hours * 3600 // RESOLUTION
+    end = int(now) // resolution * resolution
+    count = hours * 3600 // resolution
     points = [
-        _point(end - (count - 1 - place) * RESOLUTION, place / count) for place in range(count)
+        _point(end - (count - 1 - place) * resolution, place / count) for place in range(count)
     ]
-    return {"resolution": RESOLUTION, "points": points, "left_out": 0}
+    return {"resolution": resolution, "since": points[0]["at"], "points": points, "left_out": 0}
 
 
 def _point(at: int, part: float) -> dict[str, Any]:
@@ -37,6 +37,17 @@ def _point(at: int, part: float) -> dict[str, Any]:
 
 def _times(count: int, typical: float) -> dict[str, float]:
     return {"count": count, "p50": typical, "p95": typical * 2.1, "p99": typical * 3.2}
+
+
+def backlog(now: float) -> dict[str, Any]:
+    """Return the data of ``GET /stats/backlog``: it rises for half an hour, and falls."""
+    at = [now - 60 * minute for minute in range(59, -1, -1)]
+    douyin = [round(max(0, 9 - abs(minute - 30) / 3)) + 4 for minute in range(60)]
+    others = [minute // 12 % 3 for minute in range(60)]
+    every = [sum(some) for some in zip(douyin, others, strict=True)]
+    limits = {"global": every, "platform:douyin": douyin, "task_type:publish": douyin,
+              "platform:xiaohongshu": others}  # fmt: skip
+    return {"at": at, "limits": limits}
 
 
 def adaptive(now: float, limit: str = "platform:douyin") -> dict[str, Any]:

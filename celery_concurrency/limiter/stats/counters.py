@@ -3,8 +3,8 @@
 The scripts count. Once a minute a worker stores a copy of the counters that changed, the first
 of an hour a copy of all; a window is the difference between now and the copies up to its start.
 
-``durations.py`` has how long runs waited and held, ``history.py`` the course of both, and
-``names.py`` which limits are counted by name.
+``durations.py`` has how long runs waited and held, ``history.py`` the course of both,
+``backlog.py`` how many wait, and ``names.py`` which limits are counted by name.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import other_of
+from celery_concurrency.limiter.stats.backlog import sample_backlog
 from celery_concurrency.limiter.stats.durations import BOUNDS
 from celery_concurrency.limiter.stats.names import read_names
 from celery_concurrency.log import LIMITER_LOG, fields
@@ -23,7 +24,12 @@ from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DI
 logger = logging.getLogger(LIMITER_LOG)
 
 #: Windows by name, in seconds; None is everything since the beginning.
-WINDOWS: Final[dict[str, int | None]] = {"1h": 3600, "24h": 86_400, "total": None}
+WINDOWS: Final[dict[str, int | None]] = {
+    "1h": 3600,
+    "6h": 21_600,
+    "24h": 86_400,
+    "total": None,
+}
 DEFAULT_WINDOW: Final = "24h"
 
 SNAPSHOT_SECONDS: Final = 60
@@ -67,7 +73,8 @@ class Stats:
     def snapshot(self) -> bool:
         """Store a copy of the counters, if this minute has none; return whether it did.
 
-        Whoever stores it also takes out, in bounded steps, what is counted without a name.
+        Whoever stores it also takes out, in bounded steps, what is counted without a name, and
+        stores how many wait.
         """
         reply = self._keyspace.call(
             "snapshot", SNAPSHOT_SECONDS, SNAPSHOTS_KEPT, UNUSED_SECONDS, *BOUNDS
@@ -78,6 +85,7 @@ class Stats:
             for _ in range(TRIM_STEPS):
                 if self._keyspace.call("trim", TRIM_FIELDS).reply:
                     break
+            sample_backlog(self._keyspace)
         return stored
 
     def _tell(self, full: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from celery_concurrency.limiter.keyspace import Keyspace
-from celery_concurrency.limiter.limits import other_of
+from celery_concurrency.limiter.limits import dimension_of, other_of
 from celery_concurrency.limiter.stats.counters import (
     DEFAULT_WINDOW,
     SNAPSHOT_SECONDS,
@@ -40,8 +40,10 @@ DEFAULT_RESOLUTION: Final = "5m"
 
 #: Copies of the counters read in one trip: Redis serves others in between.
 TRIP: Final = 100
-#: Limits that are in it by name: those with most runs acquired and denied.
+#: Limits that are in it by name: those with most runs acquired and denied; and of dimensions of
+#: one's own, which have no counters, those that were used last.
 LIMITS_MOST: Final = 50
+OWN_MOST: Final = 20
 
 
 class Point(BaseModel):
@@ -67,13 +69,18 @@ class StatsHistory(BaseModel):
     """The last hours."""
 
     resolution: int = Field(description="Seconds of an interval.")
+    since: float | None = Field(
+        description="When the oldest copy of the counters was made that is kept, in Unix seconds "
+        "of the Redis server: what was before is not known. null where no worker ran yet."
+    )
     points: list[Point] = Field(
         description="One for each interval, the oldest first. They begin at whole multiples "
         "of the resolution; the last one is still going on."
     )
     left_out: int = Field(
         description="How many limits that are counted by name are not in it: it has the "
-        f"{LIMITS_MOST} that counted most. Those without a name are in it, together, as "
+        f"{LIMITS_MOST} that counted most, and the {OWN_MOST} of your own dimensions that were "
+        f"used last. Those without a name are in it, together, as "
         f"{other_of(SHARED_DIMENSIONS[0])}."
     )
 
@@ -85,7 +92,7 @@ def read_stats_history(
 
     Args:
         resolution: one of ``RESOLUTIONS``.
-        window: "1h" or "24h". The first interval is the one that it begins in.
+        window: "1h", "6h" or "24h". The first interval is the one that it begins in.
 
     Raises:
         KeyError, ValueError: there is no such resolution or window.
@@ -109,7 +116,12 @@ def read_stats_history(
         )
         for start, counts, spans in zip(starts, counted, series, strict=False)
     ]
-    return StatsHistory(resolution=step, points=points, left_out=len(names) - len(shown))
+    return StatsHistory(
+        resolution=step,
+        since=_oldest(keyspace),
+        points=points,
+        left_out=len(names) - len(shown),
+    )
 
 
 def read_counts(keyspace: Keyspace, counter: str, step: int, length: int) -> list[tuple[int, int]]:
@@ -133,17 +145,29 @@ def _starts(keyspace: Keyspace, step: int, length: int) -> range:
     return range((now - length) // step * step, now + 1, step)
 
 
+def _oldest(keyspace: Keyspace) -> float | None:
+    """Return when the oldest copy of the counters was made."""
+    found: Any = keyspace.redis.xrange(keyspace.keys.counters_history, count=1)
+    return Copy.of(found[0]).at if found else None
+
+
 def _limit_of(counter: str) -> str:
     return counter.partition(":")[2]
 
 
 def _busiest(names: list[str], counted: Iterable[dict[str, int]]) -> list[str]:
-    """Return the limits that counted most; a dimension of one's own has no counters."""
+    """Return the limits that counted most, and those of dimensions of one's own.
+
+    Args:
+        names: those that were used last first.
+    """
     sums: Counter[str] = Counter()
     for counts in counted:
         for counter, count in counts.items():
             sums[_limit_of(counter)] += count
-    return nlargest(LIMITS_MOST, names, key=sums.__getitem__)
+    shared = [name for name in names if dimension_of(name) in SHARED_DIMENSIONS]
+    own = [name for name in names if dimension_of(name) not in SHARED_DIMENSIONS]
+    return [*nlargest(LIMITS_MOST, shared, key=sums.__getitem__), *own[:OWN_MOST]]
 
 
 def _is_shown(limit: str, shown: list[str]) -> bool:

@@ -1,12 +1,15 @@
 // What an operator can do here: each action asks first, and shows its effect at once.
 
+import { changeLine, differences, shortLinesOf } from "./changes.js";
 import { ask, waiterPath } from "./client.js";
 import { confirm } from "./dialog.js";
-import { byId, element, write } from "./dom.js";
+import { element } from "./dom.js";
 import { count } from "./format.js";
-import { changeOf, dimensionText, dimensionsOf, maxOf, maxText } from "./limitnames.js";
+import { changeOf, dimensionText, dimensionsOf, maxOf } from "./limitnames.js";
+import { tell } from "./messages.js";
 import { visible } from "./names.js";
 import { t } from "./texts.js";
+import { maxText } from "./values.js";
 
 /** The configuration that the page shows, its ETag, and the function that reads all again. */
 export const desk = { config: null, version: null, refresh: () => {} };
@@ -17,8 +20,8 @@ export function question(about) {
     says: () => [],
     ...about,
     lost: () => desk.refresh(),
-    done: (message) => {
-      write(byId("done"), message);
+    done: (lines) => {
+      tell(lines);
       desk.refresh();
     },
   });
@@ -26,12 +29,13 @@ export function question(about) {
 
 /** Send a change, which applies only to the version that the operator saw when asked. */
 export function changing(method, path, bodyOf) {
-  const version = desk.version;
+  const { config: before, version } = desk;
   return async (values) => {
-    const answer = await ask(method, path, { body: bodyOf(values), version });
+    const { data, message, warnings, version: newest } = await ask(method, path, { body: bodyOf(values), version });
     // Stored at once: the next change may come before the page has read it again.
-    Object.assign(desk, { config: answer.data, version: answer.version });
-    return answer.message;
+    Object.assign(desk, { config: data, version: newest });
+    const lines = shortLinesOf(differences(before, data));
+    return [...(lines.length ? lines : [message]), ...warnings];
   };
 }
 
@@ -182,7 +186,11 @@ export function release(holder) {
       t("release_effect", { task: nameOf(holder) }),
       t("release_limits", { limits: holder.limits.join(", ") }),
     ],
-    act: async () => (await ask("DELETE", `/tokens/${encodeURIComponent(holder.token)}`)).message,
+    act: async () => {
+      await ask("DELETE", `/tokens/${encodeURIComponent(holder.token)}`);
+      const limits = holder.limits.join(", ");
+      return [changeLine(t("token_of", { task: nameOf(holder) }), t("token_held"), t("token_released", { limits }))];
+    },
   });
 }
 
@@ -192,7 +200,10 @@ export function cancelTask(waiter) {
     label: t("cancel_task"),
     danger: true,
     says: () => [t("cancel_effect", { task: nameOf(waiter) })],
-    act: async () => (await ask("DELETE", waiterPath(waiter.task_id))).message,
+    act: async () => {
+      await ask("DELETE", waiterPath(waiter.task_id));
+      return [changeLine(nameOf(waiter), t("task_waited"), t("task_cancelled"))];
+    },
   });
 }
 
@@ -205,7 +216,8 @@ export function cancelAll(limit, waiting) {
     says: () => [t("cancel_all_effect", { limit, count: count(waiting) })],
     act: async () => {
       const { data } = await ask("DELETE", `/waiting?${new URLSearchParams({ limit })}`);
-      return t("cancelled_count", { count: count(data.cancelled) });
+      const cancelled = t("count_cancelled", { count: count(data.cancelled) });
+      return [changeLine(limit, t("count_waited", { count: count(waiting) }), cancelled)];
     },
   });
 }

@@ -2,6 +2,7 @@
 
 import { changing as sending, desk, question } from "./actions.js";
 import { seriesOf } from "./adaptiveseries.js";
+import { changeLine } from "./changes.js";
 import { ask, query } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, now, time, timeElement } from "./format.js";
@@ -149,22 +150,22 @@ function putInForce({ limit, entry }) {
     label: t("put_in_force"),
     says: () => [t("adaptive_enforce_effect", { limit: name, min: count(entry.min), max: count(entry.max) })],
     act: async (values) => {
-      const message = await send(values);
+      const lines = await send(values);
       readAt = -Infinity;
-      return message;
+      return lines;
     },
   });
 }
 
-function reset({ limit, entry: { max } }) {
+function reset({ limit, current, entry: { max } }) {
   question({
     title: t("adaptive_reset_title", { limit }),
     label: t("adaptive_reset"),
     says: () => [t("adaptive_reset_effect", { limit, max: count(max) })],
     act: async () => {
-      const { message } = await ask("DELETE", query("/adaptive", { limit }));
+      const { data } = await ask("DELETE", query("/adaptive", { limit }));
       readAt = -Infinity;
-      return message;
+      return [changeLine(limit, count(current), count(data.current))];
     },
   });
 }

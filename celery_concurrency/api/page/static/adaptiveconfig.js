@@ -1,27 +1,20 @@
-// Adaptive limits in the configuration: how they are written, and the dialogs that set and remove them.
+// Adaptive limits in the configuration: the dialogs that set and remove them.
 
 import { changing, desk, limitFields, limitOf, modeField, numberInput, question } from "./actions.js";
 import { element } from "./dom.js";
-import { count, period } from "./format.js";
-import { dimensionsOf, maxOf, maxText } from "./limitnames.js";
+import { count } from "./format.js";
+import { dimensionsOf, maxOf } from "./limitnames.js";
 import { entry } from "./names.js";
 import { t } from "./texts.js";
+import { ADAPTIVE, maxText } from "./values.js";
 
 /** The API's bounds. */
 const MAX_LIMIT = 1_000_000;
 const MAX_EVERY = 86_400; // s
-/** What an entry has where it does not say otherwise. */
-const DEFAULTS = { min: 1, max: 10, decrease: 0.5, every: 60, mode: "enforce" };
-
-/** Return an adaptive limit in words. */
-export function adaptiveText({ min, max, decrease = DEFAULTS.decrease, every = DEFAULTS.every, mode = "enforce" }) {
-  const text = t("adaptive_value", { min: count(min), max: count(max), decrease, every: period(every) });
-  return mode === "observe" ? t("adaptive_value_observed", { text }) : text;
-}
 
 /** @param limit is null where it is yet to be named. */
 function fieldsFor(limit, given) {
-  const { min, max, decrease, every, mode } = { ...DEFAULTS, ...given };
+  const { min, max, decrease, every, mode } = { ...ADAPTIVE, ...given };
   const path = (name) => (limit ? `adaptive.${limit}.${name}` : undefined);
   const most = numberInput(max, 1, MAX_LIMIT);
   const factor = element("input", { type: "number", min: 0, max: 1, step: "any", required: "", value: decrease, inputmode: "decimal" });

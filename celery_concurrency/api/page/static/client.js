@@ -15,7 +15,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Return `{data, message, version}` of an answer: warnings end its message, the version is its ETag. */
+/** Return `{data, message, warnings, version}` of an answer: texts, and its ETag. */
 export async function ask(method, path, { body, version, signal } = {}) {
   const response = await send(method, path, { body, version, signal });
   noteServerTime(response.headers.get("Date"));
@@ -27,8 +27,8 @@ export async function ask(method, path, { body, version, signal } = {}) {
     answer = {};
   }
   if (answer.success === true) {
-    const message = [answer.message, ...(answer.warnings ?? []).map(({ problem }) => problem)].join(" ");
-    return { ...answer, message, version: response.headers.get("ETag") };
+    const warnings = (answer.warnings ?? []).map(({ problem }) => problem);
+    return { ...answer, warnings, version: response.headers.get("ETag") };
   }
   const { code, message, details } = answer.error ?? {};
   throw new ApiError(response.status, code ?? "", message ?? t("no_envelope", { status: response.status }), details);

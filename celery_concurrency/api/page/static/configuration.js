@@ -1,14 +1,15 @@
 // The view of the configuration, and of its history.
 
 import { desk, editLimit, editTimeout, removeEntry, reset, resume, toggle } from "./actions.js";
-import { adaptiveText, editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
+import { editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
 import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
-import { actionRow, changesTo, historyRow } from "./history.js";
 import { count } from "./format.js";
-import { entriesOf, maxOf, maxText } from "./limitnames.js";
-import { editRates, ratesText, removeRates, setRates } from "./rates.js";
+import { actionRow, changesTo, historyRow } from "./history.js";
+import { entriesOf, maxOf } from "./limitnames.js";
+import { editRates, removeRates, setRates } from "./rates.js";
 import { t } from "./texts.js";
+import { adaptiveText, maxText, ratesText } from "./values.js";
 
 /** How many settings are shown at most: thousands of accounts may have limits of their own. */
 const ROWS = 200;

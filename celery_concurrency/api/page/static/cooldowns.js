@@ -1,6 +1,7 @@
 // Cool-downs: the dialogs that set, extend and lift them.
 
 import { desk, limitFields, limitOf, numberInput, question } from "./actions.js";
+import { changeLine } from "./changes.js";
 import { ask, query } from "./client.js";
 import { element } from "./dom.js";
 import { duration, now, time } from "./format.js";
@@ -33,9 +34,15 @@ function effects(limit, values, until) {
   return [t("cool_effect", { limit, until: time(now() + seconds), duration: duration(seconds) })];
 }
 
-const send = (limit, values) => ask("POST", "/cooldowns", {
-  body: { limit, seconds: secondsOf(values), ...(values.reason ? { reason: values.reason } : {}) },
-});
+const coolingText = (until) => t("cooling_until", { until: time(until) });
+
+/** @param before in words; null if it is not known. */
+async function send(limit, values, before) {
+  const { data, warnings } = await ask("POST", "/cooldowns", {
+    body: { limit, seconds: secondsOf(values), ...(values.reason ? { reason: values.reason } : {}) },
+  });
+  return [changeLine(limit, before, coolingText(data.until)), ...warnings];
+}
 
 /** @param current its cool-down, `{until, reason}`; null where it has none. */
 export function coolDown(limit, current = null) {
@@ -45,7 +52,7 @@ export function coolDown(limit, current = null) {
     danger: true,
     fields: fieldsFor(current ? visible(current.reason) : ""),
     says: (values) => effects(limit, values, current?.until ?? 0),
-    act: async (values) => (await send(limit, values)).message,
+    act: (values) => send(limit, values, current ? coolingText(current.until) : t("open")),
   });
 }
 
@@ -56,7 +63,7 @@ export function coolAnother() {
     danger: true,
     fields: { ...limitFields([...dimensionsOf(desk.config), "global"], t("one_name")), ...fieldsFor("") },
     says: (values) => effects(limitOf(values), values, 0),
-    act: async (values) => (await send(limitOf(values), values)).message,
+    act: (values) => send(limitOf(values), values, null),
   });
 }
 
@@ -65,6 +72,9 @@ export function lift(limit) {
     title: t("lift_title", { limit }),
     label: t("lift"),
     says: () => [t("lift_effect", { limit })],
-    act: async () => (await ask("DELETE", query("/cooldowns", { limit }))).message,
+    act: async () => {
+      await ask("DELETE", query("/cooldowns", { limit }));
+      return [changeLine(limit, t("cooling"), t("open"))];
+    },
   });
 }

@@ -1,8 +1,9 @@
 // The dialog: it says what will happen, and does it on confirmation.
 
 import { ApiError } from "./client.js";
-import { byId, element, shown, write } from "./dom.js";
+import { byId, element, focusTitle, shown, write } from "./dom.js";
 import { count } from "./format.js";
+import { clearMessage } from "./messages.js";
 import { problemLines } from "./problems.js";
 import { caller, operator } from "./session.js";
 import { t } from "./texts.js";
@@ -23,11 +24,12 @@ let opener = null;
  *     `problemOf`: given a value, returns what is wrong with it, which is said at the field; and `path`: that
  *     of what it sets, so that the API's problem with that is said there too.
  * @param says given the fields' values, returns what will happen, a paragraph each.
- * @param act given them, does it; returns what is said when it is done.
+ * @param act given them, does it; returns what changed, a paragraph each.
  * @param lost is called when the configuration was changed meanwhile.
  * @param done is given what `act` returned.
  */
 export function confirm(question) {
+  clearMessage(); // of another change
   current = question;
   opener = document.activeElement;
   write(byId("dialog-title"), question.title);
@@ -149,9 +151,9 @@ function keepInside(event) {
 }
 
 function closed() {
-  // The button may be gone with its row: then focus the view's title.
-  const title = document.querySelector("main > section:not([hidden]) h2");
-  (opener?.isConnected && opener.checkVisibility() ? opener : title)?.focus();
+  // The button may be gone with its row.
+  if (opener?.isConnected && opener.checkVisibility()) opener.focus();
+  else focusTitle();
 }
 
 form.addEventListener("submit", submit);

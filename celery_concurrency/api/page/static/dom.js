@@ -29,6 +29,9 @@ export function shown(node, yes) {
   node.hidden = !yes;
 }
 
+/** Focus the title of the view, where what had the focus is gone. */
+export const focusTitle = () => document.querySelector("main > section:not([hidden]) h2")?.focus();
+
 /**
  * Make a parent's rows those of the items. Rows of items that were there stay, and with
  * them the focus in them.

@@ -1,13 +1,11 @@
 // The versions of the configuration: when, who, what changed, and going back.
 
 import { desk, rollBack } from "./actions.js";
+import { differences, linesOf, shortLinesOf } from "./changes.js";
 import { changing, element, shown, write } from "./dom.js";
 import { count, timeElement } from "./format.js";
-import { entry, visible } from "./names.js";
+import { visible } from "./names.js";
 import { t } from "./texts.js";
-
-/** How many changes of one version are shown at most. */
-const CHANGES = 6;
 
 /** Return a row of the history; its `show` takes a version. */
 export function historyRow() {
@@ -59,28 +57,14 @@ export function actionRow() {
 }
 
 function changesOf({ problem, changed, changed_total: total }) {
+  const changes = (changed ?? []).flatMap(({ before, after, field }) => differences(before, after, field));
   const lines = [
     ...(problem ? [t("not_valid", { problem })] : []),
-    ...(changed === null ? [t("not_known")] : changed.slice(0, CHANGES).map(changeText)),
-    ...(total > CHANGES ? [t("more_changes", { count: count(total - CHANGES) })] : []),
+    ...(changed === null ? [t("not_known")] : shortLinesOf(changes, total - changed.length + changes.length)),
   ];
   if (!lines.length) lines.push(t("nothing_changed"));
   return element("ul", { class: "changes" }, ...lines.map((line) => element("li", {}, line)));
 }
 
-const changeText = ({ field, before, after }) => `${field}: ${valueText(before)} → ${valueText(after)}`;
-
-const valueText = (value) => (value === null || value === undefined ? t("none") : JSON.stringify(value));
-
 /** Return what a configuration would change, a line each. */
-export const changesTo = (config) => differences(desk.config, config).map(changeText);
-
-/** Return the differences of two configurations, in the form of the API's history. */
-function differences(before, after, field = "") {
-  const isMap = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-  if (isMap(before) && isMap(after)) {
-    const names = Object.keys({ ...before, ...after });
-    return names.flatMap((name) => differences(entry(before, name), entry(after, name), field ? `${field}.${name}` : name));
-  }
-  return JSON.stringify(before) === JSON.stringify(after) ? [] : [{ field, before, after }];
-}
+export const changesTo = (config) => linesOf(differences(desk.config, config));

@@ -1,6 +1,5 @@
 // Names of limits: how they are shown, and which change of the configuration sets one.
 
-import { count } from "./format.js";
 import { entry, visible } from "./names.js";
 import { t } from "./texts.js";
 
@@ -18,12 +17,6 @@ export function split(limit) {
 /** Return a dimension in words; the user's own dimensions by their names. */
 export const dimensionText = (dimension) => TEXTS.get(dimension) ?? visible(dimension);
 
-/** Return a maximum in words: a number, or an object with its mode. */
-export function maxText(max) {
-  if (typeof max === "object") return t("observed_value", { value: maxText(max.max) });
-  return max ? count(max) : t("no_limit");
-}
-
 /** Return the dimensions of a configuration, without "global". */
 export const dimensionsOf = (config) => [...MAPS.keys(), ...Object.keys(config.dimensions ?? {})];
 
@@ -40,6 +33,17 @@ export function changeOf(limit, max) {
   if (limit === "account:*") return { account_max: max };
   if (MAPS.has(dimension)) return { [MAPS.get(dimension)]: { [name]: max } };
   return { dimensions: { [dimension]: name === "*" ? { max } : { overrides: { [name]: max } } } };
+}
+
+/** Return the limit whose maximum a field of the configuration is, as "platform_max.douyin"; null if it is none. */
+export function limitOfField(field) {
+  if (field === "global_max") return "global";
+  if (field === "account_max") return "account:*";
+  for (const [dimension, map] of MAPS) {
+    if (field.startsWith(`${map}.`)) return `${dimension}:${field.slice(map.length + 1)}`;
+  }
+  const [, dimension, name = "*"] = /^dimensions\.(.+?)\.(?:max|overrides\.(.+))$/s.exec(field) ?? [];
+  return dimension ? `${dimension}:${name}` : null;
 }
 
 /** Return a limit's maximum in a configuration: a number, or an object where it is only observed. */

@@ -2,6 +2,7 @@
 
 import { cancelAll, desk, editLimit, pause, resume, setAnother } from "./actions.js";
 import { adaptiveBadge, allows } from "./adaptive.js";
+import { backlogLine, readBacklog } from "./backlog.js";
 import { bar, linkOf } from "./cells.js";
 import { ask } from "./client.js";
 import { coolAnother, coolDown, lift } from "./cooldowns.js";
@@ -29,7 +30,8 @@ filter.addEventListener("input", () => last && showLimits(last));
 
 export const limits = {
   async read(_, signal) {
-    return (await ask("GET", "/usage", { signal })).data;
+    const [usage] = await Promise.all([ask("GET", "/usage", { signal }), readBacklog(signal)]);
+    return usage.data;
   },
   show(usage) {
     last = usage;
@@ -53,7 +55,6 @@ function groupsOf(usage) {
 function showLimits(usage) {
   const wanted = filter.value.trim().toLowerCase();
   const groups = groupsOf(usage);
-  const most = Math.max(1, ...groups.flatMap(([, all]) => all.map((one) => one.waiting ?? 0)));
   let more = 0;
   const kept = [];
   for (const [dimension, all] of groups) {
@@ -61,7 +62,7 @@ function showLimits(usage) {
     more += Math.max(0, found.length - ROWS);
     // If there are too many, those with waiters come first; the others keep their order.
     if (found.length > ROWS) found.sort((one, other) => (other.waiting ?? 0) - (one.waiting ?? 0));
-    if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS).map((one) => ({ ...one, most })) });
+    if (found.length) kept.push({ dimension, rows: found.slice(0, ROWS) });
   }
   keepRows(table, kept, (group) => group.dimension, makeGroup);
   showObserved(usage.observed ?? [], wanted);
@@ -94,7 +95,7 @@ function makeRow({ limit, name }) {
   const usedText = linkOf("running", limit, "");
   const observed = element("span", { class: "aside" });
   const moments = momentsList();
-  const waits = bar("waits");
+  const backlog = backlogLine(limit);
   const waitsText = linkOf("waiting", limit, "");
   const oldest = element("span", { class: "aside" });
   // For screen readers: "Edit" alone does not say what it edits.
@@ -111,7 +112,7 @@ function makeRow({ limit, name }) {
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
     element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), moments)),
-    element("td", {}, element("div", { class: "measure" }, waits, waitsText, oldest)),
+    element("td", {}, element("div", { class: "measure" }, backlog, waitsText, oldest)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
     now = { waiting: 0, ...one };
@@ -125,7 +126,7 @@ function makeRow({ limit, name }) {
     write(observed, now.observed_max ? t("observed_badge", { max: count(now.observed_max) }) : "");
     adapts.show(now);
     moments.show(now);
-    waits.show(now.waiting / now.most, "waiting");
+    backlog.show(now.waiting);
     write(waitsText, count(now.waiting));
     waitsText.classList.toggle("zero", now.waiting === 0);
     const since = now.waiting_since ?? null;

@@ -6,6 +6,7 @@ import { ApiError, ask } from "./client.js";
 import { configuration } from "./configuration.js";
 import { byId, shown, write } from "./dom.js";
 import { limits } from "./limits.js";
+import { clearMessage } from "./messages.js";
 import { createPoller } from "./poller.js";
 import { problemLines, showProblem } from "./problems.js";
 import { running } from "./running.js";
@@ -109,7 +110,7 @@ function go() {
     if (link.hash === `#${tab}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  write(byId("done"), "");
+  clearMessage();
   showProblem([]);
   document.title = `${t(title)} – ${t("title")}`;
   poller.now();

@@ -3,10 +3,10 @@
 import { changing as sending, desk, question } from "./actions.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count, duration, number, timeElement } from "./format.js";
-import { changeOf, maxText } from "./limitnames.js";
+import { changeOf } from "./limitnames.js";
 import { entry, visible } from "./names.js";
-import { ratesText } from "./rates.js";
 import { t } from "./texts.js";
+import { maxText, ratesText } from "./values.js";
 
 /** How many are shown at most. */
 const ROWS = 100;

@@ -17,10 +17,17 @@ const hours = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-di
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** How a series is drawn: `{paths, points}` of uPlot. Bars are counts, and have an axis of their own. */
+const stepped = () => ({ paths: window.uPlot.paths.stepped({ align: 1, alignGaps: 1 }) });
+
+/**
+ * How a series is drawn: `{paths, points}` of uPlot. Bars are counts, and have an axis of their own; what was
+ * counted or measured in an interval is drawn over all of it.
+ */
 const KINDS = new Map(Object.entries({
   line: () => ({}),
   steps: () => ({ paths: window.uPlot.paths.stepped({ align: 1 }) }),
+  counted: stepped,
+  measured: stepped,
   bars: () => ({ paths: window.uPlot.paths.bars({ size: [0.9, 12, 2] }), scale: "counts", dash: [], width: 0 }),
   points: () => ({ paths: () => null, points: { show: true, size: 8 } }),
 }));
@@ -29,12 +36,13 @@ const known = (value) => value !== null && value !== undefined;
 
 /**
  * Return a plot at the end of a parent; its `show` takes a title, times and a list of
- * values for each of the series.
+ * values for each of the series; and, where they are of intervals, when the last one ends.
  *
  * @param given of each series its name, or `{label, kind}` with one of `KINDS`. A line ends at null, and
  *     goes on over undefined.
+ * @param axis that it shares with others (`timeaxis.js`).
  */
-export function createPlot(parent, given) {
+export function createPlot(parent, given, axis = OWN_AXIS) {
   const kinds = given.map((one) => one.kind ?? "line");
   const series = given.map((one) => one.label ?? one);
   // What is drawn later is above: bars are below the lines.
@@ -50,12 +58,16 @@ export function createPlot(parent, given) {
   parent.append(figure);
   let plot = null;
   let data = null;
+  let end = null;
 
-  const drawn = () => [data[0], ...order.map((place) => data[place + 1])];
+  function drawn() {
+    const [at, ...lists] = [data[0], ...order.map((place) => data[place + 1])];
+    return end === null ? [at, ...lists] : [[...at, end], ...lists.map((list) => [...list, list.at(-1)])];
+  }
 
   function draw() {
     plot?.destroy();
-    plot = new window.uPlot(optionsFor(series, kinds, order, canvas.clientWidth), drawn(), canvas);
+    plot = new window.uPlot(optionsFor(series, kinds, order, canvas.clientWidth, axis), drawn(), canvas);
   }
 
   function fillTable() {
@@ -72,8 +84,9 @@ export function createPlot(parent, given) {
   new ResizeObserver(() => plot && canvas.clientWidth && plot.setSize({ width: canvas.clientWidth, height: HEIGHT })).observe(canvas);
 
   return {
-    show(text, at, lists) {
+    show(text, at, lists, until = null) {
       data = [at, ...lists];
+      end = until;
       shown(figure, lists.some((list) => list.some(known)));
       if (figure.hidden) return;
       write(title, text);
@@ -89,21 +102,25 @@ function latest(series, lists) {
   return series.map((name, place) => `${name} ${number(lists[place].findLast(known))}`).join(", ");
 }
 
-const fromZero = (_, least, most) => [0, Math.max(1e-3, (most ?? 1) * 1.1) || 1];
+const fromZero = (_, least, most) => [0, (most || 1) * 1.1];
 
 const atLeast = (_, from, to) => [Math.min(from, to - SHORTEST), to];
 
-function optionsFor(series, kinds, order, width) {
+const OWN_AXIS = { scale: { range: atLeast }, cursor: { drag: { x: true, y: false } }, hooks: {} };
+
+function optionsFor(series, kinds, order, width, { scale, cursor, hooks }) {
+  const whole = kinds.includes("steps") || kinds.includes("counted");
   const line = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   return {
     width,
     height: HEIGHT,
-    scales: { ...(kinds.includes("steps") ? { x: { range: atLeast } } : {}), y: { range: fromZero }, counts: { range: fromZero } },
-    cursor: { drag: { x: true, y: false } },
+    scales: { x: scale, y: { range: fromZero }, counts: { range: fromZero } },
+    cursor,
+    hooks,
     legend: { markers: { width: 2, dash: (_, place) => BORDERS[order[place - 1]] } },
     axes: [
       { ...line, size: 32, incrs: MINUTES, values: (_, ticks) => ticks.map((at) => hours.format(at * 1000)) },
-      { ...line, size: 56, values: (_, ticks) => ticks.map(number), ...(kinds.includes("steps") ? { incrs: WHOLE } : {}) },
+      { ...line, size: 56, values: (_, ticks) => ticks.map(number), ...(whole ? { incrs: WHOLE } : {}) },
       ...(kinds.includes("bars") ? [{ ...line, scale: "counts", side: 1, size: 56, incrs: WHOLE, grid: { show: false }, values: (_, ticks) => ticks.map(number) }] : []),
     ],
     series: [

@@ -1,4 +1,4 @@
-// Rates: how they are written and read, and the dialogs that set and remove them.
+// Rates: how they are typed, and the dialogs that set and remove them.
 
 import { changing, desk, limitFields, limitOf, question } from "./actions.js";
 import { element } from "./dom.js";
@@ -6,6 +6,7 @@ import { count, period } from "./format.js";
 import { dimensionsOf, split } from "./limitnames.js";
 import { entry } from "./names.js";
 import { t } from "./texts.js";
+import { ratesText } from "./values.js";
 
 /** The API's bounds: of a rate, and of a limit's rates. */
 const MAX_STARTS = 10_000;
@@ -14,14 +15,6 @@ const MAX_RATES = 4;
 
 /** Units of time as they are typed. */
 export const UNITS = new Map([["s", 1], ["m", 60], ["h", 3600], ["d", 86_400]]);
-
-/** Return a rate in words: "15 per 1 day". */
-export function rateText({ max, per, mode = "enforce" }) {
-  const text = t("rate", { max: count(max), period: period(per) });
-  return mode === "observe" ? t("observed_value", { value: text }) : text;
-}
-
-export const ratesText = (rates) => rates.map(rateText).join(t("comma"));
 
 /** Behind a rate that is only observed. */
 const OBSERVED = ":observe";

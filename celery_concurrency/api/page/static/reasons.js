@@ -2,8 +2,8 @@
 
 import { count, duration, left, now, time } from "./format.js";
 import { visible } from "./names.js";
-import { rateText } from "./rates.js";
 import { t } from "./texts.js";
+import { rateText } from "./values.js";
 
 const TEXTS = new Map([
   ["full", "why_full"], ["paused", "why_paused"], ["kept", "why_kept"], ["probe", "why_probe"], ["behind", "why_behind"], ["next", "why_next"],

@@ -1,0 +1,28 @@
+// Values of the configuration, in words.
+
+import { count, period } from "./format.js";
+import { t } from "./texts.js";
+
+/** Return a maximum in words: a number, or an object with its mode. */
+export function maxText(max) {
+  if (typeof max === "object") return t("observed_value", { value: maxText(max.max) });
+  return max ? count(max) : t("no_limit");
+}
+
+/** Return a rate in words: "15 per 1 day". */
+export function rateText({ max, per, mode = "enforce" }) {
+  const text = t("rate", { max: count(max), period: period(per) });
+  return mode === "observe" ? t("observed_value", { value: text }) : text;
+}
+
+export const ratesText = (rates) => rates.map(rateText).join(t("comma"));
+
+/** What an adaptive limit has where it does not say otherwise. */
+export const ADAPTIVE = { min: 1, max: 10, decrease: 0.5, every: 60, mode: "enforce" };
+
+/** Return an adaptive limit in words. */
+export function adaptiveText(entry) {
+  const { min, max, decrease, every, mode } = { ...ADAPTIVE, ...entry };
+  const text = t("adaptive_value", { min: count(min), max: count(max), decrease, every: period(every) });
+  return mode === "observe" ? t("adaptive_value_observed", { text }) : text;
+}
