@@ -86,7 +86,7 @@ function stateOf({ alive, kind, silent }) {
 
 /** Return since when it is so, and what comes next. */
 function moreOf({ alive, kind, heard, taken_back_after: after }) {
-  if (alive === null) return t(`${kind}_why`);
+  if (alive === null) return t(kind === "program" ? "program_why" : "worker_why");
   const texts = [t("last_heard", { time: time(heard) })];
   if (!alive) texts.push(t("taken_back_after", { seconds: Math.round(after) }));
   return texts.join(t("comma"));
