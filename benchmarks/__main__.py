@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -19,7 +19,17 @@ from celery_concurrency.testing.server import Server
 
 RESULT = Path("build/bench.json")
 MANY, MANY_SHORT = 1_000_000, 20_000
+#: A server that keeps its data as the documentation recommends. The others keep nothing: a
+#: million waiters are looked at there, and it would be busy with its file.
+KEEPING = ("--appendonly", "yes", "--appendfsync", "everysec")
 Say = Callable[[str], None]
+
+
+class Servers(NamedTuple):
+    """One that keeps nothing, and one that keeps its data."""
+
+    scratch: Server
+    keeping: Server
 
 
 def main() -> None:
@@ -46,10 +56,11 @@ def main() -> None:
         print(f"{time.monotonic() - begin:6.0f} s  {line}", flush=True)
 
     found: dict[str, Any] = {"short": options.short}
-    with Server() as server:
+    with Server() as scratch, Server(*KEEPING) as keeping:
+        servers = Servers(scratch, keeping)
         for name, part in parts.items():
             if options.only in (None, name):
-                found |= _measured(server, part, options.short, kind, say)
+                found |= _measured(servers, part, options.short, kind, say)
     RESULT.parent.mkdir(exist_ok=True)
     before = json.loads(RESULT.read_text()) if options.only and RESULT.exists() else {}
     RESULT.write_text(json.dumps(before | found, indent=2) + "\n")
@@ -66,65 +77,68 @@ def main() -> None:
 
 
 def _measured(
-    server: Server, part: Callable[..., dict[str, Any]], short: bool, kind: str, say: Say
+    servers: Servers, part: Callable[..., dict[str, Any]], short: bool, kind: str, say: Say
 ) -> dict[str, Any]:
     """Measure a part; once more where it got worse, as something else may have come between."""
-    found = part(server, short, say)
+    found = part(servers, short, say)
     if figures.worse(found, kind):
         say(f"once more, as these got worse: {figures.worse(found, kind)}")
-        found = part(server, short, say)
+        found = part(servers, short, say)
     return found
 
 
-def _pair(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    _emptied(server)
-    return pair.measure(server.url(), 8 if short else 60, say)
+def _pair(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return pair.measure(servers.keeping.url(), 8 if short else 60, say)
 
 
-def _rateless(server: Server, short: bool, say: Say, before: Path | None = None) -> dict[str, Any]:
-    _emptied(server)
-    return pair.rateless(server.url(), 10 if short else 60, before, say)
+def _rateless(
+    servers: Servers, short: bool, say: Say, before: Path | None = None
+) -> dict[str, Any]:
+    _emptied(servers.scratch)
+    return pair.rateless(servers.scratch.url(), 10 if short else 60, before, say)
 
 
-def _config(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    return {"config_growth": pair.config_growth(_emptied(server), 4 if short else 20)}
+def _config(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return {"config_growth": pair.config_growth(_emptied(servers.scratch), 4 if short else 20)}
 
 
-def _growth(server: Server, short: bool, say: Say) -> dict[str, Any]:
+def _growth(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
     many = MANY_SHORT if short else MANY
-    alone = growth.measure(_emptied(server), many, 1, say)
-    return growth.measure(_emptied(server), many, 100, say) | {"growth_alone": alone}
+    alone = growth.measure(_emptied(servers.scratch), many, 1, say)
+    return growth.measure(_emptied(servers.scratch), many, 100, say) | {
+        "growth_alone": alone,
+        "waiter_bytes_alone": alone["waiter_bytes"],
+    }
 
 
-def _moments(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    return moments.measure(_emptied(server), MANY_SHORT if short else MANY, say)
+def _moments(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return moments.measure(_emptied(servers.scratch), MANY_SHORT if short else MANY, say)
 
 
-def _steps(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    runs = [steps.measure(_emptied(server), MANY_SHORT if short else MANY, say) for _ in range(3)]
+def _steps(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    runs = [
+        steps.measure(_emptied(servers.scratch), MANY_SHORT if short else MANY, say)
+        for _ in range(3)
+    ]
     best = min(runs, key=lambda run: run["longest_call_ms"])
     return {"longest_call_ms": best["longest_call_ms"], "steps": runs}
 
 
-def _makespan(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    _emptied(server)
-    return makespan.measure(server, short, say)
+def _makespan(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return makespan.measure(servers.keeping, short, say)
 
 
-def _throughput(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    _emptied(server)
-    return throughput.measure(server, short, say)
+def _throughput(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return throughput.measure(servers.keeping, short, say)
 
 
-def _denial(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    """On a server that keeps its data as the documentation recommends."""
-    with Server("--appendonly", "yes", "--appendfsync", "everysec") as keeping:
-        return denial.measure(keeping, short, say)
+def _denial(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return denial.measure(servers.keeping, short, say)
 
 
-def _brake(server: Server, short: bool, say: Say) -> dict[str, Any]:
-    _emptied(server)
-    return brake.measure(server, short, say)
+def _brake(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    _emptied(servers.scratch)
+    return brake.measure(servers.scratch, short, say)
 
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -16,14 +16,13 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-import psutil
 from redis import Redis
 
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.testing.server import Server
-from tests.support.workers import Worker, settle, wait_for
+from tests.support.workers import Worker, cpu_seconds, settle, wait_for
 
 PROCESSES = 2
 PATIENCE = 300
@@ -114,18 +113,11 @@ def _lot(redis: Redis, workers: dict[str, Worker], kind: str, tasks: int) -> tup
             return not redis.llen(queue) and not redis.hlen("unacked")
         return redis.zcard(GROUP) == waiting + tasks
 
-    spent, begun = _cpu(worker), time.monotonic()
+    spent, begun = cpu_seconds(worker), time.monotonic()
     redis.rename("filled", queue)
     wait_for(done, PATIENCE)
-    wall, spent = time.monotonic() - begun, _cpu(worker) - spent
+    wall, spent = time.monotonic() - begun, cpu_seconds(worker) - spent
     for one in long:
         one.revoke(terminate=True, signal="KILL")
     wait_for(lambda: redis.zcard("concurrency:leases") == 1)
     return spent, wall
-
-
-def _cpu(worker: Worker) -> float:
-    """Return the seconds of CPU that a worker and its children have had."""
-    main = psutil.Process(worker.pid)
-    times = [process.cpu_times() for process in (main, *main.children())]
-    return float(sum(one.user + one.system for one in times))

@@ -41,9 +41,9 @@ class Figure:
 
 
 FIGURES = [
-    Figure("pair_vs_floor", "take and give back four limits, over two empty calls", 1.25),
+    Figure("pair_vs_floor", "take and give back four limits, over two empty calls", 1.15),
     Figure("pair_vs_redis_lock", "the same, over redis-py's Lock on one key", 1.0),
-    Figure("pair_cpu_vs_floor", "Redis' CPU for it, over two empty calls", 1.6),
+    Figure("pair_cpu_vs_floor", "Redis' CPU for it, over two empty calls", 2.5),
     Figure("rateless_pair", "a pair that needs no rate, with rates of others over without", 1.03),
     Figure("rateless_cpu", "Redis' CPU for it, the same way", 1.03),
     Figure("config_growth", "take with 300 KB of configuration, over 0.3 KB", 1.1),
@@ -52,10 +52,12 @@ FIGURES = [
         "moments_growth", "release, sweep, meet moments: a million wait for them, over 1,000", 1.5
     ),
     Figure("waiter_bytes", "memory of one of these, beyond its message", 400),
+    Figure("waiter_bytes_alone", "the same, one an account", 900),
     Figure("longest_call_ms", "p99.99 of a call, as a million go on, best of three", 5),
     Figure("makespan_vs_ideal", "200 x 20 ms at limit 2, over the ideal", 1.25),
     Figure("deliveries_per_task", "deliveries of each of these", 2.05),
     Figure("throughput_vs_plain", "tasks a second, all gated, over without us", 0.9, True),
+    Figure("cpu_vs_plain", "worker's CPU of one of these tasks, over without us", 1.12),
     Figure("denial_vs_noop", "worker's CPU of one more that waits, over an empty task", 0.5),
     Figure("denial_wall_vs_noop", "its time, all processes busy meanwhile, the same way", 0.6),
     Figure("brake_refusals", "refusals by a strict platform, over those of a fixed limit", 0.2),

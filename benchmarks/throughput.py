@@ -20,7 +20,7 @@ from redis import Redis
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
-from tests.support.workers import Worker, settle
+from tests.support.workers import Worker, cpu_seconds, settle
 
 #: Seconds after which a turn is given up.
 PATIENCE = 300
@@ -38,24 +38,28 @@ def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str
     Limiter(redis).config.update({"global_max": 1_000, "account_max": 1_000,
         "platform_max": {"douyin": 1_000}, "task_type_max": {"publish": 1_000}})  # fmt: skip
     rates: dict[str, list[float]] = {queue: [] for queue in WORKERS}
+    costs: dict[str, list[float]] = {queue: [] for queue in WORKERS}
     with tempfile.TemporaryDirectory() as name, patch.dict(os.environ, BROKER_URL=server.url()):
-        workers = []
+        workers = {}
         try:
             for queue, env in WORKERS.items():
                 with patch.dict(os.environ, env):
-                    workers.append(_worker(queue, Path(name)))
+                    workers[queue] = _worker(queue, Path(name))
             for turn in range(turns + 1):
                 # Who comes first differs from turn to turn.
                 for queue in sorted(rates, reverse=turn % 2 == 1):
+                    before = cpu_seconds(workers[queue])
                     found = _rate(redis, queue, tasks)
                     if turn:  # in the first the workers start
                         rates[queue].append(found)
+                        costs[queue].append(cpu_seconds(workers[queue]) - before)
                         say(f"throughput, {queue}, {turn}: {found:.0f} tasks a second")
         finally:
-            for worker in workers:
+            for worker in workers.values():
                 worker.stop()
     return {
         "throughput_vs_plain": _ratio(rates["gated"], rates["plain"]),
+        "cpu_vs_plain": _ratio(costs["gated"], costs["plain"]),
         "throughput_of_two_calls_vs_plain": _ratio(rates["two calls"], rates["plain"]),
         "tasks_per_second": {queue: round(median(rate)) for queue, rate in rates.items()},
     }

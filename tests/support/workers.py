@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+import psutil
 from redis import Redis
 
 from celery_concurrency.testing.lifeline import Child
@@ -121,6 +122,13 @@ class Worker:
         """Kill it and its children, which are all in its session."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)
+
+
+def cpu_seconds(worker: Worker) -> float:
+    """Return the seconds of CPU that a worker and its present children have had."""
+    main = psutil.Process(worker.pid)
+    times = [process.cpu_times() for process in (main, *main.children())]
+    return float(sum(one.user + one.system for one in times))
 
 
 def has_ended(pid: int) -> bool:
