@@ -95,7 +95,7 @@ def test_a_name_that_cant_be_printed_is_refused_over_http(client, redis_url, nam
         [detail] = assert_refused(response, 400, "unprintable")
         assert detail == {
             "field": printable(field),
-            "problem": f"has '{printable(name[1])}', which can't be printed: take it out",
+            "problem": f"has '{printable(name[1])}', which can't be printed: remove it",
         }
 
     for field, change in changes(name).items():
@@ -160,7 +160,7 @@ def test_a_configuration_written_by_hand_has_printable_names(limiter, redis, her
 def test_what_is_no_utf8_is_a_line(here):
     """The shell's arguments are bytes."""
     for arguments in (("cancel", "\udcff"), ("waiting", "\udcff"), ("release", "\udcff")):
-        assert "is no text in UTF-8" in refusal(here(*arguments))
+        assert "is not UTF-8 text" in refusal(here(*arguments))
 
 
 # -- ids are Celery's, and whatever it takes is found

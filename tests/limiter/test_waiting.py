@@ -423,7 +423,7 @@ def test_cancel_over_http(client, limiter, three, redis):
     assert why(limiter, "w3").position == 1
     response = client.delete(f"{WAITING}/w1", headers={"Accept-Language": "en"})
     assert_refused(response, 404, "not_waiting")
-    assert response.json["message"] == "This task does not wait, or not any more"
+    assert response.json["message"] == "This task does not wait (any more)"
 
 
 @pytest.mark.parametrize("task_id", ["nope", "h1", "w1/", "%00", "配"])
