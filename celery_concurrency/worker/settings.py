@@ -37,7 +37,7 @@ class Settings(BaseModel):
         key_prefix: the prefix of all Redis keys.
         waiting: how a denied task waits: ``retry`` by countdown, ``handoff`` in the
             waiting room, ``auto`` there if the broker is the Redis that holds the tokens.
-        park_on_receipt: whether the main process parks a task if others already wait for its limits.
+        park_on_receipt: whether the main process parks a task whose limits others wait for.
         retry_countdown: seconds until a denied task asks again.
         handoff_timeout: seconds that handed-over room stays reserved while no task begins.
         worker_timeout: seconds of silence after which a worker's tokens are taken back.
