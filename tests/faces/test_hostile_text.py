@@ -115,7 +115,7 @@ def test_a_name_that_cant_be_printed_is_refused_over_http(client, redis_url, nam
 
 
 def test_the_remedy_is_said_in_the_callers_language(client):
-    for language, words in (("zh", "请去掉后重试"), ("en", "take them out")):
+    for language, words in (("zh", "请去掉后重试"), ("en", "remove them")):
         refused = client.delete(
             f"{BASE}/waiting?limit=platform:x%0A", headers={"Accept-Language": language}
         )

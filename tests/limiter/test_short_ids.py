@@ -138,6 +138,9 @@ def test_commands(here, two, limiter):
     assert problem in refusal(here("waiting", "5f1c"))
     done = here("cancel", "5f1c", "5f1d", "nope")
     assert (done.returncode, done.stdout) == (1, f"cancelled {SECOND}\n")
-    assert "not waiting, or not any more: nope; waiting lists who does. " + problem in done.stderr
+    assert (
+        "not waiting (any more): nope; the command waiting lists who waits. " + problem
+        in done.stderr
+    )
     assert out(here("release", "77aa")) == f"released {two}: global account:a\n"
     mistake(here("cancel"))
