@@ -241,7 +241,7 @@ def test_it_looks_at_no_more_groups_than_it_needs(limiter, crowd, redis):
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "5:a", "1e5", "9" * 18])
 def test_what_is_no_cursor_is_refused(limiter, client, cursor):
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="not a cursor"):
         page_of(limiter, cursor=cursor)
     response = client.get(WAITING, query_string={"cursor": cursor})
     [detail] = assert_refused(response, 400, "invalid_query")
