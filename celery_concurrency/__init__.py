@@ -1,13 +1,13 @@
 """Concurrency limits for Celery tasks, in several dimensions at a time.
 
 Put ``celery_concurrency.signals`` into Celery's ``imports`` and tag tasks with
-headers; the limits are changed at run time over HTTP or the command line.
+headers. You can change the limits at run time over HTTP or the command line.
 
-Importing this package imports nothing else until a name of it is asked for: the
-limiter can be used without Celery, and pytest loads our plugin in projects that
-don't use it.
+Importing this package imports nothing else until one of its names is used: the
+limiter works without Celery, and pytest loads our plugin in projects that don't
+use it.
 
-What is where is told in ``CONTRIBUTING.md``.
+``CONTRIBUTING.md`` says what is where.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ __all__ = [
     "current_lease",
 ]
 
-#: Where those live that are no error.
+#: The modules of the names that are not errors.
 _HOMES = {
     "ConcurrencyTask": "worker.hooks",
     "Lease": "limiter.leases",

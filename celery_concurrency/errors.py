@@ -1,7 +1,7 @@
 """Every error that celery-concurrency raises on purpose.
 
-They have one root, so that a user can catch them all. A docstring's first line is the
-default message; a message names the remedy. ``api/errors.py`` answers them over HTTP.
+They have one base class, so a user can catch them all. A docstring's first line is the default
+message; a message names the remedy. ``api/errors.py`` turns them into HTTP answers.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class InvalidConfig(ConcurrencyError):
     """The configuration is not valid; nothing was changed.
 
     Attributes:
-        details: one entry a mistake, ``{"field": "platform_max.douyin",
-            "problem": "..."}``; empty if the whole is unreadable.
+        details: one entry per mistake, ``{"field": "platform_max.douyin",
+            "problem": "..."}``; empty if nothing of it can be read.
     """
 
     def __init__(self, message: str | None = None, details: Sequence[dict[str, Any]] = ()) -> None:
@@ -50,7 +50,7 @@ class VersionMismatch(ConfigConflict):
     """The configuration was changed after you read it; read it, then decide again.
 
     Attributes:
-        version: that which it is at.
+        version: the one that is in force.
     """
 
     def __init__(self, version: int) -> None:
@@ -71,7 +71,7 @@ class OutOfMemory(LimiterUnavailable):
 
 
 class AmbiguousId(ConcurrencyError):
-    """Several ids begin so: give more of it.
+    """Several ids begin like this: give more characters.
 
     Attributes:
         candidates: some of them.
@@ -79,7 +79,7 @@ class AmbiguousId(ConcurrencyError):
 
     def __init__(self, given: str, candidates: Sequence[str]) -> None:
         some = ", ".join(candidates)
-        super().__init__(f"several ids begin with {given!r}: give more of it. They are {some}")
+        super().__init__(f"several ids begin with {given!r}: give more characters. They are {some}")
         self.candidates = list(candidates)
 
 

@@ -1,8 +1,8 @@
-"""The log: one logger a floor, and records that programs can read.
+"""The log: one logger per floor, and records that programs can read.
 
-Each record of a decision has an attribute ``concurrency``: an object of fields, of
-which ``decision`` says what happened. ``docs/logging.md`` lists them. The text of every record
-is one printable line, whoever chose the names in it (``text.py``).
+Each record of a decision has an attribute ``concurrency``, an object of fields whose
+``decision`` says what happened. ``docs/logging.md`` lists them. The text of every record
+is one printable line, whatever names are in it (``text.py``).
 """
 
 import logging
@@ -32,7 +32,7 @@ class OneLine(logging.Filter):
         return True
 
 
-# On the loggers, so that no call that logs has to think of it.
+# On the loggers, so that callers need not think of it.
 for _name in (LIMITER_LOG, WORKER_LOG, API_LOG):
     logging.getLogger(_name).addFilter(OneLine())
 
@@ -42,21 +42,21 @@ def fields(decision: str, **more: Any) -> dict[str, Any]:
 
     Args:
         decision: what happened.
-        more: what is known of it; None where something has no value here.
+        more: its other fields; None for a field without a value here.
     """
     return {"concurrency": {"decision": decision, **more}}
 
 
 class Outage:
-    """Says in the log when a server goes away, and when it is back: a line each.
+    """Logs one line when a server goes away, and one when it is back.
 
     Args:
-        logger: where.
-        server: its name, as of the fields ``<server> away`` and ``<server> back``.
-        meanwhile: more of the first line: what becomes of what it is needed for.
+        logger: where to log.
+        server: the server's name, for the decisions ``<server> away`` and ``<server> back``.
+        meanwhile: the rest of the first line: what happens until the server is back.
 
     Attributes:
-        is_on: the server is away, as far as we know.
+        is_on: whether the server is away, as far as we know.
     """
 
     def __init__(self, logger: logging.Logger, server: str, meanwhile: str = "") -> None:

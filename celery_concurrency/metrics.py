@@ -1,8 +1,8 @@
 """Metrics for Prometheus, read from Redis at each scrape.
 
-All processes give the same, as no process counts anything itself: scrape one of them, by the
-route in ``api/monitoring_routes.py``. Needs the extra ``prometheus``. Accounts have no labels,
-unless that is asked for.
+All processes give the same answer, because no process counts anything itself. Scrape one of them,
+by the route in ``api/monitoring_routes.py``. This needs the extra ``prometheus``. Accounts have no
+labels unless the scrape asks for them.
 """
 
 from collections import Counter
@@ -38,16 +38,16 @@ from celery_concurrency.scripts.constants import BY_LIMIT, SHARED_DIMENSIONS
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-#: How many limits of accounts are given, and of others that the configuration does not name,
-#: if they are asked for: those with most waiters and then most tokens.
+#: How many accounts, and other limits that the configuration does not name, are given if the
+#: scrape asks for them: those with most waiters, then most tokens.
 MAX_ACCOUNTS: Final = 1000
 
-#: Bytes that gauges of limits, and their statistics, may have about: names may be long.
+#: About how many bytes the gauges of limits, and their statistics, may take: names may be long.
 GAUGES_BYTES: Final = 1_000_000
 STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
 OBSERVED_BYTES: Final = 300_000
-#: Lines a limit in each of them, and bytes of a line without the limit's name.
+#: Lines per limit in each of them, and bytes of a line without the limit's name.
 GAUGES_LINES: Final = 6
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
@@ -57,26 +57,26 @@ LABELS: Final = ("dimension", "limit")
 #: How workers' tasks wait; one does not know before it has been connected to its broker.
 MODES: Final = ("handoff", "retry", "unknown")
 
-#: Counters by limit, and counters of all runs; each with its help.
+#: Counters by limit, and counters of all runs, each with its help text.
 _BY_LIMIT: Final = {
-    "acquired": "Runs that were given their tokens.",
-    "denied": "Times that a run was told to wait; one that asks again counts again.",
-    "refused": "Runs that a platform refused, as they told.",
+    "acquired": "Runs that got their tokens.",
+    "denied": "How often a run was told to wait; a run that asks again counts again.",
+    "refused": "Runs that reported a refusal by a platform.",
 }
 _OBSERVED: Final = {
-    "runs": "Runs that an observed limit has looked at.",
+    "runs": "Runs that an observed limit has seen.",
     "denied": "Runs that an observed limit would have turned away at first.",
-    "wait_seconds": "How long these would have waited, by that limit alone.",
+    "wait_seconds": "How long these runs would have waited for that limit alone.",
 }
 _IN_ALL: Final = {
-    "released": "Runs that gave their tokens back.",
-    "expired": "Runs whose tokens were taken back, as their own time was over.",
-    "reclaimed": "Runs whose tokens were taken back, as their worker had fallen silent.",
+    "released": "Runs that released their tokens.",
+    "expired": "Runs whose tokens were taken back because their own time was over.",
+    "reclaimed": "Runs whose tokens were taken back because their worker fell silent.",
     "lost": "Runs that went on after their tokens were taken back.",
     "parked": "Messages that were put into the waiting room.",
-    "handed_over": "Waiting messages that room was reserved for.",
-    "lapsed": "Reservations that no run has begun on in time.",
-    "cancelled": "Waiting messages that were cancelled, or purged.",
+    "handed_over": "Waiting messages that got reserved room.",
+    "lapsed": "Reservations on which no run began in time.",
+    "cancelled": "Waiting messages that were cancelled or purged.",
 }
 
 
@@ -84,7 +84,7 @@ def expose(limiter: Limiter, *, accounts: bool = False) -> bytes:
     """Return the metrics in Prometheus' text format (``CONTENT_TYPE``).
 
     Args:
-        limiter: whose.
+        limiter: the limiter to read.
         accounts: include the busiest accounts, and all names in use of your own dimensions.
     """
     registry = CollectorRegistry()
@@ -114,12 +114,12 @@ class ConcurrencyCollector(Collector):
         yield from _observed(usage.observed, self._accounts)
         yield GaugeMetricFamily(
             _name("waiting_for_moment"),
-            "Tasks in the waiting room, one of whose limits opens by itself.",
+            "Tasks in the waiting room that wait for a limit which opens by itself.",
             usage.waiting_for_moment,
         )
         yield GaugeMetricFamily(
             _name("waiting_uncounted_groups"),
-            "Groups of waiting tasks that were too many to count in celery_concurrency_waiting.",
+            "Groups of waiting tasks beyond those that celery_concurrency_waiting counts.",
             usage.uncounted_groups,
         )
         names = _in_order(configured, read_names(keyspace))
@@ -132,24 +132,24 @@ class ConcurrencyCollector(Collector):
         left_out |= set(names) - set(shown)
         yield GaugeMetricFamily(
             _name("limits_left_out"),
-            "Limits that are not given by name, as there are too many.",
+            "Limits that are not given by name because there are too many.",
             len(left_out) + usage.unlisted_limits,
         )
         yield GaugeMetricFamily(
             _name("statistics_full"),
-            "1 while there are no counters and histograms by name for further limits.",
+            "1 while further limits get no counters and histograms by name.",
             usage.statistics_full,
         )
         yield CounterMetricFamily(
             _name("misnamed_headers"),
-            "Messages with a header that is nearly a tag, and limits nothing.",
+            "Messages with a header that is nearly a tag, so it limits nothing.",
             sum(one.count for one in usage.misnamed_headers),
         )
         yield from _workers(read_reported(keyspace)[0])
         yield from _state(stored, read_sweep_age(keyspace))
         yield GaugeMetricFamily(
             _name("out_of_memory"),
-            "1 while Redis is at its maxmemory, and admits nobody.",
+            "1 while Redis is at its maxmemory and no task is admitted.",
             is_out_of_memory(keyspace),
         )
 
@@ -158,8 +158,7 @@ class ConcurrencyCollector(Collector):
     ) -> tuple[dict[str, LimitUsage], set[str]]:
         """Return the limits that are shown, the busiest first, and those left out.
 
-        Where accounts are asked for they are among them, and no account is left out that
-        has not been asked for.
+        Accounts are in either only if they were asked for.
         """
         few: list[str] = []
         many: list[str] = []
@@ -184,15 +183,15 @@ class ConcurrencyCollector(Collector):
 def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
     current = _gauge("current", "Living tokens, reserved ones included.")
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
-    paused = _gauge("paused", "1 while the limit admits nobody, whatever its max.")
+    paused = _gauge("paused", "1 while the limit is paused and admits no task.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
     oldest = _gauge(
         "oldest_wait_seconds",
-        "How long the one has waited that has for longest; 0 while none waits.",
+        "How long the longest-waiting task has waited; 0 while none waits.",
     )
     adaptive = _gauge(
         "adaptive_limit",
-        "The limit in force of an adaptive limit; of an observed one, its own.",
+        "The value in force of an adaptive limit; if it is only observed, its own value.",
     )
     for limit, usage in limits.items():
         labels = _labels(limit)
@@ -204,7 +203,7 @@ def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
         oldest.add_metric(labels, max(0.0, now - since) if since is not None else 0)
         if usage.adaptive:
             own = usage.adaptive.current
-            # A pause hides what it allows, and a configured maximum may be over its own.
+            # A pause hides the value in force, and a configured maximum may be higher.
             observed = usage.adaptive.mode == "observe"
             adaptive.add_metric(labels, own if observed else min(own, usage.allows))
     yield from (current, most, paused, waiting, oldest, adaptive)
@@ -214,19 +213,19 @@ def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
     labels_of_rate = (*LABELS, "per")
     used = GaugeMetricFamily(
         _name("rate_used"),
-        "Runs that began in the last window of so many seconds.",
+        "Runs that began in the last window of per seconds.",
         labels=labels_of_rate,
     )
     most = GaugeMetricFamily(
         _name("rate_max"),
-        "How many may begin in any window of so many seconds.",
+        "How many runs may begin in any window of per seconds.",
         labels=labels_of_rate,
     )
     opens = _gauge("opens_in_seconds", "Time until the limit opens by itself; 0 while it is open.")
-    cools = _gauge("cooldown_seconds", "What is left of the limit's cool-down.")
+    cools = _gauge("cooldown_seconds", "Time left of the limit's cool-down.")
     for limit, moments in limits.items():
         labels = _labels(limit)
-        # Of two with the same window only the lower one says something.
+        # Of two rates with the same window, only the lower one matters.
         rates = sorted(moments.rates, key=lambda rate: rate.max, reverse=True)
         for per, rate in {rate.per: rate for rate in rates}.items():
             used.add_metric((*labels, str(per)), rate.used)
@@ -239,7 +238,7 @@ def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:
 
 
 def _observed(found: Iterable[Observation], accounts: bool) -> Iterator[Metric]:
-    """Return what observed limits would have done; each counts anew when it is changed."""
+    """Return what observed limits would have done; a changed limit starts to count again."""
     labels = (*LABELS, "kind")
     families = [
         CounterMetricFamily(_name(f"observed_{name}"), help_, labels=labels)
@@ -258,24 +257,24 @@ def _observed(found: Iterable[Observation], accounts: bool) -> Iterator[Metric]:
 
 
 def _in_order(configured: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return names, those first that the configuration has.
+    """Return names, those in the configuration first.
 
-    The order is always the same: what is given by name once is not counted among the others
-    at the next scrape, where a counter must not go back.
+    The order is always the same: a limit that was once given by name must not be counted with
+    the others at the next scrape, because a counter must not go back.
     """
     places = {limit: place for place, limit in enumerate(configured)}
     return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def _affordable(limits: list[str], lines: int, most: int) -> list[str]:
-    """Return the first of these limits whose lines have no more than so many bytes."""
+    """Return as many of these limits as fit into ``most`` bytes, the first ones."""
     sizes = (lines * (LINE_BYTES + len(limit.encode())) for limit in limits)
     return limits[: sum(1 for _ in takewhile(most.__ge__, accumulate(sizes)))]
 
 
 def _shown_as(limit: str, shown: Collection[str]) -> str:
-    """Return under which name a limit is given: its own, or that of others of its dimension."""
-    # Without a colon are "global", and those that are counted together.
+    """Return the name under which a limit is given: its own, or its dimension's "other" name."""
+    # Names without a colon: "global", and limits that are counted together.
     return limit if ":" not in limit or limit in shown else other_of(dimension_of(limit))
 
 
@@ -298,11 +297,11 @@ def _counters(counted: Mapping[str, int], names: Collection[str]) -> Iterator[Me
 def _by_name(
     found: Mapping[str, Histogram], names: Iterable[str], shown: Iterable[str]
 ) -> dict[str, Histogram]:
-    """Return the histograms of the limits that are shown, and of the others together."""
+    """Return the histograms of the limits that are shown, and one for the others together."""
     known, by_name = set(names), set(shown)
     merged: dict[str, Histogram] = {}
     for limit, histogram in sorted(found.items()):
-        if ":" not in limit or limit in known:  # what has no name any more is on its way out
+        if ":" not in limit or limit in known:  # others have lost their name, and are being removed
             merged.setdefault(_shown_as(limit, by_name), Histogram()).add(histogram)
     return merged
 
@@ -340,17 +339,17 @@ def _workers(reported: Iterable[Worker]) -> Iterator[Metric]:
 
 def _state(stored: Stored, sweep_age: float | None) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        _name("enabled"), "0 while everybody is admitted, and only counted.", stored.config.enabled
+        _name("enabled"), "0 while every task is admitted and only counted.", stored.config.enabled
     )
     yield GaugeMetricFamily(_name("config_version"), "The configuration's version.", stored.version)
     yield GaugeMetricFamily(
         _name("config_invalid"),
-        "1 while a configuration was written by hand that is not valid and not in force.",
+        "1 while a configuration written by hand is not valid, and so not in force.",
         stored.problem is not None,
     )
     yield GaugeMetricFamily(
         _name("sweep_age_seconds"),
-        "Time since a worker swept last; all of them together do so each second.",
+        "Time since the last sweep; the workers together sweep once a second.",
         sweep_age,
     )
 
@@ -360,7 +359,7 @@ def _gauge(name: str, help_: str) -> GaugeMetricFamily:
 
 
 def _name(name: str) -> str:
-    # Beside celery-exporter's, which begin with celery_task_, celery_worker_, celery_queue_.
+    # Distinct from celery-exporter's, which begin with celery_task_, celery_worker_, celery_queue_.
     return f"celery_concurrency_{name}"
 
 

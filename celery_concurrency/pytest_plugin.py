@@ -1,6 +1,6 @@
-"""Fixtures for the tests of users' tasks. What they do is in ``testing/__init__.py``.
+"""Fixtures for the tests of users' tasks; ``testing/__init__.py`` has what they do.
 
-pytest loads this module in every project of an environment. So it imports nothing else until
+pytest loads this module in every project of an environment, so it imports nothing else until
 a test asks for a fixture.
 """
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def celery_concurrency_redis_url() -> Iterator[str]:
-    """The URL of an embedded server; override it in your conftest.py to use one of yours.
+    """The URL of an embedded server; override it in your conftest.py to use your own server.
 
-    Only keys under a prefix of the test's own are written there, and taken away.
+    Each test writes only keys under its own prefix, and deletes them afterwards.
     """
     from celery_concurrency.testing.server import Server  # noqa: PLC0415 - see above
 
@@ -29,7 +29,7 @@ def celery_concurrency_redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def celery_concurrency(celery_concurrency_redis_url: str) -> Iterator[Concurrency]:
-    """Limits of this test alone: hold them, ask what would wait, gate an app's tasks."""
+    """Limits for this test only: hold them, ask what would wait, gate an app's tasks."""
     from celery_concurrency.testing import Concurrency  # noqa: PLC0415 - see above
 
     with Concurrency(celery_concurrency_redis_url) as concurrency:

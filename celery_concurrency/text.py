@@ -1,10 +1,10 @@
-"""Text from outside: what a name may consist of, which name is meant by a mistyped one, and how
+"""Text from outside: which characters a name may have, which name a mistyped one means, and how
 any text is shown in one line.
 
-A name has no line ends, control characters or lone surrogates; ``limiter/limits.py`` holds names
-to that. Ids of tasks are Celery's, and may be anything. Format characters, which nobody sees
-or which turn the direction of writing, come along when a name is copied from a spreadsheet or a
-page: a name may have them, and what is shown has them escaped.
+A name has no line breaks, control characters or lone surrogates; ``limiter/limits.py`` checks
+that. Ids of tasks are Celery's, and may be anything. Format characters, which are invisible or
+change the direction of writing, come along when a name is copied from a spreadsheet or a page: a
+name may have them, but they are shown escaped.
 """
 
 import json
@@ -21,42 +21,42 @@ _HIDDEN: Final = _REFUSED | {"Cf"}
 #: Words of some scripts, and emoji, are written with these.
 _JOINERS: Final = "\u200c\u200d"
 
-#: How much alike two names are, from 0 to 1, of which one may be the other mistyped.
+#: How similar two names must be, from 0 to 1, for one to be the other mistyped.
 _CLOSE: Final = 0.75
-#: Names that one is compared with.
+#: How many names a name is compared with.
 MAX_COMPARED: Final = 1_000
 
 
 def unprintable(text: str) -> str | None:
-    """Return a text's first character that no name may have, escaped; None if there is none."""
+    """Return the first character of a text that names may not have, escaped; None if none."""
     return next((_escaped(char) for char in text if category(char) in _REFUSED), None)
 
 
 def printable(value: object) -> str:
-    """Return a text in one line, in which what can't be printed is escaped: ``\\n``, ``\\x1b``."""
+    """Return a text in one line, with unprintable characters escaped: ``\\n``, ``\\x1b``."""
     text = str(value)
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def json_line(value: object, indent: int | None = None) -> str:
-    """Return JSON that can be printed, with Chinese as it is; in lines only if it is indented."""
+    """Return printable JSON with Chinese unescaped, on several lines only if it is indented."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     if text.replace("\n", "").isprintable():
         return text
-    # No text in JSON has a line end: those are of the indentation.
+    # Texts in JSON have no line breaks: those are from the indentation.
     return "".join(
         char if _is_shown(char) or char == "\n" else json.dumps(char)[1:-1] for char in text
     )
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """Return which of these names is meant by one that was mistyped; None where none is close.
+    """Return which of these names a mistyped name means; None if none is close.
 
-    Capitals don't count. Digits do: ``acc12`` is no mistyped ``acc13``.
+    Capitals don't matter. Digits do: ``acc12`` is not a mistyped ``acc13``.
 
     Args:
-        name: none of ``names``.
-        names: no more than ``MAX_COMPARED`` are looked at.
+        name: a name that is not among ``names``.
+        names: the known names; ``MAX_COMPARED`` of them at most are compared.
     """
     same_digits = (one for one in islice(names, MAX_COMPARED) if _digits(one) == _digits(name))
     folded = {one.casefold(): one for one in same_digits}

@@ -1,6 +1,6 @@
-"""The HTTP API and its page: blueprints for the user's Flask app, and an app of its own.
+"""The HTTP API and its page: blueprints for the user's Flask app, and a separate app.
 
-``access.py`` decides who may call, and ``cli/serve.py`` serves it.
+``access.py`` decides who may call; ``cli/serve.py`` serves the separate app.
 """
 
 from celery_concurrency.api.blueprint import URL_PREFIX, create_app, create_blueprint

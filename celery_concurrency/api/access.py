@@ -1,6 +1,6 @@
-"""Who may call: the user's ``authorize``, bearer tokens, other sites and names of hosts.
+"""Who may call: the user's ``authorize``, bearer tokens, checks of other sites and host names.
 
-Who the caller is, is in ``author.py``.
+``author.py`` says who the caller is.
 """
 
 import hmac
@@ -16,8 +16,8 @@ from celery_concurrency.api.envelope import failure
 
 Authorize = Callable[[Request], object]
 
-#: A host and its port, as browsers write them: nothing else names who is asked. Werkzeug's own
-#: check takes "localhost:80:80", and no address of IPv6.
+#: A host and its port, as browsers write them; anything else is refused. Werkzeug's own check
+#: accepts "localhost:80:80", and no IPv6 address.
 AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 ORIGIN: Final = re.compile(rf"https?://({AUTHORITY.pattern})")
 
@@ -26,7 +26,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def admit(authorize: Authorize) -> None:
-    """Ask ``authorize`` about this request; if it answers a text, that is the operator's name."""
+    """Ask ``authorize`` about this request; if it returns a text, that is the operator's name."""
     g.concurrency_authorize = authorize
     answer = authorize(request)
     if not answer:
@@ -54,17 +54,17 @@ def may_change() -> bool:
 def bearer(token: str | None, read_token: str | None) -> Authorize:
     """Return an ``authorize`` that asks for a bearer token.
 
-    Others get a 401, and a change with ``read_token`` a 403.
+    Requests without one get a 401, changes with ``read_token`` a 403.
 
     Args:
-        token: may do everything; None: there is no such token.
-        read_token: may only read; None: there is no such token.
+        token: the token that may do everything; None for none.
+        read_token: the token that may only read; None for none.
     """
 
     def authorize(request: Request) -> bool:
         given = request.authorization
         shown = (given.token or "") if given and given.type == "bearer" else ""
-        # Always compare with both: the time this takes tells nothing.
+        # Always compare with both, so that the time this takes reveals nothing.
         may_all, may_read = _same(shown, token), _same(shown, read_token)
         if may_all or (may_read and request.method in SAFE_METHODS):
             return True
@@ -77,10 +77,10 @@ def bearer(token: str | None, read_token: str | None) -> Authorize:
 
 
 def refuse_cross_site() -> None:
-    """Refuse changes by another site's page, made through the browser of one of our users.
+    """Refuse changes that another site's page makes through the browser of one of our users.
 
-    Browsers tell where a request comes from, in ``Sec-Fetch-Site`` or, older ones, in
-    ``Origin``. Programs send neither, and are let through.
+    Browsers say where a request comes from in ``Sec-Fetch-Site``, older ones in ``Origin``.
+    Programs send neither, and are allowed.
     """
     if request.method in SAFE_METHODS:
         return
@@ -96,12 +96,12 @@ def refuse_cross_site() -> None:
 def refuse_foreign_host() -> None:
     """Refuse requests for another host's name; for an app that is served on loopback.
 
-    Another site may point its own name at 127.0.0.1 (DNS rebinding). To a browser, its pages
-    and ours would then be of the same origin.
+    Another site may point its own name at 127.0.0.1 (DNS rebinding). A browser would then take
+    its pages and ours for the same origin.
     """
     host = request.headers.get("Host", "localhost")
     if not _names_loopback(host):
-        problem = f"{host[:200]!r} is no name of loopback: ask for localhost or 127.0.0.1"
+        problem = f"{host[:200]!r} is not a loopback name: use localhost or 127.0.0.1"
         abort(failure(403, "foreign_host", [{"field": "Host", "problem": problem}]))
 
 
@@ -114,7 +114,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _names_loopback(host: str) -> bool:
-    """Return whether a Host header, with a port or without, is a name of loopback."""
+    """Return whether a Host header, with or without a port, is a loopback name."""
     found = AUTHORITY.fullmatch(host)
     if not found:
         return False
@@ -128,11 +128,11 @@ def _names_loopback(host: str) -> bool:
 
 
 def _authority_of(origin: str) -> str | None:
-    """Return the host and port of an Origin header; None where it is none of a page."""
+    """Return the host and port of an Origin header; None if it is not a page's origin."""
     found = ORIGIN.fullmatch(origin)
     return found and found[1]
 
 
 def _same(shown: str, token: str | None) -> bool:
-    # An empty token is no token.
+    # An empty token does not count as one.
     return bool(token) and hmac.compare_digest(shown.encode(), (token or "").encode())

@@ -1,6 +1,6 @@
-"""The routes of adaptive limits (``limiter/adaptive.py``): how they stand, how they came there.
+"""The routes of adaptive limits (``limiter/adaptive.py``): their state and their history.
 
-Which limits are adaptive, and between what, is the configuration's: ``config_routes.py``.
+The configuration says which limits are adaptive, and their ranges: ``config_routes.py``.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ routes = Routes()
 
 @routes.add("GET", "/adaptive", data=AdaptiveList)
 def get_adaptive(limiter: Limiter) -> Response:
-    """Return the adaptive limits that have a name in the configuration, or have moved."""
+    """Return the adaptive limits that the configuration names or that have moved."""
     limits, total = limiter.adaptive.read()
     return success(TypeAdapter(AdaptiveList).dump_python(AdaptiveList(limits=limits, total=total)))
 
@@ -37,8 +37,8 @@ def get_adaptive(limiter: Limiter) -> Response:
 def get_adaptive_history(limiter: Limiter, query: AdaptiveQuery) -> Response:
     """Return the last 24 hours of an adaptive limit: its moves, a sample a minute, refusals.
 
-    Refusals are counted for each platform and type, and over all for global; those of other
-    limits are not: their falls are among the moves.
+    Refusals are counted for each platform and task type, and for global over all runs. For other
+    limits only the moves show them.
     """
     found = _found(limiter, query.limit)
     return success(read_adaptive_history(limiter.keyspace, limiter.adaptive, found).model_dump())
@@ -46,7 +46,7 @@ def get_adaptive_history(limiter: Limiter, query: AdaptiveQuery) -> Response:
 
 @routes.add("DELETE", "/adaptive", data=AdaptiveLimit, query=AdaptiveQuery, refusals=(404,))
 def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
-    """Put an adaptive limit back to its max at once, and return it."""
+    """Put an adaptive limit back to its maximum at once, and return it."""
     by, limit = author(), query.limit
     _found(limiter, limit)
     moved = limiter.adaptive.reset(limit, by.operator or "")
@@ -60,7 +60,7 @@ def reset_adaptive(limiter: Limiter, query: AdaptiveQuery) -> Response:
 
 
 def _found(limiter: Limiter, limit: str) -> AdaptiveLimit:
-    """Return an adaptive limit, or answer 404, with what makes it one."""
+    """Return an adaptive limit, or answer 404 with the change that would make it one."""
     if split_limit(limit)[1] == WILDCARD:
         problem = f"{printable(limit)!r} is a wildcard: name one limit"
         abort(failure(404, "not_adaptive", [{"field": "limit", "problem": problem}]))

@@ -1,6 +1,6 @@
 """Who makes a request: their name, for the history and the log of changes.
 
-Whether they may make it is decided in ``access.py``.
+``access.py`` decides whether they may make it.
 """
 
 import logging
@@ -19,15 +19,15 @@ OPERATOR_HEADER: Final = "X-Operator"
 
 
 def known_operator() -> str | None:
-    """Return the operator whom ``authorize`` named; None if it named nobody."""
+    """Return the operator that ``authorize`` named, or None."""
     name: str | None = g.get("concurrency_operator")
     return name
 
 
 def author(source: str = "api") -> Author:
-    """Return who makes this request: whom ``authorize`` named, else whom ``X-Operator`` names."""
+    """Return who makes this request: the name from ``authorize``, else from ``X-Operator``."""
     known = known_operator()
-    # WSGI decodes headers as Latin-1, and curl sends a name in UTF-8.
+    # WSGI decodes headers as Latin-1, but curl sends names in UTF-8.
     claimed = request.headers.get(OPERATOR_HEADER, "").encode("latin-1").decode("utf-8", "replace")
     try:
         return Author(source, known or claimed or None)

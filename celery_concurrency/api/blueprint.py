@@ -1,6 +1,6 @@
-"""The API as a blueprint for the user's Flask app, and as an app of its own.
+"""The API as a blueprint for the user's Flask app, and as a separate app.
 
-How a route is declared is in ``routes.py``; the routes are in one file a subject.
+``routes.py`` has what declares a route; the routes are in one file per subject.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ ROUTES: Final = [
 ROUTES.append(openapi.route_of(tuple(ROUTES)))
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-#: By names that no converter of the user's own app has.
+#: Under names that no converter of the user's own app has.
 CONVERTERS: Final = {"concurrency_id": IdConverter}
 
 
@@ -61,9 +61,9 @@ def create_blueprint(celery_app: Celery, authorize: Authorize | None = None) -> 
     """Return the API as a blueprint, under ``/api/v1/concurrency``.
 
     Args:
-        celery_app: whose limits.
-        authorize: is given each request; what it answers false to gets a 403, and a
-            text is the name of the operator. It may also ``abort`` with an answer of its own.
+        celery_app: the app whose limits to serve.
+        authorize: called with each request. If it returns a false value, the answer is a 403; if
+            it returns a text, that is the operator's name. It may also ``abort`` itself.
 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
@@ -80,12 +80,12 @@ def create_app(
 ) -> Flask:
     """Return the admin app: the page at ``/``, the API, ``/metrics`` at the root too.
 
-    Errors are answered as the API does, everywhere.
+    All of its errors have the API's form.
 
     Args:
-        celery_app: whose limits.
+        celery_app: the app whose limits to serve.
         authorize: as for ``create_blueprint``; ``access.bearer`` makes one.
-        loopback: it is served on loopback, and answers only to loopback's own names.
+        loopback: the app is served on loopback, and answers only to loopback names.
 
     Raises:
         ImproperlyConfigured: the Celery app's settings are wrong.
@@ -136,7 +136,7 @@ def _view(route: Route, celery_app: Celery) -> Callable[..., Response]:
 
 
 def _answer_other_requests(blueprint: Blueprint) -> None:
-    """Answer 404 and 405 below the prefix; the user's app would answer them in HTML."""
+    """Answer 404 and 405 below the prefix; the user's app would answer in HTML."""
     rules = [Rule(route.path, methods=[route.method]) for route in ROUTES]
     known = Map(rules, converters=CONVERTERS).bind("")
 

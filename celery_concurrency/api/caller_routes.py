@@ -1,4 +1,4 @@
-"""The route that tells callers who they are and what they may do; the page asks it.
+"""The route that tells callers who they are and what they may do; the page calls it.
 
 ``author.py`` and ``access.py`` find it out.
 """

@@ -39,9 +39,9 @@ def reset_config(limiter: Limiter) -> Response:
 
 @routes.add("GET", "/config/history", data=History)
 def get_history(limiter: Limiter) -> Response:
-    """Return the last 100 versions: when, by whom, and what they changed; the newest first.
+    """Return the last 100 versions, the newest first: when, by whom, and what they changed.
 
-    And the defaults: what a reset would put in force.
+    It also returns the defaults, which a reset would put in force.
     """
     versions = [version.model_dump() for version in limiter.config.history()]
     return success({"versions": versions, "defaults": limiter.config.defaults().to_dict()})
@@ -49,7 +49,7 @@ def get_history(limiter: Limiter) -> Response:
 
 @routes.add("GET", "/actions", data=Actions)
 def get_actions(limiter: Limiter) -> Response:
-    """Return who released a token or cancelled what waited: the last 100, the newest first."""
+    """Return who released tokens and cancelled waiting tasks: the last 100, the newest first."""
     return success({"actions": [one.model_dump() for one in read_actions(limiter.keyspace)]})
 
 
@@ -64,7 +64,7 @@ def rollback_config(limiter: Limiter, body: Any) -> Response:
 
 
 def _expected_versions() -> frozenset[int] | None:
-    """Return the versions of which ``If-Match`` expects one to be in force; None for any."""
+    """Return the versions that ``If-Match`` accepts as the one in force; None for any."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     tags = request.if_match.as_set()

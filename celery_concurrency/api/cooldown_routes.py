@@ -1,6 +1,6 @@
-"""The routes of cool-downs (``limiter/cooldowns.py``): who has one, and setting and lifting them.
+"""The routes of cool-downs (``limiter/cooldowns.py``): list, set and lift them.
 
-What stays until somebody changes it is in ``config_routes.py``.
+``config_routes.py`` has what stays until somebody changes it.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def get_cooldowns(limiter: Limiter) -> Response:
 
 @routes.add("POST", "/cooldowns", data=Cooldown, body=CooldownChange)
 def set_cooldown(limiter: Limiter, body: Any) -> Response:
-    """Let a limit admit no task for so many seconds; running tasks go on.
+    """Let a limit admit no task for a number of seconds; running tasks go on.
 
-    If it cools down already, the longer of the two stands and is returned.
+    If it already cools down, the longer of the two stands and is returned.
     """
     by = author()
     change = validated(CooldownChange, body, "invalid_cooldown")
@@ -41,7 +41,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
         limit=limit, seconds=seconds, until=until, reason=change.reason,
     )  # fmt: skip
     stands = limiter.cooldowns.find(limit)
-    # A short one may be over by now, or lifted.
+    # A short one may be over or lifted by now.
     stands = stands or Cooldown(limit, until, 0.0, None, change.reason, by.operator or "")
     data: Any = TypeAdapter(Cooldown).dump_python(stands)
     return success(data, "cooled_down", [one.detail() for one in doubts])
@@ -51,7 +51,7 @@ def set_cooldown(limiter: Limiter, body: Any) -> Response:
 def lift_cooldown(limiter: Limiter, query: LiftQuery) -> Response:
     """Let a limit that cools down admit runs again, at once."""
     by, limit = author(), query.limit
-    # Read first: afterwards nobody knows what it was.
+    # Read it first: afterwards it is gone.
     lifted = limiter.cooldowns.find(limit)
     if lifted is None or not limiter.cooldowns.lift(limit):
         return failure(404, "not_cooling")

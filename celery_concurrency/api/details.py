@@ -1,13 +1,13 @@
-"""Details in Chinese: what exactly is wrong, or in doubt, as the lower floors say it in English.
+"""Details in Chinese: translates what the lower floors say is wrong or in doubt.
 
-The messages that they go with are in ``envelope.py``; most English ones are made in
-``limiter/config/problems.py`` and by pydantic.
+The messages beside them are in ``envelope.py``; most English details come from
+``limiter/config/problems.py`` and pydantic.
 """
 
 import re
 from typing import Final
 
-#: Each English problem, whole, and the Chinese one; what is none of these stays English.
+#: Each English problem as a whole, and the Chinese one; any other problem stays English.
 _CHINESE: Final = [
     (re.compile(english, re.DOTALL), chinese)
     for english, chinese in (
@@ -15,7 +15,7 @@ _CHINESE: Final = [
         (r"no configuration lists (.+), and no run uses it", r"配置中没有 \1，也没有任务使用它"),
         (r"there is no such field", "没有这个字段"),
         (r"Field required", "缺少这个字段"),
-        (r"(?:paused )?names '(.+)', which is no limit", r"没有 \1 这样的限制"),
+        (r"(?:paused )?names '(.+)', which is not a limit", r"没有 \1 这样的限制"),
         # Values
         (r"Input should be greater than or equal to (\S+)", r"不能小于 \1"),
         (r"Input should be less than or equal to (\S+)", r"不能大于 \1"),
@@ -32,13 +32,13 @@ _CHINESE: Final = [
         (r"List should have at least (\d+) items? .*", r"至少要有 \1 项"),
         (r"List should have at most (\d+) items? .*", r"最多 \1 项"),
         (r"it looks like (.+), on the command line (.+)", r"格式应为 \1，命令行写作 \2"),
-        (r"min is (\d+), which is over max, (\d+)", r"min 是 \1，不能大于 max（\2）"),
-        (r"has to be over 0, and (\d+) at most", r"必须大于 0，且不超过 \1"),
-        (r"has to be one line of at most (\d+) printable characters",
+        (r"min, (\d+), is greater than max, (\d+)", r"min 是 \1，不能大于 max（\2）"),
+        (r"must be more than 0 and at most (\d+)", r"必须大于 0，且不超过 \1"),
+        (r"must be one line of at most (\d+) printable characters",
          r"只能是一行，最多 \1 个可显示的字符"),
         (r"can't be null: .*", "不能为 null：null 只用于从映射中移除一项"),
         # Names
-        (r"'(.*)' is no limit(?:, as it .*)?: write 'global' or 'platform:douyin'",
+        (r"'(.*)' is not a limit(?: because it .*)?: write 'global' or 'platform:douyin'",
          r"\1 不是限制的名称：请写 global，或 platform:douyin 这样的形式"),
         (r"'(.+)' is a wildcard: name one limit", r"\1 是通配：请写出一个具体的限制"),
         (r"'(.+)' is a name that Celery or celery-concurrency uses itself",
@@ -48,10 +48,10 @@ _CHINESE: Final = [
          r"名称过长，最多 \1 个字符"),
         (r"the (?:operator's name|name '.*') has '(.+)', which can't be printed: .*",
          r"名称中有无法显示的字符 \1"),
-        (r"has '(.+)', which can't be printed: take it out", r"含有无法显示的字符 \1，请去掉"),
+        (r"has '(.+)', which can't be printed: remove it", r"含有无法显示的字符 \1，请去掉"),
         # Requests
         (r"this is not JSON: (.+)", r"不是有效的 JSON：\1"),
-        (r"the change has to be a JSON object of fields to change",
+        (r"the change must be a JSON object of fields to change",
          "请求体必须是要修改的字段组成的 JSON 对象"),
         (r"the configuration is longer than (\d+) bytes of JSON", r"配置的 JSON 超过 \1 字节"),
         (r"the configuration is at version (\d+); read it, then decide again",
@@ -73,7 +73,7 @@ _REMEDY: Final = re.compile(
 
 
 def in_chinese(problem: str) -> str:
-    """Return a problem in Chinese, as far as it is known; else as it is."""
+    """Return a problem in Chinese if it is known, else as it is."""
     remedy, meant = _REMEDY.search(problem), None
     plain = problem[: remedy.start()] if remedy else problem
     if meant := _MEANT.search(plain):

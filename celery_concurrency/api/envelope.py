@@ -1,6 +1,6 @@
 """The envelope of every answer, and its messages in Chinese and English.
 
-Which error gets which answer is in ``errors.py``.
+``errors.py`` says which error gets which answer.
 """
 
 import json
@@ -36,7 +36,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "adaptive_at_max": (
         "自适应上限本来就在最大值，没有变动",
-        "The adaptive limit stood at its maximum already; nothing moved",
+        "The adaptive limit was already at its maximum; nothing moved",
     ),
     "rolled_back": (
         "并发配置已回滚，已立即生效",
@@ -44,7 +44,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "same_version": (
         "该版本与当前配置相同，没有变化",
-        "That version is the same as what is in force: nothing was changed",
+        "That version is already in force: nothing was changed",
     ),
     "invalid_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
     "invalid_config": (
@@ -56,21 +56,21 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "The cool-down is not valid; nothing was changed",
     ),
     "invalid_query": ("查询参数无效", "A parameter of the query is not valid"),
-    "invalid_body": ("请求体无效", "The body lacks something, or has a wrong value"),
+    "invalid_body": ("请求体无效", "The body lacks a field, or has a wrong value"),
     "invalid_operator": (
         "操作人名称无效，请使用不超过 200 个可显示的字符",
-        "The operator's name is not valid: give it 200 printable characters at most",
+        "The operator's name is not valid: it may have up to 200 printable characters",
     ),
     "unprintable": (
         "名称中有无法显示的字符（换行符、控制字符等），请去掉后重试",
-        "A name has characters that can't be printed, such as line ends: take them out",
+        "A name has characters that can't be printed, such as line breaks: remove them",
     ),
     "bad_request": ("请求无效", "The request is not valid"),
     "unauthorized": (
-        "请提供令牌：Authorization: Bearer <token>",
-        "Say who you are: Authorization: Bearer <token>",
+        "请提供访问令牌：Authorization: Bearer <token>",
+        "Send a token: Authorization: Bearer <token>",
     ),
-    "read_only": ("此令牌只能查看，不能修改", "This token may only read"),
+    "read_only": ("此访问令牌只能查看，不能修改", "This token may only read"),
     "cross_site": ("拒绝来自其他网站的修改请求", "Changes from other sites' pages are refused"),
     "foreign_host": (
         "请使用 localhost 或 127.0.0.1 访问",
@@ -78,17 +78,17 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "forbidden": ("没有权限", "You are not allowed to do this"),
     "not_found": ("没有这个地址", "There is nothing at this address"),
-    "method_not_allowed": ("不支持该请求方法", "This address does not take this method"),
+    "method_not_allowed": ("不支持该请求方法", "This address does not support this method"),
     "not_held": (
         "没有任务持有这个令牌，可能已释放或已收回",
-        "No run holds this token, or not any more",
+        "No run holds this token (any more)",
     ),
     "ambiguous_id": (
         "有多个 ID 以此开头，请多输入几位",
-        "Several ids begin so: give more of it",
+        "Several ids begin like this: give more characters",
     ),
-    "not_waiting": ("这个任务没有在等待", "This task does not wait, or not any more"),
-    "not_cooling": ("这个限制没有在冷却", "This limit does not cool down, or not any more"),
+    "not_waiting": ("这个任务没有在等待", "This task does not wait (any more)"),
+    "not_cooling": ("这个限制没有在冷却", "This limit does not cool down (any more)"),
     "not_adaptive": (
         "这个限制没有自适应配置",
         "This limit is not adaptive: the configuration has no such entry for it",
@@ -99,7 +99,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "precondition_failed": (
         "配置已被他人修改，未做任何修改；请重新读取后再试",
-        "The configuration was changed after you read it; nothing was changed. Read it again",
+        "The configuration was changed after you read it; your change was not made. Read it again",
     ),
     "conflict": (
         "配置正被他人修改，请重试",
@@ -119,7 +119,7 @@ MESSAGES: Final[Mapping[str, tuple[str, str]]] = {
         "未安装所需的可选依赖",
         "This needs an extra that is not installed",
     ),
-    "internal": ("内部错误，详见日志", "Internal error; the log says more"),
+    "internal": ("内部错误，详见日志", "Internal error; see the log"),
 }  # fmt: skip
 
 
@@ -131,8 +131,8 @@ def success(
     Args:
         data: what was asked for.
         message: a key of ``MESSAGES``; None for no message.
-        warnings: what may not be as it was meant, in the form of an error's details; without
-            any the envelope has no such field.
+        warnings: probable mistakes, in the form of an error's details; if there are none, the
+            envelope has no such field.
     """
     body: dict[str, Any] = {"success": True, "data": data}
     if message:
@@ -153,7 +153,7 @@ def failure(
     Args:
         status: the HTTP status.
         code: a key of ``MESSAGES``; stable, for programs.
-        details: what exactly is wrong, in English; it is said as the request prefers.
+        details: what exactly is wrong, in English; translated if the request prefers Chinese.
         headers: more headers of the answer.
     """
     message = text(code)
@@ -180,7 +180,7 @@ def text(key: str) -> str:
 
 def preferred_language() -> str:
     """Return which of ``LANGUAGES`` the request prefers."""
-    # Not best_match(): it takes English for "zh-TW, en;q=0.5", as it looks for whole tags first.
+    # Not best_match(): it looks for whole tags first, so "zh-TW, en;q=0.5" would give English.
     for tag, quality in request.accept_languages:
         language = tag.lower().partition("-")[0]
         if quality > 0 and language in LANGUAGES:
@@ -189,7 +189,7 @@ def preferred_language() -> str:
 
 
 def json_response(body: Mapping[str, Any]) -> Response:
-    """Return an answer of this JSON object, with its fields in their order and Chinese as it is."""
+    """Return this JSON object as an answer, with its fields in order and Chinese unescaped."""
     response = Response(json.dumps(body, ensure_ascii=False) + "\n", mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept-Language"

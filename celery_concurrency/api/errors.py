@@ -1,4 +1,4 @@
-"""How errors are answered. What an answer looks like is in ``envelope.py``."""
+"""Which answer each error gets. ``envelope.py`` has the form of an answer."""
 
 import logging
 from typing import Final
@@ -33,7 +33,7 @@ _CODES: Final = {
 
 
 def answer_errors(blueprint: Blueprint) -> None:
-    """Answer in the envelope whatever the blueprint's views raise."""
+    """Answer everything that the blueprint's views raise, in the envelope."""
 
     @blueprint.errorhandler(InvalidConfig)
     def on_invalid(exc: InvalidConfig) -> Response:
@@ -85,6 +85,6 @@ def on_http_error(exc: HTTPException) -> Response:
     """Answer an HTTP error in the envelope."""
     status = exc.code or 500
     code = _CODES.get(status, "bad_request" if status < 500 else "internal")
-    # Its other headers stay: Allow, WWW-Authenticate, Retry-After.
+    # Keep its other headers: Allow, WWW-Authenticate, Retry-After.
     headers = {name: value for name, value in exc.get_headers() if name != "Content-Type"}
     return failure(status, code, **headers)

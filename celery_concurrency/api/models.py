@@ -1,6 +1,6 @@
-"""The API's models of queries, bodies and answers, besides those of the limiter.
+"""The API's own models of queries, bodies and answers.
 
-The limiter's are in ``limiter/config/schema.py``, and in ``limiter/inspect/usage.py`` and its
+The limiter's models are in ``limiter/config/schema.py``, ``limiter/inspect/usage.py`` and its
 neighbours.
 """
 
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    # The empty text stands for none: it is no value to send.
+    # The empty text stands for none; clients don't send it.
     del schema["default"]
 
 
 class Success(BaseModel, Generic[T]):
-    """The envelope of what went well."""
+    """The envelope of a success."""
 
     success: Literal[True]
     data: T
@@ -49,14 +49,14 @@ class Success(BaseModel, Generic[T]):
 
 
 class Mistake(BaseModel):
-    """One thing that is wrong: where, and what."""
+    """One mistake: where it is and what it is."""
 
     field: str
     problem: str
 
 
 class Problem(BaseModel):
-    """What is wrong: a code that programs may rely on, in words, and in detail."""
+    """What is wrong: a stable code for programs, a message for people, and details."""
 
     code: str
     message: str
@@ -64,7 +64,7 @@ class Problem(BaseModel):
 
 
 class Failure(BaseModel):
-    """The envelope of what was refused or failed."""
+    """The envelope of a refusal or a failure."""
 
     success: Literal[False]
     message: str
@@ -72,20 +72,20 @@ class Failure(BaseModel):
 
 
 class ConfigData(Config):
-    """The configuration, as it is in JSON: the others only while they say something."""
+    """The configuration in JSON; fields beyond the first six are there only if they are set."""
 
     model_config = ConfigDict(json_schema_extra={"required": [*sorted(ALWAYS_SHOWN)]})
 
 
 class DimensionChange(TypedDict, total=False):
-    """A change of a dimension of the user's own."""
+    """A change of one of the user's own dimensions."""
 
     max: Maximum
     overrides: dict[OverrideName, Maximum | None]
 
 
 class AdaptiveChange(TypedDict, total=False):
-    """A change of an adaptive limit; a new one has to say ``min`` and ``max``."""
+    """A change of an adaptive limit; a new one needs ``min`` and ``max``."""
 
     min: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
     max: Annotated[int, Field(ge=1, le=MAX_LIMIT)]
@@ -95,7 +95,7 @@ class AdaptiveChange(TypedDict, total=False):
 
 
 class ConfigChange(TypedDict, total=False):
-    """A change of the configuration: just what is to change; null takes an entry out of a map."""
+    """A change of the configuration: only what to change; null removes an entry from a map."""
 
     global_max: Maximum
     platform_max: dict[Name, Maximum | None]
@@ -111,16 +111,16 @@ class ConfigChange(TypedDict, total=False):
 
 
 class Rollback(BaseModel):
-    """Which version's configuration is to be in force again."""
+    """The version whose configuration to put in force again."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # The version is the id of a stream's entry.
+    # The version is the id of an entry in a stream.
     version: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class History(BaseModel):
-    """The versions of the configuration, the newest first, and what a reset puts in force."""
+    """The versions of the configuration, the newest first, and the defaults for a reset."""
 
     versions: list[Version]
     defaults: ConfigData
@@ -133,7 +133,7 @@ class Actions(BaseModel):
 
 
 class Query(BaseModel):
-    """What a query may ask for; the texts below its fields describe them to callers."""
+    """A query's parameters; the texts below the fields describe them to callers."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -152,7 +152,7 @@ class HistoryQuery(Query):
 
 class MetricsQuery(Query):
     accounts: bool = False
-    """With the thousand busiest accounts."""
+    """Include the thousand busiest accounts."""
 
 
 def _check_limit(limit: str) -> str:
@@ -163,14 +163,14 @@ def _check_limit(limit: str) -> str:
 
 
 class PageQuery(Query):
-    """Of which limit, and which page; all, and the first, where it does not say."""
+    """Which limit and which page; by default all limits and the first page."""
 
     limit: Annotated[str, AfterValidator(_check_limit)] = Field(
         default="", json_schema_extra=_without_default
     )
-    """Those of this limit only, as platform:douyin."""
+    """Only those of this limit, such as platform:douyin."""
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = DEFAULT_COUNT
-    """How many on a page."""
+    """How many per page."""
 
 
 class TokensQuery(PageQuery):
@@ -179,7 +179,7 @@ class TokensQuery(PageQuery):
     worker: str = Field(default="", json_schema_extra=_without_default)
     """Those of the worker with this name only."""
     task: str = Field(default="", json_schema_extra=_without_default)
-    """Those of the task with this id only, on one page."""
+    """Only those of the task with this id, on one page."""
 
 
 class IdQuery(Query):
@@ -195,11 +195,11 @@ class WaitingQuery(PageQuery):
 
 class CancelQuery(Query):
     limit: Annotated[str, AfterValidator(_check_limit)]
-    """All that count in this limit, as platform:douyin."""
+    """All tasks that count in this limit, such as platform:douyin."""
 
 
 class CooldownChange(BaseModel):
-    """Which limit is to admit nobody, for how many seconds, and why."""
+    """The limit to cool down, for how many seconds, and why."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -226,7 +226,7 @@ class AdaptiveList(BaseModel):
     """The adaptive limits.
 
     Attributes:
-        limits: those that moved last first, 1,000 at most.
+        limits: the latest to move first, 1,000 at most.
         total: how many there are, listed or not.
     """
 
@@ -236,12 +236,12 @@ class AdaptiveList(BaseModel):
 
 class AdaptiveQuery(Query):
     limit: Annotated[str, AfterValidator(_check_limit)]
-    """The adaptive limit, as platform:douyin."""
+    """The adaptive limit, such as platform:douyin."""
 
 
 class LiftQuery(Query):
     limit: Annotated[str, AfterValidator(_check_limit)]
-    """The limit that cools down, as account:acc123."""
+    """The limit that cools down, such as account:acc123."""
 
 
 class Cancelled(BaseModel):
@@ -254,9 +254,9 @@ class Caller(BaseModel):
     """Who makes a request.
 
     Attributes:
-        operator: the name that changes are remembered with; None where ``authorize``
-            names nobody, and ``X-Operator`` may.
-        may_change: false for those who only look.
+        operator: the name recorded with changes; None if ``authorize`` names nobody, so that
+            ``X-Operator`` may.
+        may_change: false for callers who may only look.
     """
 
     operator: str | None
@@ -264,6 +264,6 @@ class Caller(BaseModel):
 
 
 class UsageData(Usage):
-    """Usage, as it is in JSON."""
+    """Usage in JSON."""
 
     global_: LimitUsage = Field(alias="global")

@@ -1,4 +1,4 @@
-"""The routes that monitoring asks: health, and Prometheus' metrics (``metrics.py``)."""
+"""The routes for monitoring: health, and metrics for Prometheus (``metrics.py``)."""
 
 from flask import Response, abort
 
@@ -13,10 +13,10 @@ routes = Routes()
 
 @routes.add("GET", "/health", data=Health)
 def get_health(limiter: Limiter) -> Response:
-    """Return 200 while Redis answers, and has memory for tasks to begin and to wait.
+    """Return 200 while Redis answers and has memory for tasks to begin and to wait.
 
-    503 with the code out_of_memory: it has none. Who only looks is answered all the same,
-    and cancelling, releasing and changes of the configuration go on.
+    503 with the code out_of_memory means that it has none. Reading, cancelling, releasing and
+    changes of the configuration still work then.
     """
     return success(read_health(limiter.keyspace).model_dump())
 
@@ -28,9 +28,9 @@ def get_health(limiter: Limiter) -> Response:
 def get_metrics(limiter: Limiter, query: MetricsQuery) -> Response:
     """Return the metrics in Prometheus' text format.
 
-    No label has a value per account, unless accounts=1 asks for it: then the thousand
-    accounts with which most tasks wait and run are among the limits. 501 where the
-    extra is not installed that this needs.
+    Accounts have no labels, unless accounts=1 asks for them: then the limits include the thousand
+    accounts with most waiting and running tasks. 501 if the extra that this needs is not
+    installed.
     """
     try:
         from celery_concurrency import metrics  # noqa: PLC0415 - it needs an extra

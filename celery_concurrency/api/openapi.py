@@ -27,7 +27,7 @@ def route_of(routes: Sequence[Route]) -> Route:
 
     def get_openapi(limiter: Limiter) -> Response:
         """Return this description."""
-        # The address of this request tells where the blueprint is mounted.
+        # The address of this request shows where the blueprint is mounted.
         server = request.script_root + request.path.removesuffix(PATH)
         return json_response(describe([*routes, route], server))
 
@@ -53,7 +53,7 @@ def describe(routes: Sequence[Route], server: str) -> dict[str, Any]:
             "schemas": components,
             "responses": {
                 "Refused": {
-                    "description": "It was refused (4xx), and nothing was changed; or it failed.",
+                    "description": "It was refused (4xx) and nothing was changed, or it failed.",
                     "content": {"application/json": {"schema": schemas[str(Failure)]}},
                 }
             },
@@ -122,7 +122,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         text = {**_TEXT, "maxLength": 200}
         parameters.append(_parameter("X-Operator", "header", text, description=about))
         if route.versioned:
-            about = "The ETag that has to be that of the configuration now."
+            about = "The ETag of the version that must be in force."
             parameters.append(_parameter("If-Match", "header", _TEXT, description=about))
     return parameters
 

@@ -1,6 +1,6 @@
-"""How a route is declared: its view, and what the API's description says of it, in one place.
+"""Declares a route: its view, and what the API's description says of it, in one place.
 
-Each file of routes makes a ``Routes`` and declares its views in it; ``blueprint.py`` lists them.
+Each file of routes creates a ``Routes`` and declares its views in it; ``blueprint.py`` lists them.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from celery_concurrency.limiter.config.problems import MAX_DETAILS, details_of
 from celery_concurrency.limiter.config.schema import MAX_JSON_BYTES, parse_json
 from celery_concurrency.text import printable, unprintable
 
-#: The parameters that are names of ours. An id that is looked up is Celery's, and may be any text.
+#: The parameters that are names of our own. An id is Celery's, and may be any text.
 NAMES: Final = frozenset({"limit"})
 
 View = Callable[..., Response]
@@ -33,15 +33,15 @@ class Route:
     Attributes:
         method: ``"GET"``, ``"PUT"``, ...
         path: below the API's prefix, in Flask's notation: ``"/tokens/<concurrency_id:token>"``.
-        view: is given the limiter, the path's variables, and ``query`` and ``body`` if
-            the route has them. Its docstring describes the route.
+        view: gets the limiter, the path's variables, and ``query`` and ``body`` if the route has
+            them. Its docstring describes the route.
         data: the type of ``data`` in the envelope.
-        query: the model of the query's parameters; the view is given an instance.
-        body: the type of the JSON body; the view is given the parsed value, unchecked.
-        versioned: it answers with an ETag, and minds If-Match if it changes something.
+        query: the model of the query's parameters; the view gets an instance.
+        body: the type of the JSON body; the view gets the parsed value, unchecked.
+        versioned: it answers with an ETag, and checks If-Match if it changes something.
         refusals: statuses of its errors, besides those that follow from the above.
-        enveloped: its answer is in the envelope; if not, ``data`` is all of it.
-        media_type: of its answer.
+        enveloped: its answer is in the envelope; if not, ``data`` is the whole answer.
+        media_type: the answer's media type.
     """
 
     method: str
@@ -56,7 +56,7 @@ class Route:
     media_type: str = "application/json"
 
     def arguments(self) -> dict[str, Any]:
-        """Return the query and the body of this request, as the view is given them."""
+        """Return the query and the body of this request for the view."""
         arguments: dict[str, Any] = {}
         if self.query is not None:
             asked = request.args.to_dict()
@@ -69,11 +69,11 @@ class Route:
 
 
 class IdConverter(BaseConverter):
-    """All of the path's rest: line ends and slashes too, as Celery takes any text as an id."""
+    """The rest of the path, line breaks and slashes included: an id may be any text."""
 
     regex = "(?s:.+)"
     part_isolating = False
-    weight = 200  # after all others, as Werkzeug's own for paths
+    weight = 200  # after all others, like Werkzeug's own for paths
 
 
 class Routes(list[Route]):
@@ -100,7 +100,7 @@ def validated(model: type[Model], value: Any, code: str) -> Model:
 def _refuse_unprintable(value: Any) -> None:
     """Answer 400 if a text in a query or a body can't be printed: all of them are names."""
     details = [
-        {"field": printable(field), "problem": f"has '{char}', which can't be printed: take it out"}
+        {"field": printable(field), "problem": f"has '{char}', which can't be printed: remove it"}
         for field, char in islice(_unprintable_in(value), MAX_DETAILS)
     ]
     if details:

@@ -19,10 +19,10 @@ routes = Routes()
 def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
     """Return which runs hold tokens, the oldest first, a page at a time.
 
-    Where more than 5,000 hold, they come as they expire; and so many are looked at to find those
-    of one worker.
+    If more than 5,000 hold tokens, they are sorted by expiry instead; and for one worker, 5,000 are
+    looked at.
 
-    Or those of one task: it has a few, and they come all at once.
+    With a task's id, only the tokens of that task, all on one page.
     """
     if query.task:
         runs = find_runs(limiter.keyspace, whole_id(limiter.keyspace, query.task))
@@ -43,10 +43,10 @@ def get_tokens(limiter: Limiter, query: TokensQuery) -> Response:
 def delete_token(limiter: Limiter, token: str) -> Response:
     """Release a token; its run goes on without it.
 
-    The first characters of its name are enough, at least four, if no other's begins so.
+    The first characters of its name are enough, at least four, if no other id begins with them.
     """
     by, token = author(), whole_token(limiter.keyspace, token)
-    # Read first: if Redis is away, that is answered before anything is begun.
+    # Read first: if Redis is away, say so before anything is begun.
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
         return failure(404, "not_held")

@@ -26,10 +26,9 @@ def get_stats(limiter: Limiter, query: StatsQuery) -> Response:
 
 @routes.add("GET", "/stats/history", data=StatsHistory, query=HistoryQuery)
 def get_stats_history(limiter: Limiter, query: HistoryQuery) -> Response:
-    """Return the statistics interval by interval: counters, and how long runs waited and held.
+    """Return the statistics interval by interval: counters, wait times and hold times.
 
-    How long they waited and held is kept for each five minutes, so at a resolution of 1m
-    there are only counters.
+    Wait and hold times are kept for each five minutes, so a resolution of 1m has only counters.
     """
     found = read_stats_history(limiter.keyspace, query.resolution, query.window)
     return success(found.model_dump())

@@ -29,7 +29,7 @@ def get_waiting(limiter: Limiter, query: WaitingQuery) -> Response:
 def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Return why a task waits: all of its limits, and which runs hold those that are full.
 
-    The first characters of its id are enough, at least four, if no other's begins so.
+    The first characters of its id are enough, at least four, if no other id begins with them.
     """
     config = limiter.config.sync().config
     whole = whole_id(limiter.keyspace, query.id or task_id)
@@ -43,8 +43,8 @@ def get_why(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
 def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
     """Cancel a waiting task; a worker discards it as revoked.
 
-    One that was handed over is not waiting any more. The first characters of its
-    id are enough, at least four, if no other's begins so.
+    A task that was handed over no longer waits. The first characters of its id are enough, at
+    least four, if no other id begins with them.
     """
     by, task_id = author(), whole_id(limiter.keyspace, query.id or task_id)
     if not limiter.waiting_room.cancel(task_id):
@@ -57,9 +57,9 @@ def cancel_waiting(limiter: Limiter, task_id: str, query: IdQuery) -> Response:
 
 @routes.add("DELETE", "/waiting", data=Cancelled, query=CancelQuery)
 def cancel_limit(limiter: Limiter, query: CancelQuery) -> Response:
-    """Cancel all tasks that wait now and count in a limit, step by step.
+    """Cancel all tasks that now wait and count in a limit, step by step.
 
-    After a failure in between, some of them are cancelled.
+    If a step fails, some of them are cancelled and some still wait.
     """
     by, limit = author(), query.limit
     count = sum(limiter.waiting_room.cancel_limit(limit))

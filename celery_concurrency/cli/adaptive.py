@@ -1,6 +1,6 @@
-"""The commands of ``adaptive``: how adaptive limits stand, and putting one back to its maximum.
+"""The commands of ``adaptive``: show adaptive limits, and put one back to its maximum.
 
-What they are is in ``limiter/adaptive.py``; ``config set`` sets what they move between.
+``limiter/adaptive.py`` explains them; ``config set`` sets their ranges.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def adaptive(ctx: click.Context, as_json: bool) -> None:
 @command()
 @json_option
 def show_adaptive(app: Celery, as_json: bool) -> None:
-    """Show the adaptive limits, as adaptive alone does."""
+    """Show the adaptive limits, like adaptive without a command."""
     limiter = limiter_of(app)
     found, total = limiter.adaptive.read()
     if as_json:
@@ -58,7 +58,7 @@ def show_adaptive(app: Celery, as_json: bool) -> None:
         ),
     )
     if total > len(found):
-        echo(f"{total} are adaptive in all; these are those that moved last", err=True)
+        echo(f"{total} are adaptive in all; these are the last that moved", err=True)
 
 
 @command("reset")
@@ -81,7 +81,7 @@ def reset_adaptive(app: Celery, limit: str, operator: str, as_json: bool) -> Non
     if as_json:
         print_json(_as_json(stands))
     else:
-        how = f"is back at {stands.current}" if moved else f"stood at {stands.current} already"
+        how = f"is back at {stands.current}" if moved else f"was already at {stands.current}"
         echo(f"{limit} {how}; in force: {in_force(stands)}")
 
 
@@ -89,7 +89,7 @@ adaptive.add_command(reset_adaptive)
 
 
 def in_force(one: AdaptiveLimit) -> str:
-    """Return which limit is in force, and whose that is where it is not the adaptive one."""
+    """Return the limit in force, and where it comes from if it is not the adaptive one."""
     if one.in_force < 0:
         return "paused"
     if one.entry.mode == "observe":

@@ -1,6 +1,6 @@
-"""What all commands share: they are given the Celery app, and end with one line on an error.
+"""What all commands share: they get the Celery app, and end with one line on an error.
 
-How they print is in ``output.py``.
+``output.py`` prints for them.
 """
 
 import getpass
@@ -48,9 +48,9 @@ def _check_limit(ctx: click.Context, parameter: click.Parameter, limit: str) -> 
 
 
 def command(name: str | None = None) -> Callable[[F], click.Command]:
-    """Make a function a command: it is given the Celery app first, then its options.
+    """Make a function a command that gets the Celery app first, then its options.
 
-    One of our own errors ends it with a line on stderr and exit status 1.
+    One of our own errors ends it with one line on stderr and exit status 1.
 
     Args:
         name: the command's name; the function's by default.
@@ -66,8 +66,8 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
                 raise refusal(_without_app(ctx) or str(exc)) from exc
             except ConcurrencyError as exc:
                 raise _refusal_of(exc) from exc
-            except UnicodeEncodeError as exc:  # an argument that is no UTF-8 names nothing
-                raise refusal(f"{exc.object!r} is no text in UTF-8") from exc
+            except UnicodeEncodeError as exc:  # an argument that is not UTF-8 names nothing
+                raise refusal(f"{exc.object!r} is not UTF-8 text") from exc
             except BrokenPipeError:  # the reader closed the pipe: click ends quietly
                 raise
             except OSError as exc:  # such as a full disk
@@ -80,7 +80,7 @@ def command(name: str | None = None) -> Callable[[F], click.Command]:
 
 
 def _without_app(ctx: click.Context) -> str | None:
-    """Return what to say where no app was named; None where one was."""
+    """Return the error message if no app was named, else None."""
     root = ctx.find_root()
     if root.params.get("app", "") is not None:
         return None

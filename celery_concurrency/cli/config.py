@@ -1,7 +1,7 @@
 """The commands of ``config``: show the configuration, and change it.
 
-``pause`` and ``resume`` are in ``cooldowns.py``; what a configuration is stands in
-``limiter/config/schema.py``.
+``pause`` and ``resume`` are in ``cooldowns.py``; ``limiter/config/schema.py`` defines the
+configuration.
 """
 
 import json
@@ -39,7 +39,7 @@ MAX_SHOWN: Final = 80
 
 @click.group()
 def config() -> None:
-    """Show the configuration, or change it, at once."""
+    """Show or change the configuration; changes are in force at once."""
 
 
 @command("get")
@@ -50,7 +50,7 @@ def get_config(app: Celery, field: str | None, as_json: bool) -> None:
     stored = limiter_of(app).config.sync()
     value = _value_of(field, stored.config) if field else stored.config.to_dict()
     if value is None:
-        raise refusal(f"there is no {field} in the configuration")
+        raise refusal(f"the configuration has no {field}")
     _print_config(value, as_json)
     print_problem(stored.problem)
 
@@ -63,9 +63,9 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
     """Change fields: global_max=4 platform_max.douyin=2.
 
     VALUE is JSON, as in 'paused=["global"]'; null removes an entry from a map. Rates may be
-    written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day; an adaptive limit
-    as 'adaptive.platform:*=1-10,every=60s,decrease=0.5', of which what follows the range may
-    be left out.
+    written as 'rates.account:*=1/30s,15/1d': 1 in any 30 s, and 15 in any day. An adaptive limit
+    may be written as 'adaptive.platform:*=1-10,every=60s,decrease=0.5'; only the range is
+    required.
     """
     values = [parse_change(text) for text in changes]
     store = limiter_of(app).config
@@ -79,9 +79,9 @@ def set_config(app: Celery, changes: tuple[str, ...], operator: str, as_json: bo
 @operator_option
 @json_option
 def reset_config(app: Celery, yes: bool, operator: str, as_json: bool) -> None:
-    """Put the default configuration in force, and nothing else.
+    """Put the default configuration in force.
 
-    It says what that changes, and asks. Without a terminal, --yes is needed.
+    It shows what that changes, and asks. Without a terminal, --yes is needed.
     """
     store, by = limiter_of(app).config, Author("reset", operator)
     stored = store.sync()
@@ -89,22 +89,22 @@ def reset_config(app: Celery, yes: bool, operator: str, as_json: bool) -> None:
     expected = None
     if changes and not yes:
         _ask(changes)
-        expected = [stored.version]  # nothing but what was said
+        expected = [stored.version]  # change nothing but what was shown
     _print_changed(store.reset(by, expected), as_json)
 
 
 def _ask(changes: Sequence[Change]) -> None:
-    """Say what a change changes, and ask; end the command where the answer is no."""
+    """Show what a change changes, and ask; end the command if the answer is no."""
     if not is_terminal():
         shown = _in_a_line(changes, len(changes))
-        raise mistake(f"this changes {shown}; where nobody can be asked, add --yes")
+        raise mistake(f"this changes {shown}; without a terminal, add --yes")
     echo("This changes:", err=True)
     print_notes(f"  {_change(one)}" for one in changes)
     click.confirm("Are you sure?", abort=True, err=True)
 
 
 def is_terminal() -> bool:
-    """Return whether somebody can be asked."""
+    """Return whether there is a terminal, so that somebody can be asked."""
     return sys.stdin.isatty()
 
 
@@ -113,7 +113,7 @@ def is_terminal() -> bool:
 def show_history(app: Celery, as_json: bool) -> None:
     """Show the last 100 versions: when, by whom, what changed.
 
-    In the table also who released a token, and who cancelled what waited.
+    The table also shows who released a token and who cancelled waiting tasks.
     """
     limiter = limiter_of(app)
     versions = limiter.config.history()
@@ -163,7 +163,7 @@ def _path(field: str, config: Config) -> list[str]:
 
 
 def _value_of(field: str, config: Config) -> Any:
-    """Return what a dotted field is; None where there is none."""
+    """Return the value of a dotted field; None if there is none."""
     value: Any = config.model_dump()
     for key in _path(field, config):
         if not isinstance(value, dict) or key not in value:
@@ -193,14 +193,14 @@ def parse_change(text: str) -> tuple[str, Any]:
         if problem and text.startswith("adaptive."):
             raise mistake(f"{text!r}: {problem}")
     raise mistake(
-        f"{text!r} is no FIELD=VALUE with a VALUE in JSON: write global_max=4, enabled=false, "
+        f"{text!r} is not FIELD=VALUE with a VALUE in JSON: use global_max=4, enabled=false, "
         "platform_max.douyin=null, 'paused=[\"global\"]', 'rates.account:*=1/30s,15/1d' or "
         "'adaptive.platform:*=1-10,every=60s,decrease=0.5'"
     )
 
 
 def _in_short(field: str, value: str) -> Any:
-    """Return what a value says that is written in the short form of its field; else None."""
+    """Return the meaning of a value in its field's short form; None if it is not in it."""
     if field.startswith("rates."):
         return rates_of(value)
     return adaptive_of(value) if field.startswith("adaptive.") else None
@@ -249,14 +249,14 @@ def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) ->
     """Print a configuration that was just stored, and whether these fields are in force."""
     _print_config(stored.config.to_dict(), as_json)
     found = {one for field in fields for one in _observed(_value_of(field, stored.config))}
-    only = {True: "observed now", False: "in force now; of it, what has mode observe only counts"}
+    only = {True: "observed now", False: "in force now, except for what has mode observe"}
     said = only[found == {True}] if True in found else "in force now"
     echo(said if stored.is_new else "nothing changed: this was in force before", err=True)
     print_doubts(stored.doubts)
 
 
 def _observed(value: Any) -> Iterator[bool]:
-    """Yield of each part of a value whether it is only observed."""
+    """Yield for each part of a value whether it is only observed."""
     if isinstance(value, dict) and "mode" in value:
         yield value["mode"] == "observe"
     elif isinstance(value, (dict, list)):

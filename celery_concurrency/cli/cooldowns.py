@@ -1,6 +1,6 @@
-"""The commands ``cool`` and ``cooldowns``, and those that do the same: ``pause``, ``resume``.
+"""The commands ``cool`` and ``cooldowns``, and the related ``pause`` and ``resume``.
 
-``config.py`` has the other changes; what a cool-down is stands in ``limiter/cooldowns.py``.
+``config.py`` has the other changes; ``limiter/cooldowns.py`` explains cool-downs.
 """
 
 from dataclasses import asdict
@@ -33,7 +33,7 @@ from celery_concurrency.worker.apps import limiter_of
 for_option = click.option(
     "--for", "seconds", type=Duration(MAX_SECONDS), help="For how long: 90s, 10m, 2h, 1d."
 )
-reason_option = click.option("--reason", default="", help="The reason, which others see.")
+reason_option = click.option("--reason", default="", help="The reason; others see it.")
 
 
 @command()
@@ -49,22 +49,22 @@ def cool(
 ) -> None:  # fmt: skip
     """Let LIMIT admit no task for a while. Running tasks go on.
 
-    If it cools down already, the longer of the two stands. This makes no version of the
+    If it already cools down, the longer of the two stands. This makes no new version of the
     configuration.
     """
     if (seconds is not None) == off:
-        raise mistake("give either --for, as --for 10m, or --off")
+        raise mistake("give either --for, such as --for 10m, or --off")
     limiter = limiter_of(app)
     if seconds is not None:
         _cool(limiter, limit, seconds, reason, operator, as_json)
     elif reason:
         raise mistake("--reason goes with --for")
     elif not limiter.cooldowns.lift(limit):
-        raise refusal(f"{limit} does not cool down; cooldowns lists what does")
+        raise refusal(f"{limit} does not cool down; the command cooldowns lists those that do")
     elif as_json:
         print_json({"limit": limit, "lifted": True})
     else:
-        echo(f"{limit} admits again")
+        echo(f"{limit} admits tasks again")
 
 
 @command()
@@ -72,7 +72,7 @@ def cool(
 def cooldowns(app: Celery, as_json: bool) -> None:
     """Show which limits cool down: until when, why, and by whom.
 
-    Those too that a platform refused, and that one run now tries first.
+    Limits with a probe after a refusal are listed too.
     """
     found, total = limiter_of(app).cooldowns.read()
     if as_json:
@@ -101,7 +101,7 @@ def pause(
 ) -> None:
     """Let LIMIT admit no task: global, platform:douyin. Running tasks go on.
 
-    With --for it cools down, as by the command cool: it goes on by itself.
+    With --for it cools down, as with the command cool, and opens by itself.
     """
     limiter = limiter_of(app)
     if seconds is not None:
@@ -117,9 +117,9 @@ def pause(
 @operator_option
 @json_option
 def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
-    """Let LIMIT admit again that is paused, or cools down.
+    """Let LIMIT, which is paused or cools down, admit tasks again.
 
-    What a platform's refusal began stays: cool LIMIT --off lifts that.
+    A cool-down after a platform's refusal stays: cool LIMIT --off lifts it.
     """
     limiter = limiter_of(app)
     cooling = None if limit_problem(limit) else limiter.cooldowns.find(limit)
@@ -138,7 +138,7 @@ def resume(app: Celery, limit: str, operator: str, as_json: bool) -> None:
         echo(f"{limit} still waits. {_REFUSED.format(limit=limit)}", err=True)
 
 
-_REFUSED: Final = "A platform refused it: 'cool {limit} --off' lets it admit all the same"
+_REFUSED: Final = "A platform refused it: 'cool {limit} --off' lifts the cool-down"
 
 
 def _cool(

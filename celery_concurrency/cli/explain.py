@@ -1,6 +1,6 @@
 """How ``waiting ID`` says why a task waits, in plain words.
 
-It is found out by ``limiter/inspect/explanation.py``.
+``limiter/inspect/explanation.py`` finds it out.
 """
 
 import time
@@ -32,8 +32,8 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
     """Print why a task waits.
 
     Raises:
-        ClickException: it does not wait; says what it does instead.
-        AmbiguousId: it is a short id, and several begin so.
+        ClickException: it does not wait; the message says what it does instead.
+        AmbiguousId: several ids begin with this short id.
     """
     task_id = whole_id(limiter.keyspace, task_id)
     found = explain(limiter.keyspace, limiter.config.sync().config, task_id)
@@ -71,7 +71,7 @@ def reason_of(blocked: Blocked) -> str:
 
 
 def _reason_and_author(blocked: Blocked) -> str:
-    """Return a reason with who paused the limit, or had it cool down, and when."""
+    """Return a reason with who paused the limit or let it cool down, and when."""
     reason = reason_of(blocked)
     if blocked.reason not in ("paused", "cooling") or blocked.since is None:
         return reason
@@ -85,12 +85,12 @@ def _ago(moment: float) -> float:
 
 def _state(limit: LimitOfWaiter) -> str:
     if not limit.full or limit.paused:
-        return ""  # how many it allows says that it is paused
+        return ""  # the maximum shows that it is paused
     return "full" if limit.has_no_place else "shut"
 
 
 def _holders(limit: LimitOfWaiter) -> Iterator[str]:
-    """Return who holds a full limit, a line each."""
+    """Return who holds a full limit, one line each."""
     for one in limit.holders:
         yield _line(one)
     more = limit.current - limit.kept - len(limit.holders)
@@ -120,11 +120,11 @@ def _sentence(found: Explanation) -> str:
 
 
 def _why_not(limiter: Limiter, task_id: str) -> str:
-    """Return what a task does that does not wait."""
+    """Return what a task that does not wait is doing."""
     for run in find_runs(limiter.keyspace, task_id):
         return f"{task_id} does not wait: it runs{_where_and_since(run)}, as {run.token}"
     return (
-        f"{task_id} does not wait here: it is done, or in its queue, or asks again by countdown "
+        f"{task_id} does not wait here: it is done, in its queue, or asks again by countdown "
         "(concurrency_waiting retry)"
     )
 

@@ -184,7 +184,7 @@ class Server(HTTPServer):
             )
         except Exception:
             # The client would wait, and its connection be neither expected nor timed.
-            logger.exception("%s %s has no answer", request.method, request.path)
+            logger.exception("%s %s was not answered", request.method, request.path)
             self._drop(stream)
             return
         if stream in self._open:
@@ -224,7 +224,9 @@ class Server(HTTPServer):
     def _say_that_there_are_many(self) -> None:
         if time.monotonic() - self._said >= SAY_AGAIN:
             self._said = time.monotonic()
-            logger.warning("%d connections are open: the longest silent ones go", self._most)
+            logger.warning(
+                "%d connections are open; closing those that have been silent longest", self._most
+            )
 
 
 class Exchange(HTTPMessageDelegate):

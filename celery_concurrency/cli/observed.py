@@ -20,7 +20,7 @@ from celery_concurrency.worker.apps import limiter_of
 def observed(app: Celery, as_json: bool) -> None:
     """Show what observed limits would have done.
 
-    How many runs they would have turned away, and for how long, had they been in force.
+    For each: how many runs it would have turned away if it had been in force, and for how long.
     """
     limiter = limiter_of(app)
     found, total = read_observed(limiter.keyspace, limiter.config.sync().config)
@@ -29,7 +29,7 @@ def observed(app: Celery, as_json: bool) -> None:
     else:
         print_observed(found)
     if total > len(found):
-        echo(f"{total - len(found)} more are observed, and not listed", err=True)
+        echo(f"{total - len(found)} more are observed but not listed", err=True)
 
 
 @command()
@@ -39,7 +39,7 @@ def observed(app: Celery, as_json: bool) -> None:
 def enforce(app: Celery, limit: str, operator: str, as_json: bool) -> None:
     """Put the observed LIMIT in force.
 
-    LIMIT is as observed shows it: platform:douyin, or account:* for all accounts.
+    Write LIMIT as the command observed shows it: platform:douyin, or account:* for all accounts.
     """
     stored = limiter_of(app).config.enforce(limit, Author("cli", operator))
     if as_json:

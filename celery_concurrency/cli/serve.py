@@ -1,6 +1,6 @@
 """The command ``serve``: the HTTP API and its page.
 
-The app is made in ``api/blueprint.py``, and served in ``http_server.py``.
+``api/blueprint.py`` creates the app, ``http_server.py`` serves it.
 """
 
 import logging
@@ -57,7 +57,7 @@ def serve(
     asks = token is not None or read_token is not None
     if not asks and not is_loopback(host):
         raise refusal(
-            f"on {host!r} others can reach it, so it needs a token: write one to a file "
+            f"others can reach it on {host!r}, so it needs a token: write one to a file "
             f"(openssl rand -hex 32 > FILE) and add --token-file FILE, or set {TOKEN_VARIABLE}; "
             "or leave out --host"
         )
@@ -92,13 +92,13 @@ def _token(file: Path | None, variable: str) -> str | None:
         try:
             token = file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:
-            problem = exc.strerror if isinstance(exc, OSError) else "it is no text"
+            problem = exc.strerror if isinstance(exc, OSError) else "it is not text"
             raise refusal(f"can't read the token in {file} ({problem})") from exc
     # The characters of a bearer token (RFC 6750).
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):
         raise refusal(
             f"{source} has no token: write letters, digits and ._~+/- in one line, "
-            "such as openssl rand -hex 32 makes"
+            "for example the output of openssl rand -hex 32"
         )
     return token
 

@@ -1,6 +1,6 @@
-"""The commands ``tokens``, who holds them, and ``release``, which takes one back.
+"""The commands ``tokens``, which lists the holders, and ``release``, which releases a token.
 
-They are read in ``limiter/inspect/holders.py``.
+``limiter/inspect/holders.py`` reads them.
 """
 
 from collections.abc import Iterator
@@ -48,15 +48,16 @@ def tokens(app: Celery, limit: str, worker: str, as_json: bool) -> None:
 @click.argument("token", metavar="ID")
 @operator_option
 def release(app: Celery, token: str, operator: str) -> None:
-    """Release token ID (see tokens); its run goes on without it.
+    """Release the token ID (see tokens); its run goes on without it.
 
-    The first characters of an ID, or of a task's, are enough: at least four, if no other begins so.
+    The first characters of an ID, or of a task's ID, are enough: at least four, if no other name
+    begins with them.
     """
     limiter, by = limiter_of(app), Author("cli", operator)
     token = whole_token(limiter.keyspace, token)
     holder = find_token(limiter.keyspace, token)
     if holder is None or not limiter.release(token):
-        raise refusal(f"nobody holds {token}, or not any more; tokens lists those that are held")
+        raise refusal(f"nobody holds {token} (any more); the command tokens lists held tokens")
     note_action(limiter.keyspace, by, "released", token)
     echo(f"released {token}: {' '.join(holder.limits)}")
 
@@ -77,7 +78,7 @@ def _all_holders(limiter: Limiter, limit: str, worker: str) -> Iterator[Holder]:
     listed: set[str] = set()
     while cursor is not None:
         page = read_tokens(limiter.keyspace, limit, MAX_COUNT, cursor, worker=worker)
-        # A token that was renewed meanwhile comes again.
+        # A token that was renewed in between comes again.
         new = [holder for holder in page.tokens if holder.token not in listed]
         listed.update(holder.token for holder in new)
         yield from new

@@ -35,16 +35,16 @@ from celery_concurrency.worker.apps import limiter_of, settings_of
 @limit_option("Only those that count in this limit: platform:douyin.")
 @click.option(
     "--count", type=click.IntRange(1), default=DEFAULT_COUNT, show_default=True,
-    help="How many are shown.",
+    help="How many to show.",
 )  # fmt: skip
 @json_option
 def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) -> None:
     """Show which tasks wait, in order; or why the task ID waits.
 
-    The first characters of an ID are enough, at least four, if no other's begins so.
+    The first characters of an ID are enough, at least four, if no other id begins with them.
     """
     if task_id and limit:
-        raise mistake("give an ID or --limit: an ID is explained with all of its limits")
+        raise mistake("give either an ID or --limit: with an ID, all of its limits are explained")
     limiter = limiter_of(app)
     if task_id:
         show_explanation(limiter, task_id, as_json)
@@ -77,7 +77,7 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
 def cancel(app: Celery, task_ids: tuple[str, ...], operator: str) -> None:
     """Cancel waiting tasks; workers discard them as revoked.
 
-    The first characters of an ID are enough, at least four, if no other's begins so.
+    The first characters of an ID are enough, at least four, if no other id begins with them.
     """
     limiter, by = limiter_of(app), Author("cli", operator)
     missing, problems = [], []
@@ -93,7 +93,7 @@ def cancel(app: Celery, task_ids: tuple[str, ...], operator: str) -> None:
         else:
             missing.append(given)
     if missing:
-        none = f"not waiting, or not any more: {' '.join(missing)}; waiting lists who does"
+        none = f"not waiting (any more): {' '.join(missing)}; the command waiting lists who waits"
         problems.insert(0, none)
     if problems:
         raise refusal(". ".join(problems))
@@ -110,8 +110,8 @@ def drain(app: Celery) -> None:
     mode = settings_of(app).waiting
     if mode != "retry":
         echo(
-            f"warning: concurrency_waiting is {mode!r} here, and workers that hand off park them "
-            "again: set it to 'retry' and restart the workers first",
+            f"warning: concurrency_waiting is {mode!r} here, and workers that hand off will park "
+            "them again: set it to 'retry' and restart the workers first",
             err=True,
         )
     total, given = _total(limiter), 0
@@ -124,7 +124,7 @@ def drain(app: Celery) -> None:
     echo(f"{given} given back to the broker")
     left = _total(limiter)
     if left:
-        echo(f"{left} wait again or are new", err=True)
+        echo(f"{left} wait again, or are new", err=True)
 
 
 @command()
@@ -142,8 +142,7 @@ def purge(app: Celery, yes: bool, as_json: bool) -> None:
     total, thrown = _total(limiter), 0
     if total and not yes:
         click.confirm(
-            f"This throws away the {total} tasks that wait, for good, and nobody is told.\n"
-            "Are you sure?",
+            f"This throws away {total} waiting tasks for good, and nobody is told.\nAre you sure?",
             abort=True,
             err=True,
         )
@@ -157,7 +156,7 @@ def purge(app: Celery, yes: bool, as_json: bool) -> None:
         return
     echo(f"{thrown} thrown away")
     if left:
-        echo(f"{left} wait still, or are new", err=True)
+        echo(f"{left} still wait, or are new", err=True)
 
 
 def _total(limiter: Limiter) -> int:
@@ -165,7 +164,7 @@ def _total(limiter: Limiter) -> int:
 
 
 def _first(limiter: Limiter, limit: str, count: int) -> tuple[int, list[Waiting]]:
-    """Return how many wait in all, and the first ``count`` of them."""
+    """Return how many tasks wait in all, and the first ``count`` of them."""
     config = limiter.config.sync().config
     cursor: str | None = ""
     total: int = 0

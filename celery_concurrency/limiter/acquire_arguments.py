@@ -1,6 +1,6 @@
-"""The arguments of ``acquire.lua``: texts that many runs share, and that are made once.
+"""The arguments of ``acquire.lua``: texts that many runs share are made once.
 
-The client's time grows with the number of arguments; so there are few, and JSON in them.
+The client's time grows with the number of arguments, so there are few, with JSON in them.
 """
 
 import json
@@ -28,10 +28,10 @@ def arguments(
     """Return the script's arguments after the token.
 
     Args:
-        limits: those the run counts in.
-        dimensions: the user's own, as known here.
+        limits: the run's limits.
+        dimensions: the user's own dimensions, as this process knows them.
         copies_seconds: how long Redis remembers on which message the run began.
-        ticket, task, worker, rank, lease, begun: as of ``Limiter.try_acquire``.
+        ticket, task, worker, rank, lease, begun: see ``Limiter.try_acquire``.
     """
     facts = _facts_of(
         _wildcards_of(limits), counted_of(limits), dimensions, task, worker, rank,
@@ -47,7 +47,7 @@ def _wildcards_of(limits: tuple[str, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def counted_of(limits: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those limits that have counters."""
+    """Return which of these limits have counters."""
     return tuple(limit for limit in limits if split_limit(limit)[0] in SHARED_DIMENSIONS)
 
 

@@ -1,6 +1,6 @@
-"""Actions: what operators did to others' tokens and waiting tasks, and who they are.
+"""Actions: what operators did to tokens and waiting tasks, and who they were.
 
-Changes of the configuration are in its own history, ``config/history.py``.
+Changes of the configuration are in their own history, ``config/history.py``.
 """
 
 from contextlib import suppress
@@ -13,10 +13,10 @@ from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.text import printable
 
-#: How many are kept, and how many of these are listed.
+#: How many are kept, and how many of them are listed.
 KEPT: Final = 500
 LISTED: Final = 100
-#: Characters of what it was done to: an id may be any text.
+#: Characters of the subject that are kept: an id may be any text.
 MAX_SUBJECT: Final = 300
 
 What = Literal["released", "cancelled"]
@@ -28,7 +28,7 @@ class Action(BaseModel):
     Attributes:
         at: when, in Unix seconds of the Redis server.
         operator, source: who, and how (``config.history.Author``).
-        action: ``released`` a token, or ``cancelled`` tasks that waited.
+        action: ``released`` a token, or ``cancelled`` waiting tasks.
         subject: the token, the task's id, or the limit all of whose tasks were cancelled.
         count: how many tokens or tasks.
     """
@@ -42,7 +42,7 @@ class Action(BaseModel):
 
 
 def note_action(keyspace: Keyspace, by: Author, action: What, subject: str, count: int = 1) -> None:
-    """Remember what was just done; where Redis takes no writes, only the log tells."""
+    """Record what was just done; if Redis takes no writes, only the log has it."""
     entry: dict[Any, Any] = {
         "source": by.source,
         "operator": by.operator or "",

@@ -1,6 +1,6 @@
-"""Adaptive limits: what their own maximum is now, how it moved, and back to the highest.
+"""Adaptive limits: their own maximum now, its moves, and the reset to the highest.
 
-``scripts/lib/adaptive.lua`` moves them, ``config/schema.py`` says between which bounds.
+``scripts/lib/adaptive.lua`` moves them; ``config/schema.py`` has their ranges.
 """
 
 import json
@@ -17,12 +17,12 @@ from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.scripts.constants import PAUSED
 from celery_concurrency.text import printable
 
-#: Limits that are listed, those that moved last first.
+#: Limits that are listed, the latest to move first.
 MAX_LISTED: Final = 1_000
-#: Moves that are read, and how often a reset is tried while the limit moves.
+#: Moves that are read, and attempts at a reset while the limit moves.
 MAX_MOVES: Final = 1_500
 TRIES: Final = 5
-#: Seconds after which a move that nobody has logged is not logged any more.
+#: Seconds after which a move is no longer logged.
 MAX_AGE: Final = 600
 
 
@@ -32,13 +32,12 @@ class AdaptiveLimit:
 
     Attributes:
         limit: its name.
-        entry: between which bounds it moves, and how fast.
+        entry: its range, and how fast it moves.
         current: its own maximum now.
-        in_force: what holds, which a lower configured maximum or a pause decides where there
-            is one: ``PAUSED`` admits nobody. In mode ``observe`` the configured maximum alone;
-            0 is unlimited.
-        moved: when it moved last, in Unix seconds of the Redis server; None where it did not
-            for a week.
+        in_force: the maximum in force: its own, or a lower configured maximum, or ``PAUSED`` if
+            it is paused. In mode ``observe`` only the configured maximum counts. 0 is unlimited.
+        moved: when it last moved, in Unix seconds of the Redis server; None if that was more
+            than a week ago.
     """
 
     limit: str
@@ -55,7 +54,7 @@ class Move:
     Attributes:
         limit: its name.
         at: when, in Unix seconds of the Redis server.
-        before, after: its own maximum.
+        before, after: its own maximum before and after.
         reason: why, for people.
     """
 
@@ -72,7 +71,7 @@ class Move:
 
     @property
     def why(self) -> str:
-        """Why it moved, in words: only a refusal lets it fall."""
+        """Why it moved, in words: only a refusal makes it fall."""
         if not self.falls:
             return self.reason
         return f"refused: {self.reason}" if self.reason else "refused"
@@ -80,13 +79,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where an adaptive limit stood at a full minute.
+    """The state of an adaptive limit at a full minute.
 
     Attributes:
-        at: in Unix seconds of the Redis server.
-        current: what was in force: 0 while it was paused; its own maximum where that is only
-            observed.
-        running: how many held it.
+        at: when, in Unix seconds of the Redis server.
+        current: the maximum in force, 0 while it was paused; if it is only observed, its own
+            maximum.
+        running: how many runs held it.
     """
 
     at: float
@@ -103,9 +102,9 @@ class AdaptiveLimits:
         self._config = config
 
     def read(self) -> tuple[list[AdaptiveLimit], int]:
-        """Return those that the configuration names or that moved in a week, and how many.
+        """Return the limits that the configuration names or that moved in a week, and their number.
 
-        Those come first that moved last; ``MAX_LISTED`` at most are returned.
+        The latest to move come first; ``MAX_LISTED`` at most are returned.
         """
         config = self._config.sync().config
         moved: Any = self._keyspace.redis.zrevrange(
@@ -122,14 +121,14 @@ class AdaptiveLimits:
         return self.of(config, found[:MAX_LISTED]), len(found) + more
 
     def find(self, limit: str) -> AdaptiveLimit | None:
-        """Return a limit; None where it is not adaptive."""
+        """Return a limit; None if it is not adaptive."""
         config = self._config.sync().config
         if config.limit_problem(limit):
             return None
         return next(iter(self.of(config, [limit])), None)
 
     def of(self, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
-        """Return those of these limits that are adaptive."""
+        """Return which of these limits are adaptive."""
         return read_limits(self._keyspace, config, limits)
 
     def moves(self, limit: str) -> list[Move]:
@@ -151,7 +150,7 @@ class AdaptiveLimits:
         return {limit: _move_of(limit, *entries[0]) for limit, entries in found if entries}
 
     def samples(self, limit: str) -> list[Sample]:
-        """Return where a limit stood at each minute of the last 24 h that is known."""
+        """Return a limit's known states at the full minutes of the last 24 h."""
         entries: Any = self._keyspace.redis.xrange(
             self._keyspace.keys.adaptive_history, self._day_ago()
         )
@@ -162,14 +161,14 @@ class AdaptiveLimits:
         return str(int((self._keyspace.now() - 86_400) * 1000))
 
     def reset(self, limit: str, by: str = "") -> bool:
-        """Let a limit begin at its highest again; return whether it stood lower.
+        """Put a limit back to its highest maximum; return whether it was lower.
 
         Args:
             limit: its name.
-            by: who says so; its move's reason names them.
+            by: who does so; the move's reason names them.
 
         Raises:
-            ConfigConflict: it moved with every try.
+            ConfigConflict: it moved during every attempt.
             LimiterUnavailable: Redis can't be asked; reset it again, that is safe.
         """
         reason = f"reset by {printable(by)}" if by else "reset"
@@ -183,9 +182,9 @@ class AdaptiveLimits:
         raise ConfigConflict()
 
     def take_unlogged(self, most: int = 100) -> list[Move]:
-        """Take moves that nobody has logged, the oldest first: each is given to one caller.
+        """Take the moves that nobody has logged, the oldest first; each goes to one caller only.
 
-        Those of more than ``MAX_AGE`` seconds ago are dropped.
+        Moves of more than ``MAX_AGE`` seconds ago are dropped.
         """
         texts: Any = self._keyspace.redis.lpop(self._keyspace.keys.adaptive_unlogged, most)
         found = (json.loads(text) for text in texts or ())
@@ -193,13 +192,13 @@ class AdaptiveLimits:
             Move(one["limit"], float(one["at"]), int(one["from"]), int(one["to"]), one["reason"])
             for one in found
         ]
-        # Where no worker was there to log them, they are no news.
+        # If no worker was there to log them in time, they are no longer news.
         begin = self._keyspace.now() - MAX_AGE if moves else 0
         return [move for move in moves if move.at >= begin]
 
 
 def read_limits(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> list[AdaptiveLimit]:
-    """Return those of these limits that are adaptive; three commands for each of them."""
+    """Return which of these limits are adaptive; it costs three commands for each."""
     entries = {limit: entry for limit in limits if (entry := config.adaptive_of(limit))}
     states = dict(
         keyspace.for_each(
@@ -227,12 +226,12 @@ def read_limits(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> li
 def _own_max(
     stored: bytes | None, entry: bytes | None, own: bytes | None, all_names: bytes | None
 ) -> int | None:
-    """Return a limit's own maximum; None where it is the highest, or that of a former entry.
+    """Return a limit's own maximum; None if it is the highest, or belongs to an earlier entry.
 
     Args:
         stored: the maximum.
         entry: the name of the entry by which it moved.
-        own, all_names: the texts of the limit's entry and of its wildcard's, which end so.
+        own, all_names: the texts of the limit's entry and of its wildcard's entry.
     """
     text = own or all_names or b""
     its = text.rpartition(b" ")[2] + (b" own" if own else b" all")

@@ -1,6 +1,6 @@
-"""A thread that is there only while there is work for it.
+"""A thread that exists only while there is work for it.
 
-Its users: ``limiter.py``, ``blocking_acquire.py``, ``worker/outbox.py``.
+``limiter.py``, ``blocking_acquire.py`` and ``worker/outbox.py`` use it.
 """
 
 import threading
@@ -11,9 +11,9 @@ class Background:
     """Calls ``work`` in a daemon thread after each ``wake``, until there is nothing left to do.
 
     Args:
-        name: of the thread.
-        work: one round. Returns the seconds until the next round, which a ``wake`` cuts
-            short, or None where nothing is left. It handles its own errors.
+        name: the thread's name.
+        work: one round. It returns the seconds until the next round, which a ``wake`` cuts
+            short, or None if nothing is left. It handles its own errors.
     """
 
     def __init__(self, name: str, work: Callable[[], float | None]) -> None:
@@ -24,20 +24,20 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Have a round begin now, or another one after that under way; returns at once.
+        """Start a round now, or another one after the round in progress; return at once.
 
         Raises:
-            RuntimeError: there can be no more threads, or the interpreter ends.
+            RuntimeError: no more threads can be started, or the interpreter is ending.
         """
         with self._lock:
             self._woken.set()
-            # A time limit may have struck between making a thread and starting it.
+            # A time limit may have come between creating a thread and starting it.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
     def join(self, seconds: float) -> None:
-        """Wait until nothing is left to do, for so many seconds at most."""
+        """Wait until nothing is left to do, for at most this many seconds."""
         thread = self._thread
         if thread is not None and thread.is_alive():
             thread.join(seconds)

@@ -1,9 +1,9 @@
 """Holding tokens outside of tasks: ``with limiter.acquire(account="acc123"): ...``
 
-A caller waits in the same waiting room as tasks do. The hand-over puts its message into a
-list of the caller's own, which it reads; a thread renews what callers of this process hold.
+A caller waits in the same waiting room as tasks do. The hand-over puts its message into the
+caller's own list, which the caller reads. A thread renews the tokens of this process's callers.
 
-How a run asks for tokens is in ``limiter.py``; how a task waits, in ``worker/gate.py``.
+``limiter.py`` asks for tokens; ``worker/gate.py`` says how a task waits.
 """
 
 import json
@@ -29,28 +29,28 @@ from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)
 
-#: How the ids of callers begin, and so their tokens.
+#: How the ids of callers, and so their tokens, begin.
 CALL: Final = "call-"
-#: Seconds after which tokens are taken back from a process that is silent.
+#: Seconds of silence after which a process's tokens are taken back.
 LEASE_SECONDS: Final = 30.0
-#: How long tokens stay reserved for a caller, who is there and waits.
+#: Seconds that tokens stay reserved for a caller, who is there and waits.
 HOLD_SECONDS: Final = 5.0
-#: A caller parks anew after so many seconds: one that died waits no longer.
+#: Seconds after which a caller parks again, so that a dead caller stops waiting.
 STAY_SECONDS: Final = 60.0
-#: And asks anew so much later, though nothing was put back: Redis may have lost its data.
+#: Seconds after that until it asks again although nothing came: Redis may have lost its data.
 LATE_SECONDS: Final = 5.0
-#: Seconds between two looks at its list; in between it sweeps, as no worker may be there.
+#: Seconds between two looks at its list; in between it sweeps, because there may be no worker.
 LOOK_SECONDS: Final = 1
-#: And at least, while others wait for moments: theirs may be anybody's.
+#: The shortest pause while somebody waits for a moment, which may be another caller's.
 MOMENT_LOOK_SECONDS: Final = 0.1
 
 
 class BlockingAcquire:
-    """Acquires for callers who wait, and keeps what they hold alive.
+    """Acquires tokens for callers outside of tasks, and renews what they hold.
 
     Args:
         room: where callers wait.
-        lease_of, try_acquire, release: the limiter's.
+        lease_of, try_acquire, release: the limiter's methods.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class BlockingAcquire:
 
     @contextmanager
     def hold(self, tags: Mapping[str, object], timeout: float | None) -> Iterator[Lease]:
-        """Hold what these tags need while the block runs; see ``Limiter.acquire``."""
+        """Hold tokens for these tags while the block runs; see ``Limiter.acquire``."""
         granted = _Caller(self, tags, timeout).wait()
         began = succeeded = False
         try:
@@ -84,12 +84,12 @@ class BlockingAcquire:
             try:
                 self._release(granted.token, began=began, succeeded=succeeded)
             except LimiterUnavailable as exc:
-                # The block has done its work, or failed with an error of its own.
-                logger.warning("tokens are given back later: %s", exc)
+                # Don't raise: the block has done its work, or failed with its own error.
+                logger.warning("tokens are released later: %s", exc)
 
 
 class _Caller:
-    """Asks for tokens, and waits for them."""
+    """Asks for tokens and waits for them."""
 
     def __init__(
         self, blocking: BlockingAcquire, tags: Mapping[str, object], timeout: float | None
@@ -106,10 +106,10 @@ class _Caller:
         self._parked: Ticket | None = None
 
     def wait(self) -> Granted:
-        """Return what was granted, in the end.
+        """Wait until the tokens are granted; return the grant.
 
         Raises:
-            LimitReached: not in time.
+            LimitReached: they were not granted in time.
         """
         try:
             return self._wait()
@@ -132,10 +132,10 @@ class _Caller:
                 outcome.ticket.number, outcome.ticket.parked_as or token, outcome.limits
             )
             if self._left() <= 0 or not self._park(token, outcome, ticket):
-                raise LimitReached(f"not within the timeout: waits for {outcome}")
+                raise LimitReached(f"timed out: it waits for {outcome}")
 
     def _park(self, token: str, denied: Denied, ticket: Ticket) -> bool:
-        """Wait in the waiting room; return whether to ask again, False if it is too late."""
+        """Wait in the waiting room; return True to ask again, False if time is up."""
         self._parked = ticket
         self._room.park(self._waiter(token, denied))
         again = self._is_woken()
@@ -143,9 +143,9 @@ class _Caller:
         return again
 
     def _leave(self) -> None:
-        """Stop waiting, and give up what was handed over at this moment."""
+        """Stop waiting, and give up what was handed over just now."""
         parked = self._parked
-        # Where Redis is away, what is left behind lapses by itself.
+        # If Redis is away, the waiter and its reservation lapse by themselves.
         with suppress(LimiterUnavailable):
             if parked and not self._room.cancel(self._id):
                 self._room.forgo(parked.parked_as, parked.limits)
@@ -170,28 +170,28 @@ class _Caller:
         )
 
     def _is_woken(self) -> bool:
-        """Wait for the message to be put back, for room or to park anew; False if too late."""
+        """Wait until the message is put back or it is time to park again; False if time is up."""
         asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
         while time.monotonic() < asks_anew:
             opens = self._room.meet_moments()
             until = LOOK_SECONDS if opens is None else max(opens, MOMENT_LOOK_SECONDS)
-            # 0 would be without end.
+            # 0 would wait for ever.
             look = max(min(LOOK_SECONDS, self._left(), until), 0.01)
             found: Any = self._keyspace.redis.blpop([self._queue], timeout=look)
             if found:
                 return True
             self._room.sweep()
             if self._left() <= 0:
-                # Cancel fails where room was handed over at this moment: then it has that.
+                # Cancel fails if room was handed over just now; then the caller has it.
                 return not self._room.cancel(self._id)
         return True
 
 
 class LeaseKeeper:
-    """Renews what the callers of this process hold, in a thread that is there while they do.
+    """Renews the tokens of this process's callers, in a thread that lives while they hold any.
 
     Args:
-        leases: of these callers alone.
+        leases: the leases of these callers only.
     """
 
     def __init__(self, leases: Leases) -> None:
@@ -203,14 +203,14 @@ class LeaseKeeper:
         """Renew this token from now on.
 
         Raises:
-            RuntimeError: there can be no more threads.
+            RuntimeError: no more threads can be started.
         """
         self._tokens.add(token)
-        # At once: what no beat has seen would not come back after a loss of data.
+        # At once: a token that no beat has named would not come back after a loss of data.
         self._thread.wake()
 
     def discard(self, token: str) -> None:
-        """Renew it no more."""
+        """Stop renewing this token."""
         self._tokens.discard(token)
 
     def _beat(self) -> float | None:
@@ -222,6 +222,6 @@ class LeaseKeeper:
         except LimiterUnavailable:
             pass  # the lease says so, and the next beat may succeed
         except Exception:
-            # A beat lost is better than a thread lost.
-            logger.exception("a beat failed; the next one comes in %s s", BEAT_SECONDS)
+            # Better to lose a beat than the thread.
+            logger.exception("a beat failed; the next one is in %s s", BEAT_SECONDS)
         return BEAT_SECONDS

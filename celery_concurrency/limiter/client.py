@@ -1,9 +1,9 @@
-"""The Redis client: its errors are ours, and scripts have connections of their own.
+"""The Redis client: it raises our errors, and scripts have their own connections.
 
-Raw connections are no documented part of redis-py. What is used of them here was seen in
-redis-py 5.2 to 8.1, and a test names whatever a version lacks.
+redis-py does not document raw connections. The parts that are used here exist in redis-py 5.2
+to 8.1, and a test names whatever a version lacks.
 
-``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls scripts, and again.
+``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls and repeats scripts.
 """
 
 import os
@@ -19,15 +19,15 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.scripts import is_out_of_memory
 
-#: Seconds after which an idle connection is looked at before it is used.
+#: Seconds after which an idle connection is checked before it is used.
 IDLE_SECONDS: Final = 1.0
 
 
 class Client(Redis):
-    """A client whose errors are ours, and whose scripts have connections of their own.
+    """A client that raises our errors, and whose scripts have their own connections.
 
-    redis-py does much around each command (the pool's look at the connection, retries,
-    observability). The scripts need none of it, and half of a call's time went there.
+    redis-py does much around each command (checks of the pool's connection, retries,
+    observability). The scripts need none of that, and it took half of a call's time.
 
     Raises:
         RedisUnavailable: from each command and each pipeline's ``execute``. Only ``evalsha``
@@ -60,7 +60,7 @@ class Client(Redis):
 
     def _call_script(self, *command: Any) -> Any:
         if self._pid != os.getpid():
-            # After a fork the parent's connections would give us its replies.
+            # After a fork, the parent's connections would give us the parent's replies.
             self._idle, self._pid = [], os.getpid()
         connection = self._connection()
         try:
@@ -70,14 +70,14 @@ class Client(Redis):
             self._idle.append((connection, time.monotonic()))
             raise
         except BaseException:
-            # Also a time limit, which strikes anywhere: no other call may read this reply.
+            # Also after a time limit, which can come anywhere: no other call may read this reply.
             connection.disconnect()
             raise
         self._idle.append((connection, time.monotonic()))
         return reply
 
     def _connection(self) -> Any:
-        """Return a connection that nobody else uses, connected to the current master."""
+        """Return a connection to the current master that nobody else uses."""
         try:
             connection, since = self._idle.pop()
         except IndexError:
@@ -97,7 +97,7 @@ class Client(Redis):
 
 
 class _Pipeline(Pipeline):
-    """A pipeline of ``Client``: its errors are ours."""
+    """A pipeline of ``Client`` that raises our errors."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         with our_errors():
@@ -105,7 +105,7 @@ class _Pipeline(Pipeline):
 
 
 class RedisUnavailable(LimiterUnavailable, RedisError):
-    """Redis could not be asked: our error, and redis-py's for those who use the client itself."""
+    """Redis can't be asked: also a redis-py error, for users of the client itself."""
 
 
 class RedisOutOfMemory(OutOfMemory, RedisUnavailable):
@@ -118,7 +118,7 @@ def our_errors() -> Iterator[None]:
     try:
         yield
     except WatchError:
-        raise  # says that a transaction has to be tried again
+        raise  # it means that a transaction must be repeated
     except RedisError as exc:
         if is_out_of_memory(exc):
             raise RedisOutOfMemory() from exc
@@ -129,13 +129,13 @@ def our_errors() -> Iterator[None]:
 
 
 def new_connection(client: Redis) -> Any:
-    """Return a connection like those of the client's pool, outside of it."""
+    """Return a connection like those in the client's pool, but outside of the pool."""
     pool = client.connection_pool
     return pool.connection_class(**pool.connection_kwargs)
 
 
 def _drop_if_closed(connection: Any) -> None:
-    """Close a connection that the server has closed: what is sent on it would be lost."""
+    """Close a connection that the server has closed: a command sent on it would be lost."""
     try:
         stale = connection.can_read(timeout=0)
     except (RedisError, OSError):

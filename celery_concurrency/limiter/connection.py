@@ -1,4 +1,4 @@
-"""From a URL, of four schemes, to a client for it. The client is in ``client.py``."""
+"""Makes a client for a URL of one of four schemes. The client is in ``client.py``."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +16,7 @@ from celery_concurrency.limiter.client import Client, new_connection
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel")
 SENTINEL_PORT: Final = 26379
 
-#: Celery writes CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED where redis-py takes these.
+#: Celery writes CERT_NONE, CERT_OPTIONAL and CERT_REQUIRED, redis-py the same words without this.
 _CERT_PREFIX: Final = "CERT_"
 
 
@@ -33,7 +33,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
             ``broker_transport_options``, ``ssl`` as in ``broker_use_ssl``.
 
     Raises:
-        ImproperlyConfigured: the URL is of no such form.
+        ImproperlyConfigured: the URL does not have one of these forms.
     """
     options = options or {}
     scheme, _, rest = url.partition("://")
@@ -51,7 +51,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
     }
     ssl = options.get("ssl")
     if ssl and scheme != "unix":
-        # As in Celery, broker_use_ssl means TLS whatever the URL's scheme says.
+        # As in Celery, broker_use_ssl means TLS whatever the URL's scheme.
         if isinstance(ssl, Mapping):
             common.update({name: _cert_reqs(value) for name, value in ssl.items()})
         if scheme == "sentinel":
@@ -64,7 +64,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
         else:
             _check_database(scheme, rest)
             client = Client.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
-        # What redis-py does not know it says when it makes a connection, not before.
+        # redis-py refuses unknown options only when it makes a connection.
         new_connection(client)
     except (ValueError, TypeError, RedisError) as exc:
         raise ImproperlyConfigured(f"concurrency_redis_url is not understood: {exc}") from exc
@@ -78,7 +78,7 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
     if not master:
         raise ImproperlyConfigured(
             "a sentinel:// URL needs the master's name: add ?master_name=NAME to "
-            "concurrency_redis_url, or, where the URL is the broker's or the result backend's, "
+            "concurrency_redis_url; if the URL is the broker's or the result backend's, "
             "set master_name in broker_transport_options or result_backend_transport_options"
         )
     path = next((part.path.strip("/") for part in reversed(parts) if part.path.strip("/")), "0")
@@ -105,10 +105,10 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
 
 
 def _check_database(scheme: str, rest: str) -> None:
-    # redis-py takes a database that is no number for number 0.
+    # redis-py would use database 0 if the database is not a number.
     database = urlsplit(f"//{rest}").path.strip("/")
     if scheme != "unix" and database and not database.isdecimal():
-        raise ValueError(f"{database!r} is no database number")
+        raise ValueError(f"{database!r} is not a database number")
 
 
 def _redis_py_url(url: str) -> str:

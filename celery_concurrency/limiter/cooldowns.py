@@ -1,7 +1,7 @@
-"""Cool-downs: limits that admit nobody until a moment, whatever runs. No version of the
-configuration: ``config/schema.py`` has what stays.
+"""Cool-downs: limits that admit nobody until a given time, whatever runs.
 
-Redis lets each end by itself; ``scripts/cool.lua`` sets and lifts them.
+They are not part of the configuration (``config/schema.py``). Redis ends each by itself;
+``scripts/cool.lua`` sets and lifts them.
 """
 
 import uuid
@@ -20,7 +20,7 @@ from celery_concurrency.text import printable, unprintable
 #: Seconds: a week.
 MAX_SECONDS: Final = 7 * 86_400
 MAX_REASON: Final = 200  # characters
-#: Cool-downs that are listed, those that end last first.
+#: Cool-downs that are listed, the last to end first.
 MAX_LISTED: Final = 1_000
 
 
@@ -31,13 +31,13 @@ class Cooldown:
     Attributes:
         limit: its name.
         until: when it opens, in Unix seconds of the Redis server.
-        seconds: that are left.
-        since: when it was shut; None where somebody deleted its record.
-        reason: why; "" where nobody said.
-        by: who shut it: an operator, or a task; "" where nobody said.
-        refused: a refusal began it, so that one run goes first at its end. Until that has
-            succeeded it is listed, with no seconds left.
-        probe: the run that goes first now; None while none does.
+        seconds: how many are left.
+        since: when it began; None if somebody deleted its record.
+        reason: why; "" if nobody said.
+        by: who started it, an operator or a task; "" if nobody said.
+        refused: a refusal started it, so a probe runs first at its end. Until the probe has
+            succeeded the limit is listed, with no seconds left.
+        probe: the run that is the probe now; None if there is none.
     """
 
     limit: str
@@ -51,15 +51,15 @@ class Cooldown:
 
 
 def check_texts(**texts: str) -> None:
-    """Make sure that these are lines that can be shown to people.
+    """Make sure that each of these texts is one printable line.
 
     Raises:
-        InvalidCooldown: names the first that is none.
+        InvalidCooldown: names the first that is not.
     """
     for field, text in texts.items():
         if len(text) > MAX_REASON or unprintable(text):
             raise InvalidCooldown(
-                field, f"has to be one line of at most {MAX_REASON} printable characters"
+                field, f"must be one line of at most {MAX_REASON} printable characters"
             )
 
 
@@ -87,29 +87,29 @@ class Cooldowns:
         return doubts_of_limit(self._keyspace, config, "limit", limit)
 
     def set(self, limit: str, seconds: float, reason: str = "", by: str = "") -> float:
-        """Let a limit admit nobody for so many seconds; the longer of two stands.
+        """Let a limit admit nobody for a time; of two cool-downs the longer stands.
 
         Args:
-            limit: as ``"account:acc123"``, or ``"global"``.
+            limit: such as ``"account:acc123"`` or ``"global"``.
             seconds: up to ``MAX_SECONDS``.
             reason: why; ``MAX_REASON`` characters at most.
-            by: who says so.
+            by: who does so.
 
         Returns:
             when it opens, in Unix seconds of the Redis server.
 
         Raises:
             InvalidCooldown: there is no such limit, or a value is out of bounds.
-            LimiterUnavailable: Redis can't be asked; it may be set all the same.
+            LimiterUnavailable: Redis can't be asked; the cool-down may be set all the same.
         """
         problem = limit_problem(limit)
         if split_limit(limit)[1] == WILDCARD:
             problem = f"{printable(limit)!r} is a wildcard: name one limit"
         if problem:
             raise InvalidCooldown("limit", problem)
-        # Also no NaN.
+        # This refuses NaN too.
         if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
-            raise InvalidCooldown("seconds", f"has to be over 0, and {MAX_SECONDS} at most")
+            raise InvalidCooldown("seconds", f"must be more than 0 and at most {MAX_SECONDS}")
         check_texts(reason=reason, by=by)
         until: bytes = self._room.call_and_hand_over(
             "cool", limit, repr(float(seconds)), uuid.uuid4().hex, reason, by
@@ -117,7 +117,7 @@ class Cooldowns:
         return float(until)
 
     def lift(self, limit: str) -> bool:
-        """Let a limit admit runs again, and those go on who wait for it.
+        """Let a limit admit runs again, and hand its room to its waiters.
 
         Returns:
             whether it was shut.
@@ -132,7 +132,7 @@ class Cooldowns:
         return bool(self._room.call_and_hand_over("cool", limit, 0, uuid.uuid4().hex, "", ""))
 
     def find(self, limit: str) -> Cooldown | None:
-        """Return the cool-down of a limit; None where it does not, and no run has to go first."""
+        """Return the cool-down of a limit; None if it has none and needs no probe."""
         now = self._keyspace.now()
         pipe = self._keyspace.pipeline()
         pipe.zscore(self._keyspace.keys.cooldowns, limit)
@@ -143,10 +143,10 @@ class Cooldowns:
         return None if until is None else read_records(self._keyspace, {limit: until}, now)[0]
 
     def read(self) -> tuple[list[Cooldown], int]:
-        """Return those that last, the longest first, and how many there are.
+        """Return the cool-downs, the last to end first, and how many there are.
 
-        After them those that are over, and in which one run goes first. ``MAX_LISTED`` at most
-        are returned.
+        Those that are over but still need a probe's success come after the others.
+        ``MAX_LISTED`` at most are returned.
         """
         now = self._keyspace.now()
         found: dict[str, float] = {}
@@ -167,11 +167,11 @@ class Cooldowns:
 
 
 def read_records(keyspace: Keyspace, until: dict[str, float], now: float) -> list[Cooldown]:
-    """Return what is known of the cool-downs of these limits; of others there is nothing.
+    """Return what is known of the cool-downs of these limits; limits without one are left out.
 
     Args:
         until: when each opens, in Unix seconds of the Redis server.
-        now: by the same clock.
+        now: the time by the same clock.
     """
     records = list(
         keyspace.for_each(
@@ -198,6 +198,6 @@ def read_records(keyspace: Keyspace, until: dict[str, float], now: float) -> lis
 
 
 def _living(keyspace: Keyspace, tokens: list[bytes]) -> list[bytes]:
-    """Return those of these tokens that are held."""
+    """Return which of these tokens are held."""
     scores = keyspace.for_each(tokens, lambda pipe, token: pipe.zscore(keyspace.keys.leases, token))
     return [token for token, score in scores if score is not None]

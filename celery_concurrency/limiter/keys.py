@@ -1,6 +1,6 @@
 """The names of the keys that Python uses; ``docs/redis-keys.md`` says what each holds.
 
-Those that scripts use are in ``scripts/lib/keys.lua``; a test knows the others.
+The keys that scripts use are in ``scripts/lib/keys.lua``; a test compares both with the docs.
 """
 
 
@@ -8,7 +8,7 @@ class Keys:
     """The keys under one prefix.
 
     Args:
-        prefix: with a hash tag, as ``{concurrency}``, all keys share one cluster slot.
+        prefix: with a hash tag, such as ``{concurrency}``, all keys share one cluster slot.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -55,11 +55,11 @@ class Keys:
         return f"{self.prefix}:observed:{entry}"
 
     def cooldown(self, limit: str) -> str:
-        """Why a limit cools down, and who said so."""
+        """Why a limit cools down, and who started it."""
         return f"{self.prefix}:cooldown:{limit}"
 
     def adaptive_of(self, limit: str) -> str:
-        """Where an adaptive limit stands."""
+        """The state of an adaptive limit."""
         return f"{self.prefix}:adaptive:{limit}"
 
     def moves(self, limit: str) -> str:
@@ -83,11 +83,11 @@ class Keys:
         return f"{self.prefix}:waiter:{name}"
 
     def retried(self, task_id: str) -> str:
-        """The waiters of a task that have another name than its id."""
+        """The waiters of a task whose names differ from its id."""
         return f"{self.prefix}:retried:{task_id}"
 
     def call(self, caller_id: str) -> str:
-        """The list in which a caller outside of tasks is told that it has room."""
+        """The list that tells a caller outside of tasks that it has room."""
         return f"{self.prefix}:call:{caller_id}"
 
     def durations_from(self, start: int) -> str:

@@ -1,9 +1,9 @@
-"""A keyspace: one prefix on one Redis server. All that the limiter does goes through one.
+"""A keyspace: one prefix on one Redis server. Everything that the limiter does goes through one.
 
-Whatever asks Redis raises ``LimiterUnavailable`` when it can't be asked. That is said here,
-and not again at each function.
+Every function that asks Redis raises ``LimiterUnavailable`` if it can't. Most docstrings don't
+repeat that.
 
-How Redis is reached is in ``connection.py``, the names of the keys in ``keys.py``.
+``connection.py`` connects to Redis; ``keys.py`` has the names of the keys.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from celery_concurrency.limiter.keys import Keys
 
 T = TypeVar("T")
 
-#: Commands sent in one trip; Redis serves others between two.
+#: Commands sent in one round trip; Redis serves other clients between two.
 BATCH: Final = 500
 
 
@@ -45,20 +45,20 @@ class Keyspace:
         return scripts.call(self.redis, verb, self.prefix, *args)
 
     def pipeline(self) -> Pipeline:
-        """Return commands to be sent in one trip; others may come in between.
+        """Return a pipeline, which sends its commands in one round trip, not atomically.
 
-        No transaction: in one, a Redis that is out of memory refuses even what only reads.
+        It is not a transaction: a Redis that is out of memory refuses transactions that only read.
         """
         return self.redis.pipeline(transaction=False)
 
     def for_each(
         self, items: Iterable[T], command: Callable[[Pipeline, T], object]
     ) -> Iterator[tuple[T, Any]]:
-        """Send one command an item, in batches, and yield each item with its reply.
+        """Send one command per item, in batches, and yield each item with its reply.
 
         Args:
             items: any number; read a batch at a time.
-            command: adds the command of an item to a pipeline.
+            command: adds an item's command to a pipeline.
         """
         for some in batches(items):
             pipe = self.pipeline()
@@ -67,11 +67,11 @@ class Keyspace:
             yield from zip(some, pipe.execute(), strict=True)
 
     def check_memory(self) -> None:
-        """Change nothing, as a command does that may take memory.
+        """Send a command that may take memory but changes nothing, to see if Redis accepts it.
 
         Raises:
             OutOfMemory: Redis refuses such commands now.
-            LimiterUnavailable: it refuses to write at all, or can't be asked.
+            LimiterUnavailable: Redis refuses all writes, or can't be asked.
         """
         self.redis.zadd(self.keys.leases, {"": 0}, xx=True)
 
@@ -82,7 +82,7 @@ class Keyspace:
 
 
 def unix_seconds(time: tuple[int, int]) -> float:
-    """Return what ``TIME`` answered, seconds and microseconds, as one number of seconds."""
+    """Return the reply of ``TIME``, seconds and microseconds, as seconds."""
     return time[0] + time[1] / 1e6
 
 

@@ -1,6 +1,6 @@
-"""Later: what a limiter could not say while Redis was away is said by a thread of its process.
+"""Later: a thread makes the calls that the limiter could not make while Redis was away.
 
-What it says is in ``limiter.py``; the thread is a ``Background``, of ``background.py``.
+``limiter.py`` adds the calls; the thread is a ``Background`` (``background.py``).
 """
 
 import logging
@@ -17,10 +17,10 @@ logger = logging.getLogger(LIMITER_LOG)
 
 
 class Later:
-    """Does for tokens what could not be done while Redis was away: releases, counts, refusals.
+    """Makes calls for tokens that failed while Redis was away: releases, counts, refusals.
 
-    What is not done after ``PATIENCE`` seconds has expired by then. What was added first is done
-    first.
+    The first added is made first. A call is dropped after ``PATIENCE`` seconds, when the tokens
+    have expired.
     """
 
     PATIENCE: Final = 86_400
@@ -33,16 +33,16 @@ class Later:
         self._thread = Background("concurrency-later", self._round)
 
     def add(self, token: str, action: Callable[[str], object] | None = None) -> None:
-        """Do this for a token, instead of what was to be done for it; release by default."""
+        """Make this call for a token later, in place of an earlier one; by default a release."""
         with self._lock:
             self._tokens[token] = (time.monotonic() + self.PATIENCE, action or self._release)
         try:
             self._thread.wake()
         except RuntimeError as exc:
-            logger.warning("what Redis missed is done later: %s", exc)
+            logger.warning("calls that Redis missed are repeated later: %s", exc)
 
     def discard(self, token: str) -> None:
-        """Do nothing for a token any more."""
+        """Drop the call for a token."""
         with self._lock:
             self._tokens.pop(token, None)
 
@@ -52,20 +52,20 @@ class Later:
         done = [(token, entry) for token, entry in entries if self._try(token, *entry)]
         with self._lock:
             for token, entry in done:
-                if self._tokens.get(token) == entry:  # and was not added anew meanwhile
+                if self._tokens.get(token) == entry:  # it was not replaced in the meantime
                     del self._tokens[token]
             if not self._tokens:
                 return None
         if len(done) < len(entries):
-            time.sleep(self.PAUSE)  # Redis is away: tokens that come now wait as well
+            time.sleep(self.PAUSE)  # Redis is away: new calls wait as well
         return 0.0
 
     def _try(self, token: str, deadline: float, action: Callable[[str], object]) -> bool:
-        """Do it; return whether that is all for this token. A failure holds up no other."""
+        """Make a call; return whether it is done. A failure does not stop the others."""
         try:
             action(token)
         except LimiterUnavailable:
             return time.monotonic() >= deadline
-        except Exception as exc:  # noqa: BLE001 - the thread is there for the others too
+        except Exception as exc:  # noqa: BLE001 - the thread must go on with the others
             logger.warning("%s", exc)
         return True

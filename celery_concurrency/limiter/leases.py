@@ -1,8 +1,8 @@
 """Leases: a run keeps its tokens while its process renews them.
 
-A beat names the runs that live in a process, and learns what each holds. A worker's beat says
-that the worker itself is alive, too (``workers.py``). When the server
-has lost its data, the next beat tells it, and the runs hold again what they held.
+A beat names the runs that live in a process, and learns what each holds. A worker's beat also
+says that the worker itself is alive (``workers.py``). If the server has lost its data, the next
+beat restores what the runs held.
 
 ``worker/heartbeat.py`` beats for workers, ``blocking_acquire.py`` for callers.
 """
@@ -25,7 +25,7 @@ from celery_concurrency.text import printable
 
 logger = logging.getLogger(LIMITER_LOG)
 
-#: Seconds between two beats, and tokens named in one call.
+#: Seconds between two beats, and how many tokens one call names.
 BEAT_SECONDS: Final = 1.0
 BATCH: Final = 64
 
@@ -45,13 +45,13 @@ class Leases:
         """Renew the tokens of the runs that live here.
 
         Args:
-            tokens: of all of them, also of runs that hold nothing yet.
-            seconds: after which tokens are taken back if nobody renews them.
-            worker: what this process says of itself, if it is a worker: then one without
-                tokens beats, too.
+            tokens: the tokens of all runs, even of those that hold nothing yet.
+            seconds: seconds after which the tokens are taken back unless they are renewed.
+            worker: what this process says of itself, if it is a worker; a worker beats even
+                without tokens.
 
         Returns:
-            tokens that were taken back all the same, each once.
+            tokens of living runs that were taken back, each reported once.
         """
         lost: set[str] = set()
         epoch = self._epoch
@@ -77,7 +77,7 @@ class Leases:
         return lost
 
     def _note(self, tokens: Collection[str], verdicts: list[bytes]) -> set[str]:
-        """Remember what a beat learned of tokens; return those lost since the last one."""
+        """Record what a beat learned of tokens; return those lost since the last beat."""
         lost = set()
         for token, verdict in zip(tokens, verdicts, strict=True):
             if verdict.startswith(b"{"):
@@ -90,7 +90,7 @@ class Leases:
         return lost
 
     def closed_for(self) -> float:
-        """Return for how many seconds more nobody is admitted, after a loss of data; 0 else."""
+        """Return how many seconds nobody is admitted after a loss of data; 0 if there was none."""
         opens: Any = self._keyspace.redis.hget(self._keyspace.keys.config_flat, "opens")
         # Whole seconds: never too early.
         return max(0.0, float(opens or 0) - int(self._keyspace.now()))
@@ -101,7 +101,7 @@ class Leases:
 
 
 def author_of(token: str) -> str:
-    """Return how people are shown who shut a limit, where that was a run."""
+    """Return the name that people see for a run that shut a limit."""
     return f"task {printable(token.rpartition(':')[0])}"[:MAX_REASON]
 
 
@@ -109,12 +109,12 @@ class Lease:
     """What a run holds, shown to the run itself.
 
     Attributes:
-        token: the run.
-        limits: those it holds a token in.
-        fence: a number higher than that of every earlier acquisition, on any worker: send it
-            with what you write, and refuse lower ones there (Martin Kleppmann, "How to
+        token: the run's token.
+        limits: the limits in which it holds a token.
+        fence: a number higher than that of every earlier acquisition, on any worker. Send it
+            with what you write, and refuse lower numbers there (Martin Kleppmann, "How to
             do distributed locking", 2016).
-        refused_in: those for which it has reported a refusal.
+        refused_in: the limits for which it has reported a refusal.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Lease:
         >>> current_lease().cool_down(600, "account", reason="maintenance")
 
         Args:
-            seconds: up to a week; if the limit cools down already, the longer of the two stands.
+            seconds: up to a week; if the limit already cools down, the longer of the two stands.
             dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
                 or ``"global"``.
             reason: one line, which is shown to people.
@@ -170,19 +170,21 @@ class Lease:
     ) -> float:
         """Report that a platform refused this run.
 
-        One of its limits cools down, and one run goes first afterwards. For code that handles
-        the refusal itself: exceptions in ``concurrency_refusals`` are reported without a call. The
-        run does not count as a success. It reports one refusal per limit: repeats change nothing.
+        One of its limits cools down, and a probe runs first afterwards. Call this in code that
+        handles the refusal itself; exceptions in ``concurrency_refusals`` are reported by
+        themselves. The run does not count as a success. A run reports one refusal per limit:
+        repeats change nothing.
 
         >>> current_lease().refused("account", seconds=600, reason="429")
 
         Args:
             dimension: which limit: ``"account"``, ``"platform"``, ``"type"``, one of your own,
                 or ``"global"``.
-            seconds: up to a week; the longer of two cool-downs stands. 0 counts the refusal and
-                lets adaptive limits fall, and nothing cools down.
-            grow: if this run went first, the last cool-down is multiplied by this; 1 to 100.
-            most: the most seconds that this makes.
+            seconds: up to a week; of two cool-downs the longer stands. With 0 nothing cools
+                down; the refusal counts, and adaptive limits fall.
+            grow: if this run was the probe, the next cool-down is this many times as long as the
+                last; 1 to 100.
+            most: seconds up to which it grows.
             reason: one line, which is shown to people.
 
         Returns:
@@ -200,8 +202,8 @@ class Lease:
                 self.token, self.limits, limit, seconds, grow=grow, most=most, reason=reason, by=by
             )
         except LimiterUnavailable as exc:
-            # Nothing that the caller could do better.
-            until, detail = 0.0, f", which the limiter learns later: {exc}"
+            # The caller could do nothing about it.
+            until, detail = 0.0, f"; reported to the limiter later: {exc}"
         if limit not in self.refused_in:
             self._log_refusal(limit, seconds, until, reason, detail)
         self.refused_in.add(limit)
@@ -210,7 +212,7 @@ class Lease:
     def _log_refusal(
         self, limit: str, seconds: float, until: float, reason: str, detail: str
     ) -> None:
-        """Log what the run told itself, as a worker does what an exception told."""
+        """Log a refusal that the run reported, as a worker logs those of exceptions."""
         named = {dimension: tag for tag, dimension in BUILTIN_TAGS.items()}
         split = (split_limit(one) for one in self.limits)
         tags = {named.get(dimension, dimension): name for dimension, name in split if name}
@@ -225,17 +227,17 @@ class Lease:
     def _limit(self, dimension: str) -> str:
         limit = limit_in(self.limits, dimension)
         if limit is None:
-            problem = f"{dimension!r} is none of {', '.join(self.limits)}"
+            problem = f"{dimension!r} is not one of {', '.join(self.limits)}"
             raise InvalidCooldown("dimension", problem)
         return limit
 
     @property
     def lost(self) -> bool:
-        """Whether the tokens were taken back, because they were not renewed for too long.
+        """Whether the tokens were taken back because they were not renewed in time.
 
-        Asks Redis. If that is away, or has lost its data and waits for the next beats,
-        it is True once the tokens may have been taken back: when they would have run out
-        without being renewed.
+        This asks Redis. If Redis is away, or has lost its data and waits for the next beats,
+        it is True once the tokens may have been taken back: when they would have expired
+        without renewal.
         """
         try:
             pipe = self._keyspace.pipeline()

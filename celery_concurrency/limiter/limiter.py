@@ -1,8 +1,8 @@
 """The limiter: a run holds tokens in all of its limits at once, or in none.
 
-A *run* is one execution of a task, named by a token that begins with the task's id; a
+A *run* is one execution of a task, named by a token that begins with the task's id. A
 redelivered or retried task is another run. Runs without room wait in ``waiting_room.py``;
-what a run is in Celery is in ``worker/run.py``.
+``worker/run.py`` has the run as Celery sees it.
 """
 
 import json
@@ -47,35 +47,36 @@ from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 DEFAULT_PREFIX: Final = "concurrency"
 
-#: How often acquire is called again because its reply asks for that (a new dimension,
-#: no flat configuration): each happens once, then nothing has changed.
+#: How often acquire is called again because its reply asks for it (a new dimension, no flat
+#: configuration). Each reason comes once, unless the configuration changes again.
 ROUNDS: Final = 5
-#: How long Redis knows at least, from the grant on, which run began on a parked message.
+#: Seconds from the grant for which Redis remembers, at least, which run began on a parked message.
 BEGUN_SECONDS: Final = 86_400
 
 
-#: Replies of acquire by which a run is given no tokens, and may be later by another copy.
+#: Replies of acquire that give the run no tokens, though another copy may get them later.
 _REFUSALS: Final = (b"denied", b"shut", b"probed", b"behind", b"running", b"done")
 
 
 class Limiter:
-    """Gives and takes tokens; safe to share between threads, not across a fork.
+    """Grants and releases tokens; safe to share between threads, not across a fork.
 
     Args:
         redis: a client made by ``connection.connect``.
         prefix: begins the name of every key; ``{concurrency}`` puts all in one cluster slot.
         default_config: changes to the built-in default configuration.
         deliver: called when the outbox has messages to send to the broker.
-        copies_seconds: how long after its end a second copy of a parked message is known.
+        copies_seconds: seconds after the end of a run in which a second copy of its parked
+            message is recognized.
 
     Attributes:
         config: the configuration, to read and change.
         waiting_room: where denied messages wait.
         leases: renews the tokens of living runs.
-        cooldowns: limits that admit nobody until a moment.
+        cooldowns: limits that admit nobody until a given time.
         adaptive: limits whose maximum moves by itself.
-        stats, durations: what was counted, and how long it took.
-        dimensions: the user's own, as the last call knew them.
+        stats, durations: counters, and how long runs waited and held.
+        dimensions: the user's own dimensions, as the last call knew them.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class Limiter:
             self.keyspace, self.waiting_room, self.lease_of, self.try_acquire, self.release
         )
         self._copies_seconds = copies_seconds
-        # The scripts check it: they refuse a call that has not all dimensions.
+        # The scripts check it: they refuse a call that lacks a dimension.
         self.dimensions: tuple[str, ...] = ()
-        # Runs of which an acquire may still be under way somewhere.
+        # Runs that may still have an acquire on its way to Redis.
         self._doubtful: set[str] = set()
         self._later = Later(lambda token: self._release(token, began=False))
 
@@ -145,23 +146,22 @@ class Limiter:
 
         Args:
             token: the run; asking again for a run that holds its tokens changes nothing.
-            tags: what the limits follow from (``limits.limits_of``).
+            tags: the tags that decide its limits (``limits.limits_of``).
             task, worker: names that listings show.
             rank: 0 for the highest priority, 1 more for each lower one, at most 255.
             ticket: where its message waited before; None if it did not.
-            lease: seconds after which the tokens are taken back if nobody renews them
+            lease: seconds after which the tokens are taken back unless they are renewed
                 (``leases.beat``); None for the configured ``timeout``.
-            begun: it runs already, and is counted whether there is room or not.
-            runs_anyway: it runs without an answer too, and then is counted later: so where
-                there is none, what it may hold is not given up.
+            begun: the run has already begun, and is counted whether there is room or not.
+            runs_anyway: the run begins even without an answer, and is counted later. So without
+                an answer, the tokens that it may hold are not given up.
 
         Raises:
             InvalidTag: a tag names no limit.
             RunEnded: it was given up before, or its tokens have expired.
-            ConfigConflict: the configuration changed with every try.
+            ConfigConflict: the configuration changed during every attempt.
             OutOfMemory: Redis has no memory for it; the run holds nothing.
-            LimiterUnavailable: Redis can't be asked; the run holds nothing, or nothing
-                for long.
+            LimiterUnavailable: Redis can't be asked; the run holds nothing, or will lose it soon.
         """
         parked_as = ticket.parked_as if ticket else ""
         copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
@@ -201,24 +201,24 @@ class Limiter:
                     self.config.sync()
                 case _:
                     self._doubtful.discard(token)
-                    raise RunEnded(f"run {token} has ended, it gets no tokens any more")
+                    raise RunEnded(f"run {token} has ended: it gets no more tokens")
         raise ConfigConflict()
 
     def join(self, waiter: Waiter, rank: int, here: Mapping[str, Any]) -> bool:
-        """Let a message wait whose group waits already: its run would be denied too.
+        """Let a message wait if its group already waits, because its run would be denied too.
 
         Args:
-            waiter: without a ticket; its limits are those by ``dimensions``.
-            rank: of its priority, 0 for the highest.
-            here: what else is written on this server if it waits: ``join.lua`` names it.
+            waiter: the waiter, without a ticket; its limits follow from ``dimensions``.
+            rank: the rank of its priority, 0 for the highest.
+            here: what else to write on this server if it waits; see ``join.lua``.
 
         Returns:
-            whether it waits; if not, nothing was done, and its run is to ask.
+            whether it waits; if not, nothing was done, and its run has to ask.
 
         Raises:
             OutOfMemory: Redis has no memory for it; nothing was done.
-            LimiterUnavailable: Redis can't be asked. It may wait, or will when a late copy of
-                the call arrives: ``waiting_room.park`` it, which settles that.
+            LimiterUnavailable: Redis can't be asked. The message may wait now, or when a late
+                copy of the call arrives; ``waiting_room.park`` it to be sure.
         """
         reply, lost = self.waiting_room.join(waiter, rank, self.dimensions, here)
         if reply[0] == b"dimensions":
@@ -230,26 +230,26 @@ class Limiter:
         return False
 
     def _ask(self, token: str, *args: str, keeps: bool) -> Any:
-        """Call acquire once; no reply: schedule a release, unless the run keeps what it has."""
+        """Call acquire once; without a reply, schedule a release unless the run begins anyway."""
         try:
             reply, lost = self.keyspace.call("acquire", token, *args)
         except BaseException as exc:
-            # Also a soft time limit, which may strike between the call and its reply.
+            # Also after a soft time limit, which may come between the call and its reply.
             if keeps:
                 self._doubtful.add(token)
             elif token in self._doubtful or not isinstance(exc, OutOfMemory):
-                # Not what was refused: there is nothing to give up, and a mark takes memory.
+                # A refused call took no tokens, so release nothing: a mark would take memory.
                 self.give_up(token)
             raise
         if lost:
             self._doubtful.add(token)
-        # An earlier copy of the call, or an earlier call, may yet take tokens.
+        # An earlier copy of the call, or an earlier call, may still take tokens.
         if token in self._doubtful and reply[0] in _REFUSALS:
             self._later.add(token)
         return reply
 
     def give_up(self, token: str) -> None:
-        """Give back, soon and for good, whatever a run may hold or may be given yet."""
+        """Release, soon and for good, whatever a run holds or may still be granted."""
         self._doubtful.add(token)
         self._later.add(token)
 
@@ -265,27 +265,27 @@ class Limiter:
         reason: str = "",
         by: str = "",
     ) -> float:
-        """Say that a platform refused a run, before that is released.
+        """Report that a platform refused a run, before the run is released.
 
-        One of its limits cools down, after which one run goes first; its adaptive limits fall.
-        A run tells one refusal of a limit: repeats change nothing.
+        One of its limits cools down, and a probe runs first afterwards; its adaptive limits fall.
+        A run reports one refusal per limit: repeats change nothing.
 
         Args:
             token: the run.
             limits: all of its limits.
             limit: the one that cools down.
             seconds: for how long, up to ``cooldowns.MAX_SECONDS``; 0 for no cool-down.
-            grow: what the last seconds are multiplied by where this run went first; 1 or more.
-            most: how many seconds that makes at most.
+            grow: if this run was the probe, the last seconds are multiplied by this; 1 or more.
+            most: seconds up to which it grows.
             reason: why, for people; one line.
-            by: who says so.
+            by: who reports it.
 
         Returns:
-            until when it cools down, in Unix seconds of the Redis server; 0 where it does not.
+            when the cool-down ends, in Unix seconds of the Redis server; 0 if there is none.
 
         Raises:
-            InvalidCooldown: a value is out of bounds, or it is none of the run's limits.
-            LimiterUnavailable: Redis can't be asked; a thread goes on trying for
+            InvalidCooldown: a value is out of bounds, or the run does not have this limit.
+            LimiterUnavailable: Redis can't be asked; a thread keeps trying for
                 ``TOLD_SECONDS``.
         """
         refusal = Refusal(token, tuple(limits), limit, seconds, grow, most, reason, by)
@@ -303,31 +303,31 @@ class Limiter:
             raise
 
     def lease_of(self, granted: Granted, seconds: float) -> Lease:
-        """Return what a run holds, to show to it.
+        """Return what a run holds, as an object for the run itself.
 
         Args:
-            granted: what it was answered.
-            seconds: for which its tokens last without being renewed.
+            granted: the limiter's answer.
+            seconds: how long its tokens last without being renewed.
         """
         return Lease(granted, self.keyspace, seconds, self.cooldowns, self.refuse)
 
     def release(
         self, token: str, *, done: bool = False, began: bool = True, succeeded: bool = False
     ) -> bool:
-        """Give a run's tokens back, and wake the waiters that need them; safe to repeat.
+        """Release a run's tokens and hand the room to waiters; safe to repeat.
 
         Args:
             token: the run.
-            done: it came to its end, so that a second copy of its message is dropped.
-                Where nobody can say so (its process died), a copy runs.
-            began: its body may have begun: where it can not, its start does not count.
-            succeeded: it did what it should: it opens the limits in which it went first.
+            done: the run came to its end, so a second copy of its message is dropped. If False
+                (its process died), a second copy runs.
+            began: its body may have begun. If False, its start does not count.
+            succeeded: it succeeded, so it opens the limits in which it was the probe.
 
         Returns:
-            True if it held them, False if they had expired or were never given.
+            True if it held the tokens, False if they had expired or were never granted.
 
         Raises:
-            LimiterUnavailable: Redis can't be asked; a thread goes on trying.
+            LimiterUnavailable: Redis can't be asked; a thread keeps trying.
         """
         self._later.discard(token)
         try:
@@ -337,11 +337,11 @@ class Limiter:
             raise
 
     def count_later(self, token: str, tags: Mapping[str, object], **facts: Any) -> None:
-        """Count a run that began while Redis was away, as soon as that is back.
+        """Count a run that began while Redis was away, as soon as Redis is back.
 
         Args:
-            token: the run; ``release`` ends it, counted by then or not.
-            tags, facts: as of ``try_acquire``.
+            token: the run; ``release`` ends it, whether it was counted by then or not.
+            tags, facts: as for ``try_acquire``.
         """
 
         def count(token: str) -> None:
@@ -361,12 +361,12 @@ class Limiter:
         return bool(held)
 
     def usage(self) -> Usage:
-        """Return how much of each limit is in use, by living tokens."""
+        """Return how many living tokens each limit has."""
         return read_usage(self.keyspace, self.config.sync())
 
 
 def _ending(began: bool, succeeded: bool) -> str:
-    """Return how a run ended, as the script reads it."""
+    """Return how a run ended, in the script's form."""
     if not began:
         return "unbegun"
     return "succeeded" if succeeded else ""

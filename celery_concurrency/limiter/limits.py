@@ -1,7 +1,7 @@
 """Tags and limits: which limits a run counts in, by its tags.
 
-A *tag* is what the user says of a task (``account=acc123``); a *limit* is a name that Redis
-counts under (``account:acc123``). ``limiter/config/schema.py`` says how many each allows.
+A *tag* is what the user says of a task (``account=acc123``). A *limit* is the name under which
+Redis counts (``account:acc123``). ``limiter/config/schema.py`` says how many each allows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,14 +17,14 @@ GLOBAL = "global"
 WILDCARD = "*"
 MAX_TAG_LENGTH = 200
 
-#: The tag (a message header) of each of the seed's dimensions.
+#: The tag (a message header) of each built-in dimension.
 BUILTIN_TAGS: Mapping[str, str] = {
     "platform": "platform",
     "account": "account",
     "type": "task_type",
 }
 BUILTIN_DIMENSIONS = frozenset(BUILTIN_TAGS.values())
-#: Tags that are called as their dimension is, to the one that the documentation names.
+#: Tags with the name of their dimension, and the tag that the documentation uses.
 OTHER_TAGS: Mapping[str, str] = {
     dimension: tag for tag, dimension in BUILTIN_TAGS.items() if tag != dimension
 }
@@ -36,10 +36,10 @@ def tag_value(tag: str, value: object) -> str:
     Args:
         tag: the tag's name, for the error.
         value: a non-empty text or an integer, ``MAX_TAG_LENGTH`` printable characters
-            at most; no bool, which is an accident more often than a name.
+            at most; not a bool, which is more often an accident than a name.
 
     Raises:
-        InvalidTag: it is anything else; names the tag and shows the value.
+        InvalidTag: it is anything else; the message names the tag and shows the value.
     """
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     problem = name_problem(text)
@@ -55,17 +55,17 @@ def tag_value(tag: str, value: object) -> str:
 
 
 def by_tag(tags: Mapping[str, T]) -> Mapping[str, T]:
-    """Return these tags by the names that the documentation uses: ``task_type`` is ``type``.
+    """Return these tags under the names that the documentation uses: ``type``, not ``task_type``.
 
     Raises:
-        InvalidTag: both are there, and differ.
+        InvalidTag: both are there and differ.
     """
     for other, tag in OTHER_TAGS.items():
         if other in tags:
             value = tags[other]
             if tags.get(tag, value) != value:
                 raise InvalidTag(
-                    f"tags {tag!r} and {other!r} are the same, and here they are {tags[tag]!r} "
+                    f"tags {tag!r} and {other!r} mean the same, but here they are {tags[tag]!r} "
                     f"and {value!r}: leave {other!r} out"
                 )
             tags = {**{name: tags[name] for name in tags if name != other}, tag: value}
@@ -73,7 +73,7 @@ def by_tag(tags: Mapping[str, T]) -> Mapping[str, T]:
 
 
 def name_problem(name: object) -> str | None:
-    """Return what keeps ``name`` from naming a limit, or None if nothing does."""
+    """Return why ``name`` can't name a limit, or None if it can."""
     if not isinstance(name, str):
         return "is neither text nor an integer"
     if not name:
@@ -90,15 +90,15 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
     """Return the limits that a run with these tags counts in.
 
     Args:
-        tags: tag name to value; names that are no dimension are ignored.
-        dimensions: the user's own dimensions, each read from the tag of its name.
+        tags: tag name to value; names that are not dimensions are ignored.
+        dimensions: the user's own dimensions, each read from the tag of the same name.
 
     Returns:
         ``("global", "platform:douyin", "account:acc123", ...)``; always with
         ``global``, in the same order for the same tags.
 
     Raises:
-        InvalidTag: a value names no limit, or a tag has two.
+        InvalidTag: a value can't name a limit, or a tag has two values.
     """
     tags = by_tag(tags)
     read = [*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))]
@@ -109,7 +109,7 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
 
 
 def wildcard_of(limit: str) -> str:
-    """Return the limit that sets a limit's maximum where nothing else does: ``platform:*``."""
+    """Return the wildcard, which sets a limit's maximum if nothing else does: ``platform:*``."""
     return f"{limit.partition(':')[0]}:{WILDCARD}"
 
 
@@ -120,10 +120,10 @@ def split_limit(limit: str) -> tuple[str, str | None]:
 
 
 def limit_in(limits: Iterable[str], dimension: str) -> str | None:
-    """Return the one of a run's limits that is of a dimension; None if it has none.
+    """Return a run's limit in a dimension; None if it has none.
 
     Args:
-        limits: at most one of a dimension.
+        limits: the run's limits, at most one per dimension.
         dimension: the dimension or its tag: ``"type"`` is ``"task_type"``.
     """
     named = BUILTIN_TAGS.get(dimension, dimension)
@@ -131,23 +131,23 @@ def limit_in(limits: Iterable[str], dimension: str) -> str | None:
 
 
 def other_of(dimension: str) -> str:
-    """Return as what those limits of a dimension are counted that have no name in statistics."""
+    """Return the name under which statistics count a dimension's unnamed limits together."""
     return OTHER + dimension
 
 
 def dimension_of(counted: str) -> str:
-    """Return the dimension of what is counted: of a limit, or of those counted together."""
+    """Return the dimension of a limit, or of the limits that are counted together."""
     dimension, name = split_limit(counted)
     return dimension.removeprefix(OTHER) if name is None else dimension
 
 
 def limit_problem(limit: str) -> str | None:
-    """Return what keeps ``limit`` from being a limit's name, or None if nothing does."""
+    """Return why ``limit`` can't be a limit's name, or None if it can."""
     dimension, name = split_limit(limit)
     if limit == GLOBAL:
         return None
     problem = "" if name is None else name_problem(dimension) or name_problem(name)
     if problem is None:
         return None
-    why = f", as it {problem}" if problem else ""
-    return f"{limit[:MAX_TAG_LENGTH]!r} is no limit{why}: write 'global' or 'platform:douyin'"
+    why = f" because it {problem}" if problem else ""
+    return f"{limit[:MAX_TAG_LENGTH]!r} is not a limit{why}: write 'global' or 'platform:douyin'"

@@ -1,7 +1,7 @@
-"""Mistyped names: limits that are named for the first time, and that may be meant to be others.
+"""Mistyped names: limits that are named for the first time, and may be misspelt.
 
-A name may be any text, so none is refused: who gave it is told. ``config/schema.py`` has what
-is refused.
+A name may be any text, so none is refused; whoever gave it gets a warning. ``config/schema.py``
+has what is refused.
 """
 
 import json
@@ -18,9 +18,9 @@ from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, GLOBAL, WILDCA
 from celery_concurrency.limiter.stats.names import read_names
 from celery_concurrency.text import closest, printable
 
-#: Living tokens, and groups of waiters, whose limits are known.
+#: Living tokens, and groups of waiters, whose limits are read as known names.
 MAX_READ: Final = 1_000
-#: Limits of one change that are looked at: it may name thousands.
+#: Limits of one change that are checked: it may name thousands.
 MAX_LOOKED_AT: Final = 50
 
 
@@ -29,9 +29,9 @@ class Doubt:
     """A limit that nobody has named before.
 
     Attributes:
-        field: where it was named, as ``"platform_max.douyn"``.
+        field: where it was named, such as ``"platform_max.douyn"``.
         limit: its name.
-        meant: the limit with a similar name that may be meant; None where there is none.
+        meant: a limit with a similar name, which may be the one meant; None if there is none.
     """
 
     field: str
@@ -43,18 +43,18 @@ class Doubt:
         return f"no configuration lists {printable(self.limit)}, and no run uses it{meant}"
 
     def detail(self) -> dict[str, str]:
-        """Return it as the API's answers have it."""
+        """Return it in the form of the API's answers."""
         return {"field": printable(self.field), "problem": str(self)}
 
 
 def doubts_of_change(keyspace: Keyspace, before: Config, after: Config) -> list[Doubt]:
-    """Return the limits that a change of the configuration names first; ``MAX_DETAILS`` at most.
+    """Return the limits that this change names for the first time; ``MAX_DETAILS`` at most.
 
     Raises:
         LimiterUnavailable: Redis can't be asked.
     """
     old = dict(_named(before))
-    # Of a dimension that begins with this change nobody can have named anything.
+    # In a dimension that this change adds, nobody can have named anything before.
     known = BUILTIN_DIMENSIONS | before.dimensions.keys()
     new = {
         limit: field
@@ -78,13 +78,13 @@ def _doubts(keyspace: Keyspace, listed: Collection[str], new: Mapping[str, str])
         looked_at, lambda pipe, limit: pipe.exists(keyspace.keys.semaphore(limit))
     )
     found = (Doubt(new[one], one, _meant_by(one, names)) for one, is_held in held if not is_held)
-    # That an account is new says nothing: it is told only where another has a similar name.
+    # A new account is nothing unusual: warn only if another has a similar name.
     told = (one for one in found if one.meant or split_limit(one.limit)[0] != "account")
     return list(islice(told, MAX_DETAILS))
 
 
 def _used(keyspace: Keyspace) -> set[str]:
-    """Return limits that runs use: of the last day, as far as they have names in statistics."""
+    """Return limits that runs use, of the last day if the statistics name them."""
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_READ - 1)
     groups: Any = keyspace.redis.zrange(keyspace.keys.groups, 0, MAX_READ - 1)
     waiting = (limit for group in groups for limit in json.loads(group))
@@ -105,12 +105,12 @@ def _meant_by(limit: str, names: Mapping[str, Collection[str]]) -> str | None:
     close = closest(name or "", names.get(dimension, ()))
     if close:
         return f"{dimension}:{close}"
-    # Or the name is right, and stands in another dimension.
+    # Or the name is right, but belongs to another dimension.
     return next((f"{other}:{name}" for other, known in names.items() if name in known), None)
 
 
 def _named(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield each limit that a configuration names, and in which field."""
+    """Yield each limit that a configuration names, with its field."""
     for limit, field in _all_named(config):
         if limit != GLOBAL and split_limit(limit)[1] != WILDCARD:
             yield limit, field

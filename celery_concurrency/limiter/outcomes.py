@@ -1,6 +1,6 @@
-"""Outcomes: what the limiter answers a run that asks for tokens.
+"""Outcomes: the limiter's answers to a run that asks for tokens.
 
-It is asked in ``limiter.py``; what a task does with the answer is in ``worker/gate.py``.
+``limiter.py`` asks; ``worker/gate.py`` acts on the answer.
 """
 
 import math
@@ -14,7 +14,7 @@ TRIED: Final = "(one run goes first, after a refusal)"
 
 
 def asked_at(number: int) -> float:
-    """Return when the holder of a ticket asked first, in Unix seconds of the Redis server."""
+    """Return when a ticket's task first asked, in Unix seconds of the Redis server."""
     return number % RANK / 1000
 
 
@@ -28,10 +28,10 @@ class Ticket:
     """Where a run stands in the order of waiters.
 
     Attributes:
-        number: orders them; the lowest comes first.
-        parked_as: the run by which its message was parked first, which all copies of the
-            message share; "" if it never was parked.
-        limits: those it waited with; () if it never did.
+        number: orders the waiters, lowest first.
+        parked_as: the run that first parked its message, the same for all copies of the message;
+            "" if it was never parked.
+        limits: the limits it waited for; () if it never waited.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Ticket:
 
     @property
     def asked(self) -> float:
-        """When it asked first, in Unix seconds of the Redis server."""
+        """When the task first asked, in Unix seconds of the Redis server."""
         return asked_at(self.number)
 
 
@@ -50,9 +50,9 @@ class Granted:
 
     Attributes:
         token: the run.
-        limits: those it holds a token in.
-        expiry: when they expire, in Unix seconds of the Redis server.
-        fence: a number higher than that of every acquisition before.
+        limits: the limits in which it holds a token.
+        expiry: when the tokens expire, in Unix seconds of the Redis server.
+        fence: a number higher than that of every earlier acquisition.
     """
 
     token: str
@@ -63,13 +63,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """A limit that admits nobody until a moment.
+    """When and why a limit opens by itself; until then it admits nobody.
 
     Attributes:
         until: that moment, in Unix seconds of the Redis server.
         seconds: how many were left when the limiter was asked.
-        rate: how many may begin in how many seconds; None where it cools down.
-        reason: why it cools down; "" where that is not known here.
+        rate: how many may begin in how many seconds; None if the limit cools down.
+        reason: why it cools down; "" if that is not known here.
     """
 
     until: float
@@ -86,26 +86,25 @@ class Shut:
 
 
 def rate_of(cause: str) -> tuple[int, int] | None:
-    """Return what ``max/per`` says, as the scripts write a rate; None where it is none."""
+    """Return the two numbers of a rate in the scripts' form, ``max/per``; None if it is not one."""
     most, slash, per = cause.partition("/")
     return (int(most), int(per)) if slash else None
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A run holds nothing, as a limit has no room for it.
+    """A run holds nothing, because a limit has no room for it.
 
     Attributes:
         token: the run.
-        limits: those it asked for.
-        limit: the one of those without room that stays shut for longest (in the order of
+        limits: all limits that it asked for.
+        limit: the limit without room that is likely to stay so for longest (in the order of
             ``inspect/blocking.py``), or one whose room is for earlier waiters.
-        held: living tokens in that limit; None where earlier waiters come first.
-        max: how many it allows; ``PAUSED`` where it admits nobody for now, None
-            where earlier waiters come first.
-        ticket: where it stands in the order of waiters.
-        shut: until when that limit is shut, and by what; None where no moment opens it.
-        probe: the run that goes first in that limit, as it was refused; None where none has to.
+        held: living tokens in that limit; None if earlier waiters come first.
+        max: how many it allows; ``PAUSED`` if it is paused, None if earlier waiters come first.
+        ticket: its place in the order of waiters.
+        shut: when and why that limit opens by itself; None if it doesn't.
+        probe: the run that is the probe in that limit after a refusal; None if there is none.
     """
 
     token: str
@@ -130,11 +129,10 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A second copy of a message that a run has begun on.
+    """Another run has already begun on a copy of the same message.
 
     Attributes:
-        token: the run that began, while it lives; None when it has ended, and this copy
-            is to be dropped.
+        token: that run, while it lives; None if it has ended, so this copy is dropped.
     """
 
     token: str | None

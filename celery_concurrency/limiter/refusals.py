@@ -1,6 +1,6 @@
-"""Refusals: a platform said no to a run (429, risk control), as ``scripts/refuse.lua`` is told.
+"""Refusals: a platform said no to a run (429, risk control), as reported to ``scripts/refuse.lua``.
 
-Which exception means one is in ``worker/refusals.py``; what cools down, in ``cooldowns.py``.
+``worker/refusals.py`` says which exceptions are refusals, ``cooldowns.py`` what cools down.
 """
 
 from dataclasses import dataclass, replace
@@ -11,21 +11,20 @@ from celery_concurrency.limiter.cooldowns import MAX_SECONDS, check_texts
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 
-#: What a refusal of the run that went first multiplies the last seconds by, and the most that
-#: this makes of them: two hours.
+#: A refusal of the probe multiplies the last seconds by this, up to two hours.
 DEFAULT_GROW: Final = 2.0
 DEFAULT_MOST: Final = 7200.0
 MAX_GROW: Final = 100.0
-#: For so many seconds a refusal may be told again: Redis knows for a minute longer that it was.
+#: Seconds in which a refusal may be reported again; Redis remembers it for a minute longer.
 TOLD_SECONDS: Final = 540.0
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A platform refused a run; what the attributes mean is said at ``Limiter.refuse``.
+    """A platform refused a run; ``Limiter.refuse`` explains the attributes.
 
     Attributes:
-        ago: how many seconds ago, where it is told later.
+        ago: how many seconds ago, if it is reported later.
 
     Raises:
         InvalidCooldown: names the attribute that is out of bounds.
@@ -43,30 +42,30 @@ class Refusal:
 
     def __post_init__(self) -> None:
         if self.limit not in self.limits:
-            raise InvalidCooldown("limit", f"{self.limit!r} is none of {', '.join(self.limits)}")
+            raise InvalidCooldown("limit", f"{self.limit!r} is not one of {', '.join(self.limits)}")
         for field, value, least, most in (
             ("seconds", self.seconds, 0, MAX_SECONDS),
             ("grow", self.grow, 1, MAX_GROW),
             ("most", self.most, 0, MAX_SECONDS),
         ):
-            # Also no NaN.
+            # This refuses NaN too.
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not least <= value <= most:
-                raise InvalidCooldown(field, f"has to be a number of {least} to {most}")
+                raise InvalidCooldown(field, f"must be a number from {least} to {most}")
         check_texts(reason=self.reason, by=self.by)
 
     def after(self, seconds: float) -> "Refusal":
-        """Return the same, to be told so many seconds later."""
+        """Return the same refusal, to be reported this many seconds later."""
         return replace(self, ago=seconds)
 
     def tell(self, room: WaitingRoom) -> float:
-        """Tell it; a repeat changes nothing.
+        """Report it; a repeat changes nothing.
 
         Returns:
-            until when the limit cools down, in Unix seconds of the Redis server; 0 where not.
+            when the cool-down ends, in Unix seconds of the Redis server; 0 if there is none.
 
         Raises:
-            LimiterUnavailable: Redis can't be asked; it may have been told all the same.
+            LimiterUnavailable: Redis can't be asked; it may have got the report all the same.
         """
         until = room.call_and_hand_over(
             "refuse",

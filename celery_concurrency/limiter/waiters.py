@@ -1,6 +1,6 @@
-"""Waiters: parked messages, and the groups that they wait in.
+"""Waiters: parked messages, and the groups in which they wait.
 
-``waiting_room.py`` parks them; how Redis keeps them is in ``scripts/lib/index.lua``.
+``waiting_room.py`` parks them; ``scripts/lib/index.lua`` says how Redis stores them.
 """
 
 import json
@@ -21,16 +21,16 @@ class Waiter:
         run: the token of the denied run.
         task_id: its task's id.
         retries, replaced: how often the task was retried, and replaced.
-        limits: those it asked for.
-        ticket: where it stands in the order (``outcomes.Ticket.number``); None where it gets
-            its ticket as it joins its group.
+        limits: the limits that it asked for.
+        ticket: its place in the order (``outcomes.Ticket.number``); None if it gets its ticket
+            when it joins its group.
         message: complete and ready to be put back; begins with ``constants.MESSAGE_START``.
         hold: seconds for which tokens stay reserved for it.
         expires: Unix seconds after which it may not run; None for never.
-        queue: the broker's key of its queue, where the broker is this Redis server;
-            None where the message goes through the outbox.
-        queue_expires: milliseconds after which an unused queue goes.
-        db: the broker's database, where it is not ours.
+        queue: the key of its queue, if the broker is this Redis server; None if the message
+            goes through the outbox.
+        queue_expires: milliseconds after which an unused queue expires.
+        db: the broker's database, if it is not ours.
     """
 
     run: str
@@ -48,7 +48,7 @@ class Waiter:
 
     @property
     def name(self) -> str:
-        """Names it in Redis: copies of a message share a name, retries don't."""
+        """Its name in Redis: copies of a message share a name, retries don't."""
         return waiter_name(self.task_id, self.retries, self.replaced)
 
 
@@ -69,10 +69,10 @@ def group_of(limits: tuple[str, ...]) -> str:
 def groups_in_order(keyspace: Keyspace) -> Iterator[tuple[list[str], float]]:
     """Yield the groups in the order of their first waiters, in batches.
 
-    A group whose first waiter leaves meanwhile may come again.
+    A group may come twice if its first waiter leaves in between.
 
     Yields:
-        a batch of groups, and the ticket up to which none is missing.
+        a batch of groups, and the ticket up to which no group is missing.
     """
     after = -1
     while True:

@@ -1,8 +1,8 @@
 """The waiting room: messages of denied runs wait in Redis, and go on when there is room.
 
-Each script that frees room hands it over: it reserves the tokens for the first waiter and
-puts its message back. ``worker/message.py`` says what a message is, ``worker/outbox.py`` how
-it gets to a broker that is not this Redis, ``limiter/inspect/waiting.py`` who waits.
+Each script that frees room hands it over: it reserves the tokens for the first waiter and puts
+the waiter's message back. ``worker/message.py`` defines a message, ``worker/outbox.py`` sends it
+to a broker other than this Redis, and ``limiter/inspect/waiting.py`` lists who waits.
 """
 
 import json
@@ -16,30 +16,31 @@ from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.waiters import Waiter, group_of, groups_in_order
 from celery_concurrency.scripts import Answer
 
-#: Steps of a hand-over in one call of a script: some 30 commands and 60 µs each.
+#: Steps of a hand-over in one call of a script; each takes some 30 commands and 60 µs.
 STEPS: Final = 32
-#: How long a caller goes on with a hand-over that takes several calls; workers do the rest.
+#: Seconds that a caller spends on a hand-over that takes several calls; workers do the rest.
 RELEASE_SECONDS: Final = 0.05
 SWEEP_SECONDS: Final = 0.5
 CHANGE_SECONDS: Final = 2.0
 MOMENT_SECONDS: Final = 0.05
-#: Seconds after which another worker sees to it that moments are met.
+#: Seconds of silence after which another worker takes over watching the moments.
 WATCH_SECONDS: Final = 3.0
-#: Seconds between two sweeps of all workers together, and how much one of them does.
+#: Seconds between two sweeps over all workers, and how much one sweep does.
 SWEEP_PERIOD: Final = 1.0
 SWEEP_BATCH: Final = 64
 SWEEP_CALLS: Final = 16
-#: Seconds after which a sweep looks again at a limit that has waiters.
+#: Seconds after which a sweep checks a limit with waiters again.
 RECHECK_SECONDS: Final = 1.0
-#: A sweep collects for a waiter that needs several scarce limits and has waited for so
-#: long while later ones got them; for so many seconds at most, one waiter at a time.
+#: A sweep collects for a waiter that needs several scarce limits, after it has waited this many
+#: seconds while later waiters were admitted; it collects for at most the second number of
+#: seconds, for one waiter at a time.
 PATIENCE_SECONDS: Final = 10.0
 COLLECT_SECONDS: Final = 60.0
-#: Waiters that one call gives back to the broker, cancels, or throws away.
+#: Waiters that one call gives back to the broker, cancels or purges.
 DRAIN_BATCH: Final = 64
 CANCEL_BATCH: Final = 64
 PURGE_BATCH: Final = 64
-#: Messages of the outbox that a sender takes at a time, and for how many seconds.
+#: Messages that a sender claims from the outbox at a time, and for how many seconds.
 CLAIM_BATCH: Final = 32
 CLAIM_SECONDS: Final = 30
 
@@ -48,9 +49,10 @@ class WaitingRoom:
     """Parks messages and hands room over.
 
     Args:
-        deliver: called when the outbox has messages to send; None where nobody here can
-            send them.
-        copies_seconds: how long after its end a second copy of a message is known.
+        deliver: called when the outbox has messages to send; None if this process can't send
+            them.
+        copies_seconds: seconds after the end of a run in which a second copy of its message is
+            recognized.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class WaitingRoom:
         self.patience = PATIENCE_SECONDS
 
     def park(self, waiter: Waiter) -> str:
-        """Let a message wait, or go on at once where there is room by now.
+        """Let a message wait, or hand room over to it at once if there is room by now.
 
         Returns:
             "parked"; "handed over"; "merged" if another copy of it waits already; or
@@ -110,7 +112,7 @@ class WaitingRoom:
         )
 
     def _facts(self, waiter: Waiter) -> dict[str, Any]:
-        """Return what the scripts need of a waiter; little, as millions may wait."""
+        """Return what the scripts need to know of a waiter, kept short as millions may wait."""
         facts: dict[str, Any] = {
             "group": group_of(waiter.limits),
             "run": waiter.run,
@@ -128,10 +130,10 @@ class WaitingRoom:
         return facts
 
     def rescue(self, token: str, waiter: str) -> bool:
-        """Return whether the message of a run has a place; if not, that run gives it none.
+        """Return whether a run's message was parked; if not, refuse to let that run park it later.
 
         Args:
-            token: a run whose process was killed before it told so.
+            token: a run whose process was killed before it could report that.
             waiter: the name of its waiter (``waiters.waiter_name``).
 
         Raises:
@@ -143,8 +145,8 @@ class WaitingRoom:
         """Give up the reservation for a message that was put back and will not run.
 
         Args:
-            parked_as: the run by which it was parked first.
-            limits: those it waited with.
+            parked_as: the run that first parked it.
+            limits: the limits it waited for.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
@@ -156,7 +158,7 @@ class WaitingRoom:
         )
 
     def cancel(self, task_id: str) -> bool:
-        """Take a task out of the room; return whether it waited.
+        """Take a task out of the waiting room; return whether it waited.
 
         Its message goes back to its queue; a worker discards it as revoked and tells its
         canvas.
@@ -164,7 +166,7 @@ class WaitingRoom:
         return bool(self.call_and_hand_over("cancel", task_id))
 
     def cancel_limit(self, limit: str) -> Iterator[int]:
-        """Cancel all present waiters of a limit, in steps; yield how many each step took."""
+        """Cancel all waiters that a limit has now, in steps; yield how many each step took out."""
         groups = [
             group
             for some, _ in groups_in_order(self._keyspace)
@@ -176,7 +178,7 @@ class WaitingRoom:
 
     def _cancel_group(self, group: str) -> Iterator[int]:
         key = self._keyspace.keys.group(group)
-        # Later waiters are not meant, and would make this endless.
+        # Leave out later waiters, which would make this endless.
         waiters: Any = self._keyspace.redis.zcard(key)
         last: Any = self._keyspace.redis.zrange(key, -1, -1, withscores=True)
         ticket = int(last[0][1]) if last else 0
@@ -193,16 +195,16 @@ class WaitingRoom:
             yield count
 
     def purge(self) -> Iterator[tuple[int, int]]:
-        """Throw the messages of all present waiters away, in steps; nobody is told.
+        """Throw away the messages of all waiters there are now, in steps; nobody is told.
 
-        Callers outside of tasks ask again, and keep their place.
+        Callers outside of tasks ask again and keep their place.
 
         Yields:
-            how many a step took out of the room, and how many of these it threw away.
+            how many a step took out of the room, and how many of them it threw away.
         """
         keys = self._keyspace.keys
         given_out: Any = self._keyspace.redis.get(keys.ticket)
-        # Later waiters are not meant, and would make this endless.
+        # Leave out later waiters, which would make this endless.
         last = int(given_out or self._keyspace.now() * 1000)
         groups = [group for some, _ in groups_in_order(self._keyspace) for group in some]
         sizes = self._keyspace.for_each(groups, lambda pipe, group: pipe.zcard(keys.group(group)))
@@ -211,10 +213,10 @@ class WaitingRoom:
             yield taken, thrown
 
     def sweep(self, *, now: bool = False) -> int:
-        """Do what no task's own call does (``sweep.lua``), if it is time; in bounded steps.
+        """Do the work that no task's own call does (``sweep.lua``), if it is due; in bounded steps.
 
         Args:
-            now: don't wait for the time.
+            now: do it even if it is not due.
 
         Returns:
             how many tokens were taken back.
@@ -229,7 +231,7 @@ class WaitingRoom:
                 break
             period = 0.0
         else:
-            # Looking at limits again may never end; the hand-over must not wait for it.
+            # Checking limits again may never end; the hand-over must not wait for it.
             self.advance(ends - time.monotonic())
         return total
 
@@ -250,7 +252,7 @@ class WaitingRoom:
             self.advance(CHANGE_SECONDS)
 
     def advance(self, seconds: float) -> bool:
-        """Go on with a hand-over for so many seconds; return whether there is more to do."""
+        """Go on with a hand-over for this many seconds; return whether there is more to do."""
         ends = time.monotonic() + seconds
         more = 1
         while more and time.monotonic() < ends:
@@ -259,10 +261,10 @@ class WaitingRoom:
         return bool(more)
 
     def watch_moments(self, watcher: str) -> bool:
-        """Return whether this watcher is to meet moments: of all that ask, one is.
+        """Return whether this watcher is the one of all that watches the moments.
 
         Args:
-            watcher: a name that no other has; it asks again within ``WATCH_SECONDS``.
+            watcher: a unique name; to stay the one, it asks again within ``WATCH_SECONDS``.
         """
         key = self._keyspace.keys.moments_watched
         pipe = self._keyspace.pipeline()
@@ -274,7 +276,7 @@ class WaitingRoom:
         return is_mine
 
     def meet_moments(self) -> float | None:
-        """Hand over what has opened at its moment.
+        """Hand over the room of limits that have opened by themselves.
 
         Returns:
             seconds until the next moment that somebody waits for; None if there is none.
@@ -294,14 +296,14 @@ class WaitingRoom:
         """Take messages out of the outbox, to send them to the broker and ``confirm`` them.
 
         Returns:
-            number and message of each; they come again for somebody else if they are
-            not confirmed within ``CLAIM_SECONDS``.
+            number and message of each. Another process may take those that are not confirmed
+            within ``CLAIM_SECONDS``.
         """
         reply = self._keyspace.call("claim", CLAIM_BATCH, CLAIM_SECONDS).reply
         return [(int(number), message) for number, message in zip(*[iter(reply)] * 2, strict=True)]
 
     def confirm(self, number: int) -> None:
-        """Note that the broker has a message of the outbox, which is never sent again.
+        """Record that the broker has a message of the outbox, so that it is never sent again.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; the message may be sent again.
@@ -309,7 +311,7 @@ class WaitingRoom:
         self._keyspace.call("confirm", number)
 
     def call_and_hand_over(self, verb: str, *args: str | int | bytes) -> Any:
-        """Call a script that hands room over, and go on for a moment if that takes more calls.
+        """Call a script that hands room over, and repeat briefly if that takes more calls.
 
         Returns:
             the first part of its reply.
@@ -326,7 +328,7 @@ class WaitingRoom:
 
 
 def _portions(sizes: Iterable[tuple[str, int]], most: int) -> Iterator[list[str | int]]:
-    """Yield groups, each followed by how many of its waiters, that have so many at most."""
+    """Yield groups with the number of their waiters, in parts of a bounded total."""
     portion: list[str | int] = []
     left = most
     for group, waiters in sizes:

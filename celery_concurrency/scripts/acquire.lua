@@ -1,44 +1,43 @@
--- acquire: give a run a token in each of its limits, or in none of them.
+-- acquire: grant a run a token in each of its limits, or in none of them.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token: the run's id, which begins with its task's id
 --        2 group: the run's limits, as JSON
 --        3 what many runs have in common, a JSON object:
---            wildcards: one a limit, for the maximum of names not listed: ["global:*", ...]
+--            wildcards: one per limit, for the maximum of names not listed: ["global:*", ...]
 --            counted: those of its limits that have counters
 --            dimensions: the user's own as the caller knows them, one text
 --            task, worker: their names, shown in listings
---            rank: 0 for the highest priority, each lower one 1 more; 255 at most
---            copies: seconds for which a second copy of a parked message is known
---            lease: seconds after which the token is taken back if nobody renews it;
---              absent where its expiry alone counts
---            begun: true if the run has begun: it is granted without room
+--            rank: 0 for the highest priority, 1 more for each lower one; 255 at most
+--            copies: seconds for which a second copy of a parked message is recognized
+--            lease: seconds after which the token is taken back unless it is renewed;
+--              absent if only its expiry counts
+--            begun: true if the run has begun: it is granted even without room
 --        4 '', or how its message waited before, a JSON object:
 --            place: its ticket, as text
 --            parked_as: the run that parked it, '' if it was never parked
---            group: that it waited in, if that is another one
+--            group: the group it waited in, if that is another one
 -- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
 --        {'denied', limit, held, max, ticket}  a full limit; max -1: paused
---        {'shut', limit, until, seconds, cause, ticket}  one that opens at a moment (Unix
---                                      seconds), in so many seconds; the cause is 'max/per', a
---                                      rate, or 'cooldown'
---        {'probed', limit, token, ticket}  one in which a run goes first after a refusal, by its
---                                      token. Of several limits that deny, one is named: see
---                                      denial
+--        {'shut', limit, until, seconds, cause, ticket}  a limit that opens by itself, when (Unix
+--                                      seconds) and in how many seconds; the cause is 'max/per',
+--                                      a rate, or 'cooldown'
+--        {'probed', limit, token, ticket}  a limit with a probe after a refusal, and the probe's
+--                                      token. If several limits deny, one is named: see denial
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
---        {'done'}                      and has ended: drop this copy
+--        {'done'}                      that run has ended: drop this copy
 --        {'dimensions', names}         dimensions is out of date; nothing was done
 --        {'unconfigured'}              no flat configuration; nothing was done
--- Cost   about 4 commands a limit, a denial one for each that is counted, and 5 more where
---        that has no counter of its own; about 8 for a limit with rates, 3 for an adaptive one
---        and 8 when it moves, some 15 for one that is observed; while any limit cools down or is
---        on probation 4, and 3 for each of its own that does; only logarithms of sorted sets grow
---        with holders and waiters, nothing with the configuration
+-- Cost   about 4 commands per limit; a denial adds one per counted limit, and 5 if that has no
+--        counter of its own; a limit with rates adds about 8, an adaptive one 3 and 8 more when it
+--        moves, an observed one some 15; while any limit cools down or is on probation, 4, and 3
+--        for each of the run's limits that does. Only logarithms of sorted sets grow with holders
+--        and waiters, nothing with the configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
---        reservation of no use to anybody, and is counted.
+--        reservation that nobody can use, and is counted.
 -- OOM    refused, unless the token is held or something is reserved for it
 
 -- include limits when is_shared is called
@@ -73,11 +72,11 @@ elseif config[3] ~= run.dimensions then
   return {'dimensions', config[3]}
 end
 
--- One look for all: most of the time this call is no copy, nobody waits, and nothing cools down.
+-- Look at everything at once: mostly this call is not a copy, nobody waits, nothing cools down.
 local others = redis.call('EXISTS', record, key('groups'), key('cooldowns'), key('probes')) > 0
 local cooling = others and redis.call('EXISTS', key('cooldowns'), key('probes')) > 0
 if others and redis.call('EXISTS', record) == 1 then
-  -- Held, or ended. One whose time is over has ended too, swept or not.
+  -- Held or ended. A token whose time is over has ended too, swept or not.
   local expiry = tonumber(redis.call('ZSCORE', key('leases'), token) or 0)
   if expiry > time then
     return {'granted', math.ceil(expiry), tonumber(redis.call('HGET', record, 'fence'))}
@@ -100,8 +99,8 @@ if parked then
     return {'running', begun}
   end
   if waited.group then
-    -- Its limits have changed since: a reservation of the old ones is of no use, and its
-    -- room is for the waiters, this run among them.
+    -- Its limits have changed since: a reservation of the old limits is useless, and its
+    -- room goes to the waiters, this run included.
     give_up_reservation(waited.group)
   end
   reserved = begin_on_reservation(group, token, expiry, config[1] == '1', cooling)
@@ -111,14 +110,14 @@ local function max_of(i)
   return tonumber(config[5 + 2 * i] or config[6 + 2 * i] or 0)
 end
 
--- Return whether a limit is among these dimensions, written as ':account:*:platform:*:'. Most of
--- the time the first look says no, and makes no text for that.
+-- Return whether a limit is in one of these dimensions, written as ':account:*:platform:*:'.
+-- Mostly the first check says no, without building a text.
 local function is_among(dimensions, i)
   return dimensions and string.find(dimensions, wildcards[i], 1, true)
     and string.find(dimensions, ':' .. wildcards[i], 1, true)
 end
 
--- Which of the limits have rates or are adaptive, or their dimension has or is.
+-- Which of the limits have rates or are adaptive, by themselves or by their dimension's wildcard.
 local has_rates, any_has, adapts = {}, false, {}
 if config[5] or config[6] then
   for i = 1, #limits do
@@ -127,7 +126,7 @@ if config[5] or config[6] then
   end
 end
 
--- Which of them cool down, or did and are on probation since: one look at all for each.
+-- Which of them cool down or are on probation: one read of all for each question.
 local cools, probed = {}, {}
 if cooling then
   cools = redis.call('ZMSCORE', key('cooldowns'), unpack(limits))
@@ -138,8 +137,8 @@ local function is_limited(i)
   return max_of(i) ~= 0 or has_rates[i] or adapts[i]
 end
 
--- Return the refusal of a limit, nil if it has room, and how early it is named. A token whose
--- time is over counts until a sweep, which knows whether anybody could renew it, takes it back.
+-- Return a limit's denial, nil if it has room, and its rank among denials. A token whose time is
+-- over counts until a sweep takes it back: only the sweep knows whether anybody could renew it.
 local function denial_of(i)
   local limit, max, held = limits[i], max_of(i), 0
   if max ~= 0 or adapts[i] then
@@ -172,11 +171,11 @@ local function denial_of(i)
   return shut or nil, 2
 end
 
--- The narrower a limit, the earlier it is named; the user's own dimensions are 1.
+-- The narrower a limit, the earlier it is named; the user's own dimensions have 1.
 local BREADTH = { account = 0, task_type = 2, platform = 3, global = 4 }
 
--- Return the refusal to be named of those of all limits, nil if each has room: of one that
--- stays shut whoever ends, then of the narrowest (limiter/inspect/blocking.py says the same).
+-- Return the denial to name, nil if every limit has room: first that of a limit which no run's end
+-- opens, then that of the narrowest (limiter/inspect/blocking.py has the same order).
 local function denial()
   local first, lowest = nil, math.huge
   for i = 1, #limits do
@@ -194,12 +193,12 @@ end
 -- Return the limit in which waiters come before this run, nil if there is none.
 local function limit_of_seniors()
   if cooling and redis.call('EXISTS', key('groups')) == 0 then
-    -- Nobody waits, though a moment may be left that somebody waited for.
+    -- Nobody waits, though a moment may be left over from an earlier waiter.
     return nil
   end
   local under_way = redis.call('EXISTS', key('open')) == 1
   if under_way then
-    -- A hand-over is under way: the room of limits that many groups share is the waiters'.
+    -- A hand-over is in progress: the room of limits that many groups share is for waiters.
     for i = 1, #limits do
       if is_limited(i) and (limits[i] == 'global' or is_shared(limits[i])) then
         return limits[i]
@@ -213,22 +212,22 @@ local function limit_of_seniors()
     if cooling or has_rates[i] then
       local moment = redis.call('ZSCORE', key('moments'), limits[i])
       if moment and tonumber(moment) <= time then
-        -- It has just opened, and nobody has told those who wait for that.
+        -- It has just opened, and its room was not handed over yet.
         return limits[i]
       end
     end
     if under_way and (cools[i] or probed[i]) then
-      -- Or they were told, and have not been come to.
+      -- Or the hand-over has begun, but has not reached them yet.
       return limits[i]
     end
   end
   return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
 end
 
--- Return why the run has to wait, nil if it need not.
+-- Return why the run must wait, nil if it need not.
 local function refusal()
   if time < tonumber(config[4]) then
-    -- The data was lost: first the living runs say what they hold.
+    -- The data was lost: first the living runs report what they hold.
     return {'behind', 'global'}
   elseif config[1] ~= '1' then
     return nil
@@ -258,8 +257,8 @@ end
 count('acquired:', run.counted)
 redis.call('ZADD', key('leases'), run.lease and math.min(expiry, time + run.lease) or expiry, token)
 
--- The server's time in microseconds, so that it grows even if Redis lost its data. If the
--- clock went back: the last number plus one.
+-- The server's time in microseconds, which grows even if Redis lost its data. If the clock
+-- went back, the last number plus one.
 local fence = math.floor(time * 1000000 + 0.5)
 local last = redis.call('SET', key('fence'), fence, 'GET')
 if last and tonumber(last) >= fence then

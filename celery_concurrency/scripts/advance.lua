@@ -1,12 +1,12 @@
--- advance: go on with a hand-over that took more than one call, or begin one.
+-- advance: continue a hand-over that takes more than one call, or begin one.
 --
 -- KEYS   1 the prefix
--- ARGV   1 '1' if the configuration changed: all blocked limits are looked at again, in
+-- ARGV   1 '1' if the configuration changed: all blocked limits are checked again, in
 --          as many calls as it takes
 --        2 steps of the hand-over at most
 -- Reply  {more, outbox}, as in release
 -- Cost   the steps
--- Again  a second copy goes on where the first has ended.
+-- Again  a second copy goes on where the first ended.
 -- OOM    goes on, but puts no message into a queue of this server
 
 -- include handover

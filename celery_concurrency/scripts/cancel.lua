@@ -1,5 +1,5 @@
--- cancel: take a task out of the waiting room. Its message goes back to its queue, marked
--- for a worker to discard.
+-- cancel: take a task out of the waiting room. Its message goes back to its queue with a mark
+-- that tells a worker to discard it.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 the task's id   2 steps of the hand-over at most

@@ -1,11 +1,11 @@
 -- cancel_first: take the first waiters of a group out of the waiting room, as cancel does.
 --
 -- KEYS   1 the prefix
--- ARGV   1 group   2 the ticket of the last one that is meant   3 how many at most
+-- ARGV   1 group   2 the ticket of the last waiter to take out   3 how many at most
 --        4 steps of the hand-over at most
 -- Reply  {how many of its messages waited, more, outbox}
 -- Cost   about 20 commands a message, and the steps
--- Again  a second copy takes the next ones out, none beyond the last that is meant.
+-- Again  a second copy takes out the next waiters, but none after the last ticket.
 -- OOM    done, as in cancel
 
 -- include taking_out

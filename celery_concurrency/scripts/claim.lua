@@ -5,8 +5,8 @@
 --          unless they were confirmed (see confirm) by then
 -- Reply  a list: number, message, number, message, ...
 -- Cost   two commands a message
--- Again  a second copy takes others; what the first took comes again after the time.
--- OOM    done: what is sent is freed
+-- Again  a second copy takes other messages; those of the first are offered again after the time.
+-- OOM    done: sending messages frees memory
 
 never_refuse()
 local claimed = {}

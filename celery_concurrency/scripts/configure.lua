@@ -1,40 +1,40 @@
--- configure: put a configuration in force, unless another change came first, and remember it.
+-- configure: put a configuration in force, unless another change came first, and record it.
 --
 -- KEYS   1 the prefix
--- ARGV   1 the version that the caller saw ('0' where there was none)
---        2 SHA-1 of the stored JSON that the caller saw ('' where there was none)
---        3 the JSON to store; '' leaves the stored one: the flat copy follows it or says
+-- ARGV   1 the version that the caller saw ('0' if there was none)
+--        2 SHA-1 of the stored JSON that the caller saw ('' if there was none)
+--        3 the JSON to store; '' keeps the stored one: the flat copy follows it or says
 --          what is wrong with it
---        4 a name of this change that no other has
---        5 its source, and 6 its operator ('' where nobody said), for the history
+--        4 a unique name for this change
+--        5 its source, and 6 its operator ('' if unknown), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force; 'rates',
---          'adaptive' and 'observed' are JSON objects of texts, for hashes of their own
--- Reply  the new version, or 0 if another change came first; nothing is done then
--- Cost   one write a field of the flat copy, and two commands more for each that is observed
---        in it or was; in the history a new entry, and a read and
---        a removal of each that has no room any more
--- Again  a second copy finds its name in the history and answers as the first did; if it
---        was forgotten, 0.
+--          'adaptive' and 'observed' are JSON objects of texts, stored in separate hashes
+-- Reply  the new version, or 0 if another change came first; then nothing is done
+-- Cost   one write per field of the flat copy, and two commands more for each limit that is or was
+--        observed; in the history a new entry, and a read and a removal for each entry that has no
+--        room any more
+-- Again  a second copy finds its name in the history and gives the first copy's answer; if the
+--        history no longer has it, 0.
 -- OOM    done: it may let waiters go
 
--- The history holds the last hundred changes and the one before, for comparison; of JSON
--- at most these bytes, as a configuration may have a megabyte.
+-- The history holds the last hundred changes and the one before, for comparison, but at most this
+-- many bytes of JSON: a configuration may have a megabyte.
 local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
 
--- Fields that are hashes of their own.
+-- Fields that are stored as separate hashes.
 local HASHES = {rates = key('config:rates'), adaptive = key('config:adaptive'),
   observed = key('config:observed')}
 
--- After a loss of data nobody is admitted before two beats have said what living runs hold.
+-- After a loss of data nobody is admitted until two beats have reported what living runs hold.
 local SETTLE_SECONDS = 3
 
--- Return the SHA-1 of the stored JSON; '' where there is none, or no string.
+-- Return the SHA-1 of the stored JSON; '' if there is none, or it is not a string.
 local function digest()
   local text = redis.pcall('GET', key('config'))
   return type(text) == 'string' and redis.sha1hex(text) or ''
 end
 
--- Return the fields of an entry of the history, with its version; nil where there is none.
+-- Return the fields of a history entry, with its version; nil if there is no entry.
 local function fields_of(entry)
   if not entry then
     return nil
@@ -46,7 +46,7 @@ local function fields_of(entry)
   return fields
 end
 
--- Append to each entry a name that it has until it is taken out: one that is set anew begins anew.
+-- Give each entry a name that it keeps until it is removed; if it is set again it gets a new one.
 local function name_entries(texts, hash)
   for limit, text in pairs(texts) do
     local before = redis.call('HGET', hash, limit)
@@ -83,22 +83,22 @@ for name, hash in pairs(HASHES) do
   end
   redis.call('HDEL', key('config:flat'), name)
 end
--- What is observed no more, or with another maximum or rate, is counted anew.
+-- If something is no longer observed, or with another maximum or rate, its counts start again.
 for i = 1, #observed, 2 do
   if redis.call('HGET', key('config:observed'), observed[i]) ~= observed[i + 1] then
     redis.call('DEL', key('observed', observed[i]))
   end
 end
--- Without an epoch the data is new, or all of it was lost.
+-- Without an epoch, the data is new or all of it was lost.
 redis.call('SET', key('epoch'), exact(time), 'NX')
 redis.call('HSET', key('config:flat'), 'source', digest(),
   'opens', redis.call('GET', key('epoch')) + SETTLE_SECONDS)
 
--- No version comes twice, even if an operator deleted the key that counts them.
+-- No version is used twice, even if an operator deleted the key that counts them.
 local version = math.max(seen, last and last.version or 0) + 1
 redis.call('SET', key('config:version'), string.format('%.0f', version))
 
--- 'sum' is the bytes of all JSON up to an entry: a difference says how much is stored.
+-- 'sum' is the bytes of all JSON up to an entry, so a difference says how much is stored.
 local json = redis.call('HGET', key('config:flat'), 'json')
 local sum = (last and tonumber(last.sum) or 0) + #json
 redis.call('XADD', key('config:history'), string.format('%.0f-0', version),

@@ -1,14 +1,14 @@
--- cool: let a limit admit nobody for a while, or lift that. What runs goes on.
+-- cool: let a limit admit nobody for a while, or lift that. Running tasks go on.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 limit   2 seconds; 0 lifts its cool-down
---        3 a name of this call that no other has
---        4 its reason, and 5 who says so ('' where nobody did)
+--        3 a unique name for this call
+--        4 its reason, and 5 who does so ('' if unknown)
 --        6 steps of the hand-over at most
--- Reply  {until when it cools down, as text, or what was lifted would have or has (where one
---        run goes first); '' where there was nothing to lift, more, outbox}
+-- Reply  {when the cool-down ends, or when the lifted one would have ended (or did, if a probe was
+--        still needed), as text; '' if there was nothing to lift, more, outbox}
 -- Cost   about 8 commands, and the steps
--- Again  a second copy finds the reply to the first, for ten minutes, and changes nothing.
+-- Again  for ten minutes, a second copy finds the first reply and changes nothing.
 -- OOM    refused, unless it lifts
 
 -- include cooldowns

@@ -1,12 +1,12 @@
--- forgo: a message that was put back will not run: give up one reservation of its group.
+-- forgo: give up one reservation of a group, because a message that was put back will not run.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 the name under which the message was parked   2 its group
---        3 seconds for which a second copy of the message is known
+--        3 seconds for which a second copy of the message is recognized
 --        4 steps of the hand-over at most
 -- Reply  {1 if a reservation was given up, more, outbox}
--- Cost   one removal a limit, and the steps
--- Again  the message is known as ended, so a second copy does nothing.
+-- Cost   one removal per limit, and the steps
+-- Again  the message is recorded as ended, so a second copy does nothing.
 -- OOM    done; the hand-over as in advance
 
 -- include reservations

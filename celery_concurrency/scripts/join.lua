@@ -1,23 +1,23 @@
--- join: let a message wait whose group waits already, though its run has not asked.
+-- join: let a message wait although its run has not asked, if its group already waits.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token of the run
 --        2 waiter, as in park
---        3 group: its limits, as acquire is given them
+--        3 group: its limits, as they are given to acquire
 --        4 facts of the waiter, as in park
 --        5 its message, as in park; its ticket is put in here
 --        6 when it expires, Unix seconds; '' for never
---        7 what acquire is told of the run, a JSON object: dimensions, rank, counted
---        8 what this server keeps of its task, a JSON object, each of these if it does:
---            result: key, value: its state RETRY; seconds: after which that goes, 0 for never
---            unacked: key, index, tag: its delivery, which is acknowledged by this
---            db, of each: its database, if that is not ours; home: ours
+--        7 facts of the run as for acquire, a JSON object: dimensions, rank, counted
+--        8 what this server stores of its task, a JSON object with each of these that it stores:
+--            result: key, value: its state RETRY; seconds: after which it expires, 0 for never
+--            unacked: key, index, tag: its delivery, which this call acknowledges
+--            db, in each: its database, if that is not ours; home: ours
 -- Reply  {'joined'}, or {'merged'} or {'again'} as in park
---        {'alone'}                     nobody of its group waits: nothing was done
+--        {'alone'}                     its group has no waiters: nothing was done
 --        {'dimensions', names}         dimensions is out of date: nothing was done
 -- Cost   about 20 commands; only logarithms of sorted sets grow with waiters
--- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
---        second copy writes no state, as the task may have gone on
+-- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
+--        second copy writes no state, because the task may have gone on
 -- OOM    refused, unless this run was parked before
 
 -- include tickets
@@ -39,7 +39,7 @@ local function acknowledge()
   end
 end
 
--- Write the state, as Celery does: never over a success.
+-- Write the state as Celery does: never over a success.
 local function write_state()
   local result = here.result
   if result then
@@ -75,7 +75,7 @@ elseif enabled ~= '1' or redis.call('EXISTS', key('group', group)) == 0 then
 end
 
 local ticket = take_ticket(run.rank)
--- Where it waited, as its next run tells acquire.
+-- Where it waited, in the form that its next run gives to acquire.
 local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
   PARKED, cjson.encode(token), ticket, group)
 local message = MESSAGE_START .. parked .. string.sub(ARGV[5], #MESSAGE_START + 1)

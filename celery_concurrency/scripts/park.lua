@@ -3,12 +3,12 @@
 -- KEYS   1 the prefix
 -- ARGV   1 token of the denied run
 --        2 waiter: its task's id; of a retried task, with the number of its retries
---        3 group: its limits, as acquire was given them
---        4 its ticket, as acquire replied
+--        3 group: its limits, as they were given to acquire
+--        4 its ticket, from the reply of acquire
 --        5 facts of the waiter, a JSON object: group, run (the token), hold (seconds for
---          which a reservation lasts), task (its id, where the waiter has another), and
---          where the broker is this server: queue (its key), queue_expires
---          (milliseconds), db and home (the broker's database and ours, if they differ)
+--          which a reservation lasts), task (its id, if the waiter's name differs), and, if the
+--          broker is this server, queue (its key), queue_expires (milliseconds), db and home
+--          (the broker's database and ours, if they differ)
 --        6 its message, complete, beginning with MESSAGE_START
 --        7 when it expires, Unix seconds; '' for never
 --        8 steps of the hand-over at most
@@ -16,7 +16,7 @@
 --        task waits already, by another copy of its message; again: this run was parked
 --        or rescued before; more and outbox as in release
 -- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
--- Again  the waiter, or the mark that it leaves, says that this run's message was parked; a
+-- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
 --        second copy only goes on handing over.
 -- OOM    refused, unless this run was parked before
 

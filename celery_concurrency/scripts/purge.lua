@@ -1,14 +1,14 @@
--- purge: throw the messages of waiters away, of groups that the caller names.
+-- purge: throw away the messages of waiters, of the groups that the caller names.
 --
--- Nobody is told: that is what cancel is for. A caller outside of tasks is there and waits, so
--- its own message goes back to it, and it asks again.
+-- Nobody is told; cancel is for that. A caller outside of tasks is still there and waits, so its
+-- message goes back to it, and it asks again.
 --
 -- KEYS   1 the prefix
--- ARGV   1 the time in the last ticket that is meant: who asked later stays
---        and of each group 2 its name   3 how many of its first waiters are looked at, 1 or more
--- Reply  {how many were taken out, how many of these were thrown away}
--- Cost   about 20 commands a waiter, of which the caller asks for 64 in all
--- Again  a second copy takes others that asked in time, and none that came later.
+-- ARGV   1 the time in the last ticket to purge: waiters that asked later stay
+--        and for each group 2 its name   3 how many of its first waiters to look at, 1 or more
+-- Reply  {how many were taken out, how many of them were thrown away}
+-- Cost   about 20 commands per waiter; the caller asks for 64 in total
+-- Again  a second copy takes others up to the last ticket, and none that came later.
 -- OOM    done
 
 -- include taking_out

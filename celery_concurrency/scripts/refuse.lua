@@ -1,19 +1,19 @@
--- refuse: a platform refused a run. One of its limits cools down, and one run goes first in it
+-- refuse: a platform refused a run. One of its limits cools down, and a probe runs first in it
 -- afterwards; its adaptive limits fall.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token of the run   2 its limits, as JSON
 --        3 the limit that cools down, one of them
 --        4 for how many seconds; 0 for none   5 how many seconds ago it was refused
---        6 what a refusal of the run that goes first multiplies the last seconds by
---        7 how many seconds that makes at most
---        8 the reason, and 9 who says so
+--        6 if the run is the probe, the last seconds are multiplied by this
+--        7 seconds up to which they grow
+--        8 the reason, and 9 who reports it
 --        10 steps of the hand-over at most
--- Reply  {until when it cools down, as text, which may be over; '' where it does not, more, outbox}
--- Cost   about 12 commands, two a limit, 3 more for one that is adaptive, and 8 when it falls; the
---        steps where the run went first
--- Again  a second copy, or a second refusal of the run in the same limit, finds the reply to the
---        first, for ten minutes, and changes nothing. Refused in another limit too, the run is
+-- Reply  {when the cool-down ends, as text, maybe in the past; '' if there is none, more, outbox}
+-- Cost   about 12 commands, two per limit, 3 more for an adaptive one, and 8 when it falls; the
+--        steps if the run was the probe
+-- Again  for ten minutes, a second copy, or a second refusal of the run in the same limit, finds
+--        the first reply and changes nothing. A run that is refused in another limit too is
 --        counted once, and lowers nothing again.
 -- OOM    refused
 
@@ -36,7 +36,7 @@ if replied then
 end
 local is_first = redis.call('EXISTS', told) == 0
 
--- Count it: in all, by platform and by task type; never by account.
+-- Count it: in total, by platform and by task type; never by account.
 local function count()
   redis.call('HINCRBY', key('stats:counters'), 'refused:total', 1)
   for _, one in ipairs(limits) do
@@ -46,8 +46,8 @@ local function count()
   end
 end
 
--- Return for how many seconds the limit cools down: longer where the run that went first was
--- refused, and no shorter than last time where another was.
+-- Return for how many seconds the limit cools down: longer if the probe was refused, and no
+-- shorter than last time if another run was.
 local function duration()
   local probe = probe_of(limit)
   if probe == nil then
@@ -71,7 +71,7 @@ if seconds > 0 then
 end
 redis.call('HSET', told, limit, until_)
 redis.call('EXPIRE', told, MARK_SECONDS)
--- It goes first no more, in no limit: another run is to show that it is let in.
+-- It is no longer the probe, in any limit: another run has to show that the platform accepts it.
 local went_first = {}
 for _, one in ipairs(limits) do
   if redis.call('HGET', key('cooldown', one), 'probe') == token then

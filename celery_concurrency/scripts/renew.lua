@@ -1,18 +1,18 @@
--- renew: a process says that it lives, and which runs live in it, so that their tokens stay theirs.
+-- renew: record that a process lives, and renew the tokens of the runs that live in it.
 --
 -- KEYS   1 the prefix
--- ARGV   1 the epoch that the process knows, '' where it knows none
---        2 seconds after which the tokens are taken back if nobody renews them
---        3 the worker's name, '' where the process is none   4 what it says of itself, as JSON
+-- ARGV   1 the epoch that the process knows, '' if it knows none
+--        2 seconds after which the tokens are taken back unless they are renewed
+--        3 the worker's name, '' if the process is not one   4 what it says of itself, as JSON
 --        5.. in turn: a token, and its facts from an earlier reply ('' for none)
--- Reply  {epoch, verdict, verdict, ...}, one a token: where it is held its facts as JSON,
+-- Reply  {epoch, verdict, verdict, ...}, one per token: if it is held its facts as JSON,
 --        or 'held' if the caller has them; 'lost' if it was taken back; 'gone' if nobody
---        holds it; {} where there is no configuration yet
--- Cost   2 commands for a worker; 2 a token, and once in a third of its lease one more a limit; each time
---        where it has less than SHORTEST_LEASE left
--- Again  a second copy renews what was just renewed, or finds the token given back. One that comes
---        after its worker's end lists that as silent, until a sweep forgets it.
--- OOM    done: what lives keeps its tokens
+--        holds it; {} if there is no configuration yet
+-- Cost   2 commands for a worker; 2 per token, and one more per limit once in a third of its
+--        lease, or each time if it has less than SHORTEST_LEASE left
+-- Again  a second copy renews what was just renewed, or finds that the token was released. If it
+--        comes after its worker's end, the worker is listed as silent until a sweep removes it.
+-- OOM    done: living runs keep their tokens
 
 -- include moments when note_start is called
 -- constants SHORTEST_LEASE
@@ -26,7 +26,7 @@ timeout = math.max(timeout, SHORTEST_LEASE)
 local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
--- Extend a token's lease and expiry. What an operator's DEL freed stays free.
+-- Extend a token's lease and expiry. A limit that an operator's DEL freed stays free.
 local function extend(token, limits)
   redis.call('ZADD', key('leases'), exact(time + lease), token)
   for _, limit in ipairs(limits) do
@@ -34,7 +34,7 @@ local function extend(token, limits)
   end
 end
 
--- Let a run hold again what it held when the data was lost.
+-- Restore the tokens that a run held when the data was lost.
 local function restore(token, json)
   local facts = cjson.decode(json)
   for field, value in pairs(facts) do

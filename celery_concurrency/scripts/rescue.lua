@@ -1,11 +1,11 @@
--- rescue: say whether the message of a run has a place, whose process was killed before it
--- told so; if not, it never gets one by that run, and goes back to the broker.
+-- rescue: say whether a run's message was parked, if the run's process was killed before it could
+-- report that. If not, that run can't park it later, and it goes back to the broker.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token of the run   2 waiter, as in park
--- Reply  1 if the message has a place, else 0
+-- Reply  1 if the message was parked, else 0
 -- Cost   3 commands
--- Again  a second copy finds the waiter, or one of the marks, and replies the same.
+-- Again  a second copy finds the waiter or one of the marks, and gives the same reply.
 -- OOM    done: the message goes back to the broker
 
 -- include messages

@@ -1,30 +1,31 @@
--- snapshot: store a copy of the counters, one in each period, as their history.
+-- snapshot: store a copy of the counters, one per period, as their history.
 --
--- A copy has the counters that changed since the one before; the first of an hour has all, so
--- that a moment's are found from there. It shows who was used: names unused for long go.
+-- A copy has the counters that changed since the one before. The first of an hour has all, so
+-- the counters at any time are found from there. The copies also show which names were used:
+-- names that have long been unused are removed.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds of a period; periods begin at whole multiples of them, at the full
---          minute, so that a copy says what was counted before it
---        2 how many copies are stored
---        3 seconds after which an unused name goes that the configuration does not have
+--          minute, so a copy has what was counted before that
+--        2 how many copies are kept
+--        3 seconds after which an unused name is removed that the configuration does not have
 --        4.. upper bounds of the histograms (see tally)
--- Reply  {1 if a copy was made, 0 if this period has one; 1 if no name has room any more}
--- Cost   two reads and at most two writes a counter that has a name, of which there is a
---        bounded number (see named.lua); four commands for each of 64 unused names, and of a
---        hundred adaptive limits
--- Again  a second copy within the period does nothing, nor does another worker's call.
--- OOM    done: what it adds, the oldest copy frees
+-- Reply  {1 if a copy was made, 0 if this period has one; 1 if there is no room for more names}
+-- Cost   two reads and at most two writes per named counter, of which there is a bounded number
+--        (see named.lua); four commands for each of 64 unused names and of a hundred adaptive
+--        limits
+-- Again  a second copy or another worker's call within the period does nothing.
+-- OOM    done: removing the oldest copy frees what this one takes
 
 -- include named
 -- include adaptive
 -- constants BY_LIMIT, SHARED_DIMENSIONS, TOTALS
 
--- Adaptive limits of which each minute's state is kept: those that moved last, and some that the
+-- Adaptive limits whose state is kept for each minute: the last that moved, and some that the
 -- configuration names.
 local ADAPTIVE_MOST = 100
 local FULL_SECONDS = 3600
--- Unused names that are looked at in one call, and those taken out that are too many.
+-- Unused names that one call looks at, and how many surplus names it removes.
 local UNUSED_MOST, SURPLUS_MOST = 64, 1000
 
 local last = redis.call('XREVRANGE', key('stats:history'), '+', '-', 'COUNT', 1)[1]
@@ -39,13 +40,13 @@ if not is_new(tonumber(ARGV[1])) then
 end
 never_refuse()
 
--- Somebody wrote more there by hand.
+-- Somebody added more by hand.
 local surplus = redis.call('ZCARD', key('stats:named')) - 2 * NAMED_MOST
 if surplus > 0 then
   redis.call('ZREMRANGEBYRANK', key('stats:named'), 0, math.min(surplus, SURPLUS_MOST) - 1)
 end
 
--- The fields of all counters, and whose those are that belong to a name.
+-- The fields of all counters, and the name that each belongs to, if any.
 local fields, names = {}, {}
 for _, what in ipairs(TOTALS) do
   fields[#fields + 1] = what .. ':total'
@@ -75,7 +76,7 @@ for i, field in ipairs(fields) do
   end
 end
 
--- Take out all that is counted of a limit.
+-- Remove everything that is counted of a limit.
 local function forget(limit)
   local counters, times = {}, {}
   for _, what in ipairs(BY_LIMIT) do
@@ -119,7 +120,7 @@ for field, count in pairs(is_full and all or changed) do
   end
 end
 
--- Keep what is in force of adaptive limits, and how many run.
+-- Record the adaptive limits' maxima in force, and how many run.
 local function sample()
   local limits = redis.call('ZREVRANGE', key('adaptive'), 0, ADAPTIVE_MOST - 1)
   local named = redis.call('HSCAN', key('config:adaptive'), 0, 'COUNT', ADAPTIVE_MOST)[2]

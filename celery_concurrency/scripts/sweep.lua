@@ -1,30 +1,30 @@
--- sweep: do what no call of a task does, once a period for all workers together.
+-- sweep: do the work that no task's own call does, once per period over all workers.
 --
 -- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
--- looks again at blocked limits, chooses whom to collect for, goes on with a hand-over, and
--- forgets workers that fell silent, cool-downs that have ended, and probations for which no run
+-- checks blocked limits again, chooses a waiter to collect for, continues a hand-over, and
+-- removes workers that fell silent, cool-downs that have ended and probations for which no run
 -- came.
 --
 -- KEYS   1 the prefix
--- ARGV   1 seconds between two sweeps, 0 for one now
---        2 batch: how many of each are looked at, at most
---        3 seconds after which a limit is looked at again
+-- ARGV   1 seconds between two sweeps, 0 to sweep now
+--        2 batch: how many of each kind to look at, at most
+--        3 seconds after which a limit is checked again
 --        4 seconds after which a waiter may be collected for   5 and for how long
 --        6 steps of the hand-over at most
 -- Reply  {1 if it was due, tokens taken back, more (call again with 0), outbox}
--- Cost   one removal a limit of each token, about 10 commands for each of the others
+-- Cost   one removal per limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
--- OOM    takes tokens back; the hand-over as in advance, and what has expired stays
+-- OOM    takes tokens back; the hand-over as in advance, and expired waiters stay
 
 -- include taking_out
 -- include cooldowns
 -- include handover
 -- constants RANK, COLLECTING_SUFFIX
 
--- After so many seconds without a sweep, nobody could renew anything: for a time of grace
--- nothing is taken back. A lease that the beat before renewed has more left than the gap.
+-- After this many seconds without a sweep, nobody could renew anything, so nothing is taken back
+-- for a time of grace. A lease that was renewed before the gap has more left than the gap.
 local GAP, GRACE_SECONDS = 2, 5
--- Of the tokens in a limit, so many are looked at: those that expire last.
+-- How many tokens of a limit are looked at: those that expire last.
 local HOLDERS = 8
 
 local batch = tonumber(ARGV[2])
@@ -50,7 +50,7 @@ local function take_back(token)
     redis.call('HINCRBY', key('stats:counters'), 'lapsed:total', 1)
   else
     mark(token, 'taken')
-    -- Reclaimed where its own time is not over: its worker has been silent for too long.
+    -- Reclaimed if its own time is not over: its worker fell silent.
     redis.call('HINCRBY', key('stats:counters'), expiry > time and 'reclaimed:total' or 'expired:total', 1)
     note_end(record)
   end
@@ -82,7 +82,7 @@ local function put_back_expired()
   local waiters, messages = due_of(key('expiring')), {}
   for _, waiter in ipairs(waiters) do
     messages[#messages + 1] = take_out(waiter)
-    -- Even if somebody deleted its record by hand.
+    -- Also if somebody deleted its record by hand.
     redis.call('ZREM', key('expiring'), waiter)
   end
   put_back_discarded(messages)
@@ -99,7 +99,7 @@ local function has_junior(limit, ticket)
   return false
 end
 
--- Return whether a group needs several scarce limits, and juniors got all that are full now.
+-- Return whether a group needs several scarce limits, and later runs hold all that are full now.
 local function is_passed_over(group, ticket)
   local scarce, full = 0, 0
   for _, limit in ipairs(parse(group).limits) do
@@ -119,7 +119,7 @@ local function is_passed_over(group, ticket)
   return scarce > 1 and full > 0
 end
 
--- Choose whom to collect for: look at the next groups in the order of their tickets.
+-- Choose a waiter to collect for: look at the next groups in the order of their tickets.
 local function choose()
   if redis.call('EXISTS', key('collecting')) == 1 then
     return
@@ -148,7 +148,7 @@ local function choose()
   end
 end
 
--- Open limits that nobody has used since they opened for one run; return how many.
+-- Open limits on probation for which no run came; return how many.
 local function forget_probations()
   local limits = redis.call('ZRANGEBYSCORE', key('probes'), '-inf', time - PROBATION_SECONDS,
     'LIMIT', 0, batch)
@@ -159,7 +159,7 @@ local function forget_probations()
   return #limits
 end
 
--- Forget cool-downs that have ended; return how many.
+-- Remove cool-downs that have ended; return how many.
 local function forget_cooldowns()
   local limits = due_of(key('cooldowns'))
   for _, limit in ipairs(limits) do
@@ -179,7 +179,7 @@ local left = math.min(recheck(key('blocked:shared'), before, batch),
 local forgotten = forget_probations()
 choose()
 local more, outbox = hand_over(tonumber(ARGV[6]))
--- No newcomer looks at moments where nothing cools down: first those that are due are met.
+-- Newcomers don't check moments if nothing cools down, so first hand over what is due.
 if more == 0 and forget_cooldowns() == batch then
   more = 1
 end

@@ -1,19 +1,19 @@
 -- tally: count the records that ended runs left, how long each waited and held, in histograms.
 --
 -- KEYS   1 the prefix
--- ARGV   1 how many records at most   2 seconds of an interval that has a hash of its own
---        3 seconds after its interval for which such a hash is stored
+-- ARGV   1 how many records at most   2 seconds of an interval that has a separate hash
+--        3 seconds after its interval for which such a hash is kept
 --        4.. upper bounds of the histogram in milliseconds, ascending
 -- Reply  how many were counted
--- Cost   a read of each record, four commands a limit that is counted, and one write a field
---        that changes: at most two kinds, a bound, a limit
--- Again  a record is taken out as it is counted; a second copy counts the next ones.
+-- Cost   a read of each record, four commands per counted limit, and one write per field
+--        that changes: at most one for each of two kinds, bound and limit
+-- Again  a record is removed as it is counted; a second copy counts the next ones.
 -- OOM    done: it frees more than it writes
 --
 -- A field is "<wait|hold> <upper bound, inf, or sum> <limit>": how many were below that
--- bound and above the one before, and the sum of their milliseconds. Accounts are never
--- counted, and of the user's own dimensions only limits that the configuration names; what
--- has no name among those (see named.lua) counts together.
+-- bound and above the one before, or the sum of their milliseconds. Accounts are never
+-- counted, and of the user's own dimensions only limits that the configuration names; limits
+-- without a name (see named.lua) are counted together.
 
 -- include limits
 -- include named
@@ -39,7 +39,7 @@ local function is_counted(limit)
     or (dimension ~= 'account' and redis.call('HEXISTS', key('config:flat'), limit) == 1)
 end
 
--- Return as what a limit is counted: by its name, or together with others of its dimension.
+-- Return the name under which a limit is counted: its own, or that of its dimension's others.
 local function counted_as(limit)
   if limit == 'global' then
     return limit
@@ -52,7 +52,7 @@ end
 
 local known, as = {}, {}
 
--- Return as what those limits of a group are counted that are; many runs are of one group.
+-- Return the names under which a group's limits are counted; many runs share a group.
 local function counted_of(group)
   if not known[group] then
     known[group] = {}

@@ -3,13 +3,13 @@
 -- KEYS   1 the prefix
 -- ARGV   1 a limit, to list its tokens only; '' for all
 --        2 how many at most
---        3 the expiry and 4 the token that the page before ended with; '' and ''
+--        3 the expiry and 4 the token at the end of the previous page; '' and ''
 --          for the first page
 -- Reply  {total, {token, expiry, limits, task, worker, since, reserved}, ...}: total
---        is how many there are on all pages; what a record does not have is nil
--- Cost   one read a token listed, and the logarithm in a sorted set
+--        is how many there are on all pages; facts that a record lacks are nil
+-- Cost   one read per token listed, and the logarithm in a sorted set
 -- Again  it changes nothing. A token that is renewed between two pages comes again on a
---        later one; none that is held all the time is left out.
+--        later page; no token that is held all the time is left out.
 -- OOM    done
 
 local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
@@ -19,7 +19,7 @@ if ARGV[3] ~= '' then
   if tonumber(redis.call('ZSCORE', holders, ARGV[4]) or -1) == tonumber(ARGV[3]) then
     start = redis.call('ZRANK', holders, ARGV[4]) + 1
   else
-    -- The last one has moved or gone: begin with those that had the same expiry.
+    -- The last one has moved or gone: begin with the tokens that have the same expiry.
     start = redis.call('ZCOUNT', holders, '-inf', '(' .. ARGV[3])
   end
   start = math.max(start, dead)

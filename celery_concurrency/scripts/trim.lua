@@ -1,24 +1,24 @@
--- trim: take out what is counted of limits without a name: a step of a walk over all of it.
+-- trim: remove what is counted of limits without a name: one step of a walk over all of it.
 --
--- A former version counted every platform and task type that ever ran, for ever, and copied
--- all of them each minute. What there is room for gets a name, and goes if nobody uses it.
+-- An earlier version counted every platform and task type that ever ran, for ever, and copied
+-- all of them each minute. Now a limit gets a name if there is room, and loses it if unused.
 --
 -- KEYS   1 the prefix
--- ARGV   1 how many fields are looked at, about
+-- ARGV   1 about how many fields to look at
 -- Reply  1 if the walk has come to its end, 0 if there is more
--- Cost   four commands a limit of those fields; of copies it reads four
--- Again  a second copy of the call takes the next step; the walk begins anew after its end.
+-- Cost   four commands per limit of those fields; it reads four copies
+-- Again  a second copy of the call takes the next step; after its end the walk begins again.
 -- OOM    done: it frees more than it writes
 
 -- include named
 -- constants BY_LIMIT, SHARED_DIMENSIONS, TOTALS
 
--- Copies, and the counters of one that has names only.
+-- How many copies to read, and how many counters a copy with only named limits has.
 local COPIES, COUNTERS_MOST = 4, #TOTALS + #BY_LIMIT * (#SHARED_DIMENSIONS + 2 * NAMED_MOST)
 
 local kept = {}
 
--- Take out some fields of a hash that belong to a limit without a name; return the cursor.
+-- Remove some fields of a hash that belong to limits without a name; return the cursor.
 local function trim_hash(hash, cursor, pattern)
   local next_cursor, found = unpack(redis.call('HSCAN', hash, cursor, 'COUNT', ARGV[1]))
   for i = 1, #found, 2 do
@@ -35,7 +35,7 @@ local function trim_hash(hash, cursor, pattern)
   return next_cursor
 end
 
--- Not by its bytes: names may be long.
+-- Judge a copy by its fields, not its bytes: names may be long.
 local function is_of_former_version(copy)
   local _, counters = string.gsub(copy, '": ?"', '', COUNTERS_MOST + 1)
   return counters > COUNTERS_MOST

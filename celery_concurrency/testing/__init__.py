@@ -1,7 +1,7 @@
 """Helpers for the tests of users' tasks, with pytest (``pytest_plugin.py``) or without.
 
-``Concurrency`` tells, without a worker and a broker, whether a task would wait and for which
-limit; with a worker, whether one does wait.
+``Concurrency`` tells whether a task would wait and for which limit, without a worker or a
+broker. With a worker, it tells whether a task does wait.
 """
 
 import re
@@ -33,10 +33,10 @@ COUNTDOWN_SECONDS: Final = 0.2
 
 
 class Concurrency:
-    """A limiter for one test, with a prefix of its own; a context manager.
+    """A limiter for one test, with its own key prefix; a context manager.
 
     Args:
-        url: of the Redis server.
+        url: the Redis server's URL.
 
     Attributes:
         limiter: the limiter itself, with the default configuration: one task per account.
@@ -64,7 +64,7 @@ class Concurrency:
 
         Args:
             signature: the task, ``publish.s("u1").set(headers={"platform": "douyin"})``.
-            tags: or its tags.
+            tags: instead of the signature, the task's tags.
 
         Raises:
             AssertionError: there is no room for it.
@@ -76,7 +76,7 @@ class Concurrency:
         known = [*BUILTIN_TAGS, *self.limiter.config.sync().config.dimensions]
         for name in tags:
             if name not in {*known, *OTHER_TAGS}:
-                raise TypeError(f"{name!r} is no tag; there is {', '.join(known)}")
+                raise TypeError(f"{name!r} is not a tag; use {', '.join(known)}")
         held = tags if signature is None else _tags(signature)
         token = f"running:{uuid.uuid4()}"
         answer = self.limiter.try_acquire(token, held)
@@ -99,7 +99,7 @@ class Concurrency:
         answer = self.limiter.try_acquire(token, _tags(signature))
         if isinstance(answer, Denied):
             return answer.limit
-        # It only asked: by no rate has anything begun.
+        # It only asked: nothing has begun as far as rates are concerned.
         self.limiter.release(token, began=False)
         return None
 
@@ -111,11 +111,11 @@ class Concurrency:
         Args:
             what: a signature: the task would wait if it were sent now; or the result of a
                 task that was sent to a worker: it waits within ``timeout``.
-            limit: what it waits for, as ``"account:u1"``; None for any limit.
-            timeout: seconds.
+            limit: what it waits for, such as ``"account:u1"``; None for any limit.
+            timeout: seconds to wait until it does.
 
         Raises:
-            AssertionError: it does not wait, or waits for another one.
+            AssertionError: it does not wait, or waits for another limit.
         """
         if isinstance(what, AsyncResult):
             _assert_result_waits(what, limit, timeout)
@@ -130,14 +130,14 @@ class Concurrency:
         """Make sure that a task would run if it were sent now.
 
         Raises:
-            AssertionError: it would wait; says for which limit.
+            AssertionError: it would wait; the message names the limit.
         """
         found = self.waits_for(signature)
         if found is not None:
             raise AssertionError(f"{signature!r} would wait for {found!r}")
 
     def gate(self, app: Celery) -> None:
-        """Gate an app's tasks by this limiter until the end of the test, and then no more.
+        """Gate an app's tasks by this limiter until the end of the test.
 
         For workers in this process, such as those of ``celery.contrib.testing.worker``'s
         ``start_worker``. End them within the test.
@@ -154,7 +154,7 @@ class Concurrency:
         self._ends.enter_context(gated(app))
 
     def close(self) -> None:
-        """Gate no more, and delete all its keys."""
+        """Stop gating, and delete all of its keys."""
         self._ends.close()
         keys = list(self._redis.scan_iter(f"{self.limiter.prefix}:*", count=1000))
         if keys:
@@ -193,9 +193,9 @@ def _tags(signature: Signature) -> Mapping[str, object]:
 
 
 def _task_of(signature: Signature) -> Any:
-    """Return the task of a signature; raise a TypeError if it is no signature of one task."""
+    """Return the task of a signature; raise a TypeError if it is not the signature of one task."""
     if not isinstance(signature, Signature) or signature.subtask_type is not None:
-        raise TypeError(f"{signature!r} is no signature of one task: give publish.s(...)")
+        raise TypeError(f"{signature!r} is not the signature of one task: use publish.s(...)")
     return signature.type
 
 

@@ -1,1 +1,1 @@
-"""Celery: how a task asks the limiter, waits and ends. ``gate.py`` tells the path of a run."""
+"""Celery: how a task asks the limiter, waits and ends. ``gate.py`` describes the path of a run."""

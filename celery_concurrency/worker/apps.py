@@ -28,10 +28,10 @@ _made: WeakKeyDictionary[Any, dict[Any, tuple[int, float, Any]]] = WeakKeyDictio
 def per_process(
     seconds: float = math.inf,
 ) -> Callable[[Callable[[Celery], T]], Callable[[Celery], T]]:
-    """Decorate a function of an app, so that each process calls it once for each app.
+    """Decorate a function of an app so that each process calls it once for each app.
 
     Args:
-        seconds: after which it is called again.
+        seconds: how long its result is kept before it is called again.
     """
 
     def decorate(make: Callable[[Celery], T]) -> Callable[[Celery], T]:
@@ -51,7 +51,7 @@ def per_process(
 
 
 def forget(app: Celery) -> None:
-    """Make all of an app anew when it is needed next; for tests, which change its settings."""
+    """Forget everything kept for an app; for tests, which change its settings."""
     _made.pop(real_app(app), None)
 
 
@@ -73,7 +73,7 @@ def limiter_of(app: Celery) -> Limiter:
         ImproperlyConfigured: see ``Settings.of`` and ``connect``.
     """
     settings = settings_of(app)
-    # The limiter must not keep alive the app that it is kept for.
+    # The limiter must not keep its own app alive.
     sender = Sender(ref(app), lambda: limiter.waiting_room)
     limiter = Limiter(
         connect(settings.redis_url, settings.redis_options),
@@ -86,6 +86,6 @@ def limiter_of(app: Celery) -> Limiter:
 
 
 def _copies_seconds(conf: Any) -> int:
-    """Return for how long the broker may deliver a message again whose ack was lost."""
+    """Return how many seconds after a lost ack the broker may deliver a message again."""
     options = conf.broker_transport_options or {}
     return int(2 * float(options.get("visibility_timeout") or 3600))

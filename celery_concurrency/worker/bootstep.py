@@ -1,6 +1,6 @@
 """The worker's bootstep: starts and stops the thread of ``housekeeping.py``.
 
-What it tells ``celery inspect`` is in ``inspecting.py``.
+``inspecting.py`` has what it reports to ``celery inspect``.
 """
 
 import logging
@@ -35,10 +35,9 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     """The worker's bootstep: started before the pool, stopped when the pool has drained."""
 
     def include(self, parent: Any) -> bool:
-        """Celery's hook: take the step in, as the first.
+        """Celery's hook: add the step as the first one.
 
-        Steps stop in reverse. Only the first is sure to be there when the pool's last task
-        has ended.
+        Steps stop in reverse order, so only the first is sure to outlive the pool's last task.
         """
         if not self.include_if(parent):
             return False
@@ -47,17 +46,17 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         return True
 
     def info(self, parent: Any) -> dict[str, Any]:
-        """Celery's hook: what ``inspect stats`` says of this step."""
+        """Celery's hook: what ``inspect stats`` shows for this step."""
         return {"concurrency": stats_of(parent.app)}
 
     def create(self, parent: Any) -> Housekeeping:
-        """Make the thread, not yet started; a wrong setting stops the worker here.
+        """Create the thread without starting it; a wrong setting stops the worker here.
 
         Raises:
             ImproperlyConfigured: names the setting.
         """
         settings, limiter = settings_of(parent.app), limiter_of(parent.app)
-        refusals_of(parent.app)  # its classes are there, and pool children get them by the fork
+        refusals_of(parent.app)  # imports the exception classes once, before the pool forks
         extend_query_task(ConcurrencyStep)
 
         def on_lost(request: Any) -> None:
@@ -67,7 +66,9 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
                 request.terminate(parent.pool, signal="TERM")
             except NotImplementedError:
                 # Nothing can end a body in a thread, or in a solo worker.
-                logger.error("this worker's pool can't terminate tasks: %s runs on", request.id)
+                logger.error(
+                    "this worker's pool can't terminate tasks: %s keeps running", request.id
+                )
 
         heartbeat = Heartbeat(
             limiter,

@@ -1,7 +1,8 @@
 """Celery's private and undocumented parts, each behind a function.
 
-Each says in which versions the part was seen, and what happens without it; a test fails by its
-name. kombu's private parts are in ``kombu_redis.py``, redis-py's in ``limiter/client.py``.
+Each docstring names the part, the versions that have it, and what happens without it. A test
+checks each part by name. kombu's private parts are in ``kombu_redis.py``, redis-py's in
+``limiter/client.py``.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from celery.worker import state as worker_state
 
 
 def real_app(app: Any) -> Any:
-    """Return the app behind a proxy such as ``current_app``, which has no identity of its own.
+    """Return the app behind a proxy such as ``current_app``.
 
     ``Proxy._get_current_object``: Celery 5.5 to 5.7. Without it a proxy counts as an app.
     """
@@ -22,7 +23,7 @@ def real_app(app: Any) -> Any:
 
 
 def on_each_app(call: Callable[[Celery], object]) -> None:
-    """Call a function with each app of this process that is complete, now or later.
+    """Call a function with each app of this process once the app is finalized, now or later.
 
     ``celery._state.connect_on_app_finalize`` and ``_get_active_apps``: Celery 5.5 to 5.7.
     Without them this module can't be imported, and the worker doesn't start.
@@ -34,10 +35,10 @@ def on_each_app(call: Callable[[Celery], object]) -> None:
 
 
 def tasks_of(app: Celery) -> list[Any]:
-    """Return the tasks of an app that are bound by now.
+    """Return the tasks of an app that are bound so far.
 
-    ``Celery._tasks``: Celery 5.5 to 5.7. ``app.tasks`` would complete the app first, which may
-    be too early.
+    ``Celery._tasks``: Celery 5.5 to 5.7. ``app.tasks`` would finalize the app, which may be too
+    early.
     """
     return list(app._tasks.values())
 
@@ -49,7 +50,7 @@ def watch_tasks(app: Celery, call: Callable[[type[Any]], None]) -> bool:
     start.
 
     Returns:
-        False where an earlier call has seen to it.
+        False if an earlier call has already done so.
     """
     if any(isinstance(entry, _OnBound) for entry in app.annotations):
         return False
@@ -83,9 +84,10 @@ class _OnBound:
 
 
 def headers_of(request: Any) -> dict[str, Any]:
-    """Return the headers of a worker's request, and what Celery has put beside them.
+    """Return the headers of a worker's request, with what Celery adds to them.
 
-    What is taken out of it, Celery copies into no other message, and the child doesn't get it.
+    Celery copies them into other messages and sends them to the child. An entry that is deleted
+    here gets to neither.
 
     ``Request.request_dict``: Celery 5.5 to 5.7. Without it gated tasks fail.
     """
@@ -94,7 +96,7 @@ def headers_of(request: Any) -> dict[str, Any]:
 
 
 class _Properties(dict[str, Any]):
-    """The AMQP properties of a message, with an object of ours that is none of them."""
+    """The AMQP properties of a message, with one extra object attached."""
 
     ours: Any = None
 
@@ -102,9 +104,10 @@ class _Properties(dict[str, Any]):
 def send_along(request: Any, ours: object) -> None:
     """Send an object along with a worker's request, to the process that will run it.
 
-    It is tied to the properties. A field of its own would count as a header, and Celery would
-    copy it into the next message that it makes of the request, be it in the child (``retry``)
-    or in the main process (``task_retry_on_worker_lost``). Properties it copies into none.
+    The object is attached to the properties, because Celery copies properties into no other
+    message. It would copy a separate field, as a header, into the next message that it makes
+    from the request: in the child (``retry``) or in the main process
+    (``task_retry_on_worker_lost``).
     """
     headers = headers_of(request)
     headers["properties"] = properties = _Properties(headers.get("properties") or {})
@@ -112,12 +115,12 @@ def send_along(request: Any, ours: object) -> None:
 
 
 def sent_along(request: Any) -> Any:
-    """Return what was sent along with a worker's request; None if nothing was."""
+    """Return the object that was sent along with a worker's request, or None."""
     return getattr(headers_of(request).get("properties"), "ours", None)
 
 
 def ours_on(context: Any) -> Any:
-    """Return what was sent along, from a task's own request; None if nothing was.
+    """Return the object that was sent along, from a task's own request, or None.
 
     ``Context.properties``: Celery 5.5 to 5.7. Without it gated tasks fail.
     """
@@ -182,8 +185,8 @@ def active_requests() -> list[Any]:
     """Return the requests of the runs that live in this worker.
 
     ``WeakSet.data`` of ``celery.worker.state.active_requests``: Celery 5.5 to 5.7, Python 3.11
-    to 3.13. The main thread adds to it meanwhile, and only its references can be copied in one
-    go. Without it a tick's beat fails and says so.
+    to 3.13. The main thread adds to the set at the same time, and only its references can be
+    copied atomically. Without it a tick's beat fails and logs so.
     """
     references = list(worker_state.active_requests.data)
     return [request for reference in references if (request := reference()) is not None]

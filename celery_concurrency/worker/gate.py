@@ -2,8 +2,8 @@
 
 Only ``before_start`` can stop a task: Celery swallows what a handler of ``task_prerun`` raises.
 So ``on_prerun`` asks the limiter and keeps the outcome on the run, ``check`` acts on it, and
-``on_postrun`` gives back the tokens, or parks the message or sends it on. ``hooks.py`` puts
-them in, ``run.py`` says what a run is.
+``on_postrun`` releases the tokens, parks the message or sends it on. ``hooks.py`` installs
+these functions, ``run.py`` defines a run.
 """
 
 import logging
@@ -46,28 +46,28 @@ from celery_concurrency.worker.run_log import log_decision, log_outcome, log_pla
 from celery_concurrency.worker.tags import tags_of
 from celery_concurrency.worker.unknown_headers import unknown_headers
 
-#: Seconds between two tries to park a message or send it on while the servers are away.
+#: Seconds between two attempts to park a message or send it on while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)
 
 
 def is_gated(task: Any) -> bool:
-    """Return whether this task asks for tokens: not Celery's own, not an exempt one."""
+    """Return whether this task asks for tokens: Celery's own and exempt tasks don't."""
     if not getattr(task.before_start, "is_gate", False):
         return False
     return not is_exempt(task.name, settings_of(task.app).exempt)
 
 
 def is_exempt(name: str, exempt: Iterable[str]) -> bool:
-    """Return whether a task of this name is never gated; ``exempt`` are globs."""
+    """Return whether a task of this name is never gated; ``exempt`` is a list of globs."""
     return name.startswith("celery.") or any(fnmatchcase(name, glob) for glob in exempt)
 
 
 def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
-    """``task_received``, in the main process: make the run, and send it along to the child."""
+    """``task_received``, in the main process: create the run and send it along to the child."""
     if request is None:
         return
     if headers_of(request).get(DISCARD):
-        # Cancelled or expired while it waited: it ends as revoked, and its canvas is told.
+        # Cancelled or expired while it waited: Celery ends it as revoked and tells its canvas.
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):
         receive(request)
@@ -82,9 +82,9 @@ def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     try:
         _decide(task, run)
     except SoftTimeLimitExceeded:
-        # It strikes at any moment, also after the limiter said yes.
+        # It can come at any moment, even after the limiter said yes.
         limiter_of(task.app).give_up(run.token)
-        reason = "its time limit struck before the limiter's answer"
+        reason = "it reached its time limit before the limiter answered"
         run.outcome = Unanswered(LimiterUnavailable(reason))
         log_outcome(task, run)
 
@@ -94,9 +94,10 @@ def check(task: Any) -> None:
 
     Raises:
         celery.exceptions.Retry: it has to wait.
-        celery.exceptions.Ignore: its message is a copy of one that has run, or was taken from
-            this process, as that is about to be killed.
-        InvalidTag: it is mistagged; so are other mistakes of the task's author.
+        celery.exceptions.Ignore: its message is a copy of one that has run, or the main process
+            took the message because this process is about to be killed.
+        InvalidTag: one of its tags is not valid; other mistakes of the task's author are raised
+            too.
         ConcurrencyError: the main process did not see it, so there is no message to send on.
     """
     request = task.request
@@ -105,16 +106,16 @@ def check(task: Any) -> None:
         if request.is_eager or request.called_directly or not is_gated(task):
             return
         raise ConcurrencyError(
-            f"task {task.name} can not be limited, as the worker kept no message to send on: "
-            "name celery_concurrency.signals in imports, or see in its log why it could not"
+            f"task {task.name} can't be limited, because the worker did not keep its message: "
+            "add celery_concurrency.signals to imports, or find the reason in the worker's log"
         )
     if progress.stage_of(run.token) == Stage.TAKEN:
         if isinstance(run.outcome, Granted | Uncounted):
-            run.outcome = Asked()  # whatever it was given, its body does not begin
-        raise Ignore("its process is about to be killed, and another one is to run it")
+            run.outcome = Asked()  # whatever it was granted, its body does not begin
+        raise Ignore("its process is about to be killed; another one will run it")
     match run.outcome:
         case Granted() | Uncounted() | Ungated() | Failed() | Repeated(token=None):
-            # Killed from now on, it ends as Celery says (rescue.py).
+            # If it is killed from now on, Celery decides how it ends (rescue.py).
             progress.note(run.token, Stage.BEGUN)
     match run.outcome:
         case Granted() | Uncounted() | Ungated():
@@ -130,7 +131,7 @@ def check(task: Any) -> None:
 def on_postrun(
     sender: Any = None, task: Any = None, state: str | None = None, retval: Any = None, **_: Any
 ) -> None:
-    """``task_postrun``, after the task's state was written: release, or let the message wait.
+    """``task_postrun``, after Celery wrote the task's state: release, or let the message wait.
 
     Args:
         retval: what the body returned, or the exception that ended it.
@@ -141,16 +142,16 @@ def on_postrun(
     try:
         _end(task, run, state, retval)
     except SoftTimeLimitExceeded:
-        # It strikes once, and all of this may be repeated.
+        # A time limit comes once, and all of this may be repeated.
         _end(task, run, state, retval)
 
 
 def _decide(task: Any, run: Run) -> None:
-    """Find the outcome, and log it."""
+    """Find out the outcome and log it."""
     try:
         run.outcome = _ask(task, run)
     except LimiterUnavailable as exc:
-        # The limiter itself gives back what it may have taken.
+        # The limiter itself releases what it may have taken.
         if settings_of(task.app).redis_unavailable == "run":
             run.outcome = Uncounted(exc)
             limiter_of(task.app).count_later(run.token, run.tags, **_facts(task, run))
@@ -175,10 +176,10 @@ def _ask(task: Any, run: Run) -> RunOutcome:
         if len(limits_of(run.tags, limiter.config.sync().config.dimensions)) == 1:
             return Ungated()
         raise ConcurrencyError(
-            f"task {task.name} came by a broadcast queue, which can't be limited: send it to "
-            "another queue, take its tags off, or name it in concurrency_exempt"
+            f"task {task.name} came through a broadcast queue, and can't be limited there: send it "
+            "to another queue, remove its tags, or add it to concurrency_exempt"
         )
-    # Whatever ends the run before the answer is read may leave it with its tokens.
+    # If the run ends before it has read the answer, it may hold tokens.
     run.outcome = Asked()
     progress.note(run.token, Stage.ASKING)
     runs_anyway = settings_of(task.app).redis_unavailable == "run"
@@ -186,7 +187,7 @@ def _ask(task: Any, run: Run) -> RunOutcome:
 
 
 def _facts(task: Any, run: Run) -> dict[str, Any]:
-    """Return what the limiter is told of a run, beside its tags."""
+    """Return what the limiter needs to know about a run besides its tags."""
     return {
         "task": task.name,
         "worker": str(task.request.hostname or ""),
@@ -201,7 +202,7 @@ def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
         case TurnedAway():
             _wait(task, run)
         case Granted() | Uncounted():
-            # First: no other run may go where this one was just refused.
+            # First, so that no other run starts where this one was just refused.
             tell_refusal(task, run, state, retval)
             succeeded = _succeeded(state, retval) and not (run.lease and run.lease.refused_in)
             _release(task, run, done=not _may_come_again(task, state), succeeded=succeeded)
@@ -210,36 +211,36 @@ def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
 
 
 def _succeeded(state: str | None, retval: Any) -> bool:
-    """Return whether a body did what it wanted to: also one that was replaced, or polls on."""
+    """Return whether a body succeeded; one that was replaced or retries by its own will did."""
     if state == RETRY:
-        # By its own will, and not as something failed.
+        # It retries by its own will, not because something failed.
         return retval is not None and retval.exc is None and retval.__context__ is None
     return state in (SUCCESS, IGNORED)
 
 
 def _may_come_again(task: Any, state: str | None) -> bool:
-    """Return whether the message of a run that ends in this state may be delivered again."""
+    """Return whether the broker may deliver the message of a run again that ended so."""
     if state == FAILURE and task.acks_late:
-        # Not acknowledged, it goes where the broker keeps dead letters. Celery 5.7 has two names.
+        # Unacknowledged, it goes to the broker's dead letters. Celery 5.7 has two names for that.
         return not getattr(task, "acks_on_failure", task.acks_on_failure_or_timeout)
     return state in (None, REJECTED)  # cut off, or rejected by the task itself
 
 
 def _wait(task: Any, run: Run) -> None:
-    """Park the message or send it on; while neither can be done, keep the slot and try again."""
+    """Park the message or send it on; while neither works, keep the slot and try again."""
     attempt = 0
     while True:
-        # Everything: a lost message is worse than a slot held. A soft time limit may
-        # strike here too, and the run has nothing left to do but this.
+        # Catch everything: a lost message is worse than an occupied slot. That includes a soft
+        # time limit, as this is all that the run has left to do.
         try:
             if attempt:
                 time.sleep(PAUSES[min(attempt, len(PAUSES)) - 1])
             if progress.stage_of(run.token) == Stage.TAKEN:
-                return  # this process is about to be killed, and the main one sees to it
+                return  # this process is about to be killed; the main process does the rest
             _wait_once(task, run)
         except Exception as exc:  # noqa: BLE001
             level = logging.DEBUG if attempt else logging.WARNING
-            detail = f"as its message finds no place: {exc}"
+            detail = f"because its message can be neither parked nor sent on: {exc}"
             log_decision(level, task, run, "keeps its slot", detail, reason=str(exc))
             attempt += 1
         else:
@@ -249,7 +250,7 @@ def _wait(task: Any, run: Run) -> None:
 def _wait_once(task: Any, run: Run) -> None:
     """Park the message, or send it on.
 
-    Once it may have been parked, it must be parked: if it were sent on too, there would be two.
+    Once it may have been parked, only park it again: sending it on too would make two of it.
     """
     if run.waiter is None and isinstance(run.answer, Denied):
         denied = run.answer
@@ -257,18 +258,19 @@ def _wait_once(task: Any, run: Run) -> None:
     if run.waiter is None:
         countdown = settings_of(task.app).retry_countdown
         run.message.publish(task.app, countdown)
-        log_decision(logging.DEBUG, task, run, "sent on", f"for {countdown} s", countdown=countdown)
+        detail = f"with a countdown of {countdown} s"
+        log_decision(logging.DEBUG, task, run, "sent on", detail, countdown=countdown)
     else:
         log_place(task, run, limiter_of(task.app).waiting_room.park(run.waiter), run.waiter.limits)
     progress.note(run.token, Stage.PLACED)
 
 
 def _release(task: Any, run: Run, *, done: bool, succeeded: bool = False) -> None:
-    # Where its answer was not read, its body has not begun.
+    # Its body has not begun if it never read the answer.
     began = not isinstance(run.outcome, Asked)
     try:
         held = limiter_of(task.app).release(run.token, done=done, began=began, succeeded=succeeded)
     except LimiterUnavailable as exc:
-        log_decision(logging.WARNING, task, run, "releases later", str(exc), reason=str(exc))
+        log_decision(logging.WARNING, task, run, "releases later", f"({exc})", reason=str(exc))
     else:
         log_release(task, run, held=held)

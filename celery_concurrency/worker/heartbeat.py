@@ -1,7 +1,7 @@
-"""A worker's heartbeat: its living runs keep their tokens, its dead ones lose them.
+"""A worker's heartbeat: its living runs keep their tokens, its dead runs lose them.
 
-Celery may send no signal when a pool's child ends, and a child that was killed releases
-nothing. All of this runs in the main process, in the thread of ``housekeeping.py``.
+Celery may send no signal when a pool's child ends, and a killed child releases nothing. All of
+this runs in the main process, in the thread of ``housekeeping.py``.
 """
 
 import logging
@@ -26,14 +26,14 @@ logger = logging.getLogger(WORKER_LOG)
 
 
 class Heartbeat:
-    """Renews the tokens of one worker's runs, and gives back those of the dead.
+    """Renews the tokens of one worker's runs, and releases those of its dead runs.
 
     Args:
-        limiter: where the tokens are.
-        seconds: of silence after which this worker's tokens are taken back.
-        on_lost: is called with the request of a run whose tokens were taken back all the same.
-        worker: what it says of itself; None to say nothing.
-        processes: the runs are in processes of their own, which may be killed.
+        limiter: holds the tokens.
+        seconds: how long this worker may be silent before its tokens are taken back.
+        on_lost: called with the request of a living run whose tokens were taken back.
+        worker: what the worker says of itself; None to say nothing.
+        processes: whether the runs are in child processes, which may be killed.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Heartbeat:
         self._on_lost = on_lost
         self._worker = worker
         self._processes = processes
-        # Process id to its latest run: a child runs one task at a time, and released the others.
+        # Process id to its latest run: a child runs one task at a time and released the earlier.
         self._running: dict[int, str] = {}
-        # Requests that no child has yet, as far as we have looked.
+        # Requests that no child had at the last look.
         self._received: deque[Any] = deque()
 
     def on_received(self, request: Any = None, **_: Any) -> None:
@@ -74,8 +74,8 @@ class Heartbeat:
         for token in lost:
             request = requests[token]
             logger.error(
-                "Task %s[%s] runs on without its tokens: they were taken back, as this worker "
-                "could not renew them for too long",
+                "Task %s[%s] keeps running without its tokens: they were taken back, because this "
+                "worker could not renew them in time",
                 request.name,
                 request.id,
                 extra=fields("lost", task_id=request.id, task_name=request.name, token=token),
@@ -84,19 +84,19 @@ class Heartbeat:
             try:
                 self._on_lost(requests[token])
             except Exception:
-                logger.exception("what is to be done about %s failed", token)
+                logger.exception("concurrency_on_lost failed for %s", token)
 
     def end(self) -> None:
-        """Say that this worker ends in good order; it beats no more."""
+        """Say that this worker ends in good order and sends no more beats."""
         if self._worker:
             forget_worker(self._limiter.keyspace, self._worker.name)
 
     def is_unknown(self) -> bool:
-        """Whether runs live here that could not get their tokens back after a loss of data."""
+        """Whether living runs here could not get their tokens back after a loss of data."""
         return any(not self._limiter.leases.knows(token) for token in self._active())
 
     def release_dead(self) -> None:
-        """Give back the tokens of runs whose process has ended."""
+        """Release the tokens of runs whose process has ended."""
         if not self._processes:
             return
         self._look_who_runs()
@@ -105,8 +105,8 @@ class Heartbeat:
                 self._release(self._running.pop(pid))
 
     def _look_who_runs(self) -> None:
-        """Note which child has which run, however short it was: there is no signal for it."""
-        # The main thread adds to them meanwhile.
+        """Note which child has which run, even a very short one: there is no signal for it."""
+        # The main thread may add requests at the same time.
         requests = [self._received.popleft() for _ in range(len(self._received))]
         begun = [request for request in requests if request.worker_pid]
         for request in sorted(begun, key=lambda request: request.time_start or 0):
@@ -120,12 +120,12 @@ class Heartbeat:
         try:
             if self._limiter.release(token, began=began):
                 logger.warning(
-                    "released %s, as its process has ended",
+                    "released %s because its process has ended",
                     token,
                     extra=fields("released for it", task_id=token.rpartition(":")[0], token=token),
                 )
         except LimiterUnavailable as exc:
-            logger.warning("releases %s later, as its process has ended: %s", token, exc)
+            logger.warning("will release %s later; its process has ended: %s", token, exc)
 
     def _active(self) -> dict[str, Any]:
         """Return the requests of the runs that live here, by their tokens."""
@@ -134,7 +134,7 @@ class Heartbeat:
 
 
 def _may_begin(request: Any) -> bool:
-    """Return whether a request has not begun and still may: it isn't revoked or expired."""
+    """Return whether a request has not begun but may: it is neither revoked nor expired."""
     if request.worker_pid:
         return False
     known = worker_state.requests.get(request.id) is request
@@ -142,15 +142,15 @@ def _may_begin(request: Any) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a child process has ended, reaped by its parent or not."""
+    """Return whether a child process has ended, whether or not its parent reaped it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        # There is no such process, or no /proc.
+        # No such process, or no /proc.
         try:
             os.kill(pid, 0)
         except OSError as exc:
             return isinstance(exc, ProcessLookupError)
         return False
-    # The state comes after the name, which is in brackets and may contain anything.
+    # The state follows the name, which is in parentheses and may contain anything.
     return stat.rpartition(")")[2].split()[0] in "ZX"

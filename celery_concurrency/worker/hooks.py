@@ -21,9 +21,9 @@ from celery_concurrency.worker.celery_compat import (
 
 
 def gate_class(cls: type[Any]) -> None:
-    """Put the gate in front of a task class's ``before_start``; once, however often called.
+    """Put the gate in front of a task class's ``before_start``; calling this again does nothing.
 
-    Each task has a class of its own, so this works whether or not ``before_start`` calls super.
+    Each task has its own class, so this works whether or not ``before_start`` calls super.
     Celery's own tasks are left alone.
     """
     original = cls.before_start
@@ -46,12 +46,12 @@ def _ungate_class(cls: type[Any]) -> None:
         cls.Request = cls.Request.rescues
 
 
-#: Whether every app of this process is gated: there is no way back then.
+#: Whether every app of this process is gated; that can't be undone.
 _all_are_gated = False
 
 
 def gate_all_tasks() -> None:
-    """Gate every task of every app of this process, registered or yet to come."""
+    """Gate every task of every app of this process, those registered later included."""
     global _all_are_gated  # noqa: PLW0603 - the process has one registry of apps, Celery's
     _all_are_gated = True
     on_each_app(_gate_app)
@@ -76,7 +76,7 @@ def gated(app: Celery) -> Iterator[None]:
 
 
 def _gate_app(app: Celery) -> bool:
-    """Gate an app's tasks; return False where they were gated already."""
+    """Gate an app's tasks; return False if they already were."""
     is_new = watch_tasks(app, gate_class)
     for task in tasks_of(app):
         gate_class(type(task))
@@ -86,7 +86,7 @@ def _gate_app(app: Celery) -> bool:
 
 
 def connect_hooks() -> None:
-    """Connect the gate, and the outbox's end, to Celery's signals; once, however often called."""
+    """Connect the gate and the outbox to Celery's signals; calling this again does nothing."""
     for signal, handler in (
         (signals.task_received, gate.on_received),
         (signals.task_prerun, gate.on_prerun),
@@ -100,15 +100,15 @@ def connect_hooks() -> None:
 class ConcurrencyTask(Task):  # type: ignore[misc]
     """A base class for gated tasks, if you prefer to be explicit.
 
-    ``@app.task(base=ConcurrencyTask)`` gates that task, also where
-    ``celery_concurrency.signals`` is not in ``imports``; both together gate once.
+    ``@app.task(base=ConcurrencyTask)`` gates that task even without
+    ``celery_concurrency.signals`` in ``imports``. With both, the task is still gated only once.
     """
 
     abstract = True
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
-        """Celery's hook for a task class that has found its app."""
+        """Celery's hook: a task class was bound to its app."""
         super().on_bound(app)
         gate_class(cls)
         connect_hooks()

@@ -1,10 +1,10 @@
 """The worker's housekeeping: a thread of the main process that ticks about once a second.
 
 It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
-how long runs took, keeps the statistics' history, logs how adaptive limits moved and which
-headers are nearly tags, tells the waiting room of revoked tasks, and in one worker of all meets
-the moments at which limits open. It lives from before the first task until after the last.
-Which runs live, and what becomes of the dead, is in ``heartbeat.py``.
+how long runs took, keeps the statistics' history, logs moves of adaptive limits and headers
+that are nearly tags, and tells the waiting room of revoked tasks. In one worker of all it also
+hands over at the moments when limits open. It starts before the first task and ends after the
+last. ``heartbeat.py`` knows which runs live, and deals with the dead.
 """
 
 import logging
@@ -30,24 +30,24 @@ from celery_concurrency.worker.unknown_headers import unknown_headers
 logger = logging.getLogger(WORKER_LOG)
 
 TICK: Final = BEAT_SECONDS
-#: Seconds between two looks at the pool's processes, and of the one worker that meets moments.
+#: Seconds between two looks at the pool's processes, and at the next moment (in one worker).
 LOOK: Final = 0.25
 WATCHING_LOOK: Final = 0.1
 SHORTEST_LOOK: Final = 0.005
-#: For how many ticks we look for a revoked task among the waiters: it may be on its way there.
+#: How many ticks we look for a revoked task among the waiters: it may be on its way there.
 REVOKE_TICKS: Final = 5
-#: Seconds after which a line on a move says when that was.
+#: Seconds after which the log line about a move says when it moved.
 LATE: Final = 60.0
 
 
 class Housekeeping:
-    """Does what has to be done now and then, in a thread of its own.
+    """Does the worker's periodic work, in its own thread.
 
     Args:
-        limiter: this process's.
-        heartbeat: of this worker's runs.
-        greet: is called in the first tick that reaches Redis, and if it returns False, as
-            the broker is away, once more when the worker has connected to that.
+        limiter: this process's limiter.
+        heartbeat: this worker's heartbeat.
+        greet: called in the first tick that reaches Redis. If it returns False because the
+            broker is away, it is called once more when the worker has connected to the broker.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Housekeeping:
         self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
 
     def start(self) -> None:
-        """Tick once now, so that the first task finds all in order; then go on in the thread."""
+        """Tick once now, before the first task; then go on in the thread."""
         self.tick()
         self._wait_until_open()
         signals.worker_ready.connect(self.on_ready)
@@ -79,13 +79,13 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait for a tick under way, and for the messages of killed runs."""
+        """Stop; wait for a tick in progress and for the messages of killed runs."""
         rescue.finish()
         self._stopped.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        self._heartbeat.release_dead()  # the pool's processes are gone, in whatever way
+        self._heartbeat.release_dead()  # all of the pool's processes are gone
         if not self._outage.is_on:
             self._say_goodbye()
 
@@ -93,17 +93,19 @@ class Housekeeping:
         try:
             self._heartbeat.end()
         except LimiterUnavailable as exc:
-            logger.debug("others see this worker as silent for a while: %s", exc)
+            logger.debug("other workers see this one as silent for a while: %s", exc)
 
     def _wait_until_open(self) -> None:
-        """Where Redis lost its data, or has none yet, delay the start until it admits runs."""
+        """If Redis lost its data or has none yet, delay the start until it admits runs."""
         try:
             seconds = self._limiter.leases.closed_for()
         except LimiterUnavailable:
-            return  # the first tick has logged it, and tasks wait
+            return  # the first tick has logged the outage, and tasks wait
         if seconds:
             logger.info(
-                "the limiter's data is new: runs that live elsewhere have %.0f s to say so", seconds
+                "the limiter's data is new: waiting %.0f s so that other workers can report the "
+                "tokens they hold",
+                seconds,
             )
             time.sleep(seconds)
 
@@ -114,14 +116,14 @@ class Housekeeping:
             self._wake.set()
 
     def on_revoked(self, request: Any = None, terminated: bool = False, **_: Any) -> None:
-        """``task_revoked``: a task that won't run gives up, in the thread, what it was handed."""
+        """``task_revoked``: the thread gives up what was handed over to the revoked task."""
         reservation = None if terminated else reservation_of(request)
         if reservation:
             self._forgone.append(reservation)
             self._wake.set()
 
     def tick(self) -> None:
-        """Do all of it once; log when Redis goes away and when it comes back."""
+        """Do everything once; log when Redis goes away and when it comes back."""
         try:
             self._do(self._say_hello)
             self._do(self._take_over)
@@ -140,7 +142,7 @@ class Housekeeping:
             self._outage.end()
 
     def _do(self, part: Callable[[], object]) -> None:
-        """Do a part of a tick; its failure stops no other part, least of all the beat."""
+        """Do one part of a tick; if it fails, the other parts go on, above all the beat."""
         try:
             part()
         except LimiterUnavailable:
@@ -148,7 +150,7 @@ class Housekeeping:
         except ConcurrencyError as exc:
             logger.warning("%s", exc)
         except Exception:
-            logger.exception("a part of a tick failed; the next one comes in %s s", TICK)
+            logger.exception("part of a housekeeping tick failed; the next tick is in %s s", TICK)
 
     def _say_hello(self) -> None:
         if self._greeting_due:
@@ -163,7 +165,7 @@ class Housekeeping:
         unknown_headers.judge(self._limiter.keyspace, self._dimensions)
 
     def _pass_on(self) -> None:
-        """Tell the waiting room what became of tasks in this worker."""
+        """Tell the waiting room which tasks this worker was told to revoke or gave up."""
         for task_id in self._revokes.recent():
             if self._limiter.waiting_room.cancel(task_id):
                 logger.info(
@@ -176,10 +178,10 @@ class Housekeeping:
             self._forgone.popleft()
 
     def _tell_moves(self) -> None:
-        """Log the moves of adaptive limits that no worker has logged yet."""
+        """Log the moves of adaptive limits that no other worker has logged."""
         for move in self._limiter.adaptive.take_unlogged():
             how = "falls" if move.falls else "rises"
-            # No worker was there to say so.
+            # No worker was there to log it then.
             when = f" at {time.ctime(move.at)}" if time.time() - move.at > LATE else ""
             logger.log(
                 logging.WARNING if move.falls else logging.INFO,
@@ -195,12 +197,12 @@ class Housekeeping:
         self._watching = self._limiter.waiting_room.watch_moments(self._watcher)
 
     def _meet_moments(self) -> None:
-        """Where this worker watches, hand over what has opened; look again at the next moment."""
+        """If this worker watches the moments, hand over what has opened; plan the next look."""
         self._next_look = LOOK
         if self._watching:
             opens = self._limiter.waiting_room.meet_moments()
-            # By then one may be filed that comes earlier. Never at once: after a loss of data
-            # nobody is admitted, and what is due stays so.
+            # An earlier moment may be added until then. Never look at once: after a loss of data
+            # nobody is admitted, and what is due stays due.
             if opens is None:
                 opens = WATCHING_LOOK
             self._next_look = min(WATCHING_LOOK, max(SHORTEST_LOOK, opens))
@@ -219,7 +221,7 @@ class Housekeeping:
                     self.tick()
                 elif not self._outage.is_on:
                     if self._heartbeat.is_unknown():
-                        # A run that no beat has named yet would lose its tokens with the data.
+                        # A run that no beat has named yet would lose its tokens for good.
                         self._heartbeat.beat()
                     self._meet_moments()
                 else:
@@ -227,12 +229,12 @@ class Housekeeping:
             except LimiterUnavailable as exc:
                 self._outage.begin(exc)
             except Exception:
-                # A tick lost is better than a thread lost.
-                logger.exception("a tick failed; the next one comes in %s s", TICK)
+                # Better to lose a tick than the thread.
+                logger.exception("a housekeeping tick failed; the next tick is in %s s", TICK)
 
 
 class _Revokes:
-    """The tasks that this worker was told to revoke lately, and that may be waiting."""
+    """The tasks that this worker was recently told to revoke, and that may be waiting."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -240,7 +242,7 @@ class _Revokes:
 
     def recent(self) -> list[str]:
         """Return the tasks that were revoked in the last ticks."""
-        # The main thread adds to it meanwhile: it iterates over a list made in one go.
+        # The main thread may add to it at the same time, so iterate over a copy.
         revoked = set(worker_state.revoked)
         self._recent.update(dict.fromkeys(revoked - self._seen, REVOKE_TICKS))
         self._seen = revoked

@@ -1,6 +1,6 @@
-"""What ``celery inspect`` says of us: ``stats`` how tasks wait, ``query_task`` that one does.
+"""For ``celery inspect``: ``stats`` says how tasks wait, ``query_task`` whether a task waits.
 
-``bootstep.py`` puts both in; ``limiter/inspect/explanation.py`` finds out why a task waits.
+``bootstep.py`` installs both; ``limiter/inspect/explanation.py`` finds out why a task waits.
 """
 
 import logging
@@ -19,22 +19,22 @@ from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: The worker takes no message while it answers, and who asks waits for a second by default.
+#: The worker takes no message while it answers, and ``inspect`` waits for 1 s by default.
 SECONDS: Final = 0.5
 UNKNOWN: Final = "unknown"
 
-#: What ``query_task`` says of a task that a worker has, and that has no meaning for a waiting one.
+#: Fields that ``query_task`` gives for a task in a worker, meaningless for a waiting task.
 _OF_WORKERS: Final = (
     "args", "kwargs", "hostname", "time_start", "acknowledged", "delivery_info", "worker_pid",
 )  # fmt: skip
 
 
 def stats_of(app: Any) -> dict[str, Any]:
-    """Return how an app's tasks wait, and how many do, of all workers; for ``inspect stats``.
+    """Return how an app's tasks wait, and how many over all workers; for ``inspect stats``.
 
     Returns:
         ``{"mode": "handoff" or "retry", "reason": why, "waiting": how many, "uncounted_groups":
-        as in ``Usage``}``, each "unknown" where the servers don't say so in half a second.
+        as in ``Usage``}``, each "unknown" if the servers don't answer within half a second.
     """
     names = ("mode", "reason", "waiting", "uncounted_groups")
     return {**dict.fromkeys(names, UNKNOWN), **_gathered(_stats(app))}
@@ -51,7 +51,7 @@ def _stats(app: Any) -> Iterator[tuple[str, Any]]:
 
 
 def extend_query_task(mark: type[Any]) -> None:
-    """Have ``inspect query_task`` know the tasks that wait; once, however often called.
+    """Make ``inspect query_task`` find waiting tasks too; calling this again does nothing.
 
     Args:
         mark: a bootstep. Workers without it answer as before.
@@ -78,11 +78,11 @@ def extend_query_task(mark: type[Any]) -> None:
 
 
 def waiting_of(app: Any, task_ids: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return those of these tasks that wait, as ``query_task`` tells of others.
+    """Return which of these tasks wait, in the form of ``query_task``.
 
     Returns:
-        ``{id: ("waiting", facts)}``, of which ``concurrency`` is why it waits; and
-        ``{id: ("unknown", facts)}`` where Redis does not say so in half a second.
+        ``{id: ("waiting", facts)}``, where ``concurrency`` in the facts is why it waits, and
+        ``{id: ("unknown", facts)}`` if Redis does not answer within half a second.
     """
     asked = list(task_ids)
     answers = _gathered(_explanations(app, asked)) if asked else {}
@@ -106,7 +106,7 @@ def _explanations(app: Any, task_ids: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _gathered(facts: Iterator[tuple[str, Any]]) -> dict[str, Any]:
-    """Return those facts that come in time; a thread asks for them, and nobody waits for it."""
+    """Return the facts that arrive in time; a background thread asks for them."""
     found: dict[str, Any] = {}
 
     def gather() -> None:
@@ -114,7 +114,7 @@ def _gathered(facts: Iterator[tuple[str, Any]]) -> dict[str, Any]:
             for name, fact in facts:
                 found[name] = fact
         except Exception:  # the other answers are still good
-            logger.debug("celery inspect got no answer of ours", exc_info=True)
+            logger.debug("could not answer celery inspect", exc_info=True)
 
     thread = threading.Thread(target=gather, name="concurrency-inspect", daemon=True)
     thread.start()

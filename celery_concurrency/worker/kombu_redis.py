@@ -1,7 +1,7 @@
 """kombu's Redis transport: how it keeps a message in a queue, so that a script can put it back.
 
-All private parts of kombu that we use are here, each behind a function that says in which
-versions it was seen; a test fails by its name. ``parking.py`` says what is put back.
+All private parts of kombu that we use are here, each behind a function whose docstring names
+the versions that have it. A test checks each part by name. ``parking.py`` says what is put back.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from celery_concurrency.worker.message import TaskMessage, to_bytes
 
 
 def server_id(app: Any) -> str | None:
-    """Return the ``run_id`` of the broker's Redis server; None where it is no Redis.
+    """Return the ``run_id`` of the broker's Redis server; None if it is not Redis.
 
     ``Channel.conn_or_acquire``: kombu 5.5 to 5.7. Without it an app's waiting mode stays
     unknown, and its denied tasks keep their slots.
@@ -33,7 +33,7 @@ def queued(app: Any, message: TaskMessage) -> dict[str, Any] | None:
     """Return a message as the broker keeps it: ``message``, ``queue``, ``queue_expires``, ``db``.
 
     Returns:
-        those fields of a ``Waiter``; None where not exactly one queue would get the message.
+        those fields of a ``Waiter``; None unless exactly one queue would get the message.
 
     Raises:
         OperationalError: the broker is away.
@@ -52,7 +52,7 @@ def queued(app: Any, message: TaskMessage) -> dict[str, Any] | None:
 
 
 def queue_of(channel: Any, exchange: str, routing_key: str) -> str | None:
-    """Return the one queue that a message sent there gets into; None if there is none such.
+    """Return the one queue that gets a message sent there; None if it is not exactly one.
 
     ``Channel._lookup``: kombu 5.5 to 5.7. Without it, as for those below, a denied task keeps
     its slot and says why.
@@ -64,9 +64,9 @@ def queue_of(channel: Any, exchange: str, routing_key: str) -> str | None:
 
 
 def envelope(channel: Any, message: TaskMessage) -> bytes:
-    """Return a message as it lies in a queue, its headers first, with a new delivery tag.
+    """Return a message as a queue stores it, its headers first, with a new delivery tag.
 
-    If two deliveries had the same, the ack of the first would take away the second's message.
+    If two deliveries had the same tag, the ack of the first would remove the second's message.
     ``Channel._inplace_augment_message``: kombu 5.5 to 5.7.
     """
     headers = dict(message.headers)
@@ -95,7 +95,7 @@ def queue_key(channel: Any, queue: str) -> str:
 
 
 def queue_expires(app: Any, channel: Any, name: str) -> int | None:
-    """Return the milliseconds after which a queue goes if nobody uses it; None for never.
+    """Return the milliseconds after which an unused queue expires; None for never.
 
     ``Channel._expires`` and ``prepare_queue_arguments``: kombu 5.7. Without them no Redis queue
     expires, whatever its arguments say.

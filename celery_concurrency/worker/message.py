@@ -1,7 +1,7 @@
 """A task's message as it was delivered, to be sent on later.
 
-The same bytes are sent on, no new message is made: serializer, compression, headers, priority,
-canvas, stamps and properties stay as they are. How a message waits is in ``parking.py``.
+The same bytes are sent on instead of a new message, so serializer, compression, headers,
+priority, canvas, stamps and properties stay as they are. ``parking.py`` says how it waits.
 """
 
 import re
@@ -17,13 +17,13 @@ from kombu.utils import json
 
 from celery_concurrency.worker.celery_compat import headers_of
 
-#: Properties that a message gets anew when it is published.
+#: Properties that are set again when a message is published.
 _OWN_PROPERTIES: Final = (
     "content_type", "content_encoding", "application_headers", "body_encoding", "expiration",
     "delivery_info", "delivery_tag",
 )  # fmt: skip
 
-#: RabbitMQ takes a message with these headers for one that goes in circles, and drops it.
+#: RabbitMQ thinks that a message with these headers goes in circles, and drops it.
 _DEATH_HEADERS: Final = ("x-death", "x-first-death-", "x-last-death-")
 
 #: Where Celery sends messages with a countdown for quorum queues.
@@ -41,7 +41,7 @@ class TaskMessage:
     Attributes:
         body: its bytes, uncompressed.
         content_type, content_encoding: how to read them.
-        compression: the content type of its compression, None without.
+        compression: the content type of its compression; None if uncompressed.
         headers: its headers.
         properties: those that a sender sets.
         expiration: seconds after which the broker drops it, None for never.
@@ -68,7 +68,7 @@ class TaskMessage:
         body = request.body
         content_type, content_encoding = message.content_type, message.content_encoding
         if "task" not in headers:
-            # Task protocol 1 has all in the body; Celery has made it protocol 2 by now.
+            # Task protocol 1 has everything in the body; Celery has converted it to protocol 2.
             headers = {
                 name: value
                 for name, value in headers_of(request).items()
@@ -113,7 +113,7 @@ class TaskMessage:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Return the message that ``to_json`` wrote, with the headers that scripts have added."""
+        """Return the message that ``to_json`` wrote, with the headers that scripts added."""
         # kombu's own types stop at this function.
         fields = json.loads(text)  # type: ignore[no-untyped-call]
         if isinstance(fields["body"], dict):
@@ -125,8 +125,8 @@ class TaskMessage:
 
         Args:
             app: the Celery app.
-            countdown: seconds after which it runs; None leaves its ``eta`` as it is.
-            producer: what to publish with, without retries; None takes one of the app's.
+            countdown: seconds until it runs; None leaves its ``eta`` as it is.
+            producer: publishes it, without retries; None takes one of the app's.
         """
         headers = self.headers
         if countdown is not None:
@@ -156,13 +156,13 @@ class TaskMessage:
         )
 
     def _queues(self, app: Any) -> list[Any]:
-        """Return the app's queues on this message's exchange; none for the anonymous one."""
+        """Return the app's queues on this message's exchange; none for the default exchange."""
         if not self.exchange:
             return []
         return [queue for queue in app.amqp.queues.values() if queue.exchange.name == self.exchange]
 
     def _route(self, app: Any, countdown: float) -> tuple[str, str]:
-        """Return exchange and routing key, by way of Celery's delay queues where it uses them."""
+        """Return exchange and routing key, those of Celery's delay queues where it uses them."""
         kind = broker_kind(app)
         delayed = self.exchange.startswith("celery_delayed") or any(
             queue.exchange.type != "direct" for queue in self._queues(app)
@@ -173,29 +173,29 @@ class TaskMessage:
 
 
 def broker_kind(app: Any) -> str:
-    """Return the kind of an app's broker, as "redis" or "amqp"; the pool knows it unconnected."""
+    """Return an app's kind of broker, such as "redis" or "amqp", without connecting to it."""
     return str(app.pool.connection.transport.driver_type)
 
 
 def message_rank(app: Any, message: TaskMessage) -> int:
     """Return a message's priority as a rank, 0 for the highest.
 
-    Redis brokers take low numbers first, the others high ones.
+    Redis brokers deliver low numbers first, other brokers high numbers.
     """
     priority = min(max(int(message.properties.get("priority") or 0), 0), 255)
     return priority if broker_kind(app) == "redis" else 255 - priority
 
 
 def to_bytes(fields: dict[str, Any]) -> bytes:
-    """Return JSON as kombu writes it: headers may have types that JSON has not."""
+    """Return JSON as kombu writes it: headers may have types that plain JSON lacks."""
     return str(json.dumps(fields)).encode()  # type: ignore[no-untyped-call]
 
 
 def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]:
     """Return the exchange and routing key to send a message on to, and whether it is a copy.
 
-    An exchange that put copies into several queues would do so again with each copy, every
-    time it waits. So a copy goes straight to a queue that got one and that this worker reads.
+    If several queues got a copy each, sending one copy to the exchange would copy it again,
+    every time it waits. So a copy goes straight to a queue that got one and that this worker reads.
     (For fanout exchanges see ``is_broadcast``.)
     """
     queues = app.amqp.queues

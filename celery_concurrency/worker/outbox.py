@@ -1,11 +1,12 @@
-"""The outbox: messages that were handed room and go back to a broker that is not our Redis.
+"""The outbox: handed-over messages that go back to a broker other than the tokens' Redis.
 
 A script that frees room can't publish there. It leaves the message in the outbox, and the
-process that called it publishes it here, in a thread: a broker that hangs holds up no heartbeat
-and no slot. A message is taken out when the broker has confirmed it; if that takes too long,
-another process sends it too. Such copies are known by the name under which the message was parked.
+process that called the script publishes it here, in a thread, so that a broker that hangs delays
+no heartbeat and blocks no slot. The message leaves the outbox when the broker has confirmed it.
+If that takes too long, another process sends it too; the name under which the message was parked
+tells such copies.
 
-How a message is published is in ``message.py``.
+``message.py`` publishes a message.
 """
 
 import atexit
@@ -24,23 +25,23 @@ from celery_concurrency.worker.message import TaskMessage, broker_kind
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: For how long a process that ends waits for what it is sending, in seconds.
+#: How long a process that ends waits for what it is sending, in seconds.
 FINISH_SECONDS: Final = 5.0
-#: By the kind of broker: options that make it confirm, and that end a call which hangs.
+#: By kind of broker: options that make it confirm messages, and time-outs for its calls.
 _TRANSPORT_OPTIONS: Final = {
     "amqp": {"confirm_publish": True, "read_timeout": 3, "write_timeout": 3},
     "redis": {"socket_timeout": 3, "socket_connect_timeout": 3},
 }
 
-# A parent's are in it after a fork as well; their threads have ended then.
+# After a fork it also has the parent's, whose threads don't run here.
 _senders: WeakSet["Sender"] = WeakSet()
 
 
 class Sender:
-    """Publishes what is in the outbox, in a thread and on a connection of its own.
+    """Publishes what is in the outbox, in its own thread and on its own connection.
 
     Args:
-        app: returns the app, whose broker it is; None when that is gone.
+        app: returns the app that has the broker, or None when the app is gone.
         room: returns the waiting room.
     """
 
@@ -55,14 +56,14 @@ class Sender:
         _senders.add(self)
 
     def send(self) -> None:
-        """Send what is in the outbox; returns at once. What can't be sent now is left for later."""
+        """Start to send what is in the outbox; what can't be sent now is left for later."""
         try:
             self._thread.wake()
         except RuntimeError as exc:
             logger.warning("messages of the outbox are sent later: %s", exc)
 
     def finish(self, seconds: float) -> None:
-        """Wait until nothing is being sent any more, for so many seconds at most."""
+        """Wait until nothing is being sent, for at most this many seconds."""
         self._thread.join(seconds)
 
     def _round(self) -> None:
@@ -72,7 +73,7 @@ class Sender:
                 self._send_all(app)
         except LimiterUnavailable as exc:
             self._limiter.begin(exc)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the messages are still there
+        except Exception as exc:  # noqa: BLE001 - in any case, the messages are still there
             self._broker.begin(exc)
             self._close()
         else:
@@ -80,7 +81,7 @@ class Sender:
             self._broker.end()
 
     def _send_all(self, app: Any) -> None:
-        # Connect first: what is claimed while the broker is away lies there when it is back.
+        # Connect first: a message claimed while the broker is away would be delayed afterwards.
         self._open(app)
         room = self._room()
         while batch := room.claim():
@@ -89,9 +90,9 @@ class Sender:
                     room.confirm(number)
 
     def _send_one(self, app: Any, message: bytes, number: int) -> bool:
-        """Send a message; return False where this one can't be sent from here.
+        """Send a message; return False if this process can't send it.
 
-        It holds up no other. After a while it is claimed again, by a worker that may be able to.
+        The others are sent all the same. Later another worker, which may be able to, claims it.
         """
         if not message:
             return True  # somebody deleted it by hand
@@ -101,16 +102,16 @@ class Sender:
         except producer.connection.connection_errors:
             raise
         except Exception:
-            logger.exception("message %d of the outbox can't be sent from here", number)
-            self._close()  # the broker may have closed the channel for it
+            logger.exception("this worker can't send message %d of the outbox", number)
+            self._close()  # the broker may have closed the channel because of it
             return False
         return True
 
     def _open(self, app: Any) -> Any:
-        """Return what to publish with, connected."""
+        """Return a connected producer."""
         if self._producer is None:
-            # Without confirms, a message that the broker loses on the way would pass for
-            # sent; without time-outs, the thread would hang as long as the broker does.
+            # Without confirms, a message that the broker loses would count as sent; without
+            # time-outs, the thread would hang as long as the broker does.
             options = _TRANSPORT_OPTIONS.get(broker_kind(app))
             connection = app.connection_for_write(transport_options=options)
             self._producer = app.amqp.Producer(connection)
@@ -122,15 +123,15 @@ class Sender:
             connection, self._producer = self._producer.connection, None
             try:
                 connection.release()
-            except Exception as exc:  # noqa: BLE001 - it is broken, which is why it is closed
+            except Exception as exc:  # noqa: BLE001 - it is broken; that is why it is closed
                 logger.debug("closing a connection: %s", exc)
 
 
 def finish(**_: Any) -> None:
-    """Before this process ends, let it send what it has begun to; not for long.
+    """Before this process ends, give it a moment to finish what it is sending.
 
-    Called by ``worker_process_shutdown`` in a pool's child, by ``atexit`` elsewhere. What a
-    killed process has claimed, another one sends after ``CLAIM_SECONDS``.
+    Called by ``worker_process_shutdown`` in a pool's child, by ``atexit`` elsewhere. If the
+    process is killed, another one sends what it had claimed after ``CLAIM_SECONDS``.
     """
     for sender in list(_senders):
         sender.finish(FINISH_SECONDS)

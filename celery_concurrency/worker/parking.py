@@ -1,7 +1,7 @@
-"""Parked messages: what the waiting room gets, and what it left on one that comes back.
+"""Parked messages: what goes into the waiting room, and what a message brings back from it.
 
-``gate.py`` parks one after its task's state was written; ``limiter/waiting_room.py`` says what
-follows.
+``gate.py`` parks a message after Celery wrote its task's state; ``limiter/waiting_room.py`` says
+what follows.
 """
 
 from dataclasses import replace
@@ -24,19 +24,19 @@ def waiter_of(
     message: TaskMessage,
     ticket: Ticket | None,
 ) -> Waiter | None:
-    """Return a run's message as it is to wait; None where it can only wait by countdown.
+    """Return the waiter for a run's message; None if it can only wait by countdown.
 
     Args:
         token: the run.
-        limits: those it waits for.
-        ticket: that it was given as it was denied; None where it gets one as it joins its group.
+        limits: the limits it waits for.
+        ticket: the ticket from its denial; None if it gets one when it joins its group.
 
     Raises:
         OperationalError: the broker is away.
     """
     mode = waiting_mode_of(app)
     if not mode.by_handoff or message.is_copy:
-        # Copies of a message share the task's id: one could not be told from the other.
+        # Copies of a message share the task's id, so they can't be told apart.
         return None
     sent = message.headers
     headers = {**sent, "eta": None}
@@ -74,7 +74,7 @@ def ticket_of(parked: dict[str, Any]) -> Ticket:
 
 
 def _unix_seconds(expires: Any) -> float | None:
-    """Return a message's ``expires``, a text in ISO 8601, in Unix seconds."""
+    """Return a message's ``expires`` (ISO 8601) in Unix seconds."""
     if not expires:
         return None
     moment = expires if isinstance(expires, datetime) else datetime.fromisoformat(expires)

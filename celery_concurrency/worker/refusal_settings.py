@@ -1,7 +1,7 @@
 """The setting ``concurrency_refusals``: which exceptions say that a platform refused a run.
 
-Its classes are imported where tasks run (``classes_of``): who only sends tasks may not have
-them. What is made of an exception is in ``refusals.py``.
+Its classes are imported only where tasks run (``classes_of``): a process that only sends tasks
+may not have them. ``refusals.py`` applies the entries to exceptions.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from celery_concurrency.limiter.limits import name_problem
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, MAX_GROW
 from celery_concurrency.text import printable
 
-#: Seconds of a cool-down whose exception does not say how long, where no ``default`` does.
+#: Seconds of a cool-down if neither the exception nor ``default`` says how long.
 DEFAULT_SECONDS: Final = 60.0
 
 
@@ -27,14 +27,14 @@ def _check_path(path: object) -> str:
     text = path if isinstance(path, str) else ""
     names = text.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
-        raise ValueError("is no dotted path of a class, as 'proj.errors.RiskControl'")
+        raise ValueError("is not the dotted path of a class, such as 'proj.errors.RiskControl'")
     return text
 
 
 def _check_dimension(dimension: str) -> str:
     problem = "has a colon" if ":" in dimension else name_problem(dimension)
     if problem:
-        raise ValueError(f"{problem}: write 'account', 'platform', 'type', 'global', or your own")
+        raise ValueError(f"{problem}: use 'account', 'platform', 'type', 'global', or your own")
     return dimension
 
 
@@ -45,11 +45,11 @@ def _check_seconds(seconds: Any) -> float | str:
     if is_number and 0 <= seconds <= MAX_SECONDS:
         return float(seconds)
     raise ValueError(
-        f"has to be 0 to {MAX_SECONDS} seconds, or the name of an attribute of the exception"
+        f"must be 0 to {MAX_SECONDS} seconds, or the name of an attribute of the exception"
     )
 
 
-# Strict, so that True is no second.
+# Strict, so that True does not count as a second.
 _Seconds = Annotated[float, Field(strict=True, ge=0, le=MAX_SECONDS)]
 
 
@@ -57,12 +57,13 @@ class RefusalEntry(BaseModel):
     """What an exception means.
 
     Attributes:
-        dimension: which of the run's limits cools down, as ``"account"``.
-        seconds: for how long, or the name of the exception's attribute that says so; 0 counts
-            the refusal and lets adaptive limits fall, and nothing cools down.
-        default: seconds where the attribute does not say.
-        grow: times the last cool-down, where the run that goes first after it is refused too.
-        most: seconds up to which it grows; a first one that is longer stands.
+        dimension: which of the run's limits cools down, such as ``"account"``.
+        seconds: for how long, or the name of the exception's attribute that says so. With 0
+            nothing cools down; the refusal counts, and adaptive limits fall.
+        default: seconds if the attribute does not say.
+        grow: if the probe after a cool-down is refused too, the next cool-down is this many
+            times as long.
+        most: seconds up to which it grows; a first cool-down may be longer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,11 +78,11 @@ class RefusalEntry(BaseModel):
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
         if not isinstance(given, Mapping | RefusalEntry):
-            raise ValueError("has to be a dict, as {'dimension': 'account', 'seconds': 600}")
+            raise ValueError("must be a dict, such as {'dimension': 'account', 'seconds': 600}")
         for key in given if isinstance(given, Mapping) else ():
             if key not in cls.model_fields:
                 close = get_close_matches(str(key), cls.model_fields, n=1) or cls.model_fields
-                raise ValueError(f"{key!r} is none of its keys; there is {', '.join(close)}")
+                raise ValueError(f"{key!r} is not a valid key; use {', '.join(close)}")
         return given
 
     @model_validator(mode="after")
@@ -89,18 +90,18 @@ class RefusalEntry(BaseModel):
         if isinstance(self.seconds, str):
             return self
         if self.default is not None:
-            raise ValueError("default is for seconds that name an attribute of the exception")
+            raise ValueError("default needs seconds to name an attribute of the exception")
         if self.most < self.seconds and "most" in self.model_fields_set:
-            raise ValueError(f"most has to be at least the {self.seconds:g} seconds")
+            raise ValueError(f"most must be at least seconds, which is {self.seconds:g}")
         return self
 
 
-#: Dotted path of an exception class to what it means.
+#: Dotted path of an exception class, and what it means.
 RefusalEntries = dict[Annotated[str, PlainValidator(_check_path)], RefusalEntry]
 
 
 def problem_of(error: Any) -> str:
-    """Return what pydantic found wrong in an entry, in one line that names the entry.
+    """Return pydantic's error about an entry as one line that names the entry.
 
     Args:
         error: one of ``ValidationError.errors()``, at ``("refusals", path, ...)``.
@@ -122,18 +123,18 @@ def classes_of(entries: Mapping[str, RefusalEntry]) -> dict[type[BaseException],
         each class with the path that stands for it.
 
     Raises:
-        ImproperlyConfigured: names the entry whose class can't be imported, is no exception,
-            or is that of another entry.
+        ImproperlyConfigured: names the entry whose class can't be imported, is not an exception
+            class, or is the class of another entry.
     """
     classes: dict[type[BaseException], str] = {}
     for path in entries:
         try:
             found = _imported(path)
-        except Exception as exc:  # a module may raise anything when it is imported
+        except Exception as exc:  # importing a module may raise anything
             problem = f"can't be imported: {type(exc).__name__}: {printable(exc)}"
             raise ImproperlyConfigured(f"{_entry(path)}: {problem}") from exc
         if not (isinstance(found, type) and issubclass(found, Exception)):
-            raise ImproperlyConfigured(f"{_entry(path)}: is no exception class, but {found!r}")
+            raise ImproperlyConfigured(f"{_entry(path)}: is not an exception class: {found!r}")
         if found in classes:
             raise ImproperlyConfigured(f"{_entry(path)}: is the same class as {classes[found]!r}")
         classes[found] = path
@@ -145,12 +146,12 @@ def _entry(path: object) -> str:
 
 
 def _imported(path: str) -> Any:
-    """Return what a dotted path names; also a class inside another class."""
+    """Return what a dotted path names; it may be a class inside another class."""
     owner, _, name = path.rpartition(".")
     try:
         found = import_module(owner)
     except ModuleNotFoundError as exc:
-        # What is missing may also be something that their module needs.
+        # The missing name may also be something that the module itself needs.
         if exc.name != owner or "." not in owner:
             raise
         found = _imported(owner)

@@ -1,7 +1,7 @@
-"""Tells the limiter, at the end of a run, that a platform refused it.
+"""Reports to the limiter, at the end of a run, that a platform refused it.
 
-Which exception says so is in ``refusals.py``; a task that handles it itself tells by
-``Lease.refused``.
+``refusals.py`` says which exceptions are refusals. A task that handles the exception itself
+calls ``Lease.refused``.
 """
 
 import logging
@@ -22,16 +22,17 @@ from celery_concurrency.worker.run_log import log_decision
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: Tasks and entries whose limit was not found: each is warned of once.
+#: Tasks and entries whose limit was not found; each is logged once.
 _without_limit: set[tuple[str, str]] = set()
 
 
 def tell_refusal(task: Any, run: Run, state: str | None, ended_by: Any) -> None:
-    """Tell of a body's end, before its tokens are given back, if it is a refusal.
+    """If a body ended by a refusal, report that before its tokens are released.
 
     Args:
-        state: of the task; None where its process was made to stop.
-        ended_by: the exception that ended the body. A task may return one too: that is none.
+        state: the task's state; None if its process was made to stop.
+        ended_by: the exception that ended the body. An exception that the task returned does not
+            count.
     """
     if state in (None, SUCCESS) or not settings_of(task.app).refusals:
         return
@@ -41,8 +42,10 @@ def tell_refusal(task: Any, run: Run, state: str | None, ended_by: Any) -> None:
             _tell(task, run, refusal)
     except SoftTimeLimitExceeded:
         raise
-    except Exception:  # whatever is wrong here, the tokens have to come back
-        logger.exception("a refusal of task %s[%s] is not told", task.name, task.request.id)
+    except Exception:  # whatever goes wrong here, the tokens must be released
+        logger.exception(
+            "the refusal of task %s[%s] could not be reported", task.name, task.request.id
+        )
 
 
 def _tell(task: Any, run: Run, refusal: Meaning) -> None:
@@ -54,7 +57,7 @@ def _tell(task: Any, run: Run, refusal: Meaning) -> None:
         limit, seconds = GLOBAL, 0.0
         _warn_once(task, refusal)
     if run.lease and limit in run.lease.refused_in:
-        return  # the task has said so itself, and maybe long ago
+        return  # the task has reported it itself, maybe long ago
     until, detail = None, ""
     try:
         until = limiter_of(task.app).refuse(
@@ -62,7 +65,7 @@ def _tell(task: Any, run: Run, refusal: Meaning) -> None:
             reason=refusal.reason, by=author_of(run.token),
         )  # fmt: skip
     except LimiterUnavailable as exc:
-        detail = f", which the limiter learns later: {exc}"
+        detail = f"; reported to the limiter later: {exc}"
     log_decision(
         logging.WARNING, task, run, "refused", f"for {limit}: {refusal.reason}{detail}",
         limit=limit, seconds=seconds, until=until or None, reason=refusal.reason,
@@ -72,7 +75,7 @@ def _tell(task: Any, run: Run, refusal: Meaning) -> None:
 def _limits(task: Any, run: Run) -> tuple[str, ...]:
     if isinstance(run.outcome, Granted):
         return run.outcome.limits
-    # It began while Redis was away, and may still be uncounted.
+    # It began while Redis was away, so it may still be uncounted.
     try:
         dimensions = limiter_of(task.app).config.sync().config.dimensions
     except LimiterUnavailable:
@@ -84,7 +87,7 @@ def _warn_once(task: Any, refusal: Meaning) -> None:
     if (task.name, refusal.path) not in _without_limit:
         _without_limit.add((task.name, refusal.path))
         logger.warning(
-            "concurrency_refusals[%r]: task %s has no %s, so that nothing cools down where it is "
-            "refused; it counts all the same, and this is said once",
+            "concurrency_refusals[%r]: task %s has no %s, so nothing cools down when it is "
+            "refused. The refusal still counts. This is logged once",
             refusal.path, task.name, refusal.entry.dimension,
         )  # fmt: skip

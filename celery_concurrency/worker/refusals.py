@@ -1,7 +1,7 @@
-"""Refusals: which exception of a task says that a platform refused it, and what it says.
+"""Refusals: which exception of a task says that a platform refused it, and for how long.
 
-``gate.py`` tells the limiter at a run's end (``refusal_telling.py``); what the user maps is in
-``refusal_settings.py``.
+At a run's end ``gate.py`` reports it to the limiter (``refusal_telling.py``). The user's
+settings are in ``refusal_settings.py``.
 """
 
 import logging
@@ -25,19 +25,19 @@ from celery_concurrency.worker.refusal_settings import DEFAULT_SECONDS, RefusalE
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: Exceptions that are looked at for one that ended a run.
+#: How many exceptions of a chain of causes are looked at.
 MOST_CAUSES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an exception means that says that a platform refused the run.
+    """A refusal that an exception reports.
 
     Attributes:
-        path: the entry of ``concurrency_refusals`` that knows it.
-        entry: that entry.
-        seconds: for which it asks.
-        reason: what people are shown: a line.
+        path: the key in ``concurrency_refusals`` that matched.
+        entry: the entry under that key.
+        seconds: how long a cool-down it asks for.
+        reason: one line for people.
     """
 
     path: str
@@ -47,25 +47,25 @@ class Meaning:
 
 
 class Refusals:
-    """Knows refusals among exceptions.
+    """Recognizes refusals among exceptions.
 
     Raises:
-        ImproperlyConfigured: a class can't be imported, or is none (``classes_of``).
+        ImproperlyConfigured: an entry can't be imported or is not a class (``classes_of``).
     """
 
     def __init__(self, entries: Mapping[str, RefusalEntry]) -> None:
         self._entries = entries
         self._paths = classes_of(entries)
-        # Classes that did not say for how long: each is warned of once.
+        # Classes that did not say for how long; each is logged once.
         self._silent: set[type[BaseException]] = set()
 
     def find(self, ended_by: object) -> Meaning | None:
-        """Return what it says that ended a run; None if that is no refusal.
+        """Return the refusal that ended a run; None if the exception is not one.
 
-        The nearest to it among its causes counts, and of that the most specific class.
+        The nearest match in the chain of causes counts, and for it the most specific class.
         """
         for exc in _causes(ended_by) if isinstance(ended_by, BaseException) else ():
-            # A task that is retried is no refusal, though Retry is an Exception too.
+            # A retry is not a refusal, though Retry is an Exception too.
             for cls in takewhile(lambda cls: cls is not TaskPredicate, type(exc).__mro__):
                 path = self._paths.get(cls)
                 if path is not None:
@@ -82,11 +82,11 @@ class Refusals:
         try:
             value = getattr(exc, entry.seconds)
             seconds = _seconds_in(value)
-        except Exception as error:  # noqa: BLE001 - a property of theirs may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's property may raise anything
             value = error if value is None else value
         if seconds is None:
             seconds = DEFAULT_SECONDS if entry.default is None else entry.default
-            # With a default, None may well be what it says where the platform did not.
+            # With a default, None may well mean that the platform did not say.
             if value is not None or entry.default is None:
                 self._warn(exc, path, value, seconds)
         return seconds
@@ -95,8 +95,8 @@ class Refusals:
         if type(exc) not in self._silent:
             self._silent.add(type(exc))
             logger.warning(
-                "concurrency_refusals[%r]: in %s, %s is %.100s and says no seconds, so that it "
-                "counts as %g s; this is said once",
+                "concurrency_refusals[%r]: in %s, %s is %.100s, which is not a time, so it "
+                "counts as %g s. This is logged once",
                 path, type(exc).__name__, self._entries[path].seconds, _shown(value), seconds,
             )  # fmt: skip
 
@@ -104,13 +104,13 @@ class Refusals:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - theirs may raise anything
+    except Exception:  # noqa: BLE001 - a user's object may raise anything
         return f"a {type(value).__name__}"
 
 
 @per_process()
 def refusals_of(app: Celery) -> Refusals:
-    """Return an app's refusals; their classes are imported.
+    """Return an app's refusals, and import their classes.
 
     Raises:
         ImproperlyConfigured: see ``classes_of``.
@@ -119,11 +119,12 @@ def refusals_of(app: Celery) -> Refusals:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from, the nearest first.
+    """Yield an exception and its causes, the nearest first.
 
-    An error that was raised while another one was handled counts as an error of its own, unless
-    it was raised ``from`` that one. ``Retry``, ``Ignore``, ``Reject`` and the last of a task's
-    retries are none: what they were given, and what was being handled, is what ended the run.
+    An error that was raised while another one was handled stands alone, unless it was raised
+    ``from`` that one. ``Retry``, ``Ignore``, ``Reject`` and the error after a task's last retry
+    did not end the run themselves: the exception that they were given or that was being handled
+    did.
     """
     stack = [exc]
     seen: set[int] = set()
@@ -136,7 +137,7 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         handled = one.__cause__
         given: list[BaseException] = []
         if isinstance(one, TaskPredicate | MaxRetriesExceededError):
-            # Not Retry.exc: Celery keeps of it what can be pickled, which may be of another class.
+            # Not Retry.exc: Celery makes that picklable, maybe as another class.
             given = [arg for arg in one.args if isinstance(arg, BaseException)]
             if handled is None and not one.__suppress_context__:
                 handled = one.__context__
@@ -144,10 +145,10 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _seconds_in(value: Any) -> float | None:
-    """Return the seconds from now on that a value says, a week at most; None if it says none.
+    """Return a value as seconds from now, a week at most; None if it is not a time.
 
     Args:
-        value: a number, or a time; also as text, as of the header ``Retry-After``.
+        value: a number or a time, also as text, such as the header ``Retry-After``.
     """
     if value is None or isinstance(value, bool):
         return None
@@ -164,10 +165,10 @@ def _seconds_in(value: Any) -> float | None:
 
 
 def _reason(exc: BaseException) -> str:
-    """Return the class and the first line of an exception, as people are shown it."""
+    """Return the class and the first line of an exception, for people."""
     try:
         lines = str(exc)[: 4 * MAX_REASON].strip().splitlines()
-    except Exception:  # noqa: BLE001 - it is theirs
+    except Exception:  # noqa: BLE001 - a user's exception may raise anything
         lines = []
     text = ": ".join([type(exc).__name__, *lines[:1]])
     return printable(text.strip())[:MAX_REASON]

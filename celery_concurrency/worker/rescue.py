@@ -1,9 +1,9 @@
-"""Rescue: runs whose child was killed between their ask and their message's place.
+"""Rescue: puts a run's message back if its child was killed before the body began.
 
-Celery would end such a task as failed, though it was only to wait. Its body has not begun, and
-the main process has its message: that goes back to the broker, and the task asks anew. How far
-a run had got is in ``progress.py``. A hard time limit that strikes then is the same, though the
-child is still there when Celery says so.
+Celery would end such a task as failed, though it only had to wait. Its body has not begun, and
+the main process has its message: the message goes back to the broker, and the task asks again.
+``progress.py`` knows how far a run had got. A hard time limit at that point is treated in the
+same way, though the child still lives when Celery reports it.
 """
 
 import logging
@@ -32,9 +32,9 @@ from celery_concurrency.worker.run import Run
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: How often a task is rescued by one worker: its own handlers may be what kills its children.
+#: How often one worker rescues a task: the task's own handlers may be what kills the children.
 MOST: Final = 3
-#: Seconds between two tries while the servers are away, and to finish when the worker ends.
+#: Seconds between two attempts while the servers are away, and to finish when the worker ends.
 PAUSE: Final = 1.0
 FINISH_SECONDS: Final = 5.0
 
@@ -44,7 +44,7 @@ def rescuing(base: Any) -> type[Any]:
     """Return a class of worker requests that rescues runs.
 
     Args:
-        base: that of a task (``Task.Request``, Celery's place for it), or its name.
+        base: the class that the task has now (``Task.Request``), or its name.
     """
     original: type[Any] = symbol_by_name(base)  # type: ignore[no-untyped-call]  # kombu
 
@@ -52,7 +52,7 @@ def rescuing(base: Any) -> type[Any]:
         """A worker's request."""
 
         rescues = base
-        #: Whether its message is kept though its child is killed; None until it has ended.
+        #: Whether its message is put back because its child was killed; None until it has ended.
         is_kept: bool | None = None
 
         def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
@@ -78,7 +78,7 @@ def rescuing(base: Any) -> type[Any]:
 
 
 def _ending_of(request: Any, exc_info: Any) -> Any:
-    """Return how a run ends: where its child was killed before its body began, not as failed."""
+    """Return how a run ends: not as failed if its child was killed before its body began."""
     error = getattr(exc_info.exception, "exc", exc_info.exception)
     run: Run | None = sent_along(request)
     if run is None or not isinstance(error, WorkerLostError | TimeLimitExceeded):
@@ -103,7 +103,7 @@ def _info(error: Exception) -> Any:
 
 
 class _Rescuer:
-    """Puts the messages of killed runs back, in a thread: the servers may be away."""
+    """Puts the messages of killed runs back, in a thread because the servers may be away."""
 
     def __init__(self) -> None:
         self._runs: deque[tuple[Any, Run]] = deque()
@@ -119,20 +119,20 @@ class _Rescuer:
         self._runs.append((request, run))
         try:
             self._thread.wake()
-        except RuntimeError:  # there can be no more threads
+        except RuntimeError:  # no more threads can be started
             self._round()
 
     def finish(self, seconds: float) -> None:
-        """Wait for the rest, for so many seconds at most; say what is lost."""
+        """Wait for the rest for at most this many seconds; log what is lost."""
         self._thread.join(seconds)
         while self._runs:
-            _say_lost(*self._runs.popleft(), "the worker ended before its message found a place")
+            _say_lost(*self._runs.popleft(), "the worker ended before its message was put back")
 
     def _round(self) -> float | None:
-        # One that finds no place, be it for ever, holds up no other.
+        # A message that can't be put back, maybe for ever, must not hold up the others.
         for entry in list(self._runs):
             if _is_placed(*entry):
-                with suppress(ValueError):  # the worker ends, and has said that it is lost
+                with suppress(ValueError):  # the worker ends, and has logged that it is lost
                     self._runs.remove(entry)
         return PAUSE if self._runs else None
 
@@ -141,19 +141,19 @@ _rescuer: Final = _Rescuer()
 
 
 def finish() -> None:
-    """Before the worker ends, let the messages of killed runs find their places."""
+    """Before the worker ends, put back the messages of killed runs."""
     _rescuer.finish(FINISH_SECONDS)
 
 
 def _is_placed(request: Any, run: Run) -> bool:
-    """Try to give a message its place; return whether it has one."""
+    """Try to put a message back; return whether that is done."""
     pid = request.worker_pid
     if pid and pid != os.getpid() and not has_ended(pid):
-        return False  # of a time limit: it may be just placing its message
+        return False  # after a time limit, it may be placing its message right now
     try:
         detail = _rescue(request, run)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, a lost message is worse
-        logger.debug("the message of %s finds no place: %s", run.token, exc)
+    except Exception as exc:  # noqa: BLE001 - in any case, a lost message is worse
+        logger.debug("the message of %s can't be put back yet: %s", run.token, exc)
         return False
     logger.warning(
         "Task %s[%s] was not lost with its process: %s",
@@ -166,11 +166,11 @@ def _is_placed(request: Any, run: Run) -> bool:
 
 
 def _rescue(request: Any, run: Run) -> str:
-    """Put a message back, unless it has a place; return which."""
+    """Put a message back, unless it was parked or sent on; return which, for the log."""
     if stage_of(run.token) == Stage.PLACED:
-        return "its message has its place"
+        return "its message was parked or sent on"
     limiter, headers = limiter_of(request.app), headers_of(request)
-    # It may have been granted, and its process killed before it knew.
+    # Its process may have been killed after the grant but before the answer.
     limiter.release(run.token, began=False)
     waiter = waiter_name(
         request.id, headers.get("retries") or 0, headers.get("replaced_task_nesting") or 0

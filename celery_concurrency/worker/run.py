@@ -1,7 +1,7 @@
 """Runs: one execution of a task, from the receipt of its message to its end.
 
-``gate.py`` takes a run along its path. Below Celery a run is a token, a name that begins with
-its task's id (``limiter/limiter.py``).
+``gate.py`` takes a run along its path. The limiter knows a run by its token, a name that begins
+with its task's id (``limiter/limiter.py``).
 """
 
 import secrets
@@ -28,7 +28,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The limiter gave no answer, for this reason: the task waits, and holds nothing."""
+    """The limiter gave no answer, for this reason: the task waits and holds no tokens."""
 
     reason: ConcurrencyError
 
@@ -47,7 +47,7 @@ class Ungated:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task fails with this error, as its author made a mistake."""
+    """The task fails with this error, because its author made a mistake."""
 
     error: Exception
 
@@ -66,20 +66,20 @@ RunOutcome = (
 
 @dataclass
 class Run:
-    """One execution of a task. The main process makes it, and sends it to the child.
+    """One execution of a task. The main process creates it and sends it to the child.
 
     Attributes:
         token: its name.
         message: the task's message.
         ticket: where its message waited before; None if it did not.
-        rank: of its priority, 0 for the highest.
-        broadcast: every worker got its message.
-        lease_seconds: for which its tokens last without being renewed.
-        outcome: what the limiter said, and what became of that; None before it was asked.
-        tags: what its limits follow from.
+        rank: the rank of its priority, 0 for the highest.
+        broadcast: whether every worker got its message.
+        lease_seconds: how long its tokens last without being renewed.
+        outcome: what the limiter said and what came of it; None before it was asked.
+        tags: the tags that decide its limits.
         began: when it had its answer, by the child's monotonic clock.
-        waiter: its message as it is parked, once that is known.
-        lease: what it holds, for the task to read; made when it first asks.
+        waiter: its message as it will be parked, once that is known.
+        lease: what it holds, for the task to read; made when the task first asks for it.
     """
 
     token: str
@@ -96,12 +96,12 @@ class Run:
 
     @property
     def answer(self) -> RunOutcome | None:
-        """The outcome, as it was before the task was turned away."""
+        """The limiter's outcome, even after the task was turned away."""
         return self.outcome.before if isinstance(self.outcome, TurnedAway) else self.outcome
 
     @property
     def reason(self) -> ConcurrencyError:
-        """Why the task waits, or runs uncounted."""
+        """Why the task waits or runs uncounted."""
         match self.answer:
             case Denied() as denied:
                 return reason_of(denied)
@@ -118,7 +118,7 @@ def reason_of(denied: Denied) -> LimitReached:
 
 
 def receive(request: Any) -> None:
-    """Make the run of a worker's request, and send it along to the child."""
+    """Create the run of a worker's request and send it along to the child."""
     app = request.app
     message = TaskMessage.of(request)
     parked = headers_of(request).pop(PARKED, None)
@@ -134,15 +134,15 @@ def receive(request: Any) -> None:
 
 
 def token_of(request: Any) -> str | None:
-    """Return the run of a worker's request; None where it is not gated."""
+    """Return the run of a worker's request; None if the task is not gated."""
     run: Run | None = sent_along(request)
     return run.token if run else None
 
 
 def reservation_of(context: Any) -> tuple[str, tuple[str, ...]] | None:
-    """Return what the message of a revoked task was parked as and waited for, if it was."""
+    """Return the name and the limits under which a revoked task's message was parked, if any."""
     if getattr(context, DISCARD, False):
-        return None  # it has none any more
+        return None  # it was put back without tokens
     run: Run | None = ours_on(context)
     parked = getattr(context, PARKED, None)  # still there if it was revoked before its receipt
     ticket = run.ticket if run else parked and ticket_of(parked)

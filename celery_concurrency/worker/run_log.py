@@ -1,4 +1,4 @@
-"""The log of runs: each decision on one, as a line and as fields (``docs/logging.md``).
+"""The log of runs: each decision about a run, as text and as fields (``docs/logging.md``).
 
 The loggers are in ``log.py``.
 """
@@ -28,7 +28,7 @@ def log_outcome(task: Any, run: Run) -> None:
         case Denied() as denied:
             _log_wait(logging.INFO, task, run, denied)
         case Repeated(token=None):
-            detail = "as a copy of its message was run before"
+            detail = "because a copy of its message has run before"
             log_decision(logging.INFO, task, run, "dropped", detail)
         case Repeated():
             _log_wait(logging.INFO, task, run)
@@ -39,24 +39,24 @@ def log_outcome(task: Any, run: Run) -> None:
 
 
 def log_arrival(task: Any, run: Run) -> None:
-    """Log that a run waits whose message was parked as it arrived."""
+    """Log that a run waits because its message was parked when it arrived."""
     assert isinstance(run.answer, Denied)
     _log_wait(logging.INFO, task, run, run.answer, " and is parked as it arrives")
 
 
 def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
-    """Log what came of parking a run's message; Celery has just said that it retries in a while.
+    """Log where a run's message went, just after Celery logged a retry with a countdown.
 
     Args:
-        place: as of ``WaitingRoom.park``.
-        limits: those it waits for.
+        place: what ``WaitingRoom.park`` returned.
+        limits: the run's limits.
     """
     level, detail, more = logging.DEBUG, "", {}
     if place == "parked":
         level, more = logging.INFO, {"reason": str(run.reason)}
-        detail = f"and goes on as soon as there is room, without a countdown: {run.reason}"
+        detail = f"and starts as soon as there is room, without a countdown: {run.reason}"
     elif place == "handed over":
-        level, detail = logging.INFO, "at once, without a countdown, as there is room by now"
+        level, detail = logging.INFO, "at once, without a countdown, because there is room by now"
     log_decision(level, task, run, place, detail, limits=list(limits), **more)
 
 
@@ -87,12 +87,12 @@ def log_release(task: Any, run: Run, *, held: bool) -> None:
 def log_decision(
     level: int, task: Any, run: Run, decision: str, detail: str = "", **more: Any
 ) -> None:
-    """Log what was decided of a run.
+    """Log a decision about a run.
 
     Args:
         decision: one of those in ``docs/logging.md``.
-        detail: more of the line, for people.
-        more: the decision's own fields.
+        detail: the rest of the line, for people.
+        more: further fields of this decision.
     """
     if not logger.isEnabledFor(level):
         return
@@ -116,7 +116,7 @@ def _log_wait(
 ) -> None:
     reason = str(run.reason)
     shut = denied.shut if denied else None
-    detail = f"as {reason}" if shut else reason.removeprefix("waits ")
+    detail = f"because {reason}" if shut else reason.removeprefix("waits ")
     log_decision(
         level, task, run, "waits", detail + more,
         reason=reason, limit=denied and denied.limit, current=denied and denied.held,
@@ -125,7 +125,7 @@ def _log_wait(
 
 
 def _waited(run: Run) -> float:
-    """Return how many seconds a message waited until its run was granted, by the server's clock."""
+    """Return the seconds from a message's first ask to its grant, by the server's clock."""
     if run.ticket is None or not isinstance(run.outcome, Granted):
         return 0.0
     # A fencing number is the server's time in microseconds, or a little more.
@@ -133,7 +133,7 @@ def _waited(run: Run) -> float:
 
 
 def _tags_of(run: Run) -> dict[str, object]:
-    """Return the tags that count; whether other headers do, only the limits tell."""
+    """Return the tags that count; of other headers, those that have a limit."""
     tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
     limits = run.answer.limits if isinstance(run.answer, Granted | Denied) else ()
     named = (split_limit(limit) for limit in limits)

@@ -1,6 +1,6 @@
-"""The Celery settings of celery-concurrency: their defaults, and what may be in them.
+"""The Celery settings of celery-concurrency, their defaults and valid values.
 
-What changes at run time is in ``limiter/config/schema.py``.
+Settings that change at run time are in ``limiter/config/schema.py``.
 """
 
 from difflib import get_close_matches
@@ -30,21 +30,22 @@ class Settings(BaseModel):
     """An app's settings, ``concurrency_…`` in its Celery configuration.
 
     Attributes:
-        redis_url: where tokens live; the broker's if that is Redis, else the
-            result backend's.
-        redis_options: what a broker's or result backend's URL can't say (see
-            ``connection.connect``); no setting of its own.
-        key_prefix: of all Redis keys.
+        redis_url: the Redis that holds the tokens; by default the broker if that is Redis, else
+            the result backend.
+        redis_options: options that a broker's or result backend's URL can't express (see
+            ``connection.connect``); not a setting.
+        key_prefix: the prefix of all Redis keys.
         waiting: how a denied task waits: ``retry`` by countdown, ``handoff`` in the
             waiting room, ``auto`` there if the broker is the Redis that holds the tokens.
-        park_on_receipt: the main process parks a task whose limits others wait for already.
+        park_on_receipt: whether the main process parks a task whose limits others wait for.
         retry_countdown: seconds until a denied task asks again.
-        handoff_timeout: seconds for which a hand-over stays reserved while no task begins.
+        handoff_timeout: seconds that handed-over room stays reserved while no task begins.
         worker_timeout: seconds of silence after which a worker's tokens are taken back.
-        on_lost: what happens to a run whose tokens were taken back all the same.
+        on_lost: what happens to a living run whose tokens were taken back: ``log`` or
+            ``terminate``.
         redis_unavailable: what a task does while Redis is away: ``retry`` or ``run``.
-        exempt: task-name globs that are never gated.
-        refusals: exceptions that say that a platform refused the run (``refusal_settings.py``).
+        exempt: globs of task names that are never gated.
+        refusals: exceptions that mean that a platform refused the run (``refusal_settings.py``).
         default_config: changes to the built-in default configuration.
     """
 
@@ -55,7 +56,7 @@ class Settings(BaseModel):
     key_prefix: Annotated[str, Field(min_length=1)] = DEFAULT_PREFIX
     waiting: Literal["auto", "retry", "handoff"] = "auto"
     park_on_receipt: Annotated[bool, Field(strict=True)] = True
-    # Strict, so that True is no second.
+    # Strict, so that True does not count as a second.
     retry_countdown: Annotated[float, Field(strict=True, gt=0, le=86_400)] = 30
     handoff_timeout: Annotated[float, Field(strict=True, ge=1, le=86_400)] = 30
     worker_timeout: Annotated[float, Field(strict=True, ge=5, le=86_400)] = 30
@@ -73,7 +74,7 @@ class Settings(BaseModel):
             conf: ``app.conf``, which has no types.
 
         Raises:
-            ImproperlyConfigured: names the setting, and what may be in it.
+            ImproperlyConfigured: names the setting and its valid values.
         """
         names = [name for name in cls.model_fields if name != "redis_options"]
         _refuse_others(conf, names)
@@ -95,12 +96,12 @@ class Settings(BaseModel):
 
 
 def _refuse_others(conf: Any, known: list[str]) -> None:
-    """Refuse unknown settings that begin as ours do: a misspelt one would do nothing.
+    """Refuse unknown settings that begin with our prefix: a misspelt one would have no effect.
 
-    Where there is a namespace, a name without its prefix is another package's, unless it was
-    set on ``app.conf`` itself. Functions and classes in a settings module are no settings.
+    With a namespace, a name without the namespace's prefix belongs to another package, unless it
+    was set on ``app.conf`` itself. Functions and classes in a settings module are not settings.
     """
-    keys = list(conf)  # before it is read, the configuration knows no prefix
+    keys = list(conf)  # reads the configuration; before that its prefix is unknown
     namespace = (conf.prefix or "").lower()
     for key in keys:
         prefix = namespace if key.lower().startswith(namespace) else ""
@@ -113,13 +114,13 @@ def _refuse_others(conf: Any, known: list[str]) -> None:
             close = get_close_matches(name.removeprefix(PREFIX), known, n=1) or known
             names = [f"{prefix}{PREFIX}{one}" for one in close]
             meant = ", ".join(one.upper() if prefix else one for one in names)
-            raise ImproperlyConfigured(f"{key} is no setting; there is {meant}")
+            raise ImproperlyConfigured(f"{key} is not a setting; use {meant}")
 
 
 def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:
-    """Return the URL of the broker or the result backend, and what goes with it."""
-    # Attributes and not keys: these also know CELERY_BROKER_URL and the like, in
-    # which `celery -b URL` is kept.
+    """Return the URL of the broker or the result backend, and its connection options."""
+    # Attributes, not keys: only attributes also read CELERY_BROKER_URL and the like, where
+    # `celery -b URL` is kept.
     for url, options, ssl in (
         ("broker_read_url", "broker_transport_options", "broker_use_ssl"),
         ("result_backend", "result_backend_transport_options", "redis_backend_use_ssl"),
@@ -129,7 +130,7 @@ def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:
         scheme, colon, rest = text.partition("://")
         if colon and scheme in _SCHEMES:
             if scheme != "sentinel":
-                rest = rest.partition(";")[0]  # the others are where the broker fails over to
+                rest = rest.partition(";")[0]  # the rest are the broker's fail-over URLs
             if _SCHEMES[scheme] == "unix":
                 rest = rest.replace("virtual_host=", "db=")
             return f"{_SCHEMES[scheme]}://{rest}", {
@@ -138,5 +139,5 @@ def _redis_of(conf: Any) -> tuple[str, dict[str, Any]]:
             }
     raise ImproperlyConfigured(
         "neither the broker nor the result backend is Redis, so set concurrency_redis_url "
-        "to the Redis that is to hold the tokens, as 'redis://localhost:6379/0'"
+        "to the Redis that will hold the tokens, such as 'redis://localhost:6379/0'"
     )

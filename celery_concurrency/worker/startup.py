@@ -1,4 +1,4 @@
-"""What a worker logs when it starts: how tasks wait, and what is probably not meant.
+"""What a worker logs when it starts: how tasks wait, and probable mistakes.
 
 ``bootstep.py`` starts the thread whose first tick calls this.
 """
@@ -22,10 +22,10 @@ logger = logging.getLogger(WORKER_LOG)
 
 
 def greet(app: Any) -> WaitingMode | None:
-    """Log how tasks wait, and warn of what is probably not meant.
+    """Log how tasks wait, and warn of probable mistakes.
 
     Returns:
-        how they wait; None where the broker is away, as Celery itself says: then it isn't known.
+        how they wait; None if that isn't known because the broker is away, which Celery logs.
 
     Raises:
         LimiterUnavailable: Redis can't be asked.
@@ -35,12 +35,12 @@ def greet(app: Any) -> WaitingMode | None:
     except LimiterUnavailable:
         raise
     except (RedisError, OSError, OperationalError) as exc:
-        logger.debug("how tasks wait that find no room is not known yet: %s", exc)
+        logger.debug("it is not known yet how denied tasks wait: %s", exc)
         return None
     for problem in (*_unknown_tags(app), *_unknown_dimensions(app)):
         logger.warning("%s", problem)
-    how = "are handed it the moment it is there" if mode.by_handoff else "ask again by countdown"
-    logger.info("tasks that find no room %s (%s)", how, mode.reason)
+    how = "start as soon as there is room" if mode.by_handoff else "ask again by countdown"
+    logger.info("denied tasks %s (%s)", how, mode.reason)
     if mode.by_handoff:
         for risk in _risks(limiter_of(app).redis):
             logger.warning("waiting tasks are at risk: %s", risk)
@@ -48,22 +48,22 @@ def greet(app: Any) -> WaitingMode | None:
 
 
 def _unknown_tags(app: Any) -> Iterator[str]:
-    """Yield a warning for each declared tag that no limit goes by: it limits nothing."""
+    """Yield a warning for each declared tag that no limit uses: it limits nothing."""
     known = [*BUILTIN_TAGS, *limiter_of(app).config.sync().config.dimensions]
     for name, task in sorted(app.tasks.items()):
         declared = getattr(task, "concurrency", None)
         for tag in declared if isinstance(declared, Mapping) else ():
             if tag not in {*known, *OTHER_TAGS}:
                 yield (
-                    f"task {name} declares the tag {tag!r}, and no limit goes by that: there is "
-                    f"{', '.join(known)}; a dimension of your own has to be configured"
+                    f"task {name} declares the tag {tag!r}, which no limit uses: use "
+                    f"{', '.join(known)}, or configure a dimension of that name"
                 )
 
 
 def _unknown_dimensions(app: Any) -> Iterator[str]:
-    """Yield a warning for each kind of refusal that cools down what no limit goes by.
+    """Yield a warning for each kind of refusal whose dimension no limit uses.
 
-    No error: a dimension may be configured later, at run time.
+    It is not an error, because the dimension may be configured later, at run time.
     """
     refusals = settings_of(app).refusals
     if not refusals:
@@ -73,9 +73,9 @@ def _unknown_dimensions(app: Any) -> Iterator[str]:
         if entry.dimension not in {*known, *BUILTIN_DIMENSIONS}:
             close = get_close_matches(entry.dimension, known, n=1) or known
             yield (
-                f"concurrency_refusals[{path!r}]: no limit goes by the dimension "
-                f"{entry.dimension!r}, so that nothing cools down: there is {', '.join(close)}; "
-                "a dimension of your own has to be configured"
+                f"concurrency_refusals[{path!r}]: no limit uses the dimension "
+                f"{entry.dimension!r}, so nothing cools down: use {', '.join(close)}, or "
+                "configure a dimension of that name"
             )
 
 
@@ -83,7 +83,7 @@ def _risks(redis: Redis) -> list[str]:
     """Return why this Redis server may lose the tasks that wait in it."""
 
     def setting(name: str) -> str | None:
-        # A managed server may not say.
+        # A managed server may refuse to say.
         try:
             found: Any = redis.config_get(name)
         except LimiterUnavailable as exc:

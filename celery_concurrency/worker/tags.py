@@ -1,6 +1,6 @@
-"""The tags of a task: from its declaration, and from the headers of its message.
+"""The tags of a task, from its declaration and from the headers of its message.
 
-Which limits follow from them is in ``limiter/limits.py``.
+``limiter/limits.py`` turns them into limits.
 """
 
 import inspect
@@ -23,17 +23,17 @@ def find_tags(
     """Return the tags of a run; headers win.
 
     Args:
-        task: a Celery task. Its ``concurrency`` is a mapping of tag to a value, or to a
-            callable that gets the task's arguments by name, however they were passed.
-        headers: of the run's message.
+        task: a Celery task. Its ``concurrency`` maps each tag to a value, or to a callable that
+            gets the task's arguments by name, however they were passed.
+        headers: the headers of the run's message.
         args, kwargs: the task's arguments.
 
     Returns:
-        every header of the message, and the declared tags that no header names; what is
-        called ``task_type`` as ``type``.
+        every header of the message, and the declared tags that no header names; ``task_type``
+        is returned as ``type``.
 
     Raises:
-        ImproperlyConfigured: ``concurrency`` is no mapping.
+        ImproperlyConfigured: ``concurrency`` is not a mapping.
         InvalidTag: a callable raised an error, or ``type`` and ``task_type`` differ.
         TypeError: the task's arguments don't fit its function.
     """
@@ -44,7 +44,7 @@ def find_tags(
     if not isinstance(declared, Mapping):
         raise ImproperlyConfigured(
             f"concurrency of task {task.name} is {declared!r}: give it a mapping of tags, "
-            'as {"platform": "douyin", "account": lambda user_id: user_id}'
+            'such as {"platform": "douyin", "account": lambda user_id: user_id}'
         )
     tags = {tag: value for tag, value in by_tag(declared).items() if tag not in headers}
     if any(callable(value) for value in tags.values()):
@@ -69,11 +69,11 @@ def _arguments(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
 
 
 def _call(tag: str, function: Callable[..., object], arguments: dict[str, Any]) -> object:
-    """Call with the arguments that the function takes; with all, if it takes any."""
+    """Call the function with the arguments it takes; with all if it has ``**kwargs``."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        names = None  # some built-in ones don't say: "{user_id}-{kind}".format
+        names = None  # some built-in functions don't say: "{user_id}-{kind}".format
     else:
         names = {parameter.name for parameter in parameters}
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):

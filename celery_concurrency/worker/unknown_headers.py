@@ -1,7 +1,7 @@
-"""Unknown headers: one that is nearly a tag limits nothing, so the worker says so and counts.
+"""Unknown headers: one that is nearly a tag limits nothing, so the worker logs and counts it.
 
 The worker's main process notes headers that it does not know (``gate.py``), and its thread
-judges them (``housekeeping.py``). Which headers are tags is in ``tags.py``.
+judges them (``housekeeping.py``). ``tags.py`` says which headers are tags.
 """
 
 import logging
@@ -18,13 +18,13 @@ from celery_concurrency.text import closest
 
 logger = logging.getLogger(WORKER_LOG)
 
-#: Headers of messages that are kept until the next tick, and what is remembered of them.
+#: How many unknown headers are kept until the next tick, and how many are remembered.
 NOTED_MOST: Final = 10_000
 REMEMBERED_MOST: Final = 10_000
 
 
 class UnknownHeaders:
-    """Those of the messages that this process receives; safe to note and judge in two threads."""
+    """The unknown headers of this process's messages; two threads may note and judge them."""
 
     def __init__(self) -> None:
         self._noted: deque[tuple[str, str]] = deque(maxlen=NOTED_MOST)
@@ -36,21 +36,21 @@ class UnknownHeaders:
         """Note which headers of a message are neither Celery's nor built-in tags.
 
         Args:
-            task: its name.
-            headers: with those of Celery.
+            task: the task's name.
+            headers: all of the message's headers, Celery's included.
         """
         for header in headers.keys() - RESERVED_DIMENSIONS:
             if (task, header) not in self._harmless:
                 self._noted.append((task, header))
 
     def judge(self, keyspace: Keyspace, dimensions: Iterable[str]) -> None:
-        """Log what is nearly a tag, once a task, and count it.
+        """Log headers that are nearly a tag, once per task, and count their messages.
 
         Args:
-            dimensions: the user's own.
+            dimensions: the user's own dimensions.
 
         Raises:
-            LimiterUnavailable: Redis can't be asked; it was logged, and is not counted.
+            LimiterUnavailable: Redis can't be asked; the header was logged but not counted.
         """
         tags = [*BUILTIN_TAGS, *dimensions]
         if tags != self._tags:
@@ -78,8 +78,8 @@ class UnknownHeaders:
             return
         self._told.add(misnamed.task)
         logger.warning(
-            "task %s comes with the header %r, by which no limit goes: did you mean %r? This is "
-            "said once a task; usage counts it",
+            "task %s has the header %r, which no limit uses: did you mean %r? This is logged once "
+            "per task; usage counts the messages",
             misnamed.task,
             misnamed.header,
             misnamed.tag,
@@ -90,10 +90,10 @@ class UnknownHeaders:
 
 
 def _meant_by(header: str, tags: list[str]) -> str | None:
-    """Return the tag that a header is nearly; None where it is one, or is not like any."""
+    """Return the tag that a header is nearly; None if it is a tag, or not like any."""
     is_other = header in tags or header.startswith(("_", "concurrency_"))
     return None if is_other else closest(header, tags)
 
 
-#: Those of this process, which Celery's signals know too.
+#: This process's unknown headers, to which Celery's signals add.
 unknown_headers: Final = UnknownHeaders()

@@ -1,7 +1,7 @@
-"""The waiting mode: whether an app's denied tasks wait in the waiting room, or by countdown.
+"""The waiting mode: whether an app's denied tasks wait in the waiting room or by countdown.
 
-In the waiting room where the setting says so, or by ``auto`` where the broker is the Redis
-server that holds the tokens: a parked message is then as safe as a queued one. ``parking.py``
+They wait in the waiting room if the setting says so, or with ``auto`` if the broker is the Redis
+server that holds the tokens: then a parked message is as safe as a queued one. ``parking.py``
 says what is parked.
 """
 
@@ -13,7 +13,7 @@ from celery import Celery
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
 
-#: Seconds until we look again whether broker and limiter are one server: either may fail over.
+#: Seconds until we check again whether broker and limiter are one server: either may fail over.
 SURE_SECONDS: Final = 60.0
 
 
@@ -47,7 +47,7 @@ def waiting_mode_of(app: Celery) -> WaitingMode:
     wanted = settings_of(app).waiting
     if wanted == "retry":
         return WaitingMode(False, False, "concurrency_waiting is 'retry'")
-    # By the servers' own ids: one server may have many addresses.
+    # Compare the servers' own ids: one server may have many addresses.
     broker = kombu_redis.server_id(app)
     ours: Any = limiter_of(app).redis.info("server") if broker else {}
     same = bool(broker) and broker == ours["run_id"]

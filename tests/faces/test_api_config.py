@@ -44,7 +44,7 @@ def test_a_rollback_to_the_same_says_so(client):
     ]
     assert said == [
         "The earlier concurrency configuration is in force again",
-        "That version is the same as what is in force: nothing was changed",
+        "That version is already in force: nothing was changed",
     ]
 
 

@@ -61,7 +61,7 @@ def test_no_more_are_listed_than_there_is_room_for(here, limiter, monkeypatch):
     limiter.config.update({"adaptive": {f"platform:{n}": {"min": 1, "max": 2} for n in range(3)}})
     done = here("adaptive")
     assert len(table(out(done))) == 3
-    assert done.stderr == "3 are adaptive in all; these are those that moved last\n"
+    assert done.stderr == "3 are adaptive in all; these are the last that moved\n"
 
 
 def test_reset(cli, here, limiter, probe):
@@ -69,9 +69,7 @@ def test_reset(cli, here, limiter, probe):
     assert said == f"{LIMIT} is back at 8; in force: 8\n"
     assert limiter.adaptive.moves(LIMIT)[-1].reason == "reset by 张三"
     said = out(here("adaptive", "reset", "task_type:never-seen"))
-    assert (
-        said == "task_type:never-seen stood at 20 already; in force: unlimited (it would be 20)\n"
-    )
+    assert said == "task_type:never-seen was already at 20; in force: unlimited (it would be 20)\n"
     assert json.loads(out(here("adaptive", "reset", LIMIT, "--json")))["current"] == 8
     assert "-> 8: reset by 张三" in out(here("adaptive"))
 
@@ -177,7 +175,7 @@ def test_what_is_only_observed_is_not_said_to_be_in_force(here, limiter):
         ("adaptive.platform:*=2-10", "observed now\n"),
         ("rates.account:*=1/30s:observe", "observed now\n"),
         ("rates.account:*=1/30s:observe,9/1d",
-         "in force now; of it, what has mode observe only counts\n"),
+         "in force now, except for what has mode observe\n"),
         ("rates.account:*=null", "in force now\n"),
     ):  # fmt: skip
         done = here("config", "set", change)
@@ -189,13 +187,13 @@ def test_what_it_is_written_as_is_said(here, limiter):
     assert "'adaptive.platform:*=1-10,every=60s,decrease=0.5'" in said
     for text, problem in (
         ("every=60", "every needs a unit: 90s, 2m or 1h"),
-        ("evry=60s", "'evry' is none of its options: every, decrease, mode"),
-        ("decrease=2", "decrease has to be over 0 and under 1"),
-        ("mode=off", "mode is enforce or observe"),
+        ("evry=60s", "'evry' is not one of its options: every, decrease, mode"),
+        ("decrease=2", "decrease must be more than 0 and less than 1"),
+        ("mode=off", "mode must be enforce or observe"),
         ("every=1s,every=2s", "every is given twice"),
     ):
         assert problem in mistake(here("config", "set", f"adaptive.platform:a=b=1-10,{text}"))
-    assert "min is 9, which is over max, 3" in refusal(
+    assert "min, 9, is greater than max, 3" in refusal(
         here("config", "set", "adaptive.platform:douyin=9-3")
     )
     assert "adaptive" not in limiter.config.sync().config.to_dict()

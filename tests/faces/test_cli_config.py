@@ -100,7 +100,7 @@ def test_a_reset_says_what_it_changes_and_asks(here, limiter, monkeypatch):
 def test_a_reset_without_a_terminal_needs_to_be_told(here, limiter):
     limiter.config.update({"global_max": 4})
     said = mistake(here("config", "reset"))
-    assert "this changes global_max 4 -> 0; where nobody can be asked, add --yes" in said
+    assert "this changes global_max 4 -> 0; without a terminal, add --yes" in said
     assert limiter.config.sync().config.global_max == 4
     assert json.loads(out(here("config", "reset", "--yes"))) == DEFAULTS
 

@@ -42,7 +42,7 @@ def test_cool_and_cool_off(cli, here, limiter):
     assert (one.limit, one.reason, one.by) == ("account:a", "风控", "张三")
     stands = json.loads(out(here("cool", "account:a", "--for", "90s", "--json")))
     assert (stands["reason"], stands["until"]) == ("风控", one.until)
-    assert out(cli("cool", "account:a", "--off")) == "account:a admits again\n"
+    assert out(cli("cool", "account:a", "--off")) == "account:a admits tasks again\n"
     assert "account:a does not cool down" in refusal(here("cool", "account:a", "--off"))
     out(here("cool", "global", "--for", "1d"))
     [one], _ = limiter.cooldowns.read()
@@ -95,14 +95,14 @@ def test_resume_ends_both(here, limiter):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["account:a"], "give either --for, as --for 10m, or --off"),
+        (["account:a"], "give either --for, such as --for 10m, or --off"),
         (["account:a", "--for", "1m", "--off"], "give either --for"),
         (["account:a", "--off", "--reason", "x"], "--reason goes with --for"),
-        (["account:a", "--for", "90"], "'90' is no duration: write 90s, 10m, 2h or 1d"),
-        (["account:a", "--for", "-1m"], "is no duration"),
-        (["account:a", "--for", "1h30m"], "is no duration"),
-        (["account:a", "--for", "1\nm"], "'1\\nm' is no duration"),
-        (["account:a", "--for", "٣m"], "is no duration"),
+        (["account:a", "--for", "90"], "'90' is not a duration: use 90s, 10m, 2h or 1d"),
+        (["account:a", "--for", "-1m"], "is not a duration"),
+        (["account:a", "--for", "1h30m"], "is not a duration"),
+        (["account:a", "--for", "1\nm"], "'1\\nm' is not a duration"),
+        (["account:a", "--for", "٣m"], "is not a duration"),
         (["account:a", "--for", "0s"], "0s is not between 1s and 7d"),
         (["account:a", "--for", "8d"], "8d is not between 1s and 7d"),
         (["--for", "1m"], "Missing argument"),
@@ -122,8 +122,8 @@ def test_a_reason_is_of_a_cool_down(here):
     [
         (["acount:a", "--for", "1m"], "account, platform, task_type"),
         (["account:*", "--for", "1m"], "write 'global'"),
-        (["account:a", "--for", "1m", "--reason", "a\nb"], "reason has to be one line"),
-        (["account:a", "--for", "1m", "--operator", "x" * 201], "by has to be one line"),
+        (["account:a", "--for", "1m", "--reason", "a\nb"], "reason must be one line"),
+        (["account:a", "--for", "1m", "--operator", "x" * 201], "by must be one line"),
     ],
 )
 def test_refusals(here, limiter, arguments, said):
@@ -161,7 +161,7 @@ def test_rates_in_one_word(cli, here, limiter):
         ("rates.account:*=0/30s", "rates.account:*.0.max: Input should be greater than or equal"),
         ("rates.account:*=1/8d", "rates.account:*.0.per: Input should be less than or equal to"),
         ("rates.account:*=1/1s,1/2s,1/3s,1/4s,1/5s", "at most 4 items"),
-        ("rates.acount:*=1/1s", "rates: names 'acount:*', which is no limit"),
+        ("rates.acount:*=1/1s", "rates: names 'acount:*', which is not a limit"),
     ],
 )  # fmt: skip
 def test_rates_that_can_not_be(here, change, said):

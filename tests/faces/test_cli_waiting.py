@@ -158,7 +158,7 @@ def test_one_that_was_handed_room(here, limiter, held):
 
 
 def test_an_id_is_not_of_one_limit(here, held):
-    assert "give an ID or --limit" in mistake(here("waiting", "w1", "--limit", "account:a"))
+    assert "give either an ID or --limit" in mistake(here("waiting", "w1", "--limit", "account:a"))
 
 
 def test_those_that_do_not_wait(here, held):
@@ -172,13 +172,13 @@ def test_cancel(cli, here, limiter, held, redis):
     messages = put_back(redis)
     assert sorted(message["headers"]["id"] for message in messages) == ["w1", "w2"]
     assert all(message["headers"]["concurrency_discard"] for message in messages)
-    assert "not waiting, or not any more: w1 no\\npe; waiting lists" in refusal(
+    assert "not waiting (any more): w1 no\\npe; the command waiting lists" in refusal(
         here("cancel", "w1", "no\npe")
     )
     park(limiter, "w3", ACCOUNT_A)
     done = here("cancel", "nope", "w3")  # those that wait are cancelled all the same
     assert (done.returncode, done.stdout) == (1, "cancelled w3\n")
-    assert done.stderr.startswith("Error: not waiting, or not any more: nope;")
+    assert done.stderr.startswith("Error: not waiting (any more): nope;")
     assert mistake(here("cancel"))
 
 
@@ -206,7 +206,7 @@ def test_drain_ends_though_workers_park_them_again(here, limiter, held, monkeypa
     monkeypatch.setattr(type(limiter.waiting_room), "drain", drain_and_park)
     done = here("drain")
     assert out(done) == "2 given back to the broker\n"
-    assert "2 wait again or are new" in done.stderr
+    assert "2 wait again, or are new" in done.stderr
 
 
 def test_drain_does_not_warn_where_tasks_retry(cli, held):
@@ -226,7 +226,7 @@ def test_purge(cli, here, held, limiter, redis):
 def test_purge_asks(here, held, limiter):
     done = here("purge", input="n\n")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "This throws away the 2 tasks that wait, for good" in done.stderr
+    assert "This throws away 2 waiting tasks for good" in done.stderr
     assert "Aborted!" in done.stderr
     assert (here("purge", input="").returncode, limiter.usage().global_.waiting) == (1, 2)
     assert out(here("purge", input="y\n")) == "2 thrown away\n"
@@ -244,5 +244,5 @@ def test_purge_as_json(here, held, limiter, monkeypatch):
     done = here("purge", "--json", input="y\n")  # the question stands apart from the answer
     assert json.loads(out(done)) == {"purged": 1, "waiting": 1}
     done = here("purge", "--yes")
-    assert (out(done), "1 wait still, or are new" in done.stderr) == ("1 thrown away\n", True)
+    assert (out(done), "1 still wait, or are new" in done.stderr) == ("1 thrown away\n", True)
     assert mistake(here("purge", "w1"))

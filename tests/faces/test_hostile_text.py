@@ -95,7 +95,7 @@ def test_a_name_that_cant_be_printed_is_refused_over_http(client, redis_url, nam
         [detail] = assert_refused(response, 400, "unprintable")
         assert detail == {
             "field": printable(field),
-            "problem": f"has '{printable(name[1])}', which can't be printed: take it out",
+            "problem": f"has '{printable(name[1])}', which can't be printed: remove it",
         }
 
     for field, change in changes(name).items():
@@ -115,7 +115,7 @@ def test_a_name_that_cant_be_printed_is_refused_over_http(client, redis_url, nam
 
 
 def test_the_remedy_is_said_in_the_callers_language(client):
-    for language, words in (("zh", "请去掉后重试"), ("en", "take them out")):
+    for language, words in (("zh", "请去掉后重试"), ("en", "remove them")):
         refused = client.delete(
             f"{BASE}/waiting?limit=platform:x%0A", headers={"Accept-Language": language}
         )
@@ -160,7 +160,7 @@ def test_a_configuration_written_by_hand_has_printable_names(limiter, redis, her
 def test_what_is_no_utf8_is_a_line(here):
     """The shell's arguments are bytes."""
     for arguments in (("cancel", "\udcff"), ("waiting", "\udcff"), ("release", "\udcff")):
-        assert "is no text in UTF-8" in refusal(here(*arguments))
+        assert "is not UTF-8 text" in refusal(here(*arguments))
 
 
 # -- ids are Celery's, and whatever it takes is found

@@ -89,7 +89,7 @@ def test_the_command_line_lists_it_and_puts_it_in_force(here, limiter, watched):
     assert shown["rates"]["account:*"] == [{"max": 1, "per": 30}, RATES[1]]
     assert json.loads(out(here("observed", "--json"))) == []
     assert "observed" not in out(here("usage"))
-    assert "has nothing that is observed; observed: nothing" in refusal(here("enforce", "global"))
+    assert "has nothing observed; observed are: nothing" in refusal(here("enforce", "global"))
 
 
 def test_an_adaptive_one_is_listed_and_put_in_force_too(here, limiter, redis):
@@ -150,6 +150,6 @@ def test_of_very_many_the_answer_stays_small(limiter):
     limiter.config.update({"platform_max": names})
     found = limiter.usage()
     assert (len(found.observed), found.unlisted_observed) == (1000, 200)
-    assert "200 more are observed, and not listed" in list(found.notes())
+    assert "200 more are observed but not listed" in list(found.notes())
     text = metrics.expose(limiter)
     assert sum(len(line) for line in text.splitlines() if b"observed_" in line) < 400_000

@@ -119,6 +119,7 @@ COMMANDS = {
     "enforce": [["platform:z"]],
     "cooldowns": [[], ["--json"]],
     "tokens": [[], ["--json"]],
+    "workers": [[], ["--json"]],
     "release": [["{holder}"]],
     "waiting": [[], ["w1"], ["--json"]],
     "cancel": [["w2"]],

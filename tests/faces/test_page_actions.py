@@ -242,7 +242,7 @@ def test_release_one_that_is_gone_meanwhile(desk, limiter, busy):
     dialog = click(desk, f"Release: {busy['run-x']}")
     limiter.release(busy["run-x"])
     dialog.get_by_role("button", name="Release").click()
-    expect(dialog).to_contain_text("No run holds this token, or not any more")
+    expect(dialog).to_contain_text("No run holds this token (any more)")
     desk.forgive("404")
 
 

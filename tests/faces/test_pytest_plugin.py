@@ -52,9 +52,9 @@ def test_exempt(celery_concurrency, monkeypatch):
 def test_what_is_no_task_or_no_tag_is_refused(celery_concurrency):
     both = [publish.s("u1"), publish.s("u2")]
     for what in (publish, chain(*both), group(*both), None):
-        with pytest.raises(TypeError, match="no signature of one task: give publish"):
+        with pytest.raises(TypeError, match="not the signature of one task: use publish"):
             celery_concurrency.assert_runs(what)
-    with pytest.raises(TypeError, match="'acount' is no tag; there is platform, account, type"):
+    with pytest.raises(TypeError, match="'acount' is not a tag; use platform, account, type"):
         with celery_concurrency.running(acount="u1"):
             pass
 

@@ -240,9 +240,9 @@ def test_runs_whose_tokens_were_taken_back_are_told(server, tmp_path):
             for worker in workers.values():
                 os.kill(worker.pid, signal.SIGCONT)
         for worker in workers.values():
-            wait_for(lambda log=worker.output: "runs on without its tokens" in log())
+            wait_for(lambda log=worker.output: "keeps running without its tokens" in log())
         for name in ("solo", "threads"):
-            said = f"this worker's pool can't terminate tasks: {results[name].id} runs on"
+            said = f"this worker's pool can't terminate tasks: {results[name].id} keeps running"
             wait_for(lambda log=workers[name].output, said=said: said in log())
         wait_for(lambda: results["terminate"].state == "REVOKED")
         other.redis.rpush("go on", *pools)

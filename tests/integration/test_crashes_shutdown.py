@@ -108,7 +108,7 @@ def test_a_broker_outage_stops_no_beat(server, tmp_path):
             runs = runs_of(one, running, waiting)
             assert len(runs) == 2
             assert highest_overlap(runs) == 1
-            assert "runs on without its tokens" not in one.output()
+            assert "keeps running without its tokens" not in one.output()
             proxy.open()
             one.wait_until_free()
     finally:

@@ -203,8 +203,8 @@ def test_by_auto_those_who_wait_ask_again_and_the_log_says_so_once(server, tmp_p
             wait_for(lambda: room.waits(result) == 1 and result.state == "RETRY")
             assert room.waiting() == set()
         said = (
-            "tasks that find no room ask again by countdown "
+            "denied tasks ask again by countdown "
             "(the broker is not the Redis server that holds the tokens)"
         )
-        assert room.output().count("tasks that find no room") == 1
+        assert room.output().count("denied tasks ask again") == 1
         assert said in room.output()

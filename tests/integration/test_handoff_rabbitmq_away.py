@@ -44,7 +44,7 @@ def test_a_broker_that_hangs_stops_no_beat_and_what_waits_goes_on(server, tmp_pa
             one.redis.rpush("go on", "1")
             for result in (long, *results):
                 assert result.get(timeout=60) == result.id
-            assert "runs on without its tokens" not in worker.output()
+            assert "keeps running without its tokens" not in worker.output()
             wait_for(lambda: not one.redis.exists(OUTBOX))
     finally:
         proxy.join()

@@ -182,7 +182,7 @@ def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_
             proxy.open()
             assert running["log"].get(timeout=30)[1] is True
             wait_for(lambda: running["terminate"].state == "REVOKED")
-            assert "runs on without its tokens" in cut_off["terminate"].output()
+            assert "keeps running without its tokens" in cut_off["terminate"].output()
             wait_for(lambda: not redis.keys("concurrency:semaphore:*"))
         proxy.close()
 

@@ -120,6 +120,6 @@ def test_a_worker_goes_on_after_a_failover(server, tmp_path):
             runs = [run for run in read_records(one.url) if run.task_id in ids]
             assert len(runs) == 2
             assert highest_overlap(runs) == 1
-            assert "runs on without its tokens" not in one.output()
+            assert "keeps running without its tokens" not in one.output()
             with Redis(port=trio.replica.port) as direct:
                 wait_for(lambda: not direct.keys("concurrency:semaphore:*"))

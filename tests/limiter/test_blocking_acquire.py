@@ -49,7 +49,7 @@ def test_a_block_that_ends_while_redis_is_away_is_no_failure(
         proxy.close()
         if error:
             raise error
-    assert "tokens are given back later" in caplog.text
+    assert "tokens are released later" in caplog.text
     assert redis.exists(ACCOUNT)
     proxy.open()
     wait_for(lambda: not redis.exists(ACCOUNT))
@@ -293,7 +293,7 @@ def test_only_a_block_that_succeeds_opens_the_limit_in_which_it_goes_first(
 
 def test_a_refusal_of_what_a_block_does_not_hold_is_none(limiter: Limiter) -> None:
     with limiter.acquire(account="a") as lease:
-        with pytest.raises(InvalidCooldown, match="'platform' is none of global, account:a"):
+        with pytest.raises(InvalidCooldown, match="'platform' is not one of global, account:a"):
             lease.refused("platform", seconds=60)
         with pytest.raises(InvalidCooldown, match="seconds"):
             lease.refused("account", seconds=-1)

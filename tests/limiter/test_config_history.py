@@ -254,7 +254,7 @@ def test_pause_and_resume(store):
     with pytest.raises(InvalidConfig, match="not paused; paused are: global"):
         store.resume("platform:douyin")
     for no_limit in ("douyin", "platform:*", "nope:x", ""):
-        with pytest.raises(InvalidConfig, match="no limit: write 'global' or"):
+        with pytest.raises(InvalidConfig, match="not a limit: write 'global' or"):
             store.pause(no_limit)
 
 

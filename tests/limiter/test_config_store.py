@@ -194,10 +194,10 @@ def test_another_type_at_the_key_is_not_in_force_and_says_so(limiter, store, red
     for _ in range(3):
         stored = ours.sync()
         assert stored.config == config
-    assert "no string" in stored.problem
+    assert "not a string" in stored.problem
     assert len(errors(caplog)) == 1
     assert redis.hgetall(FLAT) == kind_before
-    assert "no string" in limiter.usage().config_problem
+    assert "not a string" in limiter.usage().config_problem
     assert isinstance(limiter.try_acquire("t1", {}), Granted)
     assert not isinstance(limiter.try_acquire("t2", {}), Granted)
 

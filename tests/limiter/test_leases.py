@@ -193,7 +193,7 @@ def test_of_several_runs_that_are_lost_at_once_each_is_told(limiter, redis, monk
     told = []
 
     def on_lost(request):
-        assert caplog.text.count("runs on without its tokens") == 3
+        assert caplog.text.count("keeps running without its tokens") == 3
         told.append(request.id)
         raise OSError(f"no way to {request.id}")
 

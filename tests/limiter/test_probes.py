@@ -265,14 +265,14 @@ def test_with_the_limiter_disabled_nobody_goes_first(floor):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"limit": "account:b"}, "limit 'account:b' is none of global, platform:p, account:a"),
-        ({"seconds": -1}, "seconds has to be a number of 0 to 604800"),
-        ({"seconds": float("nan")}, "seconds has to be a number"),
-        ({"seconds": "600"}, "seconds has to be a number"),
-        ({"seconds": True}, "seconds has to be a number"),
-        ({"grow": 0.5}, "grow has to be a number of 1 to 100"),
-        ({"most": 604_801}, "most has to be a number of 0 to 604800"),
-        ({"reason": "a\nb"}, "reason has to be one line"),
+        ({"limit": "account:b"}, "limit 'account:b' is not one of global, platform:p, account:a"),
+        ({"seconds": -1}, "seconds must be a number from 0 to 604800"),
+        ({"seconds": float("nan")}, "seconds must be a number"),
+        ({"seconds": "600"}, "seconds must be a number"),
+        ({"seconds": True}, "seconds must be a number"),
+        ({"grow": 0.5}, "grow must be a number from 1 to 100"),
+        ({"most": 604_801}, "most must be a number from 0 to 604800"),
+        ({"reason": "a\nb"}, "reason must be one line"),
     ],
 )
 def test_a_refusal_that_can_not_be(floor, given, said):

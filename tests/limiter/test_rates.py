@@ -248,7 +248,9 @@ def test_a_task_cools_its_own_limit_down(floor):
     lease = floor.limiter.acquire(account="x", platform="p")
     with lease as held:
         held.cool_down(60, "account", reason="429")
-        with pytest.raises(InvalidCooldown, match="dimension 'tenant' is none of global, platform"):
+        with pytest.raises(
+            InvalidCooldown, match="dimension 'tenant' is not one of global, platform"
+        ):
             held.cool_down(60, "tenant")
         assert isinstance(floor.ask("other", account="y", platform="p"), Granted)
         assert isinstance(floor.ask("next", account="x", platform="p"), Denied)
@@ -258,12 +260,12 @@ def test_a_task_cools_its_own_limit_down(floor):
     ("given", "said"),
     [
         (("account:*", 60), "limit 'account:\\*' is a wildcard"),
-        (("nonsense", 60), "limit 'nonsense' is no limit"),
-        (("account:a", 0), "seconds has to be over 0"),
+        (("nonsense", 60), "limit 'nonsense' is not a limit"),
+        (("account:a", 0), "seconds must be more than 0"),
         (("account:a", float("nan")), "seconds"),
-        (("account:a", 604_801), "604800 at most"),
-        (("account:a", 60, "x\ny"), "reason has to be one line"),
-        (("account:a", 60, "", "x" * 201), "by has to be"),
+        (("account:a", 604_801), "at most 604800"),
+        (("account:a", 60, "x\ny"), "reason must be one line"),
+        (("account:a", 60, "", "x" * 201), "by must be"),
     ],
 )
 def test_a_cool_down_that_can_not_be(limiter, given, said):

@@ -44,7 +44,7 @@ def test_several_that_begin_so(limiter, redis, two):
     for one in ids:
         park(limiter, one, TAGS)
     with pytest.raises(
-        AmbiguousId, match="several ids begin with '5f1c': give more of it"
+        AmbiguousId, match="several ids begin with '5f1c': give more characters"
     ) as caught:
         whole_id(limiter.keyspace, "5f1c")
     assert caught.value.candidates == sorted([*ids, FIRST])[:CANDIDATES]
@@ -114,7 +114,7 @@ def test_why_over_http(client, two, limiter):
     park(limiter, f"{FIRST}0", TAGS)
     answer = client.get(f"{BASE}/waiting/5f1c", headers={"Accept-Language": "en"})
     assert_refused(answer, 409, "ambiguous_id")
-    assert answer.json["message"] == "Several ids begin so: give more of it"
+    assert answer.json["message"] == "Several ids begin like this: give more characters"
     assert [one["problem"] for one in answer.json["error"]["details"]] == [FIRST, f"{FIRST}0"]
 
 
@@ -134,10 +134,13 @@ def test_commands(here, two, limiter):
     assert out(here("waiting", "5f1c")).startswith(f"{FIRST} (publish) waits since")
     assert "77aa-holder does not wait: it runs" in refusal(here("waiting", "77aa"))
     park(limiter, f"{FIRST}0", TAGS)
-    problem = f"several ids begin with '5f1c': give more of it. They are {FIRST}, {FIRST}0"
+    problem = f"several ids begin with '5f1c': give more characters. They are {FIRST}, {FIRST}0"
     assert problem in refusal(here("waiting", "5f1c"))
     done = here("cancel", "5f1c", "5f1d", "nope")
     assert (done.returncode, done.stdout) == (1, f"cancelled {SECOND}\n")
-    assert "not waiting, or not any more: nope; waiting lists who does. " + problem in done.stderr
+    assert (
+        "not waiting (any more): nope; the command waiting lists who waits. " + problem
+        in done.stderr
+    )
     assert out(here("release", "77aa")) == f"released {two}: global account:a\n"
     mistake(here("cancel"))

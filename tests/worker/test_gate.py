@@ -144,7 +144,7 @@ def test_a_task_that_calls_itself_sees_no_header_of_ours(run, app):
 def test_a_denied_task_without_a_message_fails_instead_of_being_lost(run, held):
     result = run(forbidden, account=held)
     assert result.state == "FAILURE"
-    assert "celery_concurrency.signals in imports" in str(result.result)
+    assert "celery_concurrency.signals to imports" in str(result.result)
 
 
 def test_a_soft_time_limit_before_the_answer_leaves_no_token(run, redis, monkeypatch):
@@ -233,7 +233,7 @@ def test_a_broadcast_task_with_tags_is_refused_and_one_without_runs(run, held):
     message = Message(broadcast=True)
     result = run(forbidden, message, account=held)
     assert result.state == "FAILURE"
-    assert "broadcast queue, which can't be limited" in str(result.result)
+    assert "broadcast queue, and can't be limited there" in str(result.result)
     assert run(done, message, name="untagged").get() == "done"
     assert message.sent == []
 

@@ -102,12 +102,12 @@ def test_a_declared_tag_that_no_limit_goes_by_is_told(
     app.task(name="right", concurrency={"tenant": "acme", "type": "publish"})(publish)
     app.task(name="wrong", concurrency={"acount": "a", "typo": "publish"})(publish)
     greet(app)
-    warned = [one.getMessage() for one in caplog.records if "no limit goes by" in one.getMessage()]
-    assert [text.partition(", and no")[0] for text in warned] == [
+    warned = [one.getMessage() for one in caplog.records if "no limit uses" in one.getMessage()]
+    assert [text.partition(", which no limit")[0] for text in warned] == [
         "task wrong declares the tag 'acount'",
         "task wrong declares the tag 'typo'",
     ]
-    assert "there is platform, account, type, tenant" in warned[0]
+    assert "use platform, account, type, tenant" in warned[0]
 
 
 def test_an_outage_is_told_when_it_begins_and_when_it_ends(
@@ -194,7 +194,7 @@ def test_a_worker_that_starts_without_its_broker_says_later_how_tasks_wait(
         proxy.open()
         housekeeping.on_ready()
         housekeeping.tick()
-        assert "are handed it the moment it is there" in caplog.text
+        assert "denied tasks start as soon as there is room" in caplog.text
     finally:
         proxy.close()
         app.close()
@@ -217,5 +217,5 @@ def test_a_refusal_that_cools_down_what_no_limit_goes_by_is_told(
         "concurrency_refusals['proj.acount']",
         "concurrency_refusals['proj.seller']",
     ]
-    assert "there is account;" in warned[0]
-    assert "there is global, platform, account, type, tenant;" in warned[1]
+    assert "use account, or" in warned[0]
+    assert "use global, platform, account, type, tenant, or" in warned[1]

@@ -343,7 +343,7 @@ def test_a_record_is_a_line_whatever_its_task_is_called(scene, caplog, decision,
         (
             "parked",
             "INFO",
-            "parked and goes on as soon as there is room, without a countdown: waits",
+            "parked and starts as soon as there is room, without a countdown: waits",
         ),
         ("handed over", "INFO", "handed over at once, without a countdown"),
         ("merged", "DEBUG", "merged"),

@@ -335,9 +335,9 @@ def test_a_bad_value_names_its_setting(name, value, namespace):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("retry_countdwon", "there is concurrency_retry_countdown"),
-        ("redis_options", "there is concurrency_redis_url"),
-        ("colour", "there is concurrency_redis_url, concurrency_key_prefix, "),
+        ("retry_countdwon", "use concurrency_retry_countdown"),
+        ("redis_options", "use concurrency_redis_url"),
+        ("colour", "use concurrency_redis_url, concurrency_key_prefix, "),
     ],
 )
 @pytest.mark.parametrize("namespace", [None, "CELERY", "my"])
@@ -355,7 +355,7 @@ def test_a_misspelt_setting_is_told_which_it_may_be(name, said, namespace):
     if namespace:
         written = f"{namespace}_{written}".upper()
         said = re.sub(r"concurrency_\w+", lambda one: f"{namespace}_{one[0]}".upper(), said)
-    with pytest.raises(ImproperlyConfigured, match=f"^{written} is no setting; {said}"):
+    with pytest.raises(ImproperlyConfigured, match=f"^{written} is not a setting; {said}"):
         settings_of(app)
 
 

@@ -144,7 +144,7 @@ def test_a_tag_may_be_called_as_its_limit_is(tasks):
 
 
 def test_a_tag_with_two_values_fails(tasks, limiter):
-    with pytest.raises(InvalidTag, match=r"'type' and 'task_type' are the same.*'a' and 'b'"):
+    with pytest.raises(InvalidTag, match=r"'type' and 'task_type' mean the same.*'a' and 'b'"):
         run(tasks["untagged"], headers={"type": "a", "task_type": "b"})
     with pytest.raises(InvalidTag), limiter.acquire(type="a", task_type="b"):
         pass

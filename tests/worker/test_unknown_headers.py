@@ -89,7 +89,7 @@ def test_celerys_own_headers_are_known(project, worker, redis, limiter):
         headers = {header: "x"}
         tasks.publish.apply_async((1,), headers=headers, expires=60, link=tasks.publish.si(2))
         wait_for(lambda header=header: (name, header) in counted(limiter), what="counted")
-    assert len(re.findall("by which no limit goes", one.output())) == 1
+    assert len(re.findall("which no limit uses", one.output())) == 1
     assert {header for _, header in counted(limiter)} == {"platfrom", "acount"}
 
 

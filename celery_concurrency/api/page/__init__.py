@@ -1,7 +1,7 @@
 """The page for operators: a blueprint beside the API's.
 
-It is a frame in the reader's language; its scripts ask the API for all data. So it needs no
-limiter and asks for no token: access is checked by the API alone.
+It is a frame in the reader's language; its scripts fetch all data from the API. So it needs no
+limiter and asks for no token: the API alone checks access.
 
 Its texts are in ``texts.py``, the API's routes in ``api/blueprint.py``.
 """
@@ -16,19 +16,19 @@ from celery_concurrency.api.envelope import LANGUAGES, preferred_language
 from celery_concurrency.api.page.texts import texts_in
 from celery_concurrency.errors import ImproperlyConfigured
 
-#: Where it is in an app that names no other place.
+#: Where it is unless the app names another place.
 URL_PREFIX: Final = "/concurrency"
 
-#: Only our own files, nothing inline, in no frame.
+#: Only our own files, nothing inline, and not inside a frame.
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # Other sites need not know this page's address.
+    # Don't tell other sites this page's address.
     "Referrer-Policy": "no-referrer",
-    # Revalidated each time, with a 304: an upgrade shows with the next load.
+    # Revalidated on each load, usually with a 304, so an upgrade shows at once.
     "Cache-Control": "no-cache",
 }
 
@@ -36,7 +36,7 @@ HEADERS: Final = {
 def create_page() -> Blueprint:
     """Return the page as a blueprint, at ``/concurrency/`` unless it is registered elsewhere.
 
-    The same app has to have the blueprint of ``create_blueprint``, under its own name.
+    The same app must have the blueprint of ``create_blueprint``, under its own name.
     """
     blueprint = Blueprint(
         "concurrency_page",
@@ -67,7 +67,7 @@ def create_page() -> Blueprint:
 
 
 def _address_of_api() -> str:
-    """Return the API's address relative to the page, which is right behind any proxy too."""
+    """Return the API's address relative to the page, which works behind any proxy too."""
     try:
         api = url_for("concurrency.get_config").removesuffix("/config")
     except BuildError:

@@ -54,11 +54,11 @@ class Defaults:
             defaults, problem = self._ours, f"is not valid ({exc}), so this process's own is used"
         else:
             if self._has_changes and defaults != self._ours:
-                problem = "is not what concurrency_default_config says here, and stays in force"
+                problem = "differs from concurrency_default_config here, and stays in force"
         if problem and not self._checked:
             logger.warning(
-                "the default configuration that was stored first %s; to store that of the "
-                "next process that starts, delete the key %s",
+                "the stored default configuration %s; to have the next process that starts store "
+                "its own, delete the key %s",
                 problem,
                 self._key,
             )

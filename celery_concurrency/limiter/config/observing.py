@@ -36,7 +36,7 @@ def put_in_force(config: Config, limit: str) -> Config:
     names = dict.fromkeys(name for name, _ in observations(config))
     if limit not in names:
         shown = ", ".join(islice(names, MAX_DETAILS)) or "nothing"
-        raise InvalidConfig(f"{limit} has nothing that is observed; observed: {shown}")
+        raise InvalidConfig(f"{limit} has nothing observed; observed are: {shown}")
     change: dict[str, Any] = {}
     for one in (one for name, one in observations(config) if name == limit):
         if isinstance(one, int):

@@ -100,7 +100,7 @@ def _check_dimension(name: str) -> str:
 
 def _check_override(name: str) -> str:
     if name == WILDCARD:
-        raise ValueError(f"{WILDCARD!r} is no name here: the maximum beside it is that of the rest")
+        raise ValueError(f"{WILDCARD!r} can't be used here: max already applies to all other names")
     return name
 
 
@@ -182,7 +182,7 @@ class Adaptive(_Strict):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"min is {self.min}, which is over max, {self.max}")
+            raise ValueError(f"min, {self.min}, is greater than max, {self.max}")
         return self
 
     @model_serializer(mode="wrap")
@@ -210,7 +210,7 @@ def _known(own: Iterable[str]) -> set[str]:
 
 def _no_limit(limit: str, dimensions: Collection[str]) -> str:
     meant = did_you_mean(_meant_by(limit, dimensions))
-    return f"names {quoted(limit)!r}, which is no limit{meant}"
+    return f"names {quoted(limit)!r}, which is not a limit{meant}"
 
 
 def _meant_by(limit: str, dimensions: Collection[str]) -> str | None:
@@ -327,10 +327,10 @@ class Config(_Strict):
                 longer than ``MAX_JSON_BYTES``.
         """
         if not isinstance(change, Mapping):
-            raise InvalidConfig("the change has to be a JSON object of fields to change")
+            raise InvalidConfig("the change must be a JSON object of fields to change")
         nulled = list(islice(_nulled_fields(change), MAX_DETAILS))
         if nulled:
-            problem = "can't be null: null takes an entry out of a map, and this is no entry"
+            problem = "can't be null: null only removes an entry from a map"
             details = [{"field": quoted(field), "problem": problem} for field in nulled]
             raise InvalidConfig(f"{details[0]['field']} {problem}", details)
         try:

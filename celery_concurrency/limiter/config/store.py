@@ -126,7 +126,7 @@ class ConfigStore:
         if stored.problem and stored.problem != self._told:
             logger.error(
                 "the configuration at %s is not valid (%s); the last valid one stays "
-                "in force. Correct it, or send it to the API, which says more",
+                "in force. Correct it, or send it to the API for a detailed error",
                 self._keyspace.keys.config,
                 stored.problem,
                 extra=fields("configuration invalid", reason=stored.problem),
@@ -284,7 +284,7 @@ class ConfigStore:
     def _in_force(self, found: _Found) -> tuple[Config, str | None]:
         """Return the configuration in force, and what is wrong with the JSON found."""
         if found.foreign:
-            problem = f"the key {self._keyspace.keys.config} holds no string"
+            problem = f"the key {self._keyspace.keys.config} is not a string"
             return found.last or self._defaults.read(), problem
         if found.raw is None:
             return self._defaults.read(), None

@@ -94,7 +94,7 @@ def read_tokens(
     if cursor:
         found = re.fullmatch(CURSOR, cursor, re.DOTALL)
         if not found:
-            raise ValueError("this is no cursor: take that of the page before")
+            raise ValueError("this is not a cursor: use the one from the previous page")
         by_age, number, token = found.groups()
     if by_age or worker or (not cursor and _count_tokens(keyspace, limit) <= SORTED):
         after = (float(number), token) if cursor else (0.0, "")

@@ -109,7 +109,7 @@ class Usage(BaseModel):
         if self.unlisted_limits:
             yield f"{self.unlisted_limits} more limits are configured or in use, and not listed"
         if self.unlisted_observed:
-            yield f"{self.unlisted_observed} more are observed, and not listed"
+            yield f"{self.unlisted_observed} more are observed but not listed"
         if self.unread_tokens:
             yield f"{self.unread_tokens} more tokens are held; what only these hold is not listed"
         if self.uncounted_groups:

@@ -101,7 +101,7 @@ def read_waiting(
         ValueError: the cursor is that of no page.
     """
     if cursor and not re.fullmatch(CURSOR, cursor):
-        raise ValueError("this is no cursor: take that of the page before")
+        raise ValueError("this is not a cursor: use the one from the previous page")
     total = None if cursor else count_waiting(keyspace)[limit or GLOBAL]
     entries = list(islice(_in_order(keyspace, int(cursor or -1), limit), count))
     records = read_records(keyspace, [one.name for one in entries])

@@ -92,8 +92,8 @@ class Stats:
         """Log once that no name has room any more."""
         if full and not self._told:
             logger.warning(
-                "the statistics have %d limits by name, which is as many as they take: others "
-                "count together, as %s, until a name is unused for a day",
+                "the statistics name %d limits and take no more: further limits are counted "
+                "together, as %s, until a name has been unused for a day",
                 NAMED_MOST,
                 " and ".join(map(other_of, SHARED_DIMENSIONS)),
                 extra=fields("statistics full", limit=NAMED_MOST),

@@ -1,16 +1,15 @@
--- Adaptive limits: a maximum that moves by itself between two bounds: down on a refusal, up while
--- it is used in full and nobody is refused.
+-- Adaptive limits: a maximum that moves by itself within a range: down on a refusal, up while it
+-- is used in full and nobody is refused.
 
 -- include freed
 -- constants PAUSED
 
--- What has not moved for so long begins at its highest again (seconds: a week).
+-- A limit that has not moved for so long begins at its highest again (seconds: a week).
 local FORGET_SECONDS = 7 * 86400
--- For how long its moves are kept, how many of a limit at most, and how many until a worker
--- has logged them.
+-- How long moves are kept, how many per limit, and how many until a worker has logged them.
 local MOVES_SECONDS, MOVES_MOST, UNLOGGED_MOST = 86400, 1500, 1000
 
--- The dimensions that have such limits, as ':account:*:'; false where none has. Asked once a call.
+-- The dimensions that have such limits, as ':account:*:'; false if none has. Read once per call.
 local adapting = nil
 
 local function is_adaptive(limit)
@@ -34,7 +33,7 @@ local function entry_of(limit)
   end
   local min, max, decrease, every, mode, id =
     string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  -- Entries that one change has set share its moment.
+  -- Entries that one change set have the same time.
   id = id .. (texts[1] and ' own' or ' all')
   return { min = tonumber(min), max = tonumber(max), decrease = tonumber(decrease),
     every = tonumber(every), observes = mode == 'observe', id = id }
@@ -47,13 +46,13 @@ local function configured_max(limit)
   return tonumber(own or all or 0)
 end
 
--- Return what holds of a limit's own maximum and a configured one.
+-- Return the maximum in force, given a limit's own and the configured one.
 local function lower_of(own, configured)
   return configured > 0 and math.min(own, configured) or own
 end
 
--- Return where a limit stands: its own maximum, since when nothing moved it or was refused, and
--- when it fell last. What it did by a former entry says nothing.
+-- Return a limit's state: its own maximum, the time of its last move or refusal, and when it last
+-- fell. What it did under an earlier entry does not count.
 local function state_of(limit, entry)
   local max, since, fell, id = unpack(redis.call('HMGET', key('adaptive', limit), 'max', 'since',
     'fell', 'entry'))
@@ -62,12 +61,12 @@ local function state_of(limit, entry)
   end
   max = tonumber(max or nil) or entry.max
   since, fell = tonumber(since or nil) or 0, tonumber(fell or nil) or 0
-  -- A clock that was ahead has left moments that are yet to come.
+  -- A clock that was ahead may have left times in the future.
   return math.max(entry.min, math.min(entry.max, max)), math.min(since, time),
     fell <= time and fell or 0
 end
 
--- Note a limit's own maximum; at the highest nothing needs to be known.
+-- Store a limit's own maximum; at the highest, nothing needs to be stored.
 local function store(limit, entry, max)
   local state = key('adaptive', limit)
   if redis.call('HGET', state, 'entry') ~= entry.id then
@@ -82,7 +81,7 @@ local function store(limit, entry, max)
   redis.call('EXPIRE', state, FORGET_SECONDS)
 end
 
--- Keep a move for people and for the log.
+-- Record a move, for people and for the log.
 local function note_move(limit, before, after, reason)
   redis.call('ZADD', key('adaptive'), exact(time), limit)
   -- Two for each that comes.
@@ -100,8 +99,7 @@ local function note_move(limit, before, after, reason)
   redis.call('LTRIM', key('adaptive:unlogged'), -UNLOGGED_MOST, -1)
 end
 
--- A run of this limit was refused: what is in force falls, once in `every` seconds however many
--- are.
+-- A run of this limit was refused: the maximum in force falls, at most once in `every` seconds.
 local function fall(limit, reason)
   local entry = entry_of(limit)
   if not entry then
@@ -112,7 +110,7 @@ local function fall(limit, reason)
     store(limit, entry, before)
     return
   end
-  -- From what holds: a lower configured maximum would swallow the first steps.
+  -- Fall from the maximum in force: a lower configured one would swallow the first steps.
   before = math.max(entry.min, lower_of(before, configured_max(limit)))
   -- 100 * 0.29 is a little less than 29.
   local after = math.max(entry.min, math.floor(before * entry.decrease + 1e-9))
@@ -123,9 +121,9 @@ local function fall(limit, reason)
   end
 end
 
--- Return the maximum in force of a limit that so many hold: the configured one (0 for none), or
--- its own if that is lower. Used in full, it rises, `every` seconds after the last move or
--- refusal; what more than it admits hold, since before it fell, says nothing about it.
+-- Return the maximum in force of a limit with so many holders: the configured one (0 for none), or
+-- its own if that is lower. If it is used in full, it rises `every` seconds after the last move or
+-- refusal. It does not rise while more hold it than it admits, because they began before it fell.
 local function adapt(limit, held, configured)
   local entry = entry_of(limit)
   if not entry then

@@ -1,5 +1,5 @@
--- Room: how many more tokens each limit admits, by its maximum, its rates and its cool-down. It
--- is counted once a call, so tokens that enter or leave after that do so by the functions here.
+-- Room: how many more tokens each limit admits, by its maximum, its rates and its cool-down. It is
+-- counted once per call, so tokens must enter or leave through the functions here after that.
 
 -- include adaptive
 -- include freed
@@ -10,10 +10,10 @@
 local enabled, opens
 enabled, opens, rated, adapting = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'opens',
   'rated', 'adapting'))
--- After a loss of data nobody is admitted before the living runs have said what they hold.
+-- After a loss of data nobody is admitted until the living runs have reported what they hold.
 local closed = not enabled or time < tonumber(opens)
 
--- Whether any limit cools down, or is on probation since.
+-- Whether any limit cools down or is on probation.
 local cooling = redis.call('EXISTS', key('cooldowns'), key('probes')) > 0
 
 local function count_room(limit)
@@ -51,8 +51,8 @@ local function room(limit)
   return rooms[limit]
 end
 
--- Return until when nobody is admitted, whoever leaves: 0 if that depends on them, infinity
--- while it is paused.
+-- Return until when nobody is admitted whatever run ends: 0 if the end of a run may open it,
+-- infinity while it is paused.
 local function closed_until(limit)
   if enabled == '0' then
     return 0
@@ -62,7 +62,7 @@ local function closed_until(limit)
   return (shut_until(limit))
 end
 
--- Return whether nobody may collect room in a limit: it is closed, or one run goes first.
+-- Return whether nobody may collect room in a limit: it is closed, or needs a probe.
 local function is_closed(limit)
   return closed_until(limit) > 0 or cooling and probe_of(limit) ~= nil
 end
@@ -74,7 +74,7 @@ local function enter(token, limits, expiry)
     redis.call('ZADD', key('semaphore', limit), expiry, token)
     rooms[limit] = left - 1
     if is_adaptive(limit) then
-      -- Counted anew: it may be used in full by this one, and rise.
+      -- Count it again: with this token the limit may be used in full, and rise.
       rooms[limit] = nil
     end
   end

@@ -1,13 +1,13 @@
--- Cool-downs: a limit admits nobody until a moment.
+-- Cool-downs: a limit admits nobody until a given time.
 
 -- include probes
 
--- Seconds after its end for which a limit that was refused waits for a run to go first; then it
--- opens by itself, as nobody needs it.
+-- Seconds after its end for which a limit that was refused waits for a probe; then it opens by
+-- itself, because nobody needs it.
 local PROBATION_SECONDS = 86400
 
--- Let a limit admit nobody until a moment. Return until when it does, as text: the longer of
--- two stands; and whether that is this one.
+-- Let a limit admit nobody until a given time. Of two cool-downs the longer stands: return its
+-- end as text, and whether it is this one.
 local function cool_down(limit, moment, reason, by)
   local current = tonumber(redis.call('ZSCORE', key('cooldowns'), limit) or 0)
   if moment <= current then
@@ -18,13 +18,13 @@ local function cool_down(limit, moment, reason, by)
     'by', by)
   redis.call('ZADD', key('cooldowns'), exact(moment), limit)
   local probed = redis.call('ZADD', key('probes'), 'XX', 'CH', exact(moment), limit) == 1
-  -- One that was told late may be over: the run that goes first is told why all the same.
+  -- If it was reported late, it may be over; the reason is stored for the probe all the same.
   redis.call('EXPIREAT', record,
     math.ceil(math.max(moment, time + 1) + (probed and PROBATION_SECONDS or 0)))
   return exact(moment), true
 end
 
--- Let one run go first when it opens again, whoever has done so until now.
+-- Require a probe when it opens again, even if there has been one.
 local function put_on_probation(limit, moment, seconds)
   local record = key('cooldown', limit)
   redis.call('ZADD', key('probes'), moment, limit)

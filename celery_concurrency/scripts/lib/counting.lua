@@ -1,4 +1,4 @@
--- Counting: what a run was answered, in all, by platform and by task type; never by account.
+-- Counting: the answers to runs, in total, by platform and by task type; never by account.
 
 -- include named when begin_counter is called
 

@@ -1,7 +1,6 @@
 -- Freed: limits that have room again.
 
--- Note which of these limits have something filed as waiting for them: the next
--- hand-over looks at those.
+-- Note which of these limits have waiters filed under them: the next hand-over looks at those.
 local function note_freed(limits)
   for _, limit in ipairs(limits) do
     if redis.call('EXISTS', key('shut', limit)) == 1 then
@@ -10,7 +9,7 @@ local function note_freed(limits)
   end
 end
 
--- Take a few orphans whose time is over out of a limit; return whether there were any. An
+-- Remove a few orphans whose time is over from a limit; return whether there were any. An
 -- orphan is a token of which nothing else is known: somebody deleted keys by hand, or
 -- Redis evicted them.
 local function drop_orphans(limit)

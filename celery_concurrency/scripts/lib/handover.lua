@@ -1,14 +1,15 @@
 -- Hand-over: reserve freed room for waiters in the order of their tickets, and put their
--- messages back. A reservation belongs to the group: its first run that stands at a
--- worker's slot begins on it.
+-- messages back. A reservation belongs to the group: the group's first run to reach a worker's
+-- slot begins on it.
 
 -- include capacity
 -- include index
 -- include messages
 -- constants RESERVED_SUFFIX
 
--- A message in front of its queue meets a slot at once, so its tokens lie idle the shortest.
--- With more reservations than this, slots are scarce, and the next messages go behind.
+-- A message at the front of its queue reaches a slot soonest, so its tokens are idle for the
+-- shortest time. With more reservations than this, slots are scarce, and further messages go to
+-- the back.
 local FRONT_MOST = 32
 
 -- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`.
@@ -16,7 +17,7 @@ local function grant(group, outgoing)
   local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
   local message = read_waiter(waiter)
   if out_of_memory and message and message.facts.queue then
-    -- It stays: kombu needs memory to take it, and would lose it.
+    -- Keep it: kombu needs memory to take it, and would lose it.
     redis.call('ZADD', key('group', group), ticket, waiter)
     outgoing.withheld = true
     return
@@ -43,7 +44,7 @@ local function grant(group, outgoing)
   file_group(group)
 end
 
--- Return whether to go on collecting for a group: not while a limit is closed, maybe for long.
+-- Return whether to go on collecting for a group: not while one of its limits is closed.
 local function may_collect(group, over)
   for _, limit in ipairs(parse(group).limits) do
     if is_closed(limit) then
@@ -53,7 +54,7 @@ local function may_collect(group, over)
   return time < over and redis.call('EXISTS', key('group', group)) == 1
 end
 
--- Let the collecting token into those limits that have room; return whether it is in all.
+-- Put the collecting token into the limits that have room; return whether it is in all of them.
 local function enter_rest(token, limits, over)
   local complete = true
   for _, limit in ipairs(limits) do
@@ -68,8 +69,8 @@ local function enter_rest(token, limits, over)
   return complete
 end
 
--- Collect room for the group that was passed over the longest (see sweep), with a token
--- like any other. When it is in all limits, the group gets them.
+-- Collect room for the group that was passed over for longest (see sweep), with a token
+-- like any other. When the token is in all limits, the group gets them.
 local function collect(outgoing)
   local group, token, over = unpack(redis.call('HMGET', key('collecting'), 'group', 'token',
     'until'))
@@ -88,8 +89,8 @@ local function collect(outgoing)
   end
 end
 
--- Go down the index from an open class to its first waiter, and grant that its limits. An
--- entry on the way that is out of date is filed anew instead.
+-- Go down the index from an open class to its first waiter, and grant the waiter its limits. If an
+-- entry on the way is out of date, file it again instead.
 local function step(class, outgoing)
   local own = first(key('ready', class))
   if not own or first_full(cjson.decode(class)) then
@@ -105,13 +106,13 @@ local function step(class, outgoing)
   return grant(group, outgoing)
 end
 
--- Hand room over until no waiter can go on, in so many steps at most: some 30 commands
--- each. Return 1 if there is more to do, and 1 if the outbox has messages to send.
+-- Hand room over until no waiter can go on, in at most this many steps of some 30 commands.
+-- Return 1 if there is more to do, and 1 if the outbox has messages to send.
 local function hand_over(steps)
-  -- Room collected for a waiter that left is given up, though nobody else waits.
+  -- Give up room that was collected for a waiter that left, even if nobody else waits.
   local anybody = redis.call('EXISTS', key('groups'), key('collecting')) > 0
   if not anybody then
-    -- Whoever watches would look for ever at a moment that nobody waits for.
+    -- Otherwise the watching worker would look for ever at a moment that nobody waits for.
     redis.call('UNLINK', key('moments'))
   end
   if closed or not anybody then
@@ -119,7 +120,7 @@ local function hand_over(steps)
   end
   local outgoing = { front = {}, behind = {} }
   collect(outgoing)
-  -- At most half of the steps, so that many limits to look at don't keep all waiting.
+  -- At most half of the steps, so that checks of many limits don't keep everybody waiting.
   local half = math.ceil(steps / 2)
   steps = steps - half + recheck_all(half)
   local due = free_due(half)

@@ -1,20 +1,20 @@
 -- The index over waiters: a call that frees room finds the waiter that can go on, and never
 -- looks at those that can't.
 --
--- A *group* is all waiters with exactly the same limits; its name is these as JSON. Its
--- *class* is those of them that many groups share (platform, task type), as JSON; its *own*
--- limits are the others (account, the user's dimensions). `global` is looked at before the
--- index, so nothing is filed under it. A *bucket* is the groups of one class that are filed
--- under the same own limit. Each set is ordered by the ticket of its first waiter:
+-- A *group* is all waiters with exactly the same limits; its name is the limits as JSON. Its
+-- *class* is the limits that many groups share (platform, task type), as JSON; its *own* limits
+-- are the others (account, the user's dimensions). `global` is checked before the index, so
+-- nothing is filed under it. A *bucket* is the groups of one class that are filed under the same
+-- own limit. Each set is ordered by the ticket of its first waiter:
 --
 --   open            classes whose shared limits have room
 --   ready:<class>   own limits with room, each for its bucket of that class
 --   bucket:<class><own limit>   groups
 --   group:<group>   waiters
---   shut:<limit>    classes that wait for a full limit: of a shared limit they are not open,
---                   of an own limit their bucket is not ready
---   moments         limits with such classes that open by themselves, and when: one entry for
---                   all who wait for it
+--   shut:<limit>    classes that wait for a full limit: for a shared limit, they are not open;
+--                   for an own limit, their bucket is not ready
+--   moments         limits with such classes that open by themselves, and when: one entry per
+--                   limit for all of its waiters
 --
 -- One waiter W, of group G = ["global", "platform:x", "account:a"], class C = ["platform:x"]:
 --
@@ -31,14 +31,14 @@
 --   hand over  the first of each level: open ▶ C, ready:C ▶ account:a,
 --              bucket:C account:a ▶ G, group:G ▶ W
 --
--- A group is in one bucket only: that of its first own limit that is full, else of its
--- first. An entry may be out of date, as limits fill up all the time: the call that finds
--- it files it anew, so each is looked at once for each room that it missed.
+-- A group is in one bucket only: that of its first full own limit, or of its first own limit if
+-- none is full. An entry may be out of date, because limits fill up all the time. The call that
+-- finds it files it again, so each is looked at once for each room that it missed.
 
 -- include limits
 -- include capacity
 
--- Own limit of groups that have none: never full.
+-- The own limit of groups that have none; it is never full.
 local NOTHING = ''
 
 local parsed = {}
@@ -92,7 +92,7 @@ local function blocked_key(limit)
   return key(is_shared(limit) and 'blocked:shared' or 'blocked:own')
 end
 
--- Note at which moment a limit opens again, if at one.
+-- Note the moment at which a limit opens by itself, if it does.
 local function file_moment(limit)
   if not (cooling or is_rated(limit)) then
     return
@@ -146,7 +146,7 @@ local function file_bucket(class, own)
   file_class(class)
 end
 
--- File a group in the bucket it belongs to now, or nowhere if none of it waits.
+-- File a group in the bucket it belongs to now, or nowhere if it has no waiters.
 local function file_group(group)
   local found = parse(group)
   local _, ticket = first(key('group', group))
@@ -165,7 +165,7 @@ local function file_group(group)
   end
 end
 
--- File anew what is shut under a limit while that has room. Return the steps that are left.
+-- File again what is shut under a limit while it has room. Return the steps that are left.
 local function reopen(limit, steps)
   while steps > 0 and room(limit) > 0 do
     local class = redis.call('ZPOPMIN', key('shut', limit))[1]
@@ -188,7 +188,7 @@ local function reopen(limit, steps)
   return steps
 end
 
--- Take those limits for freed whose moment has come, so many at most.
+-- Note as freed the limits whose moment has come, at most this many.
 local function free_due(most)
   local limits = redis.call('ZRANGEBYSCORE', key('moments'), '-inf', exact(time), 'LIMIT', 0, most)
   for _, limit in ipairs(limits) do
@@ -198,7 +198,7 @@ local function free_due(most)
   return #limits
 end
 
--- File anew what is shut under the limits that were freed. Return the steps that are left.
+-- File again what is shut under the limits that were freed. Return the steps that are left.
 local function reopen_freed(steps)
   while steps > 0 do
     local limit = redis.call('SRANDMEMBER', key('freed'))
@@ -210,8 +210,8 @@ local function reopen_freed(steps)
   return steps
 end
 
--- Look whether blocked limits have room by now: an operator's DEL and a raised limit tell
--- nobody. Take those first that were looked at longest ago, and none that was since
+-- Check whether blocked limits have room by now: an operator's DEL and a raised limit notify
+-- nobody. Begin with those that were checked longest ago, and leave out those checked since
 -- `before`. Return the steps that are left.
 local function recheck(blocked, before, steps)
   local limits = redis.call('ZRANGEBYSCORE', blocked, '-inf', '(' .. exact(before),
@@ -234,7 +234,7 @@ local function recheck(blocked, before, steps)
   return steps - #limits
 end
 
--- After a change of the configuration, look at all blocked limits once. Return the steps left.
+-- After a change of the configuration, check all blocked limits once. Return the steps left.
 local function recheck_all(steps)
   local before = tonumber(redis.call('GET', key('recheck')) or nil)
   if before then

@@ -1,4 +1,4 @@
--- Limits: which of them many groups of waiters share.
+-- Limits: which limits many groups of waiters share.
 
 -- constants SHARED_DIMENSIONS
 

@@ -1,5 +1,5 @@
--- Messages of waiters: their records, and how they leave for the broker. A message here is
--- a table: its text, and the waiter's facts, which say where its queue is.
+-- Messages of waiters: their records, and how they go to the broker. A message here is a
+-- table: its text, and the waiter's facts, which say where its queue is.
 
 -- include tokens
 
@@ -14,7 +14,7 @@ local function read_waiter(waiter)
     text = string.sub(record, line + 1) }
 end
 
--- Delete a waiter's record. While there was one it refused a late park; now a mark does.
+-- Delete a waiter's record. It refused a late park while it existed; from now on a mark does.
 local function forget_waiter(waiter, facts)
   mark(facts.run, 'parked')
   redis.call('DEL', key('waiter', waiter))
@@ -25,7 +25,7 @@ local function forget_waiter(waiter, facts)
   end
 end
 
--- Call a function in another database of this server; in ours where `db` is nil.
+-- Call a function in another database of this server, or in ours if `db` is nil.
 local function in_database(db, home, call)
   if db then
     redis.call('SELECT', db)
@@ -36,7 +36,7 @@ local function in_database(db, home, call)
   end
 end
 
--- Push a message into its queue, where the broker is this server.
+-- Push a message into its queue, if the broker is this server.
 local function push(command, message)
   local facts = message.facts
   in_database(facts.db, facts.home, function()
@@ -47,7 +47,7 @@ local function push(command, message)
   end)
 end
 
--- Put a message into the outbox, where the broker is another server (see claim).
+-- Put a message into the outbox, if the broker is another server (see claim).
 local function post(message)
   local number = redis.call('INCR', key('outbox:number'))
   redis.call('SET', key('outbox', number), message.text)

@@ -1,11 +1,11 @@
--- Moments: until when a limit admits nobody, whoever leaves it: its rates and its cool-down.
+-- Moments: until when a limit admits nobody, whatever run ends: its rates and its cool-down.
 --
 -- A rate says that in any window of `per` seconds at most `max` runs begin. rate:<limit> has
--- the starts that may still count: token → when its run began. A reservation's is when that
--- lapses, the latest moment at which a run may begin on it, so that it counts in every window
--- that it may yet get into; when one begins, its own moment takes the place.
+-- the starts that may still count: token → when its run began. For a reservation it is the time
+-- when it lapses, the latest at which a run may begin on it, so it counts in every window that it
+-- may still fall into. When a run begins on it, the time of its start replaces that.
 
--- The dimensions that have rates, as ':account:*:'; false where none has. Asked once a call.
+-- The dimensions that have rates, as ':account:*:'; false if none has. Read once per call.
 local rated = nil
 
 local function is_rated(limit)
@@ -18,7 +18,7 @@ end
 
 local rates = {}
 
--- Return the rates of a limit: a list of { max, per }, empty where it has none.
+-- Return the rates of a limit: a list of { max, per }, empty if it has none.
 local function rates_of(limit)
   if not rates[limit] then
     rates[limit] = {}
@@ -33,7 +33,7 @@ local function rates_of(limit)
   return rates[limit]
 end
 
--- Return the moment until which a cool-down shuts a limit; 0 where none does.
+-- Return the moment until which a cool-down shuts a limit; 0 if none does.
 local function cools_until(limit)
   return tonumber(redis.call('ZSCORE', key('cooldowns'), limit) or 0)
 end
@@ -49,7 +49,7 @@ local function starts_left(limit)
 end
 
 -- Return the moment until which a limit is shut, 0 if it is not, and by what: its rate as
--- 'max/per', or 'cooldown'. So many of the latest starts don't count: 0, or 1 for whom it is.
+-- 'max/per', or 'cooldown'. This many of the latest starts don't count: 0, or 1 for one's own.
 local function shut_until(limit, own)
   local moment, cause = cools_until(limit), 'cooldown'
   for _, rate in ipairs(rates_of(limit)) do
@@ -66,8 +66,8 @@ local function shut_until(limit, own)
   return 0
 end
 
--- Note when a run begins, or may begin at the latest, by each limit that has rates; `instead`
--- is a reservation on which it begins.
+-- Record a run's start, or the latest possible one, in each limit that has rates; `instead` is
+-- the reservation on which it begins.
 local function note_start(token, limits, moment, instead)
   for _, limit in ipairs(limits) do
     local most, longest = 0, 0
@@ -87,14 +87,14 @@ local function note_start(token, limits, moment, instead)
   end
 end
 
--- Take a start back, also where rates were taken out: no run began on that token.
+-- Take a start back, because no run began on that token; also if the rates are gone by now.
 local function take_start_back(token, limits)
   for _, limit in ipairs(limits) do
     redis.call('ZREM', key('rate', limit), token)
   end
 end
 
--- Note that a limit which has a moment opens earlier, or now.
+-- Note that a limit with a moment opens earlier, or now.
 local function hasten(limit)
   if is_rated(limit) and redis.call('ZSCORE', key('moments'), limit) then
     redis.call('ZADD', key('moments'), exact(math.max(time, (shut_until(limit)))), limit)

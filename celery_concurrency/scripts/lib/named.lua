@@ -1,9 +1,9 @@
--- Named: which limits are counted by name. There is room for so many; one that nobody uses for
--- a day leaves it (snapshot), the rest of a dimension is counted together.
+-- Named: which limits are counted by name. There is room for a fixed number of names; a name that
+-- nobody uses for a day is removed (snapshot). A dimension's other limits are counted together.
 
 -- constants NAMED_MOST, OTHER
 
--- Return as what the limits of this one's dimension are counted that have no name.
+-- Return the name under which a dimension's unnamed limits are counted.
 local function other_of(limit)
   return OTHER .. string.match(limit, '^[^:]*')
 end
@@ -17,7 +17,7 @@ local function admit(limit)
   if redis.call('ZSCORE', key('stats:named'), limit) then
     return true
   end
-  -- Others can't take the room of those that the configuration names.
+  -- Other limits can't take the room of those that the configuration names.
   local most = is_configured(limit) and 2 * NAMED_MOST or NAMED_MOST
   if redis.call('ZCARD', key('stats:named')) >= most then
     return false
@@ -26,7 +26,7 @@ local function admit(limit)
   return true
 end
 
--- A limit has just got this counter: it stays if it may have a name, else it counts together.
+-- A limit has just got this counter: keep it if the limit may have a name, else count it together.
 local function begin_counter(what, limit)
   if not admit(limit) then
     redis.call('HDEL', key('stats:counters'), what .. limit)

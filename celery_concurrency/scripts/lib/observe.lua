@@ -1,28 +1,28 @@
--- Observe: whom a maximum, an adaptive one or a rate would have turned away that is only observed,
--- and for how long. Each run is put into a queue that is only imagined: first come, first served, as if
--- this limit alone decided.
+-- Observe: which runs an observed maximum, adaptive limit or rate would have turned away, and for
+-- how long. Each run enters an imaginary queue: first come, first served, as if this limit alone
+-- decided.
 --
 -- Rates: observed:starts:<limit> has the latest imagined starts. The n-th run would begin when
 -- it asks, or `per` after the start of the `max`-th run before it.
 --
--- A maximum: a run would begin when it asks, or when the first of the places comes free. When
--- that is follows from how long those before it really held (the recursion of J. Kiefer and
--- J. Wolfowitz, "On the theory of queues with many servers", 1955), so it is found out as they
--- end: observed:undecided:<limit> has runs of which it is not known yet, by when they asked, and
--- observed:ended:<limit> how long those of them held that have ended; observed:running:<limit>
--- the runs that have a place and still run, by when they would have begun;
--- observed:places:<limit> when the places of those come free that have ended. Who still
--- runs leaves its place later than now: it would have begun no earlier than it did.
+-- A maximum: a run would begin when it asks, or when the first place comes free. That depends on
+-- how long the runs before it really held (the recursion of J. Kiefer and J. Wolfowitz, "On the
+-- theory of queues with many servers", 1955), so it is found out as they end.
+-- observed:undecided:<limit> has the runs for which it is not known yet, by when they asked, and
+-- observed:ended:<limit> how long those of them that have ended held. observed:running:<limit> has
+-- the runs that have a place and still run, by when they would have begun, and
+-- observed:places:<limit> when the places of ended runs come free. A run that still runs leaves
+-- its place later than now: it would have begun no earlier than it did.
 
 -- include adaptive
 
 local DAY = 86400
 
--- Of so many runs the start is found out in one call, and so many may wait for that. Where one
--- more does, whose start that is begins no later than now: what is counted is the least.
+-- For how many runs one call finds out the start, and how many may wait for that. With one more,
+-- the first is assumed to begin now, so the counts are a lower bound.
 local STEPS, UNDECIDED_MOST = 32, 1000
 
--- Return what of a limit is observed, as text, and its entry in the configuration; nil if nothing.
+-- Return what is observed of a limit, as text, and its entry in the configuration; nil if nothing.
 local function observed_of(limit, kind)
   local wildcard = string.match(limit, '^[^:]*') .. ':*'
   local own, all = unpack(redis.call('HMGET', key('config:observed'), kind .. ' ' .. limit,
@@ -33,8 +33,8 @@ local function observed_of(limit, kind)
   end
 end
 
--- Return the maximum of a limit that is observed, and its entry: the adaptive one, as it stands,
--- where that is; nil if neither is.
+-- Return the observed maximum of a limit and its entry: the adaptive one as it is now, if that is
+-- observed; nil if neither is.
 local function observed_maximum(limit)
   local text, entry = observed_of(limit, 'adaptive')
   if text then
@@ -44,8 +44,8 @@ local function observed_maximum(limit)
   return tonumber(text), entry
 end
 
--- Count a run that would have waited so many seconds. One that never begins stays counted: what
--- people plot must not go down.
+-- Count a run that would have waited this many seconds. It stays counted even if it never begins:
+-- a counter that people plot must not go down.
 local function count(entry, wait)
   local counts = key('observed', entry)
   redis.call('HSETNX', counts, 'since', exact(time))
@@ -78,13 +78,13 @@ local function begin_by_rates(token, limit)
   return true
 end
 
--- No run began: take its imagined start by a limit's rates back.
+-- No run began: take back its imagined start from a limit's rates.
 local function forget_by_rates(token, limit)
   redis.call('ZREM', key('observed:starts', limit), token)
 end
 
--- Forget the run that has held a place for longest, if nobody knows it: deleted by hand, or
--- begun before the limit was not observed for a while.
+-- Remove the run that has held a place for longest, if it is unknown: somebody deleted it by hand,
+-- or the limit was not observed for a while after it began.
 local function drop_unknown(running)
   local oldest = redis.call('ZRANGE', running, 0, 0)[1]
   if oldest and not redis.call('ZSCORE', key('leases'), oldest) then
@@ -92,12 +92,12 @@ local function drop_unknown(running)
   end
 end
 
--- Return when a run would have begun that asked at this moment, and take that place; nil while
--- nobody knows.
+-- Return when a run that asked at this time would have begun, and take that place; nil while that
+-- is not known.
 local function take_place(limit, max, asked)
   local running, places = key('observed:running', limit), key('observed:places', limit)
   local still = redis.call('ZCARD', running)
-  -- So many places have to come free before, if there were more of them.
+  -- If more places are taken than it has, this many must come free first.
   local before = still + redis.call('ZCARD', places) - max
   if before < 0 then
     return asked
@@ -114,7 +114,7 @@ local function take_place(limit, max, asked)
   end
 end
 
--- Find out when those would have begun of whom that can be known by now, in their order.
+-- Find out when the undecided runs would have begun, in order, as far as that is known by now.
 local function decide(limit, max, entry)
   local undecided, ended = key('observed:undecided', limit), key('observed:ended', limit)
   local running, places = key('observed:running', limit), key('observed:places', limit)
@@ -147,7 +147,7 @@ local function begin_by_maximum(token, limit)
   return max
 end
 
--- A run has ended that held for so long, nil if it never began: its place comes free.
+-- A run has ended that held for this long, nil if it never began: its place comes free.
 local function end_by_maximum(token, limit, held)
   local max, entry = observed_maximum(limit)
   local start = redis.call('ZSCORE', key('observed:running', limit), token)
@@ -166,7 +166,7 @@ local function end_by_maximum(token, limit, held)
   end
 end
 
--- A run begins: look at those of its limits whose dimensions (':account:*:platform:*:') observe.
+-- A run begins: look at its limits in dimensions (':account:*:platform:*:') that are observed.
 local function observe_start(token, limits, dimensions)
   local any = false
   for _, limit in ipairs(limits) do
@@ -181,7 +181,7 @@ local function observe_start(token, limits, dimensions)
   end
 end
 
--- An observed run has ended that began at this moment (text); or it never did.
+-- An observed run that began at this time (text) has ended; or it never began.
 local function observe_end(token, limits, since, unbegun)
   for _, limit in ipairs(limits) do
     if unbegun then

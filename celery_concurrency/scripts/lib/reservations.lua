@@ -1,7 +1,7 @@
--- Reservations: tokens that a hand-over took for a group, for as many seconds as its waiter
--- says (`hold`, from the setting concurrency_handoff_timeout). One ends when a run of the group
--- begins on it, whichever (acquire); when it is given up, as its message will not run (forgo)
--- or its limits have changed or were shut (acquire); when it lapses (sweep); or when an operator
+-- Reservations: tokens that a hand-over took for a group, for as many seconds as the waiter says
+-- (`hold`, from the setting concurrency_handoff_timeout). A reservation ends when any run of the
+-- group begins on it (acquire); when it is given up, because its message will not run (forgo) or
+-- its limits have changed or were shut (acquire); when it lapses (sweep); or when an operator
 -- releases it.
 
 -- include freed
@@ -9,8 +9,8 @@
 -- include probes
 -- include tokens
 
--- Return whether a limit was shut since it was reserved: it cools down, another run goes first
--- in it, or its rate was lowered.
+-- Return whether a limit was shut since it was reserved: it cools down, another run is its probe,
+-- or its rate was lowered.
 local function was_shut(limit, reserved, cooling)
   local rated = is_rated(limit)
   if not (cooling or rated) then
@@ -21,8 +21,8 @@ local function was_shut(limit, reserved, cooling)
   return probe and probe ~= reserved or shut_until(limit, own and 1 or 0) > 0
 end
 
--- Begin on a reservation of the run's group: its tokens become the run's. Return whether
--- there was one. Where `shuts`, one is given up whose limits were shut since.
+-- Begin on a reservation of the run's group: its tokens become the run's. Return whether there was
+-- one. With `shuts`, give up a reservation whose limits were shut since.
 local function begin_on_reservation(group, token, expiry, shuts, cooling)
   local reserved = redis.call('ZRANGEBYSCORE', key('reserved', group), '(' .. exact(time), '+inf',
     'LIMIT', 0, 1)[1]
@@ -38,7 +38,7 @@ local function begin_on_reservation(group, token, expiry, shuts, cooling)
     end
   end
   for _, limit in ipairs(limits) do
-    -- What an operator's DEL freed stays free.
+    -- A limit that an operator's DEL freed stays free.
     if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then
       redis.call('ZADD', key('semaphore', limit), expiry, token)
     end

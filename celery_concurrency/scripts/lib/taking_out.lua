@@ -4,8 +4,8 @@
 -- include messages
 -- constants MESSAGE_START, DISCARD
 
--- Take a waiter out. Return its message, nil if it did not wait. Of a waiter that was found
--- in this group, an entry goes whose record somebody deleted by hand.
+-- Take a waiter out. Return its message, nil if it did not wait. If it was found in this group but
+-- somebody deleted its record by hand, remove its entry.
 local function take_out(waiter, group)
   local message = read_waiter(waiter)
   if message then
@@ -20,7 +20,7 @@ local function take_out(waiter, group)
   return message
 end
 
--- Put messages back that a worker is to discard: it tells their canvas.
+-- Put messages back for a worker to discard, which tells their canvas.
 local function put_back_discarded(messages)
   local header = '"' .. DISCARD .. '": true, '
   for _, message in ipairs(messages) do
@@ -29,7 +29,7 @@ local function put_back_discarded(messages)
   put_in_front(messages)
 end
 
--- Cancel the waiters that these messages were taken out of.
+-- Cancel the waiters that had these messages.
 local function cancel(messages)
   if #messages > 0 then
     redis.call('HINCRBY', key('stats:counters'), 'cancelled:total', #messages)

@@ -1,4 +1,4 @@
--- Tickets: where a run stands in the order of waiters; no two are the same.
+-- Tickets: a run's place in the order of waiters; no two are the same.
 
 -- constants RANK
 

@@ -1,17 +1,17 @@
--- Tokens: how one is taken out of its limits, and what is left of it.
+-- Tokens: how a token leaves its limits, and what stays of it.
 
 -- include moments when take_start_back is called
 -- include observe when observe_end is called
 
--- Records of ended runs that are stored at most, where nobody counts them (see tally).
+-- How many records of ended runs are kept at most, if nobody counts them (see tally).
 local ENDED_MOST = 20000
 
--- A mark refuses late copies of a call for so long: far beyond every try of a client.
+-- How long a mark refuses late copies of a call: far longer than any client keeps trying.
 local MARK_SECONDS = 600
 
--- Take a token out of each of its limits; one removal a limit. Return what an end needs of
--- its record (group: its limits as JSON), nil if nobody holds it. No run began on one that is
--- reserved, nor where `unbegun` says so: then its start does not count.
+-- Take a token out of each of its limits, one removal per limit. Return what an end needs of its
+-- record (group: its limits as JSON), nil if nobody holds it. If it is a reservation, or with
+-- `unbegun`, no run began on it, so its start does not count.
 local function drop_token(token, unbegun)
   local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
     'parked_as', 'reserved', 'observed')
@@ -31,7 +31,7 @@ local function drop_token(token, unbegun)
     redis.call('ZREM', key('reserved', group), token)
     redis.call('ZREM', key('reservations'), token)
   end
-  -- Not the marks that refuse late calls.
+  -- Keep the marks that refuse late calls.
   redis.call('HDEL', key('token', token), 'limits', 'task', 'worker', 'since', 'asked', 'fence',
     'reserved', 'parked_as', 'observed')
   if record[6] then
@@ -41,7 +41,7 @@ local function drop_token(token, unbegun)
     parked_as = record[4], reserved = reserved }
 end
 
--- Leave a record of a run that ended, for tally, which computes: here every run would pay.
+-- Leave a record of a run that ended for tally to count: counting here would cost every run.
 local function note_end(record)
   if record.asked and record.since then
     local line = record.asked .. ' ' .. record.since .. ' ' .. time .. ' ' .. record.group

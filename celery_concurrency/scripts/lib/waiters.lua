@@ -2,8 +2,8 @@
 
 -- include messages
 
--- Return whether a run's message has its place in the room: 'again' where the run itself was
--- parked or rescued, 'merged' where another copy of the message waits; nil if it has none.
+-- Return whether a run's message is in the waiting room: 'again' if the run itself was parked or
+-- rescued, 'merged' if another copy of the message waits; nil if it is not.
 local function place_of(token, waiter)
   local message = read_waiter(waiter)
   if message and message.facts.run == token
@@ -16,8 +16,8 @@ local function place_of(token, waiter)
   return nil
 end
 
--- Let a message wait; `facts` are JSON, as park has them, `expires` is '' for never. Return
--- whether it is the first of its group, which is to be filed anew then.
+-- Let a message wait; `facts` are JSON, as for park, `expires` is '' for never. Return whether it
+-- is the first of its group: then the group must be filed again.
 local function file_waiter(waiter, group, ticket, facts, message, expires)
   redis.call('SET', key('waiter', waiter), facts .. '\n' .. message)
   redis.call('ZADD', key('group', group), ticket, waiter)

@@ -120,7 +120,7 @@ def why_lost(task: Task, events: list[Event], said: list[str]) -> str | None:
     if not task.acks_late and not task.runs and task.failure == "WorkerLostError":
         return "acknowledged early, and its child killed before it asked"
     if any("may be lost" in line for line in said):
-        return "told as lost: its worker ended before its message found a place"
+        return "logged as lost: its worker ended before its message was put back"
     if not task.acks_late and said and not task.runs:
         last = int(said[-1].split(maxsplit=1)[0])
         for event in events:
