@@ -5,7 +5,7 @@ what follows.
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from celery_concurrency.limiter.outcomes import Ticket
@@ -74,8 +74,11 @@ def ticket_of(parked: dict[str, Any]) -> Ticket:
 
 
 def _unix_seconds(expires: Any) -> float | None:
-    """Return a message's ``expires`` (ISO 8601) in Unix seconds."""
+    """Return a message's ``expires``, a text in ISO 8601, in Unix seconds.
+
+    Without a zone it is in UTC, as for Celery (``celery.utils.time.maybe_make_aware``).
+    """
     if not expires:
         return None
     moment = expires if isinstance(expires, datetime) else datetime.fromisoformat(expires)
-    return moment.timestamp() if moment.tzinfo else moment.astimezone().timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
