@@ -40,5 +40,7 @@ COLLECTING_SUFFIX: Final = ":collecting"
 MESSAGE_START: Final = '{"headers": {'
 #: The header of a message that was parked: where it waited.
 PARKED: Final = "concurrency_parked"
+#: The header of a message that was redelivered before it was sent on, which makes it a new one.
+REDELIVERED: Final = "concurrency_redelivered"
 #: The header of a message that a worker is to discard.
 DISCARD: Final = "concurrency_discard"

@@ -15,6 +15,7 @@ from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils import json
 
+from celery_concurrency.scripts.constants import REDELIVERED
 from celery_concurrency.worker.celery_compat import headers_of
 
 #: Properties that are set again when a message is published.
@@ -83,6 +84,8 @@ class TaskMessage:
             request.app, delivery.get("exchange") or "", delivery.get("routing_key") or ""
         )
         expiration = properties.get("expiration")
+        if delivery.get("redelivered"):
+            headers = {**headers, REDELIVERED: True}
         return cls(
             body=body,
             content_type=content_type,

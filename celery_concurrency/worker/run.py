@@ -14,7 +14,7 @@ from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, Limi
 from celery_concurrency.limiter.leases import Lease
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.waiters import Waiter
-from celery_concurrency.scripts.constants import DISCARD, PARKED
+from celery_concurrency.scripts.constants import DISCARD, PARKED, REDELIVERED
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import headers_of, ours_on, send_along, sent_along
 from celery_concurrency.worker.message import TaskMessage, message_rank
@@ -122,6 +122,8 @@ def receive(request: Any) -> None:
     app = request.app
     message = TaskMessage.of(request)
     parked = headers_of(request).pop(PARKED, None)
+    if headers_of(request).pop(REDELIVERED, False):
+        request.delivery_info["redelivered"] = True
     run = Run(
         token=f"{request.id}:{secrets.token_hex(8)}",
         message=message,

@@ -13,11 +13,12 @@ from tests.support.sites import note
 
 app = Celery("door", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.imports = ("celery_concurrency.signals",)
-app.conf.concurrency_waiting = "handoff"
+app.conf.concurrency_waiting = os.environ.get("WAITING", "handoff")
 app.conf.concurrency_redis_url = os.environ.get("REDIS_URL")
 app.conf.concurrency_park_on_receipt = "LATE" not in os.environ
 # Who asks again instead of being handed its turn would do so long after a test.
-app.conf.concurrency_retry_countdown = 600.0
+app.conf.concurrency_retry_countdown = float(os.environ.get("COUNTDOWN", "600"))
+app.conf.worker_deduplicate_successful_tasks = True
 app.conf.broker_connection_retry_on_startup = True
 if os.environ.get("KEYPREFIX"):
     app.conf.broker_transport_options = {"global_keyprefix": os.environ["KEYPREFIX"]}
