@@ -13,6 +13,7 @@ from typing import Any, Final
 from celery import signals
 from celery.app.task import Task
 from celery.backends.redis import RedisBackend
+from celery.contrib.abortable import AbortableTask
 from celery.exceptions import Retry
 from celery.states import RETRY
 from celery.worker import state as worker_state
@@ -124,6 +125,7 @@ def _is_usual(request: Any, run: Run) -> bool:
         and not request.delivery_info["redelivered"]
         and not headers_of(request).get("headers")  # they would be its custom ones
         and type(request.task).on_retry is Task.on_retry
+        and not isinstance(request.task, AbortableTask)
     )
 
 

@@ -9,9 +9,11 @@ these functions, ``run.py`` defines a run.
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from celery.contrib.abortable import AbortableTask
 from celery.exceptions import Ignore, Retry, SoftTimeLimitExceeded
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 from celery.worker import state as worker_state
@@ -125,6 +127,9 @@ def check(task: Any) -> None:
         case Repeated(token=None):
             raise Ignore("it has run before")  # its result stays as it is
     run.outcome = TurnedAway(run.answer)
+    if _is_aborted(task):
+        # It waits as others do, and its body is to see that: Retry would write another state.
+        raise Ignore("it was aborted, which its body is to see at its turn")
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 
 
@@ -184,6 +189,15 @@ def _ask(task: Any, run: Run) -> RunOutcome:
     progress.note(run.token, Stage.ASKING)
     runs_anyway = settings_of(task.app).redis_unavailable == "run"
     return limiter.try_acquire(run.token, run.tags, runs_anyway=runs_anyway, **_facts(task, run))
+
+
+def _is_aborted(task: Any) -> bool:
+    """Return whether somebody has aborted a task that can be (``celery.contrib.abortable``)."""
+    if not isinstance(task, AbortableTask):
+        return False
+    with suppress(Exception):  # its result backend is away, and waiting must not fail by that
+        return bool(task.is_aborted())
+    return False
 
 
 def _facts(task: Any, run: Run) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import contextmanager, suppress
 
 import pytest
 from celery import chain, chord
+from celery.contrib.abortable import AbortableAsyncResult
 from celery.result import AsyncResult
 from redis import Redis
 
@@ -191,6 +193,21 @@ def test_a_success_is_not_overwritten_by_a_copy_that_waits(room, slots):
         wait_for(lambda: is_parked_as_it_arrives(room, first))
         assert AsyncResult(first.id, app=room.tasks.app).state == "SUCCESS"
     slots.touch()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_task_that_was_aborted_before_its_turn_sees_that(room, slots, known):
+    """Whether it is denied in the pool or would be parked as it arrives."""
+    account = f"aborted{known}"
+    result = AbortableAsyncResult("aborted" + os.urandom(4).hex(), app=room.tasks.app)
+    with room.held(account=account):
+        if known:
+            wait_until_known(room, account)
+        result.abort()
+        room.tasks.abortable.apply_async(headers={"account": account}, task_id=result.id)
+        room.wait_until_parked(result)
+        assert result.is_aborted()
+    wait_for(lambda: f"{result.id} True" in ran(room))
 
 
 def test_where_it_is_switched_off_each_task_asks_in_the_pool(server, tmp_path):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from celery import Celery
+from celery.contrib.abortable import AbortableTask
 from celery.signals import task_retry
 
 from tests.support.sites import note
@@ -55,6 +56,12 @@ def late(self) -> None:
 def forgotten(self) -> None:
     """Keep no result."""
     note(self.request.id)
+
+
+@app.task(bind=True, base=AbortableTask)
+def abortable(self) -> None:
+    """Note whether somebody has aborted it."""
+    note(f"{self.request.id} {self.is_aborted()}")
 
 
 @app.task(bind=True, rate_limit="1000/s")
