@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import IN_TIME, allowed, duration, in_time
+from celery_concurrency.cli.output import IN_TIME, allowed, duration, in_time, oldest
 from celery_concurrency.cli.snapshot import Snapshot, busiest
 from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter.inspect.usage import LimitUsage
@@ -58,7 +58,7 @@ class LiveView:
             Text(f"{title}\n", style="dim"),
             self._limits(snapshot, rows // 2),
             _heading(f"{snapshot.held} hold", snapshot.held, rows // 4),
-            _holders(snapshot, rows // 4),
+            _holders(snapshot, rows // 4, self._live.console.width),
             _heading(f"{waiting} wait", waiting, rows // 4),
             _waiters(snapshot, rows // 4, self._live.console.width),
         ]
@@ -68,11 +68,11 @@ class LiveView:
     def _limits(self, snapshot: Snapshot, rows: int) -> Table:
         shown = busiest(list(snapshot.usage.limits()), rows)
         timed = any(limit.is_used for _, limit in shown)
-        table = _table("limit", "in use", "current", "max", "waiting", *([IN_TIME] * timed))
+        table = _table("limit", "in use", "current", "max", "waiting", "oldest", *([IN_TIME] * timed))
         for name, limit in shown:
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
-                allowed(limit), limit.waiting or "", *([in_time(limit)] * timed),
+                allowed(limit), limit.waiting or "", oldest(limit), *([in_time(limit)] * timed),
             )  # fmt: skip
         return table
 
@@ -89,13 +89,14 @@ def _heading(text: str, total: int, rows: int) -> Text:
     return Text(f"\n{text}{more}", style="bold")
 
 
-def _holders(snapshot: Snapshot, rows: int) -> Table:
+def _holders(snapshot: Snapshot, rows: int, width: int) -> Table:
     table = _table("task id", "task", "worker", "holds", "limits")
     for one in snapshot.holders[:rows]:
         # Every run counts in global: it is named only where it is the only limit.
         limits = [limit for limit in one.limits if limit != GLOBAL] or [GLOBAL]
         held = duration(time.time() - one.since) if one.since else "-"
-        _add(table, one.task_id, held_as(one), one.worker or "-", held, " ".join(limits))
+        task_id = _id_in(width, one.task_id)
+        _add(table, task_id, held_as(one), one.worker or "-", held, " ".join(limits))
     return table
 
 
@@ -103,11 +104,16 @@ def _waiters(snapshot: Snapshot, rows: int, width: int) -> Table:
     wide = width >= WIDE
     table = _table("task id", *(["task"] * wide), "waits", "as")
     for one in snapshot.waiting[:rows]:
-        task_id = one.task_id if wide else one.task_id[:SHORT]
+        task_id = _id_in(width, one.task_id)
         task = [one.task or "-"] * wide
         waits = duration(time.time() - one.since)
         _add(table, task_id, *task, waits, reason_of(one.blocked_by))
     return table
+
+
+def _id_in(width: int, task_id: str) -> str:
+    """Return a task's id, or in a narrow terminal its beginning, which commands take too."""
+    return task_id if width >= WIDE else task_id[:SHORT]
 
 
 def _table(*heads: str) -> Table:

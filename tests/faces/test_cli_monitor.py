@@ -175,10 +175,11 @@ def row(text, name):
 
 def test_what_the_picture_shows(limiter, busy):
     text = picture(Snapshot.of(limiter))
-    assert row(text, "global") == ["global", "1", "unlimited", "2"]
-    assert row(text, "platform:douyin")[1:] == ["████░░░░░░░░░░░░░░░░", "1", "5", "2"]
+    assert row(text, "global")[:4] == ["global", "1", "unlimited", "2"]
+    assert row(text, "global")[-1] == "s"  # the oldest wait
+    assert row(text, "platform:douyin")[1:5] == ["████░░░░░░░░░░░░░░░░", "1", "5", "2"]
     assert row(text, "platform:kuaishou")[1:] == ["0", "unlimited", "(paused)"]
-    assert row(text, "account:a")[1:] == ["█" * 20, "1", "1", "2"]
+    assert row(text, "account:a")[1:5] == ["█" * 20, "1", "1", "2"]
     assert "1 hold\n" in text.replace(" \n", "\n")
     assert row(text, "h1")[1:3] == ["publish", "w1@h"]
     assert row(text, "w2")[-6:] == ["account:a", "is", "full", "(1", "of", "1)"]
@@ -190,7 +191,7 @@ def test_a_small_terminal_shows_the_busiest(limiter):
     for number in range(9):
         park(limiter, f"w{number}", {"account": "p"})
     text = picture(Snapshot.of(limiter), height=24)
-    assert row(text, "account:p")[-1] == "9"
+    assert row(text, "account:p")[-3] == "9"
     assert "16 hold, 3 of them shown" in text
     assert "9 wait, 3 of them shown" in text
     assert len(text.splitlines()) <= 24
@@ -206,14 +207,20 @@ def test_in_80_columns_the_reason_is_whole(limiter):
     assert f"{token}  project.tasks.publish_the_video" in picture(Snapshot.of(limiter), width=130)
 
 
+def test_in_80_columns_a_holders_limits_can_be_read(limiter):
+    hold(limiter, "5f1c2a7e-0000-4000-8000-000000000001", {"platform": "bilibili", "account": "a"})
+    assert "platform:bilibili account:a" in picture(Snapshot.of(limiter), width=80)
+
+
 @pytest.mark.parametrize("width", [80, 110])
 def test_the_last_column_gives_way(limiter, width):
     task_id = "0d9c0b3e-6c0f-4d55-8d2e-1f6c1d0b7a11"
     hold(limiter, task_id, {"platform": "xiaohongshu", "account": "an-account-" + 60 * "x"})
     hold(limiter, "small", {})
     text = picture(Snapshot.of(limiter), width=width)
-    assert row(text, task_id)[:3] == [task_id, "publish", "w1@h"]
-    assert row(text, task_id)[-1].endswith("…")
+    shown = task_id if width == 110 else task_id[:8]
+    assert row(text, shown)[:3] == [shown, "publish", "w1@h"]
+    assert row(text, shown)[-1].endswith("…")
     assert row(text, "small")[-1] == "global"
     assert "xiaohongshu" in row(text, "platform:xiaohongshu")[0]
 
