@@ -34,6 +34,8 @@ from celery_concurrency.worker.apps import limiter_of
 
 #: How many of a version's changes the history's table shows, and how many characters of each.
 SHOWN_CHANGES: Final = 3
+#: How many are printed after a change, a line each.
+PRINTED_CHANGES: Final = 10
 MAX_SHOWN: Final = 80
 
 
@@ -241,8 +243,18 @@ def _in_a_line(changes: Sequence[Change], total: int) -> str:
 
 
 def _change(one: Change) -> str:
+    if one.field == "paused":
+        return _pauses(one.before or [], one.after or [])[:MAX_SHOWN]
     before, after = (json.dumps(value, ensure_ascii=False) for value in (one.before, one.after))
     return f"{one.field} {before} -> {after}"[:MAX_SHOWN]
+
+
+def _pauses(before: Sequence[str], after: Sequence[str]) -> str:
+    """Return which limits were paused, and which resumed."""
+    paused = [limit for limit in after if limit not in before]
+    resumed = [limit for limit in before if limit not in after]
+    said = {"paused": paused, "resumed": resumed}
+    return "; ".join(f"{done} {', '.join(limits)}" for done, limits in said.items() if limits)
 
 
 def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) -> None:
@@ -251,8 +263,20 @@ def _print_changed(stored: Stored, as_json: bool, fields: Iterable[str] = ()) ->
     found = {one for field in fields for one in _observed(_value_of(field, stored.config))}
     only = {True: "observed now", False: "in force now, except for what has mode observe"}
     said = only[found == {True}] if True in found else "in force now"
-    echo(said if stored.is_new else "nothing changed: this was in force before", err=True)
+    if stored.before is None:
+        echo("nothing changed: this was in force before", err=True)
+    else:
+        echo(f"{said}:", err=True)
+        _print_changes(stored.before, stored.config)
     print_doubts(stored.doubts)
+
+
+def _print_changes(before: Config, after: Config) -> None:
+    """Print on stderr what changed, from what to what, a line each; no more than a few."""
+    changes = list(differences(before.to_dict(), after.to_dict()))
+    print_notes(f"  {_change(one)}" for one in changes[:PRINTED_CHANGES])
+    if len(changes) > PRINTED_CHANGES:
+        echo(f"  and {len(changes) - PRINTED_CHANGES} more", err=True)
 
 
 def _observed(value: Any) -> Iterator[bool]:

@@ -109,7 +109,10 @@ def pause(
     elif reason:
         raise mistake("--reason goes with --for")
     else:
-        _print_paused(limiter.config.pause(limit, Author("cli", operator)), as_json)
+        stored = limiter.config.pause(limit, Author("cli", operator))
+        _print_paused(stored, as_json)
+        if not stored.is_new:
+            echo(f"nothing changed: {limit} was paused before", err=True)
 
 
 @command()

@@ -32,7 +32,7 @@ def test_history_and_rollback(cli, here, limiter):
             *("5", "eve", "reset"),
             "global_max 4 -> 0, platform_max.douyin 2 -> 0, account_max 3 -> 1, and 1 more",
         ],
-        ["4", "unknown", "api", 'paused null -> ["global"]'],
+        ["4", "unknown", "api", "paused global"],
         ["3", "张三", "cli", "account_max 1 -> 3"],
         ["2", user, "cli", "global_max 0 -> 4, platform_max.douyin 0 -> 2"],
         ["1", "unknown", "default"],
@@ -42,7 +42,8 @@ def test_history_and_rollback(cli, here, limiter):
     done = cli("config", "rollback", "3", "--json")
     assert json.loads(out(done)) == limiter.config.sync().config.to_dict()
     assert limiter.config.sync().config.account_max == 3
-    assert "in force" in done.stderr
+    changes = ["global_max 0 -> 4", "platform_max.douyin 0 -> 2", "account_max 1 -> 3"]
+    assert done.stderr.splitlines() == ["in force now:", *(f"  {one}" for one in changes)]
     again = here("config", "rollback", "3")
     assert out(again)
     assert again.stderr == "nothing changed: this was in force before\n"
@@ -50,6 +51,21 @@ def test_history_and_rollback(cli, here, limiter):
     assert (newest["source"], newest["operator"], newest["version"]) == ("rollback", user, 6)
     assert newest["config"] == older[2]["config"]
     assert len(older) == 5
+
+
+def test_a_change_says_what_changed_from_what_to_what(here, limiter):
+    limiter.config.update({"global_max": 6, "platform_max": {"douyin": 2}})
+    version = limiter.config.pause("platform:douyin").version
+    done = here("config", "set", "global_max=5", 'paused=["global"]')
+    assert out(done)
+    assert done.stderr.splitlines() == [
+        "in force now:", "  global_max 6 -> 5", "  paused global; resumed platform:douyin"
+    ]  # fmt: skip
+    # A rollback may resume what somebody has paused.
+    done = here("config", "rollback", str(version - 1))
+    assert "  resumed global" in done.stderr.splitlines()
+    many = here("config", "set", *(f"platform_max.p{number}=1" for number in range(15)))
+    assert many.stderr.splitlines()[11] == "  and 5 more"
 
 
 def test_a_text_that_is_not_valid_is_in_the_history(here, limiter, redis):
@@ -88,7 +104,7 @@ def test_a_reset_says_what_it_changes_and_asks(here, limiter, monkeypatch):
     monkeypatch.setattr("celery_concurrency.cli.config.is_terminal", lambda: True)
     no = here("config", "reset", input="n\n")
     assert no.returncode == 1
-    lines = ["This changes:", "  global_max 4 -> 0", '  paused ["global"] -> null']
+    lines = ["This changes:", "  global_max 4 -> 0", "  resumed global"]
     assert no.stderr.splitlines()[:3] == lines
     assert limiter.config.sync().config.global_max == 4
     assert json.loads(out(here("config", "reset", input="y\n"))) == DEFAULTS

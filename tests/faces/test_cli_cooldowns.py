@@ -84,6 +84,13 @@ def test_pause_for_a_while_is_the_same(cli, here, limiter):
     assert "is not paused" in refusal(here("resume", "platform:douyin"))
 
 
+def test_what_is_paused_already_is_said(here, limiter):
+    limiter.config.pause("platform:douyin")
+    again = here("pause", "platform:douyin")
+    assert out(again) == "paused now: platform:douyin\n"
+    assert again.stderr == "nothing changed: platform:douyin was paused before\n"
+
+
 def test_resume_ends_both(here, limiter):
     limiter.config.pause("platform:douyin")
     limiter.cooldowns.set("platform:douyin", 60)

@@ -59,6 +59,7 @@ class Stored:
         problem: what is wrong with a JSON written by hand, which is therefore not in force;
             None where nothing is.
         is_new: this call has put it in force: before, something else was.
+        before: what was in force before this call; None where it changed nothing.
         doubts: limits that this change names first, which may be mistyped.
     """
 
@@ -66,6 +67,7 @@ class Stored:
     version: int
     problem: str | None = None
     is_new: bool = field(default=False, compare=False)
+    before: Config | None = field(default=None, compare=False)
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -245,7 +247,7 @@ class ConfigStore:
                 return stored
             version = self._write(found, config, config.to_json(), None, by)
             if version:
-                return Stored(config, version, is_new=True)
+                return Stored(config, version, is_new=True, before=stored.config)
         raise ConfigConflict()
 
     def _settle(self) -> tuple[_Found, Stored]:
