@@ -105,6 +105,9 @@ def _meant_by(limit: str, names: Mapping[str, Collection[str]]) -> str | None:
     close = closest(name or "", names.get(dimension, ()))
     if close:
         return f"{dimension}:{close}"
+    # Or it has its dimension twice, as platform:platform:douyn has.
+    if name and split_limit(name)[0] in names:
+        return _meant_by(name, names) or name
     # Or the name is right, but belongs to another dimension.
     return next((f"{other}:{name}" for other, known in names.items() if name in known), None)
 

@@ -39,6 +39,16 @@ def test_the_api_warns_in_chinese(client):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("platform:douyn", "platform:douyin"), ("platform:new", "platform:new"),
+     ("platform:douyin", "platform:douyin")],
+)  # fmt: skip
+def test_a_dimension_that_is_written_twice(here, name, meant):
+    said = here("config", "set", f"platform_max.{name}=2").stderr.splitlines()[-1]
+    assert said.endswith(f"; did you mean {meant}?")
+
+
 def test_the_api_warns_of_a_cool_down(client):
     cool = {"limit": "platform:douyn", "seconds": 60}
     body = client.post(f"{BASE}/cooldowns", json=cool, headers=ENGLISH).json
@@ -71,6 +81,7 @@ def test_the_command_line_says_nothing_of_a_known_name(here):
 
 def test_the_page_warns(desk, limiter):
     busy(limiter)
+    desk.page.clock.install()
     desk.open()
     desk.page.get_by_role("button", name="Set another limit").click()
     dialog = desk.page.get_by_role("dialog")
@@ -78,4 +89,11 @@ def test_the_page_warns(desk, limiter):
     dialog.get_by_label("Name", exact=False).first.fill("douyn")
     dialog.get_by_role("button", name="Change it", exact=True).click()
     dialog.wait_for(state="hidden")
-    expect(desk.page.locator("#done")).to_contain_text(DOUYN)
+    message = desk.page.locator("#message")
+    expect(message.locator(".warning")).to_have_text(DOUYN)
+    # It stays until somebody has read it.
+    desk.page.mouse.move(0, 0)
+    desk.page.clock.run_for(60_000)
+    expect(message).to_contain_text(DOUYN)
+    message.get_by_role("button", name="Close").click()
+    expect(message.locator("#done")).to_be_empty()

@@ -6,7 +6,7 @@ import { confirm } from "./dialog.js";
 import { element } from "./dom.js";
 import { count } from "./format.js";
 import { changeOf, dimensionText, dimensionsOf, maxOf } from "./limitnames.js";
-import { tell } from "./messages.js";
+import { tell, warning } from "./messages.js";
 import { visible } from "./names.js";
 import { t } from "./texts.js";
 import { maxText } from "./values.js";
@@ -35,7 +35,7 @@ export function changing(method, path, bodyOf) {
     // Stored at once: the next change may come before the page has read it again.
     Object.assign(desk, { config: data, version: newest });
     const lines = shortLinesOf(differences(before, data));
-    return [...(lines.length ? lines : [message]), ...warnings];
+    return [...(lines.length ? lines : [message]), ...warnings.map(warning)];
   };
 }
 

@@ -6,6 +6,7 @@ import { ask, query } from "./client.js";
 import { element } from "./dom.js";
 import { duration, now, time } from "./format.js";
 import { dimensionsOf } from "./limitnames.js";
+import { warning } from "./messages.js";
 import { visible } from "./names.js";
 import { UNITS } from "./rates.js";
 import { t } from "./texts.js";
@@ -41,7 +42,7 @@ async function send(limit, values, before) {
   const { data, warnings } = await ask("POST", "/cooldowns", {
     body: { limit, seconds: secondsOf(values), ...(values.reason ? { reason: values.reason } : {}) },
   });
-  return [changeLine(limit, before, coolingText(data.until)), ...warnings];
+  return [changeLine(limit, before, coolingText(data.until)), ...warnings.map(warning)];
 }
 
 /** @param current its cool-down, `{until, reason}`; null where it has none. */

@@ -9,13 +9,19 @@ const box = byId("message");
 const text = byId("done");
 let timer = null;
 
+/** Return a line of a message that is a warning: such a message stays until somebody closes it. */
+export const warning = (line) => ({ warning: line });
+
 /** @param lines a paragraph each. */
 export function tell(lines) {
   clearTimeout(timer);
-  text.replaceChildren(...lines.map((line) => element("p", {}, line)));
+  const warns = lines.some((line) => line.warning);
+  text.replaceChildren(...lines.map((line) => (
+    line.warning ? element("p", { class: "warning" }, line.warning) : element("p", {}, line))));
+  box.dataset.kind = warns ? "warning" : "done";
   shown(byId("message-close"), true);
   place();
-  timer = setTimeout(leave, STAYS);
+  if (!warns) timer = setTimeout(leave, STAYS);
 }
 
 export function clearMessage() {
