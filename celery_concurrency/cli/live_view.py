@@ -68,7 +68,9 @@ class LiveView:
     def _limits(self, snapshot: Snapshot, rows: int) -> Table:
         shown = busiest(list(snapshot.usage.limits()), rows)
         timed = any(limit.is_used for _, limit in shown)
-        table = _table("limit", "in use", "current", "max", "waiting", "oldest", *([IN_TIME] * timed))
+        table = _table(
+            "limit", "in use", "current", "max", "waiting", "oldest", *([IN_TIME] * timed)
+        )
         for name, limit in shown:
             _add(
                 table, name, _bar(limit, self._characters), limit.current,

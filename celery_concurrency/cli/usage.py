@@ -3,6 +3,7 @@
 ``monitor.py`` shows usage again and again; ``tokens.py`` and ``waiting.py`` list single tasks.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import click
@@ -21,6 +22,9 @@ from celery_concurrency.cli.output import (
     print_notes,
     print_table,
 )
+from celery_concurrency.limiter.config.history import read_pauses
+from celery_concurrency.limiter.inspect.usage import Usage
+from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.limiter.stats.counters import DEFAULT_WINDOW, WINDOWS
 from celery_concurrency.limiter.stats.history import (
@@ -36,7 +40,8 @@ from celery_concurrency.worker.apps import limiter_of
 @json_option
 def usage(app: Celery, as_json: bool) -> None:
     """Show how many tasks run and wait in each limit, and its rates."""
-    found = limiter_of(app).usage()
+    limiter = limiter_of(app)
+    found = limiter.usage()
     if as_json:
         print_json(found.to_dict())
     else:
@@ -50,7 +55,16 @@ def usage(app: Celery, as_json: bool) -> None:
         if found.observed:
             echo("")
             print_observed(found.observed)
+        print_notes(_pauses(limiter.keyspace, found))
     print_notes(found.notes())
+
+
+def _pauses(keyspace: Keyspace, found: Usage) -> Iterator[str]:
+    """Return who paused which limits, and when, as far as the history goes back."""
+    paused = [name for name, limit in found.limits() if limit.paused]
+    for limit, pause in read_pauses(keyspace, paused).items():
+        who = pause.operator or "somebody"
+        yield f"{limit} is paused since {local_time(pause.at)} by {who} ({pause.source})"
 
 
 @command()

@@ -21,6 +21,7 @@ from redis import Redis
 
 from celery_concurrency.cli.config import parse_change
 from celery_concurrency.cli.output import duration, print_table
+from celery_concurrency.limiter.config.history import Author
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.testing.server import Server
 from tests.support.answers import mistake, out, refusal
@@ -51,6 +52,12 @@ def test_usage_as_a_table(cli, limiter):
     assert ["account:账号", "1", "1", "1", oldest] in rows
     assert ["t:x", "1", "unlimited", "0"] in rows
     assert len(rows) == 2 + 5 + 2 + 1 + 1
+
+
+def test_usage_says_who_paused_a_limit(here, limiter):
+    limiter.config.pause("platform:douyin", Author("cli", "ann"))
+    said = here("usage").stderr
+    assert re.fullmatch(r"platform:douyin is paused since .+ by ann \(cli\)\n", said)
 
 
 def test_usage_as_json(cli, limiter):

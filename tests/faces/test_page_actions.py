@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import expect
@@ -143,6 +144,9 @@ def test_pause_and_resume(desk, limiter, busy):
     confirm(dialog, "Pause")
     told(desk, "platform:douyin: open → paused")
     expect(used(desk, "platform:douyin")).to_contain_text("paused")
+    since = re.compile(r"since \d\d:\d\d:\d\d, by unknown, over HTTP$")
+    cell = used(desk, "platform:douyin").locator("xpath=..")
+    expect(cell.locator("div.aside")).to_have_text(since)
     assert config(limiter).paused == ["platform:kuaishou", "platform:douyin"]
     dialog = click(desk, "Resume: platform:kuaishou")
     confirm(dialog, "Resume")

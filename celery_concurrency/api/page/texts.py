@@ -110,6 +110,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "oldest_wait": ("最久已等 {duration}", "up to {duration}"),
     "shut": ("暂不放行", "not open yet"),
     "cooling": ("冷却中", "cools down"),
+    "paused_by": ("由 {name} 于 {since} 暂停", "since {since}, by {name}"),
     "set_by": ("由 {name} 设置", "set by {name}"),
     "cool_down": ("冷却", "Cool down"),
     "extend": ("延长冷却", "Extend"),

@@ -37,7 +37,8 @@ const WAYS = new Map([
   ["reset", t("way_reset")], ["rollback", t("way_rollback")],
 ]);
 
-function whoText({ operator, source }) {
+/** Return who made a change or did something, as the history shows it. */
+export function whoText({ operator, source }) {
   if (operator) return `${visible(operator)} (${source})`;
   return WAYS.has(source) ? t("who_unknown", { way: WAYS.get(source) }) : source;
 }

@@ -12,6 +12,7 @@ import { dimensionText, isSettable } from "./limitnames.js";
 import { momentsList, resting } from "./moments.js";
 import { visible } from "./names.js";
 import { showObserved } from "./observed.js";
+import { pauseText, readPauses } from "./pauses.js";
 import { t } from "./texts.js";
 
 /** How many limits of a dimension are shown at most: there may be thousands of accounts. */
@@ -29,9 +30,10 @@ byId("cool-another").addEventListener("click", coolAnother);
 filter.addEventListener("input", () => last && showLimits(last));
 
 export const limits = {
-  async read(_, signal) {
-    const [usage] = await Promise.all([ask("GET", "/usage", { signal }), readBacklog(signal)]);
-    return usage.data;
+  async read(_, signal, asked) {
+    const usage = ask("GET", "/usage", { signal });
+    await Promise.all([usage, readBacklog(signal), readPauses(asked, signal)]);
+    return (await usage).data;
   },
   show(usage) {
     last = usage;
@@ -94,6 +96,7 @@ function makeRow({ limit, name }) {
   const adapts = adaptiveBadge(limit);
   const usedText = linkOf("running", limit, "");
   const observed = element("span", { class: "aside" });
+  const pausedBy = element("div", { class: "aside" });
   const moments = momentsList();
   const backlog = backlogLine(limit);
   const waitsText = linkOf("waiting", limit, "");
@@ -111,7 +114,7 @@ function makeRow({ limit, name }) {
   const empty = named(changing("", () => cancelAll(limit, now.waiting), true), t("cancel_all"));
   const row = element("tr", {},
     element("th", { scope: "row" }, visible(name)),
-    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), moments)),
+    element("td", {}, element("div", {}, element("div", { class: "measure" }, used, usedText, state, observed, adapts), pausedBy, moments)),
     element("td", {}, element("div", { class: "measure" }, backlog, waitsText, oldest)),
     element("td", { class: "buttons", "data-change": "" }, edit, gate, cool, warm, empty));
   row.show = (one) => {
@@ -125,6 +128,7 @@ function makeRow({ limit, name }) {
     shown(state, text !== "");
     write(observed, now.observed_max ? t("observed_badge", { max: count(now.observed_max) }) : "");
     adapts.show(now);
+    write(pausedBy, now.paused ? pauseText(limit) : "");
     moments.show(now);
     backlog.show(now.waiting);
     write(waitsText, count(now.waiting));

@@ -52,9 +52,16 @@ export const why = {
     keepRows(runs, tokens, (one) => one.token, makeHolder);
     shown(cancel, found !== null && !found.handed_over);
     shown(byId("why-limits"), found !== null);
-    keepRows(byId("why-rows"), found?.limits ?? [], (one) => one.limit, makeRow);
+    keepRows(byId("why-rows"), found ? blockersFirst(found) : [], (one) => one.limit, makeRow);
   },
 };
+
+/** Return its limits: those that block it in the order of the answer above them, then the others. */
+function blockersFirst({ limits, blockers = [] }) {
+  const order = new Map(blockers.map(({ limit }, index) => [limit, index]));
+  const place = ({ limit }) => order.get(limit) ?? blockers.length;
+  return [...limits].sort((one, other) => place(one) - place(other));
+}
 
 function sentences(found) {
   if (found.handed_over) {
