@@ -248,6 +248,13 @@ def test_several_messages_of_one_task(desk, limiter):
     expect(rows.locator("td.number")).to_have_text(["1", "2"])
 
 
+def test_an_address_that_lost_its_id_leads_to_the_list(desk, limiter):
+    scenes.busy(limiter)
+    desk.page.goto(f"{desk.address}#why/")
+    desk.wait_until_live()
+    expect(desk.view("waiting").get_by_role("button", name="Cancel").first).to_be_visible()
+
+
 def test_why_a_task_waits_in_two_clicks(desk, limiter, redis):
     scenes.busy(limiter)
     desk.open()

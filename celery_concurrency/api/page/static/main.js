@@ -101,10 +101,17 @@ function decoded(text) {
   }
 }
 
+/** Return the view of this name; an address that lost its task's id leads to the list of them. */
+function viewOf(name, argument) {
+  if (name === "why" && !argument) return "waiting";
+  return Object.hasOwn(VIEWS, name) ? name : "limits";
+}
+
 function go() {
   const [name, ...rest] = location.hash.slice(1).split("/");
   scrollTo(0, 0); // not where the other view was scrolled to
-  here = { name: Object.hasOwn(VIEWS, name) ? name : "limits", argument: decoded(rest.join("/")) };
+  const argument = decoded(rest.join("/"));
+  here = { name: viewOf(name, argument), argument };
   const [tab, title] = PARTS.get(here.name) ?? [here.name, here.name];
   for (const link of document.querySelectorAll("nav.views a")) {
     if (link.hash === `#${tab}`) link.setAttribute("aria-current", "page");
