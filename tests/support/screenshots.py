@@ -20,11 +20,12 @@ WINDOW = {"width": 1080, "height": 620}
 
 def take(browser: Any, address: str) -> None:
     """Take all pictures of a page that is served at an address."""
-    wide = Desk(browser, address, viewport={"width": 1280, "height": 656})
     backlog = {"success": True, "data": history.backlog(time.time())}
-    wide.page.route("**/stats/backlog", lambda route: route.fulfill(json=backlog))
-    wide.open()
-    wide.page.screenshot(path=IMAGES / "page.png")
+    for name, locale in {"page": "en-US", "page.zh-CN": "zh-CN"}.items():
+        wide = Desk(browser, address, viewport={"width": 1280, "height": 656}, locale=locale)
+        wide.page.route("**/stats/backlog", lambda route: route.fulfill(json=backlog))
+        wide.open()
+        wide.page.screenshot(path=IMAGES / f"{name}.png")
     desk = Desk(browser, address, viewport=WINDOW)
     made_up = {"success": True, "data": history.made_up(time.time())}
     desk.page.route("**/stats/history**", lambda route: route.fulfill(json=made_up))
