@@ -1,4 +1,4 @@
-"""The worker's bootstep: starts and stops the thread of ``housekeeping.py``.
+"""The bootsteps: the worker's starts the thread of ``housekeeping.py``, the consumer's the door.
 
 ``inspecting.py`` has what it reports to ``celery inspect``.
 """
@@ -96,3 +96,15 @@ def facts_of(worker: Any) -> WorkerFacts:
         pool=worker.pool_cls.__module__.rpartition(".")[2],
         concurrency=worker.max_concurrency or worker.concurrency,
     )
+
+
+def add_steps(app: Any) -> None:
+    """Have an app's workers start with our steps; once, however often called."""
+    app.steps["worker"].add(ConcurrencyStep)
+    app.steps["consumer"].add(DoorStep)
+
+
+def remove_steps(app: Any) -> None:
+    """Undo ``add_steps`` for workers that start from now on."""
+    app.steps["worker"].discard(ConcurrencyStep)
+    app.steps["consumer"].discard(DoorStep)

@@ -154,11 +154,21 @@ def guard_pool(consumer: Any, lets_in: Callable[[Any], bool]) -> None:
     consumer.on_task_request = on_task_request
 
 
+def connection_of(backend: Any) -> dict[str, Any]:
+    """Return how a result backend in Redis connects: its ``host``, ``port``, ``path`` and ``db``.
+
+    ``RedisBackend.connparams``: Celery 5.5 to 5.7. Without it a task whose group waits goes to
+    the pool. With Sentinel it has no host.
+    """
+    parameters: dict[str, Any] = backend.connparams
+    return parameters
+
+
 def stored_state(request: Any, state: str, reason: BaseException) -> dict[str, Any]:
     """Return a task's state as a result backend in Redis keeps it.
 
-    ``Backend._get_result_meta``, ``RedisBackend.connparams``: Celery 5.5 to 5.7. Without them a
-    task whose group waits goes to the pool.
+    ``Backend._get_result_meta``: Celery 5.5 to 5.7. Without it a task whose group waits goes to
+    the pool.
 
     Args:
         request: a worker's request.
@@ -177,7 +187,7 @@ def stored_state(request: Any, state: str, reason: BaseException) -> dict[str, A
         "key": backend.get_key_for_task(request.id).decode(),
         "value": backend.encode({**meta, "task_id": request.id}),
         "seconds": int(backend.expires or 0),
-        "db": int(backend.connparams.get("db") or 0),
+        "db": int(connection_of(backend).get("db") or 0),
     }
 
 

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import Any, Final
 
+from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app.task import Task
 from celery.backends.redis import RedisBackend
@@ -27,13 +28,19 @@ from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.scripts.constants import RANK
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
-from celery_concurrency.worker.celery_compat import context_of, headers_of, sent_along, stored_state
+from celery_concurrency.worker.celery_compat import (
+    connection_of,
+    context_of,
+    headers_of,
+    sent_along,
+    stored_state,
+)
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage, note
 from celery_concurrency.worker.run import Run, reason_of
 from celery_concurrency.worker.run_log import log_arrival
 from celery_concurrency.worker.tags import find_tags
-from celery_concurrency.worker.waiting_mode import SURE_SECONDS, waiting_mode_of
+from celery_concurrency.worker.waiting_mode import waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -51,8 +58,13 @@ class Door:
 
     def note_denied(self, request: Any) -> None:
         """Know the group of a request from now on: its run was denied."""
-        if settings_of(self._app).park_on_receipt:
+        if not settings_of(self._app).park_on_receipt:
+            return
+        try:
             limits = limits_of(_tags_of(request), limiter_of(self._app).dimensions)
+        except Exception:  # in this process its declared tags may not work
+            logger.debug("the limits of %s are not known here", request.id, exc_info=True)
+        else:
             self._groups[group_of(limits)] = True
 
     def lets_in(self, request: Any) -> bool:
@@ -84,6 +96,8 @@ class Door:
         except OutOfMemory:
             return False
         except LimiterUnavailable:
+            # Others are not to hold up this process meanwhile.
+            self._groups.clear()
             # It may wait by now, or soon. Parked by the child as well, it waits once.
             run.outcome = denied
             note(run.token, Stage.ASKING)
@@ -129,14 +143,17 @@ def _is_usual(request: Any, run: Run) -> bool:
     )
 
 
-@per_process(SURE_SECONDS)
 def _keeps_results(app: Any) -> bool:
-    """Return whether the limiter's server keeps the tasks' results, and as a script reads them."""
+    """Return whether the limiter's server keeps the tasks' results, and as a script reads them.
+
+    By its address: this process must not wait for a server of somebody else's.
+    """
     backend = app.backend
     if not isinstance(backend, RedisBackend) or backend.serializer != "json":
         return False
-    ours: Any = limiter_of(app).redis.info("server")
-    return bool(backend.client.info("server")["run_id"] == ours["run_id"])
+    ours = limiter_of(app).redis.get_connection_kwargs()
+    names = ("path",) if ours.get("path") else ("host", "port")
+    return all(ours.get(name) == connection_of(backend).get(name) is not None for name in names)
 
 
 def _end(request: Any, run: Run, *, is_acked: bool) -> None:
@@ -151,8 +168,19 @@ def _end(request: Any, run: Run, *, is_acked: bool) -> None:
     if signals.task_retry.receivers:
         retry = Retry(exc=run.reason)
         signals.task_retry.send(
-            sender=request.task, request=context_of(request), reason=retry, einfo=None
+            sender=request.task,
+            request=context_of(request),
+            reason=retry,
+            einfo=exception_info(retry),
         )
+
+
+def exception_info(error: Exception) -> ExceptionInfo:
+    """Return what Celery passes on of an error that was raised."""
+    try:
+        raise error
+    except type(error):
+        return ExceptionInfo()
 
 
 @per_process()

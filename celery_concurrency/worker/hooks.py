@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, Task, signals
 
 from celery_concurrency.worker import gate, outbox, rescue
-from celery_concurrency.worker.bootstep import ConcurrencyStep, DoorStep
+from celery_concurrency.worker.bootstep import add_steps, remove_steps
 from celery_concurrency.worker.celery_compat import (
     on_each_app,
     tasks_of,
@@ -69,7 +69,7 @@ def gated(app: Celery) -> Iterator[None]:
             unwatch_tasks(app)
             tasks = tasks_of(app)
             if not any(isinstance(task, ConcurrencyTask) for task in tasks):
-                app.steps["worker"].discard(ConcurrencyStep)
+                remove_steps(app)
             for task in tasks:
                 if not isinstance(task, ConcurrencyTask):
                     _ungate_class(type(task))
@@ -80,8 +80,7 @@ def _gate_app(app: Celery) -> bool:
     is_new = watch_tasks(app, gate_class)
     for task in tasks_of(app):
         gate_class(type(task))
-    app.steps["worker"].add(ConcurrencyStep)
-    app.steps["consumer"].add(DoorStep)
+    add_steps(app)
     return is_new
 
 
@@ -112,4 +111,4 @@ class ConcurrencyTask(Task):  # type: ignore[misc]
         super().on_bound(app)
         gate_class(cls)
         connect_hooks()
-        app.steps["worker"].add(ConcurrencyStep)
+        add_steps(app)

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Reject, Retry
 from kombu.utils.functional import LRUCache
@@ -25,7 +24,7 @@ from celery_concurrency.limiter.waiters import waiter_name
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
-from celery_concurrency.worker.door import door_of
+from celery_concurrency.worker.door import door_of, exception_info
 from celery_concurrency.worker.heartbeat import has_ended
 from celery_concurrency.worker.progress import Stage, note, stage_of
 from celery_concurrency.worker.run import Run
@@ -68,7 +67,7 @@ def rescuing(base: Any) -> type[Any]:
         def on_timeout(self, soft: bool, timeout: float) -> Any:
             """Celery's hook for a time limit; a pool of processes calls ``on_failure`` first."""
             if not soft and self.is_kept is None:
-                exc_info = _info(TimeLimitExceeded(timeout))
+                exc_info = exception_info(TimeLimitExceeded(timeout))
                 ending = _ending_of(self, exc_info)
                 if ending is not exc_info:
                     return super().on_failure(ending)
@@ -89,17 +88,10 @@ def _ending_of(request: Any, exc_info: Any) -> Any:
     if stage == Stage.ASKING and isinstance(error, TimeLimitExceeded):
         note(run.token, Stage.TAKEN)
     if stage != Stage.PLACED and request.task.acks_late:
-        return _info(Reject("its child was killed before its body began", requeue=True))
+        return exception_info(Reject("its child was killed before its body began", requeue=True))
     if stage == Stage.ASKING:
         _rescuer.add(request, run)
-    return _info(Retry("its child was killed before its body began"))
-
-
-def _info(error: Exception) -> Any:
-    try:
-        raise error
-    except type(error):
-        return ExceptionInfo()
+    return exception_info(Retry("its child was killed before its body began"))
 
 
 class _Rescuer:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import pytest
 from celery import Celery, _state, current_app
 from celery.app.task import Context
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -165,7 +165,19 @@ def context_of(app, request_):
     assert celery_compat.context_of(request_).id == "1"
 
 
-@uses("Backend._get_result_meta", "RedisBackend.connparams")
+@uses("RedisBackend.connparams")
+def connection_of(app, request_):
+    found = celery_compat.connection_of(RedisBackend(app=app, url="redis://127.0.0.1:1/3"))
+    assert (found["host"], found["port"], int(found["db"])) == ("127.0.0.1", 1, 3)
+    found = celery_compat.connection_of(
+        RedisBackend(app=app, url="socket:///tmp/one?virtual_host=2")
+    )
+    assert (found["path"], int(found["db"])) == ("/tmp/one", 2)
+    found = celery_compat.connection_of(SentinelBackend(app=app, url="sentinel://127.0.0.1:1/3"))
+    assert not found.get("host")
+
+
+@uses("Backend._get_result_meta")
 def stored_state(app, request_):
     """It is what the backend itself would have written."""
     request_.task.backend = RedisBackend(app=app, url="redis://127.0.0.1:1/3", expires=60)

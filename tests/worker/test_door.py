@@ -115,3 +115,32 @@ def test_a_group_is_forgotten_of_which_nobody_waits(scene):
     scene.floor.room.cancel("first")
     assert scene.door.lets_in(received(scene.app))
     assert not scene.door._groups
+
+
+def test_after_an_answer_that_did_not_come_others_go_to_the_pool_at_once(scene, monkeypatch):
+    """The main process is not held up message by message; who is denied there opens it again."""
+    calls = []
+
+    def fail(*args):
+        calls.append(args)
+        raise LimiterUnavailable("no reply")
+
+    monkeypatch.setattr(scene.limiter, "join", fail)
+    assert all(scene.door.lets_in(received(scene.app)) for _ in range(3))
+    assert len(calls) == 1
+
+
+def test_a_tag_that_can_not_be_worked_out_here_harms_nothing(scene):
+    request = received(scene.app)
+    request.task.concurrency = {"account": lambda: 1 / 0}
+    headers_of(request).pop("account")
+    scene.door.note_denied(request)
+    assert scene.door.lets_in(request)
+
+
+@pytest.mark.parametrize("other", ["redis://127.0.0.2:1/0", "redis://localhost:1/0", "rpc://"])
+def test_a_result_that_is_kept_elsewhere_is_written_by_the_pool(scene, other):
+    """And the main process asks no other server."""
+    scene.app._backend = Celery(backend=other, set_as_current=False).backend
+    assert scene.door.lets_in(received(scene.app))
+    assert scene.floor.waiting() == {"first"}
