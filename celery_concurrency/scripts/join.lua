@@ -39,12 +39,16 @@ local function acknowledge()
   end
 end
 
+-- How Celery begins the JSON of a success.
+local SUCCESS = '{"status": "SUCCESS"'
+
 -- Write the state as Celery does: never over a success.
 local function write_state()
   local result = here.result
   if result then
     in_database(result.db, here.home, function()
-      if string.find(redis.call('GET', result.key) or '', '"status": "SUCCESS"', 1, true) then
+      local before = redis.call('GET', result.key) or ''
+      if string.sub(before, 1, #SUCCESS) == SUCCESS then
         return
       elseif result.seconds > 0 then
         redis.call('SET', result.key, result.value, 'EX', result.seconds)

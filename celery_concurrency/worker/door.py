@@ -73,10 +73,13 @@ class Door:
         if run is None or not self._groups or not _is_usual(request, run):
             return True
         try:
-            return not self._parks(request, run)
+            waits = self._parks(request, run)
         except Exception:  # whatever it is: in the pool it is met by all that the gate does
             logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
             return True
+        if waits:
+            _end(request, run, is_acked=waiting_mode_of(self._app).same_server)
+        return not waits
 
     def _parks(self, request: Any, run: Run) -> bool:
         """Park a request's message if its group waits; return whether it has its place."""
@@ -99,12 +102,11 @@ class Door:
             # Others are not to hold up this process meanwhile.
             self._groups.clear()
             # It may wait by now, or soon. Parked by the child as well, it waits once.
-            run.outcome = denied
+            run.outcome, run.may_wait = denied, True
             note(run.token, Stage.ASKING)
             return False
         if waits:
             run.outcome, run.tags = denied, tags
-            _end(request, run, is_acked="unacked" in here)
         else:
             self._groups.pop(group_of(limits), None)
         return waits
@@ -114,7 +116,7 @@ class Door:
         kept = {}
         if waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
-        if request.store_errors and _keeps_results(self._app):
+        if request.store_errors and keeps_results(self._app):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():
             if one["db"] == limiter_of(self._app).keyspace.database:
@@ -143,13 +145,13 @@ def _is_usual(request: Any, run: Run) -> bool:
     )
 
 
-def _keeps_results(app: Any) -> bool:
+def keeps_results(app: Any) -> bool:
     """Return whether the limiter's server keeps the tasks' results, and as a script reads them.
 
     By its address: this process must not wait for a server of somebody else's.
     """
     backend = app.backend
-    if not isinstance(backend, RedisBackend) or backend.serializer != "json":
+    if type(backend) is not RedisBackend or backend.serializer != "json":
         return False
     ours = limiter_of(app).redis.get_connection_kwargs()
     names = ("path",) if ours.get("path") else ("host", "port")

@@ -127,8 +127,11 @@ def check(task: Any) -> None:
         case Repeated(token=None):
             raise Ignore("it has run before")  # its result stays as it is
     run.outcome = TurnedAway(run.answer)
+    if run.may_wait:
+        # Parked by then, it may have run and ended: a state written now would stay for ever.
+        raise Ignore("it waits, or is about to")
     if _is_aborted(task):
-        # It waits as others do, and its body is to see that: Retry would write another state.
+        # It waits like the others, but Retry would overwrite the state that its body is to see.
         raise Ignore("it was aborted, which its body is to see at its turn")
     raise Retry(exc=run.reason, when=settings_of(task.app).retry_countdown)
 

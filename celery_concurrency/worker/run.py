@@ -75,6 +75,7 @@ class Run:
         rank: the rank of its priority, 0 for the highest.
         broadcast: whether every worker got its message.
         lease_seconds: how long its tokens last without being renewed.
+        may_wait: the main process parked its message, or may have: no answer came to that.
         outcome: what the limiter said and what came of it; None before it was asked.
         tags: the tags that decide its limits.
         began: when it had its answer, by the child's monotonic clock.
@@ -88,6 +89,7 @@ class Run:
     rank: int
     broadcast: bool
     lease_seconds: float
+    may_wait: bool = False
     outcome: RunOutcome | None = None
     tags: dict[str, object] = field(default_factory=dict)
     began: float | None = None

@@ -12,9 +12,10 @@ from kombu import Queue
 
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.limiter import Denied
+from celery_concurrency.worker import door
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
-from celery_concurrency.worker.door import Door
+from celery_concurrency.worker.door import Door, keeps_results
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.run import receive
 from tests.support.floor import Floor
@@ -51,9 +52,9 @@ def scene(app, redis):
     floor = Floor(limiter, redis)
     holder = floor.hold(**HEADERS)
     floor.wait("first", **HEADERS)
-    door = Door(app)
-    door.note_denied(received(app))
-    return SimpleNamespace(app=app, limiter=limiter, floor=floor, holder=holder, door=door)
+    ours = Door(app)
+    ours.note_denied(received(app))
+    return SimpleNamespace(app=app, limiter=limiter, floor=floor, holder=holder, door=ours)
 
 
 def received(app):
@@ -73,7 +74,9 @@ def in_the_pool(request):
     return request.app.AsyncResult(id).state
 
 
-def test_a_message_whose_join_got_no_answer_waits_once(scene, monkeypatch, redis):
+@pytest.fixture
+def loses_the_reply(scene, monkeypatch):
+    """Each join is done, and nobody hears of it."""
     join = scene.limiter.join
 
     def lose_the_reply(*args):
@@ -81,6 +84,10 @@ def test_a_message_whose_join_got_no_answer_waits_once(scene, monkeypatch, redis
         raise LimiterUnavailable("no reply")
 
     monkeypatch.setattr(scene.limiter, "join", lose_the_reply)
+
+
+@pytest.mark.usefixtures("loses_the_reply")
+def test_a_message_whose_join_got_no_answer_waits_once(scene, redis):
     request = received(scene.app)
     assert scene.door.lets_in(request)
     assert isinstance(sent_along(request).outcome, Denied)
@@ -90,6 +97,16 @@ def test_a_message_whose_join_got_no_answer_waits_once(scene, monkeypatch, redis
     assert redis.hget("concurrency:stats:counters", "parked:total") == "2"
 
 
+@pytest.mark.usefixtures("loses_the_reply")
+def test_a_message_whose_join_got_no_answer_keeps_the_state_in_which_it_has_ended(scene):
+    """It failed in another worker before the run that knows nothing of it had a slot."""
+    request = received(scene.app)
+    assert scene.door.lets_in(request)
+    scene.floor.limiter.release(scene.holder)
+    scene.app.backend.store_result(request.id, ValueError("no"), "FAILURE")
+    assert in_the_pool(request) == "FAILURE"
+
+
 def test_a_message_whose_join_never_arrived_is_parked_by_the_child(scene, monkeypatch):
     def fail(*args):
         raise LimiterUnavailable("no reply")
@@ -97,7 +114,7 @@ def test_a_message_whose_join_never_arrived_is_parked_by_the_child(scene, monkey
     monkeypatch.setattr(scene.limiter, "join", fail)
     request = received(scene.app)
     assert scene.door.lets_in(request)
-    assert in_the_pool(request) == "RETRY"
+    assert in_the_pool(request) == "PENDING"
     assert scene.floor.waiting() == {"first", request.id}
 
 
@@ -138,9 +155,25 @@ def test_a_tag_that_can_not_be_worked_out_here_harms_nothing(scene):
     assert scene.door.lets_in(request)
 
 
-@pytest.mark.parametrize("other", ["redis://127.0.0.2:1/0", "redis://localhost:1/0", "rpc://"])
-def test_a_result_that_is_kept_elsewhere_is_written_by_the_pool(scene, other):
-    """And the main process asks no other server."""
-    scene.app._backend = Celery(backend=other, set_as_current=False).backend
+@pytest.mark.parametrize(
+    ("kept", "is_here"),
+    [
+        ("redis://127.0.0.1:1/0", True),
+        ("redis://127.0.0.1:1/9", True),
+        ("redis://127.0.0.2:1/0", False),
+        ("redis://127.0.0.1:2/0", False),
+        ("sentinel://127.0.0.1:1/0", False),
+        ("rpc://", False),
+    ],
+)
+def test_whether_results_are_kept_here_is_known_by_their_address(kept, is_here):
+    """Nothing answers at any of these: no server is asked."""
+    app = Celery("kept", broker="memory://", backend=kept, set_as_current=False)
+    app.conf.concurrency_redis_url = "redis://127.0.0.1:1/5"
+    assert keeps_results(app) == is_here
+
+
+def test_a_result_that_is_kept_elsewhere_is_written_by_the_pool(scene, monkeypatch):
+    monkeypatch.setattr(door, "keeps_results", lambda app: False)
     assert scene.door.lets_in(received(scene.app))
     assert scene.floor.waiting() == {"first"}
