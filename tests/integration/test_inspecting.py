@@ -28,7 +28,8 @@ def inspect(one, timeout=20):
 def test_a_waiting_task_is_found_as_one_that_a_worker_has(server, tmp_path, pool):
     with room(server, tmp_path, WAITING="auto") as one:
         name = one.start(pool=pool, concurrency=1).name
-        stats = inspect(one).stats()[name]["concurrency"]
+        # A gevent worker says that it is ready before it listens.
+        stats = wait_for(lambda: inspect(one, timeout=5).stats())[name]["concurrency"]
         reason = "the broker is the Redis server that holds the tokens"
         expected = {"mode": "handoff", "reason": reason, "waiting": 0, "uncounted_groups": 0}
         assert stats == expected

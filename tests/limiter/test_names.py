@@ -320,5 +320,5 @@ def test_all_totals_are_known() -> None:
     counted = {
         name for verb in verbs for name in re.findall(r"'(\w+):total'", scripts.source(verb))
     }
-    counted |= set(re.findall(r"count\('(\w+):'\)", scripts.source("acquire")))
+    counted |= set(re.findall(r"count\('(\w+):',", scripts.source("acquire")))
     assert counted == set(TOTALS)

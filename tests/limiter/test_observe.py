@@ -428,7 +428,7 @@ def test_of_what_is_observed_no_more_nothing_stays(floor, redis):
 
 def test_what_is_not_observed_can_not_be_put_in_force(floor):
     floor.limiter.config.update(MAX_2)
-    with pytest.raises(InvalidConfig, match=r"global has nothing .*; observed: account:\*"):
+    with pytest.raises(InvalidConfig, match=r"global has nothing .*; observed are: account:\*"):
         floor.limiter.config.enforce("global")
 
 

@@ -141,7 +141,7 @@ HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
 
 def test_the_answers_that_are_shown_are_answers():
     shown = re.findall(r"^`GET (/\S+?)`.*?^```json\n(.*?)^```", HTTP, re.MULTILINE | re.DOTALL)
-    assert len(shown) == 7
+    assert len(shown) == 8
     routes = {route.path: route for route in ROUTES if route.method == "GET"}
     for path, text in shown:
         answer = json.loads(text)
