@@ -51,7 +51,7 @@ class WorkerContainer:
         app: the module of the app.
         directory: for its logs.
         env: variables of its environment.
-        options: more, as of ``Worker``.
+        options: more, as for ``Worker``.
     """
 
     def __init__(self, app: str, directory: Path, env: dict[str, str], **options: Any) -> None:

@@ -61,7 +61,7 @@ class Site:
 
         Args:
             env: variables for it alone.
-            options: as of ``Worker``.
+            options: as for ``Worker``.
         """
         log = self.directory / f"worker{len(self.workers)}.log"
         with patch.dict(os.environ, env or {}):

@@ -47,7 +47,7 @@ def trace(
         message: with which a worker's main process received it; None if it did not.
         token: of the run.
         parked: the header of a message that was parked.
-        options: as of ``app.task``.
+        options: as for ``app.task``.
     """
     task = app.task(body, name=name, shared=False, **(options or {}))
     id = uuid()

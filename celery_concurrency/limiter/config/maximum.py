@@ -28,7 +28,7 @@ class Observed(BaseModel):
 
     Attributes:
         max: tasks at once; 0 is unlimited, and can't be observed.
-        mode: "observe" turns nobody away, and counts whom it would have turned away.
+        mode: "observe" turns no task away, and counts those it would have turned away.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -140,7 +140,7 @@ class Rate(_Strict):
     Attributes:
         max: how many begin at most in any window of ``per`` seconds.
         per: seconds.
-        mode: "observe" turns nobody away, and counts whom it would have turned away. It is
+        mode: "observe" turns no task away, and counts those it would have turned away. It is
             left out of JSON where the rate is in force.
     """
 
@@ -369,7 +369,7 @@ class Config(_Strict):
         return observed(self._max_of(limit))
 
     def maxima(self) -> Iterator[tuple[str, int | Observed]]:
-        """Yield each limit or wildcard that has a maximum of its own, with that."""
+        """Yield each limit or wildcard that has its own maximum, with it."""
         for dimension, by_name in self._by_name().items():
             for name, maximum in by_name.items():
                 yield f"{dimension}:{name}", maximum
@@ -403,7 +403,7 @@ ALWAYS_SHOWN: Final = {
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """Return the value of a JSON text; InvalidConfig where it is none, as NaN and Infinity."""
+    """Return the value of a JSON text; InvalidConfig if it is not JSON, or NaN or Infinity."""
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as exc:

@@ -132,7 +132,7 @@ class States:
         """Return why a waiter does not go on: the first of ``blockers``, or who comes before.
 
         Args:
-            group, limits: as of ``blockers``.
+            group, limits: as for ``blockers``.
             position: where it stands in the group, from 1.
         """
         blockers = self.blockers(group, limits)

@@ -41,7 +41,7 @@ def count_waiting(keyspace: Keyspace, groups: int | None = None) -> Counter[str]
     """Return how many waiters count in each limit; ``global`` is all of them.
 
     Args:
-        groups: as of ``waiting_groups``.
+        groups: as for ``waiting_groups``.
     """
     counts: Counter[str] = Counter()
     for group in waiting_groups(keyspace, groups):

@@ -102,7 +102,7 @@ def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explana
     """Return why a task waits, in a bounded number of commands; None where it does not.
 
     Args:
-        config, task_id: as of ``explain``. One that was handed over does not wait.
+        config, task_id: as for ``explain``. One that was handed over does not wait.
     """
     retried: Any = keyspace.redis.srandmember(keyspace.keys.retried(task_id), WAITERS)
     names = [task_id, *(name.decode() for name in retried)]

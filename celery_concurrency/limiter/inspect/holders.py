@@ -19,7 +19,7 @@ MAX_COUNT: Final = 1000
 
 #: Holders that are sorted by age, at most.
 SORTED: Final = 5_000
-#: Of a holder of whom that is not known, since when it holds: it comes last.
+#: Since when a token is held if that is not known: it comes last.
 UNKNOWN: Final = 99_999_999_999
 
 #: The last expiry of a page, or the last age, and the token that had it.

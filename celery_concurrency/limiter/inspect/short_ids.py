@@ -47,7 +47,7 @@ def whole_id(keyspace: Keyspace, given: str) -> str:
 def whole_token(keyspace: Keyspace, given: str) -> str:
     """Return the token that is meant: a whole name, or its first characters.
 
-    Args, Returns, Raises: as of ``whole_id``, of what is held or reserved.
+    Args, Returns, Raises: as for ``whole_id``, among tokens that are held or reserved.
     """
     if len(given) < SHORTEST or keyspace.redis.zscore(keyspace.keys.leases, given) is not None:
         return given

@@ -137,7 +137,7 @@ def why_doubled(task: Task, events: list[Event], said: list[str]) -> str | None:
     """Return why more than one run of a task came to its end; None where nothing explains it.
 
     Args:
-        said: as of ``why_lost``.
+        said: as for ``why_lost``.
     """
     # By the time that each line begins with, behind the worker's process id.
     lines = sorted(line.partition(" ")[2] for line in said)
