@@ -34,8 +34,15 @@ def wait_for(condition: Callable[[], T], timeout: float = 60, what: str = "") ->
 
 
 def settle(redis: Redis, prefix: str = "concurrency") -> None:
-    """Let an emptied server be one that has been in use: nobody waits for its first runs."""
-    redis.set(f"{prefix}:epoch", 1)
+    """Let an emptied server be one that has been in use: nobody waits for its first runs.
+
+    A request of the last test's page may have come since it was emptied, and a configuration
+    then says when such a server opens.
+    """
+    with redis.pipeline() as pipe:
+        pipe.set(f"{prefix}:epoch", 1)
+        pipe.delete(f"{prefix}:config:flat")
+        pipe.execute()
 
 
 def import_project(name: str) -> ModuleType:
