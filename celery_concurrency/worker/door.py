@@ -13,6 +13,7 @@ from typing import Any, Final
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app.task import Task
+from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.contrib.abortable import AbortableTask
 from celery.exceptions import Retry
@@ -99,7 +100,7 @@ class Door:
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
         here = self._kept_here(request, denied)
-        if waiter is None or (request.store_errors and "result" not in here):
+        if waiter is None or (_keeps_state(request) and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
             return None
         try:
@@ -122,7 +123,7 @@ class Door:
         kept = {}
         if waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
-        if request.store_errors and keeps_results(self._app, request.task.backend):
+        if _keeps_state(request) and keeps_results(self._app, request.task.backend):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():
             if one["db"] == limiter_of(self._app).keyspace.database:
@@ -149,6 +150,11 @@ def _is_usual(request: Any, run: Run) -> bool:
         and type(request.task).on_retry is Task.on_retry
         and not isinstance(request.task, AbortableTask)
     )
+
+
+def _keeps_state(request: Any) -> bool:
+    """Return whether the state of a task that waits is written anywhere."""
+    return request.store_errors and not isinstance(request.task.backend, DisabledBackend)
 
 
 def keeps_results(app: Any, backend: Any) -> bool:
