@@ -26,6 +26,7 @@ from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
 from celery_concurrency.worker.door import Door, keeps_results
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
+from celery_concurrency.worker.progress import Stage, stage_of
 from celery_concurrency.worker.run import receive
 from tests.support.floor import Floor
 from tests.support.memory import out_of_memory
@@ -134,6 +135,8 @@ def test_a_message_whose_join_got_no_answer_waits_once(scene, redis):
     request = received(scene.app)
     assert scene.door.lets_in(request)
     assert isinstance(sent_along(request).outcome, Denied)
+    # Its child may be killed before it has begun with that.
+    assert stage_of(sent_along(request).token) == Stage.ASKING
     assert scene.floor.waiting() == {"first", request.id}
     assert in_the_pool(request) == "RETRY"
     assert scene.floor.waiting() == {"first", request.id}
@@ -302,7 +305,9 @@ def copies(monkeypatch):
 def test_a_join_whose_connection_is_lost_is_sent_again(scene, copies, fates):
     copies.fates = fates
     request = received(scene.app)
+    worker_state.task_reserved(request)
     assert not scene.door.lets_in(request)
+    assert request not in worker_state.reserved_requests
     assert_waits_once(scene, request)
 
 
@@ -376,6 +381,45 @@ def test_the_state_of_a_task_with_a_backend_of_its_own_is_written_there(scene):
     request = received(scene.app)
     assert scene.door.lets_in(request)
     assert not scene.redis.keys("celery-task-meta-*")
+
+
+UNUSUAL = {
+    "a broadcast": lambda request: setattr(sent_along(request), "broadcast", True),
+    "redelivered": lambda request: request.delivery_info.update(redelivered=True),
+    "headers of its own": lambda request: headers_of(request).update(headers={"a": 1}),
+    "its own on_retry": lambda request: setattr(type(request.task), "on_retry", lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_whatever_the_pool_has_to_see_to_goes_there(scene, what):
+    request = received(scene.app)
+    UNUSUAL[what](request)
+    assert scene.door.lets_in(request)
+    assert scene.floor.waiting() == {"first"}
+
+
+def test_whose_turn_it_is_goes_to_the_pool_though_others_wait(scene):
+    request = received(scene.app)
+    assert not scene.door.lets_in(request)
+    scene.floor.wait("last", **HEADERS)
+    scene.floor.room.cancel("first")
+    scene.limiter.release(scene.holder)
+    its_turn = next_of(scene.app)
+    assert scene.door.lets_in(its_turn)
+    assert in_the_pool(its_turn) == "SUCCESS"
+    assert [request.id] == RAN
+
+
+def test_who_goes_first_by_its_priority_brings_its_group_to_the_front(scene):
+    scene.floor.room.cancel("first")
+    scene.floor.wait("low", rank=3, **HEADERS)
+    request = received(scene.app, priority=1)
+    assert not scene.door.lets_in(request)
+    [(group, place)] = scene.redis.zrange("concurrency:groups", 0, -1, withscores=True)
+    assert scene.redis.zrange(f"concurrency:group:{group}", 0, 0, withscores=True) == [
+        (request.id, place)
+    ]
 
 
 @pytest.mark.parametrize("how", ["by its id", "by a stamp", "expired"])
