@@ -218,7 +218,7 @@ class Limiter:
             here: what else to write on this server if it waits; see ``join.lua``.
 
         Returns:
-            whether it waits; if not, nothing was done, and its run has to ask.
+            whether it waits; if not, it has no place, and its run has to ask.
 
         Raises:
             OutOfMemory: Redis has no memory for it; nothing was done.
@@ -228,7 +228,7 @@ class Limiter:
         reply, lost = self.waiting_room.join(waiter, rank, self.dimensions, here)
         if reply[0] == b"dimensions":
             self.dimensions = tuple(json.loads(reply[1]))
-        elif reply[0] != b"alone":
+        elif reply[0] not in (b"alone", b"forbidden"):
             return True
         if lost:
             raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")

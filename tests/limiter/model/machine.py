@@ -159,6 +159,12 @@ class Later(set[str]):
         super().add(token)
 
 
+#: States as a result backend in Redis writes them.
+SUCCESS, FAILURE, RETRY = (
+    f'{{"status": "{state}", "result": null}}'.encode() for state in ("SUCCESS", "FAILURE", "RETRY")
+)
+
+
 class Machine(RuleBasedStateMachine):
     """The steps; ``execute`` is where model and server meet.
 
@@ -189,6 +195,9 @@ class Machine(RuleBasedStateMachine):
         self.number = 0
         #: Denied runs whose message looks for its place: what is known of each.
         self.denied: dict[str, tuple[Denied, str]] = {}
+        #: Of runs whose message came to the door: the state of each task, and whose can't be read.
+        self.states: dict[str, Any] = {}
+        self.unreadable: set[str] = set()
         #: Messages in the broker, and those of them that it delivers again.
         self.messages: list[dict[str, Any]] = []
         self.copies: list[dict[str, Any]] = []
@@ -334,8 +343,16 @@ class Machine(RuleBasedStateMachine):
         score = self.redis.zscore(f"{PREFIX}:group:{group}", waiter)
         before = self.model.waiting.values()
         last = max((one.score % RANK for one in before), default=0)
-        expected = self.model.join(waiter, run, tuple(json.loads(group)), score)
+        may = run not in self.unreadable
+        expected = self.model.join(waiter, run, tuple(json.loads(group)), score, may=may)
         assert reply[0].decode() == expected
+        if expected in ("joined", "merged") and self.states[run] != SUCCESS:
+            self.states[run] = RETRY
+        if may:
+            assert self.redis.get(f"state:{run}") == self.states[run]
+        is_acked = expected in ("joined", "merged", "again")
+        assert self.redis.hexists("unacked", run) != is_acked
+        assert (self.redis.zscore("unacked_index", run) is None) == is_acked
         if expected == "joined":
             assert score is not None
             assert int(score) // RANK == json.loads(args[6])["rank"]
@@ -787,13 +804,29 @@ class Machine(RuleBasedStateMachine):
         text = json.dumps({"headers": {"waiter": task}}, ensure_ascii=False).encode()
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(denied, task, text, hold=3600, expires=expires, queue=queue)
+        here = self.stored_here(run, data.draw(st.sampled_from([None, SUCCESS, FAILURE, ...])))
         self.line.fates = fates
         try:
-            self.limiter.join(replace(waiter, ticket=None), rank, {})
+            self.limiter.join(replace(waiter, ticket=None), rank, here)
         except LimiterUnavailable:
             self.denied[run] = (denied, task)
         finally:
             self.line.fates = []
+
+    def stored_here(self, run: str, state: Any) -> dict[str, dict[str, Any]]:
+        """Keep beside the message of a run: its delivery, and its state; ``...`` can't be read."""
+        self.redis.hset("unacked", run, "delivered")
+        self.redis.zadd("unacked_index", {run: self.number})
+        if state is ...:
+            self.unreadable.add(run)
+            self.redis.rpush(f"state:{run}", "no state")
+        elif state:
+            self.redis.set(f"state:{run}", state)
+        self.states[run] = state
+        return {
+            "unacked": {"key": "unacked", "index": "unacked_index", "tag": run},
+            "result": {"key": f"state:{run}", "value": RETRY.decode(), "seconds": 0},
+        }
 
     @precondition(lambda self: self.denied)
     @rule(data=st.data(), fates=FATES)

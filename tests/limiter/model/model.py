@@ -576,15 +576,26 @@ class Model:
                 return waiter
         return None
 
-    def join(self, waiter: str, run: str, limits: Limits, score: float | None) -> str:
-        """Return what becomes of a message whose run has not asked; its score, if it waits."""
+    def join(
+        self, waiter: str, run: str, limits: Limits, score: float | None, *, may: bool = True
+    ) -> str:
+        """Return what becomes of a message whose run has not asked.
+
+        Args:
+            score: if it waits.
+            may: its state can be written.
+        """
         if run in self.parked | self.rescued:
             return "again"
         if waiter in self.waiting:
+            if not may:
+                return "forbidden"
             self.parked.add(run)
             return "merged"
         if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
             return "alone"
+        if not may:
+            return "forbidden"
         assert score is not None
         self._tell("denied", limits)
         self.park(waiter, Waiting(run, limits, int(score)))
