@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from celery_concurrency.errors import InvalidTag
-from celery_concurrency.scripts.constants import OTHER
+from celery_concurrency.scripts.constants import OTHER, SHARED_DIMENSIONS
 from celery_concurrency.text import unprintable
 
 T = TypeVar("T")
@@ -111,6 +111,16 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
 def wildcard_of(limit: str) -> str:
     """Return the wildcard, which sets a limit's maximum if nothing else does: ``platform:*``."""
     return f"{limit.partition(':')[0]}:{WILDCARD}"
+
+
+def own_limits(limits: Iterable[str]) -> tuple[str, ...]:
+    """Return which of a run's limits it does not share with other kinds of work.
+
+    Those are its account and its own dimensions; of a run without them, all limits.
+    """
+    limits = tuple(limits)
+    shared = (GLOBAL, *SHARED_DIMENSIONS)
+    return tuple(limit for limit in limits if split_limit(limit)[0] not in shared) or limits
 
 
 def split_limit(limit: str) -> tuple[str, str | None]:

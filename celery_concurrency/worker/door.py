@@ -30,6 +30,7 @@ from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.scripts.constants import RANK
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
+from celery_concurrency.worker.busy import busy_of
 from celery_concurrency.worker.celery_compat import (
     connection_of,
     context_of,
@@ -95,7 +96,7 @@ class Door:
         limiter = limiter_of(self._app)
         tags = _tags_of(request)
         limits = limits_of(tags, limiter.dimensions)
-        if group_of(limits) not in self._groups or request.revoked():
+        if group_of(limits) not in self._groups or busy_of(tags) != "wait" or request.revoked():
             return None
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
