@@ -311,19 +311,26 @@ def test_a_join_whose_connection_is_lost_is_sent_again(scene, copies, fates):
     assert_waits_once(scene, request)
 
 
-def test_a_join_that_comes_late_after_its_task_has_run_changes_nothing(scene, copies):
-    copies.fates = ["lost"] * scripts.TRIES
-    request = received(scene.app)
-    assert scene.door.lets_in(request)
-    in_the_pool(request)
+@pytest.mark.parametrize("what", ["parked by the child", "merged"])
+def test_a_join_that_comes_late_after_its_task_has_ended_changes_nothing(scene, copies, what):
+    if what == "merged":
+        assert not scene.door.lets_in(received(scene.app, task_id="one"))
+    else:
+        copies.fates = ["lost"] * scripts.TRIES
+    request = received(scene.app, task_id="one")
+    assert scene.door.lets_in(request) == (what != "merged")
+    if what != "merged":
+        in_the_pool(request)
     scene.floor.room.cancel("first")
     scene.limiter.release(scene.holder)
     assert in_the_pool(next_of(scene.app)) == "SUCCESS"
+    scene.redis.delete("celery-task-meta-one")
+    scene.app.backend.store_result("one", ValueError("no"), "FAILURE")
     holder = scene.floor.hold(**HEADERS)
     scene.floor.wait("second", **HEADERS)
-    assert copies.sent[0]() == [b"again"]
+    assert copies.sent[-1]() == [b"again"]
     assert scene.floor.waiting() == {"second"}
-    assert scene.app.AsyncResult(request.id).state == "SUCCESS"
+    assert scene.app.AsyncResult("one").state == "FAILURE"
     scene.limiter.release(holder)
 
 
@@ -406,6 +413,7 @@ def test_whose_turn_it_is_goes_to_the_pool_though_others_wait(scene):
     scene.floor.room.cancel("first")
     scene.limiter.release(scene.holder)
     its_turn = next_of(scene.app)
+    assert sent_along(its_turn).ticket.parked_as == sent_along(request).token
     assert scene.door.lets_in(its_turn)
     assert in_the_pool(its_turn) == "SUCCESS"
     assert [request.id] == RAN
