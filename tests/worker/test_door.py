@@ -30,7 +30,7 @@ from celery_concurrency.worker.progress import Stage, stage_of
 from celery_concurrency.worker.run import receive
 from tests.support.floor import Floor
 from tests.support.memory import out_of_memory
-from tests.support.workers import settle
+from tests.support.workers import settle, wait_for
 
 HEADERS = {"account": "a"}
 
@@ -368,6 +368,8 @@ def test_what_a_task_sees_of_its_state_is_what_the_pool_would_write(scene):
     scene.app.conf.result_extended = True
     options = {"stamped_headers": ["stamp"], "stamp": "red", "group_id": "g", "parent_id": "p"}
     state = {}
+    told = scene.redis.pubsub(ignore_subscribe_messages=True)
+    told.subscribe("celery-task-meta-door", "celery-task-meta-pool")
     for way in ("door", "pool"):
         request = received(scene.app, task_id=way, args=(1, "ü"), kwargs={"a": None}, **options)
         if way == "door":
@@ -375,9 +377,11 @@ def test_what_a_task_sees_of_its_state_is_what_the_pool_would_write(scene):
         else:
             in_the_pool(request)
         text = scene.redis.get(f"celery-task-meta-{way}")
+        assert wait_for(told.get_message)["data"] == text
         state[way] = json.loads(text.replace(way, "ID"))
         del state[way]["traceback"], state[way]["result"]["exc_message"]
     assert state["door"] == state["pool"]
+    told.close()
     ttl = [scene.redis.ttl(f"celery-task-meta-{way}") for way in ("door", "pool")]
     assert abs(ttl[0] - ttl[1]) <= 1
 
