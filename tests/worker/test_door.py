@@ -21,6 +21,7 @@ from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.limiter import Denied
 from celery_concurrency.limiter.client import RedisUnavailable
+from celery_concurrency.scripts.constants import RANK
 from celery_concurrency.worker import door, parking
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
@@ -413,11 +414,14 @@ def test_whatever_the_pool_has_to_see_to_goes_there(scene, what):
 def test_whose_turn_it_is_goes_to_the_pool_though_others_wait(scene):
     request = received(scene.app)
     assert not scene.door.lets_in(request)
+    [group] = scene.redis.zrange("concurrency:groups", 0, -1)
+    place = scene.redis.zscore(f"concurrency:group:{group}", request.id)
     scene.floor.wait("last", **HEADERS)
     scene.floor.room.cancel("first")
     scene.limiter.release(scene.holder)
     its_turn = next_of(scene.app)
-    assert sent_along(its_turn).ticket.parked_as == sent_along(request).token
+    ticket = sent_along(its_turn).ticket
+    assert (ticket.parked_as, ticket.number) == (sent_along(request).token, place)
     assert scene.door.lets_in(its_turn)
     assert in_the_pool(its_turn) == "SUCCESS"
     assert [request.id] == RAN
@@ -429,9 +433,16 @@ def test_who_goes_first_by_its_priority_brings_its_group_to_the_front(scene):
     request = received(scene.app, priority=1)
     assert not scene.door.lets_in(request)
     [(group, place)] = scene.redis.zrange("concurrency:groups", 0, -1, withscores=True)
+    assert place // RANK == 1
     assert scene.redis.zrange(f"concurrency:group:{group}", 0, 0, withscores=True) == [
         (request.id, place)
     ]
+
+
+def test_where_limits_were_switched_off_nobody_waits_though_others_have_not_gone_on_yet(scene):
+    scene.floor.change({"enabled": False})
+    assert scene.door.lets_in(received(scene.app))
+    assert scene.floor.waiting() == {"first"}
 
 
 @pytest.mark.parametrize("how", ["by its id", "by a stamp", "expired"])
