@@ -149,6 +149,8 @@ def why_doubled(task: Task, events: list[Event], said: list[str]) -> str | None:
                 return "no slot was free for so long that kombu delivered its message again"
     first, *_ = ended = sorted(run.end for run in task.runs if run.end is not None)
     begun = min(run.begin for run in task.runs)
+    if any("keeps its slot" in line for line in said):
+        begun = task.sent  # it had no ack long before any run of it began
     for event in events:
         if event.what in ("broker", "broker full", "worker", "exit"):
             if begun - 1 < event.end and event.begin < ended[-1] + 1:

@@ -292,6 +292,8 @@ class Soak:
     def _wait_for_the_rest(self) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline:
+            # Memory may have been full just before the end.
+            self._replace_the_dead()
             with suppress(OperationalError, RedisError):
                 self._restore()
                 if not (self._in_broker() or waiters(self._redis) or self._tokens()):
