@@ -35,7 +35,7 @@ _PUBLISH_POLICY: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskMessage:
     """A message as it was delivered.
 
