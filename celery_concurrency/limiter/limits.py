@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from celery_concurrency.errors import InvalidTag
-from celery_concurrency.scripts.constants import OTHER
+from celery_concurrency.scripts.constants import OTHER, SHARED_DIMENSIONS
 from celery_concurrency.text import unprintable
 
 T = TypeVar("T")
@@ -123,6 +123,16 @@ _known_limit = lru_cache(maxsize=4096)(_limit)
 def wildcard_of(limit: str) -> str:
     """Return the wildcard, which sets a limit's maximum if nothing else does: ``platform:*``."""
     return f"{limit.partition(':')[0]}:{WILDCARD}"
+
+
+def own_limits(limits: Iterable[str]) -> tuple[str, ...]:
+    """Return which of a run's limits it does not share with other kinds of work.
+
+    Those are its account and its own dimensions; of a run without them, all limits.
+    """
+    limits = tuple(limits)
+    shared = (GLOBAL, *SHARED_DIMENSIONS)
+    return tuple(limit for limit in limits if split_limit(limit)[0] not in shared) or limits
 
 
 def split_limit(limit: str) -> tuple[str, str | None]:

@@ -13,11 +13,13 @@ from typing import Any, Final
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app.task import Task
+from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.contrib.abortable import AbortableTask
 from celery.exceptions import Retry
 from celery.states import RETRY
 from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
 from kombu.utils.functional import LRUCache
 
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
@@ -28,6 +30,7 @@ from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.scripts.constants import RANK
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
+from celery_concurrency.worker.busy import busy_of
 from celery_concurrency.worker.celery_compat import (
     connection_of,
     context_of,
@@ -73,50 +76,55 @@ class Door:
         if run is None or not self._groups or not _is_usual(request, run):
             return True
         try:
-            waits = self._parks(request, run)
-        except Exception:  # whatever it is: in the pool it is met by all that the gate does
+            here = self._park(request, run)
+        except Exception as exc:  # whatever it is: in the pool it is met by all that the gate does
             logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
+            if isinstance(exc, LimiterUnavailable | OperationalError):
+                # Others are not to hold up this process meanwhile.
+                self._groups.clear()
             return True
-        if waits:
-            _end(request, run, is_acked=waiting_mode_of(self._app).same_server)
-        return not waits
+        if here is not None:
+            _end(request, run, is_acked="unacked" in here)
+        return here is None
 
-    def _parks(self, request: Any, run: Run) -> bool:
-        """Park a request's message if its group waits; return whether it has its place."""
+    def _park(self, request: Any, run: Run) -> dict[str, dict[str, Any]] | None:
+        """Park a request's message if its group waits.
+
+        Returns:
+            what else was written with its place; None if it has none.
+        """
         limiter = limiter_of(self._app)
         tags = _tags_of(request)
         limits = limits_of(tags, limiter.dimensions)
-        if group_of(limits) not in self._groups:
-            return False
+        if group_of(limits) not in self._groups or busy_of(tags) != "wait" or request.revoked():
+            return None
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
         here = self._kept_here(request, denied)
-        if waiter is None or (request.store_errors and "result" not in here):
+        if waiter is None or (_keeps_state(request) and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
-            return False
+            return None
         try:
             waits = limiter.join(waiter, run.rank, here)
         except OutOfMemory:
-            return False
+            return None
         except LimiterUnavailable:
-            # Others are not to hold up this process meanwhile.
-            self._groups.clear()
             # It may wait by now, or soon. Parked by the child as well, it waits once.
             run.outcome, run.may_wait = denied, True
             note(run.token, Stage.ASKING)
-            return False
-        if waits:
-            run.outcome, run.tags = denied, tags
-        else:
+            raise
+        if not waits:
             self._groups.pop(group_of(limits), None)
-        return waits
+            return None
+        run.outcome, run.tags = denied, tags
+        return here
 
     def _kept_here(self, request: Any, denied: Denied) -> dict[str, dict[str, Any]]:
         """Return what the limiter's server keeps of a task, beside its message."""
         kept = {}
         if waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
-        if request.store_errors and keeps_results(self._app):
+        if _keeps_state(request) and keeps_results(self._app, request.task.backend):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():
             if one["db"] == limiter_of(self._app).keyspace.database:
@@ -145,12 +153,16 @@ def _is_usual(request: Any, run: Run) -> bool:
     )
 
 
-def keeps_results(app: Any) -> bool:
-    """Return whether the limiter's server keeps the tasks' results, and as a script reads them.
+def _keeps_state(request: Any) -> bool:
+    """Return whether the state of a task that waits is written anywhere."""
+    return request.store_errors and not isinstance(request.task.backend, DisabledBackend)
+
+
+def keeps_results(app: Any, backend: Any) -> bool:
+    """Return whether the limiter's server keeps a backend's results, and as a script reads them.
 
     By its address: this process must not wait for a server of somebody else's.
     """
-    backend = app.backend
     if type(backend) is not RedisBackend or backend.serializer != "json":
         return False
     ours = limiter_of(app).redis.get_connection_kwargs()
