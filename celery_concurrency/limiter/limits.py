@@ -5,6 +5,7 @@ Redis counts (``account:acc123``). ``limiter/config/schema.py`` says how many ea
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from celery_concurrency.errors import InvalidTag
@@ -101,11 +102,22 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
         InvalidTag: a value can't name a limit, or a tag has two values.
     """
     tags = by_tag(tags)
-    read = [*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))]
-    return (
-        GLOBAL,
-        *(f"{dimension}:{tag_value(tag, tags[tag])}" for tag, dimension in read if tag in tags),
-    )
+    limits = [GLOBAL]
+    for tag, dimension in (*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))):
+        if tag in tags:
+            value = tags[tag]
+            # Not True for 1, and what can't be hashed has its own error.
+            limit = _known_limit if type(value) is str else _limit
+            limits.append(limit(dimension, tag, value))
+    return tuple(limits)
+
+
+def _limit(dimension: str, tag: str, value: object) -> str:
+    return f"{dimension}:{tag_value(tag, value)}"
+
+
+#: The same few names come again and again.
+_known_limit = lru_cache(maxsize=4096)(_limit)
 
 
 def wildcard_of(limit: str) -> str:
