@@ -49,7 +49,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_those_who_wait_keep_nobody_from_the_worker(server, tmp_path, kind):
     """At once or at their ETA: they take neither a slot nor a place among what it prefetches."""
-    if kind == NO_PREFETCH and not hasattr(Celery().conf, "worker_disable_prefetch"):
+    if kind == NO_PREFETCH and not hasattr(
+        Celery(set_as_current=False).conf, "worker_disable_prefetch"
+    ):
         pytest.skip("this Celery has no worker_disable_prefetch")
     pool, arguments, env = KINDS[kind]
     env = {**env, "REDIS_URL": server.url(5)}
