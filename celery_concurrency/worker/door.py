@@ -8,7 +8,7 @@ whatever is unusual, and all where Redis does not answer.
 
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
@@ -25,8 +25,9 @@ from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Ticket
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.scripts.constants import RANK
+from celery_concurrency.scripts.constants import LOOK_AHEAD, RANK
 from celery_concurrency.worker import kombu_redis
+from celery_concurrency.worker.ahead import requests_of
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
 from celery_concurrency.worker.celery_compat import (
     connection_of,
@@ -34,6 +35,7 @@ from celery_concurrency.worker.celery_compat import (
     headers_of,
     sent_along,
     stored_state,
+    tell_received,
 )
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage, note
@@ -48,11 +50,25 @@ logger = logging.getLogger(WORKER_LOG)
 GROUPS_MOST: Final = 10_000
 
 
+class _Seen(NamedTuple):
+    """A message in its queue.
+
+    Attributes:
+        text: as the queue has it.
+        queue: where that is (``kombu_redis.queue_before``).
+    """
+
+    text: bytes
+    queue: dict[str, Any]
+
+
 class Door:
     """Parks, in a worker's main process, the messages of groups that wait already."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        #: The worker's, whose queues are looked at ahead; None for none.
+        self.consumer: Any = None
         # Those in which a run was denied, as far as this worker knows.
         self._groups: Any = LRUCache(limit=GROUPS_MOST)  # type: ignore[no-untyped-call]  # kombu
 
@@ -73,49 +89,83 @@ class Door:
         if run is None or not self._groups or not _is_usual(request, run):
             return True
         try:
-            waits = self._parks(request, run)
+            following = self._parks(request, run)
         except Exception:  # whatever it is: in the pool it is met by all that the gate does
             logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
             return True
-        if waits:
-            _end(request, run, is_acked=waiting_mode_of(self._app).same_server)
-        return not waits
+        if following is None:
+            return True
+        if waiting_mode_of(self._app).same_server:
+            kombu_redis.note_acked(request.message)
+            request.acknowledged = True
+        _end(request, run)
+        if following:
+            self._look_ahead(request.message, following)
+        return False
 
-    def _parks(self, request: Any, run: Run) -> bool:
-        """Park a request's message if its group waits; return whether it has its place."""
+    def _look_ahead(self, message: Any, texts: list[bytes]) -> None:
+        """Park those that come after a message and have to wait too, straight from its queue."""
+        try:
+            queue = kombu_redis.queue_before(message) or {}
+            for text, request in requests_of(self.consumer, message.channel, reversed(texts)):
+                run, seen = sent_along(request), _Seen(text, queue)
+                if _is_usual(request, run) and self._parks(request, run, seen) is not None:
+                    kombu_redis.leave_unacked(request.message)
+                    request.acknowledged = True
+                    tell_received(self.consumer, request)
+                    _end(request, run)
+        except Exception:  # whatever it is: they are received as always, or wait
+            logger.debug("messages that come next are received as always", exc_info=True)
+
+    def _parks(self, request: Any, run: Run, seen: "_Seen | None" = None) -> list[bytes] | None:
+        """Park a request's message if its group waits.
+
+        Args:
+            seen: its message in its queue, if it was not received.
+
+        Returns:
+            the messages that come next in its queue; None if it does not wait.
+        """
         limiter = limiter_of(self._app)
         tags = _tags_of(request)
         limits = limits_of(tags, limiter.dimensions)
         if group_of(limits) not in self._groups:
-            return False
+            return None
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
-        here = self._kept_here(request, denied)
+        here = self._kept_here(request, denied, seen)
         if waiter is None or (request.store_errors and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
-            return False
+            return None
         try:
-            waits = limiter.join(waiter, run.rank, here)
+            following = limiter.join(waiter, run.rank, here, seen.text if seen else b"")
         except OutOfMemory:
-            return False
+            return None
         except LimiterUnavailable:
             # Others are not to hold up this process meanwhile.
             self._groups.clear()
             # It may wait by now, or soon. Parked by the child as well, it waits once.
             run.outcome, run.may_wait = denied, True
             note(run.token, Stage.ASKING)
-            return False
-        if waits:
+            return None
+        if following is not None:
             run.outcome, run.tags = denied, tags
-        else:
+        elif not seen:
             self._groups.pop(group_of(limits), None)
-        return waits
+        return following
 
-    def _kept_here(self, request: Any, denied: Denied) -> dict[str, dict[str, Any]]:
+    def _kept_here(
+        self, request: Any, denied: Denied, seen: "_Seen | None"
+    ) -> dict[str, dict[str, Any]]:
         """Return what the limiter's server keeps of a task, beside its message."""
         kept = {}
-        if waiting_mode_of(self._app).same_server:
+        if seen:
+            kept["queued"] = dict(seen.queue)
+        elif waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
+            queue = kombu_redis.queue_before(request.message) if self.consumer else None
+            if queue:
+                kept["next"] = {**queue, "most": LOOK_AHEAD}
         if request.store_errors and keeps_results(self._app):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():
@@ -158,12 +208,9 @@ def keeps_results(app: Any) -> bool:
     return all(ours.get(name) == connection_of(backend).get(name) is not None for name in names)
 
 
-def _end(request: Any, run: Run, *, is_acked: bool) -> None:
+def _end(request: Any, run: Run) -> None:
     """Let a request end as the pool's children let one end that was denied."""
     worker_state.task_ready(request)
-    if is_acked:
-        kombu_redis.note_acked(request.message)
-        request.acknowledged = True
     request.acknowledge()
     log_arrival(request.task, run)
     request.send_event("task-retried", exception=repr(run.reason), traceback="")

@@ -43,6 +43,7 @@ class Model:
         ended: runs that were given up or swept; late calls of theirs are refused.
         parked: runs whose message has found its place.
         rescued: runs whose process was killed before, and whose message was put back.
+        queued: messages that workers may see in a queue before they receive them.
         waiting: waiter to what is known of it.
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
@@ -78,6 +79,7 @@ class Model:
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
     rescued: set[str] = field(default_factory=set)
+    queued: set[bytes] = field(default_factory=set)
     waiting: dict[str, Waiting] = field(default_factory=dict)
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
@@ -543,18 +545,33 @@ class Model:
         self.counters["parked:total"] += 1
         return "parked"
 
-    def join(self, waiter: str, run: str, limits: Limits, score: float | None) -> str:
-        """Return what becomes of a message whose run has not asked; its score, if it waits."""
+    def is_gone(self, queued: bytes) -> bool:
+        """Return whether a message is no longer in the queue in which it was seen."""
+        return queued not in ("", b"") and queued not in self.queued
+
+    def join(
+        self, waiter: str, run: str, limits: Limits, score: float | None, queued: bytes = b""
+    ) -> str:
+        """Return what becomes of a message whose run has not asked.
+
+        Args:
+            score: its own, if it waits.
+            queued: itself, if it was only seen in its queue.
+        """
         if run in self.parked | self.rescued:
             return "again"
+        if self.is_gone(queued):
+            return "gone"
         if waiter in self.waiting:
             self.parked.add(run)
+            self.queued.discard(queued)
             return "merged"
         if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
             return "alone"
         assert score is not None
         self._tell("denied", limits)
         self.park(waiter, Waiting(run, limits, int(score)))
+        self.queued.discard(queued)
         return "joined"
 
     def has_place(self, waiter: str, run: str) -> bool:
