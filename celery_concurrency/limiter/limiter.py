@@ -229,7 +229,7 @@ class Limiter:
             self.dimensions = tuple(json.loads(reply[1]))
         elif reply[0] == b"joined":
             return list(reply[1])
-        elif reply[0] not in (b"alone", b"gone"):
+        elif reply[0] not in (b"alone", b"left"):
             return []
         if lost:
             raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")

@@ -16,7 +16,8 @@
 --            db, in each: its database, if that is not ours; home: ours
 --        9 its message as it is in that queue; '' if it is not
 -- Reply  {'joined', messages}, or {'merged'} or {'again'} as in park; messages: those that come next
---        {'gone'}                      somebody has taken it out of its queue: nothing was done
+--        {'left'}                      it is left in its queue, or gone from there: somebody has
+--                                      taken it, or one that can run came in front: nothing was done
 --        {'alone'}                     its group has no waiters: nothing was done
 --        {'dimensions', names}         dimensions is out of date: nothing was done
 -- Cost   about 20 commands, and looking at the last LOOK_AHEAD messages of a queue; only
@@ -34,15 +35,21 @@
 local token, waiter, group, run = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[7])
 local here = cjson.decode(ARGV[8])
 
--- Return whether the message is no longer in the queue in which it was seen.
-local function is_gone()
-  local queued, found = here.queued, true
+-- How a message begins that was handed over.
+local HANDED_OVER = MESSAGE_START .. '"' .. PARKED .. '"'
+
+-- Return whether to leave the message where it was seen: it is gone, or a worker should rather read
+-- what came in front of it.
+local function is_left()
+  local queued, left = here.queued, false
   if queued then
     in_database(queued.db, here.home, function()
-      found = redis.call('LPOS', queued.key, ARGV[9], 'RANK', -1, 'MAXLEN', 2 * LOOK_AHEAD)
+      local first = redis.call('LINDEX', queued.key, -1)
+      left = not first or string.sub(first, 1, #HANDED_OVER) == HANDED_OVER
+        or not redis.call('LPOS', queued.key, ARGV[9], 'RANK', -1, 'MAXLEN', 2 * LOOK_AHEAD)
     end)
   end
-  return not found
+  return left
 end
 
 -- Take the message from the broker: it has its place here.
@@ -99,8 +106,8 @@ if place == 'again' then
     acknowledge()
   end
   return {place}
-elseif is_gone() then
-  return {'gone'}
+elseif is_left() then
+  return {'left'}
 elseif place == 'merged' then
   mark(token, 'parked')
   write_state()

@@ -109,13 +109,21 @@ class Door:
             queue = kombu_redis.queue_before(message) or {}
             for text, request in requests_of(self.consumer, message.channel, reversed(texts)):
                 run, seen = sent_along(request), _Seen(text, queue)
-                if _is_usual(request, run) and self._parks(request, run, seen) is not None:
-                    kombu_redis.leave_unacked(request.message)
-                    request.acknowledged = True
-                    tell_received(self.consumer, request)
-                    _end(request, run)
+                if not _is_usual(request, run) or not self._knows(request):
+                    continue
+                if self._parks(request, run, seen) is None:
+                    break  # one that can run stands before it, or others take what comes next
+                kombu_redis.leave_unacked(request.message)
+                request.acknowledged = True
+                tell_received(self.consumer, request)
+                _end(request, run)
         except Exception:  # whatever it is: they are received as always, or wait
             logger.debug("messages that come next are received as always", exc_info=True)
+
+    def _knows(self, request: Any) -> bool:
+        """Return whether a request's group waits, as far as this worker knows."""
+        limits = limits_of(_tags_of(request), limiter_of(self._app).dimensions)
+        return group_of(limits) in self._groups
 
     def _parks(self, request: Any, run: Run, seen: "_Seen | None" = None) -> list[bytes] | None:
         """Park a request's message if its group waits.

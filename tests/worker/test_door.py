@@ -295,6 +295,33 @@ def test_what_another_worker_has_taken_meanwhile_is_its_own(scene, redis, looks_
     assert scene.door._groups, "others of its group wait all the same"
 
 
+@pytest.mark.parametrize("by_the_door", [False, True])
+def test_what_is_handed_over_meanwhile_is_read_first(
+    scene, redis, looks_ahead, monkeypatch, by_the_door
+):
+    """Its room is idle until a worker has it, whether the door parked it or a child."""
+    scene.floor.room.cancel("first")
+    waits = received(scene.app)
+    if by_the_door:
+        scene.floor.wait("second", **HEADERS)
+        assert not scene.door.lets_in(waits)
+        scene.floor.room.cancel("second")
+    else:
+        in_the_pool(waits)
+    first = received(scene.app)
+    later = sent(scene.app)
+    join = scene.limiter.join
+
+    def release_meanwhile(*args):
+        answer = join(*args)
+        scene.limiter.release(scene.holder)
+        return answer
+
+    monkeypatch.setattr(scene.limiter, "join", release_meanwhile)
+    assert not scene.door.lets_in(first)
+    assert in_the_queue(redis) == [waits.id, later]
+
+
 @pytest.mark.parametrize("is_done", [False, True])
 def test_an_answer_that_does_not_come_leaves_each_message_in_one_place(
     scene, redis, looks_ahead, monkeypatch, is_done

@@ -44,6 +44,7 @@ from tests.support.waiting import QUEUE, waiter_of
 PREFIX: Final = "concurrency"
 #: A queue that workers look at before they receive its messages.
 AHEAD: Final = "ahead"
+HANDED_OVER: Final = f'{MESSAGE_START}"{PARKED}": 1}}}}'.encode()
 TAGS = st.fixed_dictionaries(
     {},
     optional={
@@ -229,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         if facts and json.loads(args[facts])["dimensions"] != dimensions:
             # Of one that has its place already, join says that.
             if verb == "join" and (
-                self.model.has_place(args[1], args[0]) or self.model.is_gone(args[8])
+                self.model.has_place(args[1], args[0]) or self.model.is_left(args[8])
             ):
                 return self.compared(verb, args)
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
@@ -521,7 +522,7 @@ class Machine(RuleBasedStateMachine):
             assert len(kept) == (limit in self.model.kept)
             assert there - kept == self.model.members(limit), limit
         assert {token.decode() for token in leases} == set(self.model.held)
-        assert set(self.redis.lrange(AHEAD, 0, -1)) == self.model.queued
+        assert set(self.redis.lrange(AHEAD, 0, -1)) - {HANDED_OVER} == self.model.queued
         self.starts_hold()
         assert {name.decode(): int(count) for name, count in counters.items()} == dict(
             +self.model.counters
@@ -709,14 +710,15 @@ class Machine(RuleBasedStateMachine):
         fates=FATES,
         rank=st.sampled_from([0, 0, 0, 3]),
         expires=st.sampled_from([None, None, 1e10]),
-        queued=st.sampled_from(["", "", "there", "gone"]),
+        queued=st.sampled_from(["", "", "there", "behind", "gone"]),
     )
     def a_message_arrives_at_the_door(
         self, data: st.DataObject, fates: list[str], rank: int, expires: float | None, queued: str
     ) -> None:
         """Its worker takes its group for one that waits; where it can't know, it parks it.
 
-        Or it has only seen it in its queue, where it may be no longer; then it parks nothing.
+        Or it has only seen it in its queue, where it may be no longer, or behind one that was
+        handed over; then it parks nothing.
         """
         self.number += 1
         other = data.draw(st.sampled_from([*sorted(self.model.waiting), None]))
@@ -733,9 +735,12 @@ class Machine(RuleBasedStateMachine):
         here = {"next": {"key": AHEAD, "most": LOOK_AHEAD}}
         if queued:
             here["queued"] = {"key": AHEAD}
-        if queued == "there":
+        if queued in ("there", "behind"):
             self.redis.lpush(AHEAD, text)
             self.model.queued.add(text)
+        if queued == "behind":
+            self.redis.rpush(AHEAD, HANDED_OVER)
+            self.model.is_behind = True
         self.line.fates = fates
         try:
             self.limiter.join(replace(waiter, ticket=None), rank, here, text if queued else b"")
@@ -744,6 +749,9 @@ class Machine(RuleBasedStateMachine):
                 self.denied[run] = (denied, task)
         finally:
             self.line.fates = []
+        if queued == "behind":
+            assert self.redis.rpop(AHEAD) == HANDED_OVER
+            self.model.is_behind = False
         if text in self.model.queued and data.draw(st.booleans()):
             # Its worker, or another one, receives it as always: a late copy takes nothing more.
             assert self.redis.lrem(AHEAD, -1, text) == 1

@@ -44,6 +44,7 @@ class Model:
         parked: runs whose message has found its place.
         rescued: runs whose process was killed before, and whose message was put back.
         queued: messages that workers may see in a queue before they receive them.
+        is_behind: one that was handed over is in front of them.
         waiting: waiter to what is known of it.
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
@@ -80,6 +81,7 @@ class Model:
     parked: set[str] = field(default_factory=set)
     rescued: set[str] = field(default_factory=set)
     queued: set[bytes] = field(default_factory=set)
+    is_behind: bool = False
     waiting: dict[str, Waiting] = field(default_factory=dict)
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
@@ -545,9 +547,9 @@ class Model:
         self.counters["parked:total"] += 1
         return "parked"
 
-    def is_gone(self, queued: bytes) -> bool:
-        """Return whether a message is no longer in the queue in which it was seen."""
-        return queued not in ("", b"") and queued not in self.queued
+    def is_left(self, queued: bytes) -> bool:
+        """Return whether a message is left in the queue in which it was seen, or is gone."""
+        return queued != b"" and (self.is_behind or queued not in self.queued)
 
     def join(
         self, waiter: str, run: str, limits: Limits, score: float | None, queued: bytes = b""
@@ -560,8 +562,8 @@ class Model:
         """
         if run in self.parked | self.rescued:
             return "again"
-        if self.is_gone(queued):
-            return "gone"
+        if self.is_left(queued):
+            return "left"
         if waiter in self.waiting:
             self.parked.add(run)
             self.queued.discard(queued)
