@@ -62,6 +62,7 @@ _BY_LIMIT: Final = {
     "acquired": "Runs that got their tokens.",
     "denied": "How often a run was told to wait; a run that asks again counts again.",
     "refused": "Runs that reported a refusal by a platform.",
+    "skipped": "Runs that were dropped because a limit of theirs was busy.",
 }
 _OBSERVED: Final = {
     "runs": "Runs that an observed limit has seen.",
@@ -77,6 +78,7 @@ _IN_ALL: Final = {
     "handed_over": "Waiting messages that got reserved room.",
     "lapsed": "Reservations on which no run began in time.",
     "cancelled": "Waiting messages that were cancelled or purged.",
+    "replaced": "Messages that were cancelled because a newer one waits in their place.",
 }
 
 

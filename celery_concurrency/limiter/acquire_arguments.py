@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 
 from celery_concurrency.limiter.config.flat import dimensions_key
-from celery_concurrency.limiter.limits import split_limit, wildcard_of
+from celery_concurrency.limiter.limits import own_limits, split_limit, wildcard_of
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
@@ -24,6 +24,7 @@ def arguments(
     copies_seconds: int = 86_400,
     lease: float | None = None,
     begun: bool = False,
+    skips: bool = False,
 ) -> tuple[str, str, str]:
     """Return the script's arguments after the token.
 
@@ -31,11 +32,11 @@ def arguments(
         limits: the run's limits.
         dimensions: the user's own dimensions, as this process knows them.
         copies_seconds: how long Redis remembers on which message the run began.
-        ticket, task, worker, rank, lease, begun: see ``Limiter.try_acquire``.
+        ticket, task, worker, rank, lease, begun, skips: see ``Limiter.try_acquire``.
     """
     facts = _facts_of(
         _wildcards_of(limits), counted_of(limits), dimensions, task, worker, rank,
-        copies_seconds, lease, begun,
+        copies_seconds, lease, begun, _places_of_own(limits) if skips else (),
     )  # fmt: skip
     return group_of(limits), facts, _ticket(ticket, limits) if ticket else ""
 
@@ -51,6 +52,13 @@ def counted_of(limits: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(limit for limit in limits if split_limit(limit)[0] in SHARED_DIMENSIONS)
 
 
+@lru_cache(maxsize=4096)
+def _places_of_own(limits: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of a run's own limits among its limits, as Lua counts."""
+    own = own_limits(limits)
+    return tuple(place for place, limit in enumerate(limits, start=1) if limit in own)
+
+
 @lru_cache(maxsize=1024)
 def _facts_of(
     wildcards: tuple[str, ...],
@@ -62,6 +70,7 @@ def _facts_of(
     copies_seconds: int,
     lease: float | None,
     begun: bool,
+    skips: tuple[int, ...],
 ) -> str:
     facts = {
         "wildcards": wildcards,
@@ -76,6 +85,8 @@ def _facts_of(
         facts["lease"] = lease
     if begun:
         facts["begun"] = True
+    if skips:
+        facts["skips"] = skips
     return json.dumps(facts, ensure_ascii=False)
 
 

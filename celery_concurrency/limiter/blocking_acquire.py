@@ -22,7 +22,7 @@ from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
 from celery_concurrency.limiter.background import Background
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.leases import BEAT_SECONDS, Lease, Leases
-from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Repeated, Ticket
+from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Ticket
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
@@ -126,8 +126,8 @@ class _Caller:
             )
             if isinstance(outcome, Granted):
                 return outcome
-            if isinstance(outcome, Repeated):
-                raise RunEnded()  # nobody else has its id
+            if not isinstance(outcome, Denied):
+                raise RunEnded()  # nobody else has its id, and it is never skipped
             ticket = Ticket(
                 outcome.ticket.number, outcome.ticket.parked_as or token, outcome.limits
             )

@@ -8,7 +8,7 @@ to 8.1, and a test names whatever a version lacks.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ class Client(Redis):
             self._idle, self._pid = [], os.getpid()
         connection = self._connection()
         try:
-            connection.send_command(*command, check_health=False)
+            connection.send_packed_command([packed(command)], check_health=False)
             reply = connection.read_response()
         except ResponseError:
             self._idle.append((connection, time.monotonic()))
@@ -85,7 +85,7 @@ class Client(Redis):
         else:
             if time.monotonic() - since > IDLE_SECONDS:
                 _drop_if_closed(connection)
-        # send_command alone would connect to the former master.
+        # Sending alone would connect to the former master.
         connection.connect()
         return connection
 
@@ -126,6 +126,13 @@ def our_errors() -> Iterator[None]:
             f"Redis can't be asked ({exc}); check that it runs "
             "and that concurrency_redis_url is right"
         ) from exc
+
+
+def packed(command: Iterable[str | int | bytes]) -> bytes:
+    """Return a command as it is sent; redis-py's own packing takes more than twice as long."""
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    lines = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"*%d\r\n%b" % (len(parts), lines)
 
 
 def new_connection(client: Redis) -> Any:

@@ -35,6 +35,7 @@ from celery_concurrency.limiter.outcomes import (
     Outcome,
     Repeated,
     Shut,
+    Skipped,
     Ticket,
     rate_of,
 )
@@ -55,7 +56,7 @@ BEGUN_SECONDS: Final = 86_400
 
 
 #: Replies of acquire that give the run no tokens, though another copy may get them later.
-_REFUSALS: Final = (b"denied", b"shut", b"probed", b"behind", b"running", b"done")
+_REFUSALS: Final = (b"denied", b"shut", b"probed", b"behind", b"skipped", b"running", b"done")
 
 
 class Limiter:
@@ -141,6 +142,7 @@ class Limiter:
         lease: float | None = None,
         begun: bool = False,
         runs_anyway: bool = False,
+        skips: bool = False,
     ) -> Outcome:
         """Take a token in each limit of a run, or in none.
 
@@ -155,6 +157,7 @@ class Limiter:
             begun: the run has already begun, and is counted whether there is room or not.
             runs_anyway: the run begins even without an answer, and is counted later. So without
                 an answer, the tokens that it may hold are not given up.
+            skips: it is dropped where one of its own limits (``limits.own_limits``) is busy.
 
         Raises:
             InvalidTag: a tag names no limit.
@@ -171,7 +174,7 @@ class Limiter:
             limits = limits_of(tags, self.dimensions)
             args = arguments(
                 limits, ticket, dimensions=self.dimensions, task=task, worker=worker, rank=rank,
-                copies_seconds=copies_seconds, lease=lease, begun=begun,
+                copies_seconds=copies_seconds, lease=lease, begun=begun, skips=skips,
             )  # fmt: skip
             match self._ask(token, *args, keeps=begun or runs_anyway):
                 case [b"granted", expiry, fence]:
@@ -191,6 +194,8 @@ class Limiter:
                 case [b"behind", limit, number]:
                     ticket = Ticket(int(number), parked_as)
                     return Denied(token, limits, limit.decode(), None, None, ticket)
+                case [b"skipped", limit]:
+                    return Skipped(token, limits, limit.decode())
                 case [b"running", other]:
                     return Repeated(other.decode())
                 case [b"done"]:
@@ -217,7 +222,7 @@ class Limiter:
 
         Returns:
             the messages that come next in its queue, if ``here`` asks for them; None if it
-            does not wait: nothing was done, and its run has to ask.
+            does not wait: it has no place, and its run has to ask.
 
         Raises:
             OutOfMemory: Redis has no memory for it; nothing was done.
@@ -229,7 +234,7 @@ class Limiter:
             self.dimensions = tuple(json.loads(reply[1]))
         elif reply[0] == b"joined":
             return list(reply[1])
-        elif reply[0] not in (b"alone", b"left"):
+        elif reply[0] not in (b"alone", b"left", b"forbidden"):
             return []
         if lost:
             raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")

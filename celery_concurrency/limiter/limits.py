@@ -5,10 +5,11 @@ Redis counts (``account:acc123``). ``limiter/config/schema.py`` says how many ea
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from celery_concurrency.errors import InvalidTag
-from celery_concurrency.scripts.constants import OTHER
+from celery_concurrency.scripts.constants import OTHER, SHARED_DIMENSIONS
 from celery_concurrency.text import unprintable
 
 T = TypeVar("T")
@@ -101,16 +102,37 @@ def limits_of(tags: Mapping[str, object], dimensions: Iterable[str] = ()) -> tup
         InvalidTag: a value can't name a limit, or a tag has two values.
     """
     tags = by_tag(tags)
-    read = [*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))]
-    return (
-        GLOBAL,
-        *(f"{dimension}:{tag_value(tag, tags[tag])}" for tag, dimension in read if tag in tags),
-    )
+    limits = [GLOBAL]
+    for tag, dimension in (*BUILTIN_TAGS.items(), *((name, name) for name in sorted(dimensions))):
+        if tag in tags:
+            value = tags[tag]
+            # Not True for 1, and what can't be hashed has its own error.
+            limit = _known_limit if type(value) is str else _limit
+            limits.append(limit(dimension, tag, value))
+    return tuple(limits)
+
+
+def _limit(dimension: str, tag: str, value: object) -> str:
+    return f"{dimension}:{tag_value(tag, value)}"
+
+
+#: The same few names come again and again.
+_known_limit = lru_cache(maxsize=4096)(_limit)
 
 
 def wildcard_of(limit: str) -> str:
     """Return the wildcard, which sets a limit's maximum if nothing else does: ``platform:*``."""
     return f"{limit.partition(':')[0]}:{WILDCARD}"
+
+
+def own_limits(limits: Iterable[str]) -> tuple[str, ...]:
+    """Return which of a run's limits it does not share with other kinds of work.
+
+    Those are its account and its own dimensions; of a run without them, all limits.
+    """
+    limits = tuple(limits)
+    shared = (GLOBAL, *SHARED_DIMENSIONS)
+    return tuple(limit for limit in limits if split_limit(limit)[0] not in shared) or limits
 
 
 def split_limit(limit: str) -> tuple[str, str | None]:

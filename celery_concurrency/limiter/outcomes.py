@@ -138,4 +138,22 @@ class Repeated:
     token: str | None
 
 
-Outcome = Granted | Denied | Repeated
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A run is dropped instead of waiting.
+
+    Attributes:
+        token: the run.
+        limits: all limits that it asked for.
+        limit: the one that is busy: it has no room, or others wait for it.
+    """
+
+    token: str
+    limits: tuple[str, ...]
+    limit: str
+
+    def __str__(self) -> str:
+        return f"{self.limit} is busy"
+
+
+Outcome = Granted | Denied | Repeated | Skipped

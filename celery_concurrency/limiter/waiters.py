@@ -31,6 +31,8 @@ class Waiter:
             goes through the outbox.
         queue_expires: milliseconds after which an unused queue expires.
         db: the broker's database, if it is not ours.
+        replaces: the name of its task, if it replaces older waiters of that task and these limits.
+        received: when a worker got its message, in Unix microseconds: says which is older.
     """
 
     run: str
@@ -45,6 +47,8 @@ class Waiter:
     queue: str | None = None
     queue_expires: int | None = None
     db: int | None = None
+    replaces: str | None = None
+    received: int = 0
 
     @property
     def name(self) -> str:

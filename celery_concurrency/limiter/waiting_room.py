@@ -71,8 +71,9 @@ class WaitingRoom:
         """Let a message wait, or hand room over to it at once if there is room by now.
 
         Returns:
-            "parked"; "handed over"; "merged" if another copy of it waits already; or
-            "again" if this run's message was parked before.
+            "parked"; "handed over"; "merged" if another copy of it waits already; "replaced"
+            if a newer one waits that replaces it; or "again" if this run's message was
+            parked before.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; park it again, that is safe.
@@ -133,6 +134,8 @@ class WaitingRoom:
             if waiter.db is not None:
                 facts["db"] = waiter.db
                 facts["home"] = self._keyspace.database
+        if waiter.replaces is not None:
+            facts["newest"] = {"task": waiter.replaces, "received": waiter.received}
         return facts
 
     def rescue(self, token: str, waiter: str) -> bool:

@@ -13,6 +13,7 @@
 --            lease: seconds after which the token is taken back unless it is renewed;
 --              absent if only its expiry counts
 --            begun: true if the run has begun: it is granted even without room
+--            skips: if it does not wait where its own limits are busy: their places among its limits
 --        4 '', or how its message waited before, a JSON object:
 --            place: its ticket, as text
 --            parked_as: the run that parked it, '' if it was never parked
@@ -25,6 +26,8 @@
 --        {'probed', limit, token, ticket}  a limit with a probe after a refusal, and the probe's
 --                                      token. If several limits deny, one is named: see denial
 --        {'behind', limit, ticket}     there may be room, but others come first
+--        {'skipped', limit}            one of those that it skips is busy, or others of the same
+--                                      limits wait: drop it
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
 --        {'done'}                      that run has ended: drop this copy
@@ -174,6 +177,8 @@ end
 -- The narrower a limit, the earlier it is named; the user's own dimensions have 1.
 local BREADTH = { account = 0, task_type = 2, platform = 3, global = 4 }
 
+local denials = {}
+
 -- Return the denial to name, nil if every limit has room: first that of a limit which no run's end
 -- opens, then that of the narrowest (limiter/inspect/blocking.py has the same order).
 local function denial()
@@ -181,6 +186,7 @@ local function denial()
   for i = 1, #limits do
     local denied, kind = denial_of(i)
     if denied then
+      denials[i] = true
       local place = 5 * kind + (BREADTH[string.match(limits[i], '^[^:]*')] or 1)
       if place < lowest then
         first, lowest = denied, place
@@ -224,7 +230,17 @@ local function limit_of_seniors()
   return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
 end
 
--- Return why the run must wait, nil if it need not.
+-- Return the limit for which the run is dropped instead of waiting, nil if it waits.
+local function busy_limit()
+  for _, i in ipairs(run.skips) do
+    if denials[i] then
+      return limits[i]
+    end
+  end
+  return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
+end
+
+-- Return why the run must wait or is dropped, nil if it may begin.
 local function refusal()
   if time < tonumber(config[4]) then
     -- The data was lost: first the living runs report what they hold.
@@ -234,12 +250,16 @@ local function refusal()
   end
   local denied = denial()
   local senior = not denied and others and limit_of_seniors()
-  return denied or senior and {'behind', senior}
+  local busy = run.skips and (denied or senior) and busy_limit()
+  return busy and {'skipped', busy} or denied or senior and {'behind', senior}
 end
 
 if not reserved then
   local refused = not run.begun and refusal()
-  if refused then
+  if refused and refused[1] == 'skipped' then
+    count('skipped:', run.counted)
+    return refused
+  elseif refused then
     refused[#refused + 1] = waited and waited.place or take_ticket(run.rank)
     count('denied:', run.counted)
     return refused

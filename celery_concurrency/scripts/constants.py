@@ -27,9 +27,9 @@ OTHER: Final = "other/"
 #: What is counted over all runs, as ``acquired:total``; and by limit too.
 TOTALS: Final = (
     *("acquired", "denied", "released", "expired", "reclaimed"),
-    *("lost", "parked", "handed_over", "lapsed", "cancelled", "refused"),
+    *("lost", "parked", "handed_over", "lapsed", "cancelled", "refused", "skipped", "replaced"),
 )
-BY_LIMIT: Final = ("acquired", "denied", "refused")
+BY_LIMIT: Final = ("acquired", "denied", "refused", "skipped")
 
 #: How the name of a token ends that is reserved for a group.
 RESERVED_SUFFIX: Final = ":reserved"

@@ -20,6 +20,7 @@
 --                                      taken it, or one that can run came in front: nothing was done
 --        {'alone'}                     its group has no waiters: nothing was done
 --        {'dimensions', names}         dimensions is out of date: nothing was done
+--        {'forbidden', why}            our user may not write all of 8: it has no place, no ack
 -- Cost   about 20 commands, and looking at the last LOOK_AHEAD messages of a queue; only
 --        logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
@@ -100,6 +101,16 @@ local function write_state()
   end
 end
 
+-- Write what else this server stores; return why that failed, if it did. Before its place, so
+-- that it has none then; its ack comes last, as nothing after it can fail.
+local function write_the_rest()
+  local done, problem = pcall(function()
+    write_state()
+    acknowledge()
+  end)
+  return not done and (type(problem) == 'table' and problem.err or problem) or nil
+end
+
 local place = place_of(token, waiter)
 if place == 'again' then
   if not here.queued then
@@ -109,9 +120,11 @@ if place == 'again' then
 elseif is_left() then
   return {'left'}
 elseif place == 'merged' then
+  local problem = write_the_rest()
+  if problem then
+    return {'forbidden', problem}
+  end
   mark(token, 'parked')
-  write_state()
-  acknowledge()
   return {place}
 end
 
@@ -123,6 +136,10 @@ elseif enabled ~= '1' or redis.call('EXISTS', key('group', group)) == 0 then
 end
 
 local ticket = take_ticket(run.rank)
+local problem = write_the_rest()
+if problem then
+  return {'forbidden', problem}
+end
 -- Where it waited, in the form that its next run gives to acquire.
 local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
   PARKED, cjson.encode(token), ticket, group)
@@ -131,6 +148,4 @@ count('denied:', run.counted)
 if file_waiter(waiter, group, ticket, ARGV[4], message, ARGV[6]) then
   file_group(group)
 end
-write_state()
-acknowledge()
 return {'joined', next_messages()}

@@ -8,29 +8,38 @@
 --        5 facts of the waiter, a JSON object: group, run (the token), hold (seconds for
 --          which a reservation lasts), task (its id, if the waiter's name differs), and, if the
 --          broker is this server, queue (its key), queue_expires (milliseconds), db and home
---          (the broker's database and ours, if they differ)
+--          (the broker's database and ours, if they differ), newest (if it replaces older ones of
+--          its task with the same limits: the task's name, and when it was received, microseconds)
 --        6 its message, complete, beginning with MESSAGE_START
 --        7 when it expires, Unix seconds; '' for never
 --        8 steps of the hand-over at most
--- Reply  {'parked' | 'handed over' | 'merged' | 'again', more, outbox}; merged: this
---        task waits already, by another copy of its message; again: this run was parked
---        or rescued before; more and outbox as in release
--- Cost   about 20 commands, and the steps; only logarithms of sorted sets grow with waiters
+-- Reply  {'parked' | 'handed over' | 'merged' | 'replaced' | 'again', more, outbox}; merged: this
+--        task waits already, by another copy of its message; replaced: a newer one waits, so
+--        this one is cancelled; again: this run was parked or rescued before; more and outbox
+--        as in release
+-- Cost   about 20 commands, 20 more if it replaces another, and the steps; only logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
 --        second copy only goes on handing over.
 -- OOM    refused, unless this run was parked before
 
 -- include handover
 -- include waiters
+-- include replacing
 
-local token, waiter, group = ARGV[1], ARGV[2], ARGV[3]
+local token, waiter, group, facts = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[5])
 
 local answer = place_of(token, waiter)
+local ticket = not answer and replace_older(facts, ARGV[4])
 if answer == 'again' then
   never_refuse()
 elseif answer == 'merged' then
   mark(token, 'parked')
-elseif file_waiter(waiter, group, ARGV[4], ARGV[5], ARGV[6], ARGV[7]) then
+elseif not ticket then
+  answer = 'replaced'
+  mark(token, 'parked')
+  redis.call('HINCRBY', key('stats:counters'), 'replaced:total', 1)
+  put_back_discarded({ { facts = facts, text = ARGV[6] } })
+elseif file_waiter(waiter, group, ticket, ARGV[5], ARGV[6], ARGV[7]) then
   file_group(group)
 end
 local more, outbox = hand_over(tonumber(ARGV[8]))

@@ -41,6 +41,7 @@ def requests_of(consumer: Any, channel: Any, texts: Iterable[bytes]) -> Iterator
             or not is_gated(task)
             or any(headers.get(name) for name in _UNUSUAL)
             or headers["id"] in worker_state.revoked
+            or (headers.get("stamped_headers") and worker_state.revoked_stamps)
             or is_rate_limited(consumer, task)
         ):
             continue

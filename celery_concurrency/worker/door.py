@@ -13,11 +13,13 @@ from typing import Any, Final, NamedTuple
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app.task import Task
+from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from celery.contrib.abortable import AbortableTask
 from celery.exceptions import Retry
 from celery.states import RETRY
 from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
 from kombu.utils.functional import LRUCache
 
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
@@ -29,6 +31,7 @@ from celery_concurrency.scripts.constants import LOOK_AHEAD, RANK
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.ahead import requests_of
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
+from celery_concurrency.worker.busy import busy_of
 from celery_concurrency.worker.celery_compat import (
     connection_of,
     context_of,
@@ -62,6 +65,18 @@ class _Seen(NamedTuple):
     queue: dict[str, Any]
 
 
+class _Place(NamedTuple):
+    """Where a message waits.
+
+    Attributes:
+        here: what else was written with that.
+        following: the messages that come next in its queue.
+    """
+
+    here: dict[str, dict[str, Any]]
+    following: list[bytes]
+
+
 class Door:
     """Parks, in a worker's main process, the messages of groups that wait already."""
 
@@ -89,60 +104,63 @@ class Door:
         if run is None or not self._groups or not _is_usual(request, run):
             return True
         try:
-            following = self._parks(request, run)
-        except Exception:  # whatever it is: in the pool it is met by all that the gate does
+            place = self._park(request, run)
+        except Exception as exc:  # whatever it is: in the pool it is met by all that the gate does
             logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
+            self._meet(exc)
             return True
-        if following is None:
+        if place is None:
             return True
-        if waiting_mode_of(self._app).same_server:
-            kombu_redis.note_acked(request.message)
-            request.acknowledged = True
-        _end(request, run)
-        if following:
-            self._look_ahead(request.message, following)
+        _end(request, run, is_acked="unacked" in place.here)
+        if place.following:
+            self._look_ahead(request.message, place.following)
         return False
+
+    def _meet(self, error: Exception) -> None:
+        if isinstance(error, LimiterUnavailable | OperationalError):
+            # Others are not to hold up this process meanwhile.
+            self._groups.clear()
 
     def _look_ahead(self, message: Any, texts: list[bytes]) -> None:
         """Park those that come after a message and have to wait too, straight from its queue."""
         try:
             queue = kombu_redis.queue_before(message) or {}
             for text, request in requests_of(self.consumer, message.channel, reversed(texts)):
-                run, seen = sent_along(request), _Seen(text, queue)
-                if not _is_usual(request, run) or not self._knows(request):
+                run = sent_along(request)
+                if not _is_usual(request, run) or not self._knows(_tags_of(request)):
                     continue
-                if self._parks(request, run, seen) is None:
+                if self._park(request, run, _Seen(text, queue)) is None:
                     break  # one that can run stands before it, or others take what comes next
-                kombu_redis.leave_unacked(request.message)
-                request.acknowledged = True
+                kombu_redis.leave_unacked(request)
                 tell_received(self.consumer, request)
-                _end(request, run)
-        except Exception:  # whatever it is: they are received as always, or wait
+                _end(request, run, is_acked=False)
+        except Exception as exc:  # whatever it is: they are received as always, or wait
             logger.debug("messages that come next are received as always", exc_info=True)
+            self._meet(exc)
 
-    def _knows(self, request: Any) -> bool:
-        """Return whether a request's group waits, as far as this worker knows."""
-        limits = limits_of(_tags_of(request), limiter_of(self._app).dimensions)
-        return group_of(limits) in self._groups
+    def _knows(self, tags: dict[str, object]) -> bool:
+        """Return whether a run's group waits, as far as this worker knows, and the run would."""
+        limits = limits_of(tags, limiter_of(self._app).dimensions)
+        return group_of(limits) in self._groups and busy_of(tags) == "wait"
 
-    def _parks(self, request: Any, run: Run, seen: "_Seen | None" = None) -> list[bytes] | None:
+    def _park(self, request: Any, run: Run, seen: _Seen | None = None) -> _Place | None:
         """Park a request's message if its group waits.
 
         Args:
             seen: its message in its queue, if it was not received.
 
         Returns:
-            the messages that come next in its queue; None if it does not wait.
+            its place; None if it has none.
         """
         limiter = limiter_of(self._app)
         tags = _tags_of(request)
-        limits = limits_of(tags, limiter.dimensions)
-        if group_of(limits) not in self._groups:
+        if not self._knows(tags) or (seen is None and request.revoked()):
             return None
+        limits = limits_of(tags, limiter.dimensions)
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
         here = self._kept_here(request, denied, seen)
-        if waiter is None or (request.store_errors and "result" not in here):
+        if waiter is None or (_keeps_state(request) and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
             return None
         try:
@@ -150,20 +168,19 @@ class Door:
         except OutOfMemory:
             return None
         except LimiterUnavailable:
-            # Others are not to hold up this process meanwhile.
-            self._groups.clear()
             # It may wait by now, or soon. Parked by the child as well, it waits once.
             run.outcome, run.may_wait = denied, True
             note(run.token, Stage.ASKING)
+            raise
+        if following is None:
+            if seen is None:
+                self._groups.pop(group_of(limits), None)
             return None
-        if following is not None:
-            run.outcome, run.tags = denied, tags
-        elif not seen:
-            self._groups.pop(group_of(limits), None)
-        return following
+        run.outcome, run.tags = denied, tags
+        return _Place(here, following)
 
     def _kept_here(
-        self, request: Any, denied: Denied, seen: "_Seen | None"
+        self, request: Any, denied: Denied, seen: _Seen | None
     ) -> dict[str, dict[str, Any]]:
         """Return what the limiter's server keeps of a task, beside its message."""
         kept = {}
@@ -174,7 +191,7 @@ class Door:
             queue = kombu_redis.queue_before(request.message) if self.consumer else None
             if queue:
                 kept["next"] = {**queue, "most": LOOK_AHEAD}
-        if request.store_errors and keeps_results(self._app):
+        if _keeps_state(request) and keeps_results(self._app, request.task.backend):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():
             if one["db"] == limiter_of(self._app).keyspace.database:
@@ -203,12 +220,16 @@ def _is_usual(request: Any, run: Run) -> bool:
     )
 
 
-def keeps_results(app: Any) -> bool:
-    """Return whether the limiter's server keeps the tasks' results, and as a script reads them.
+def _keeps_state(request: Any) -> bool:
+    """Return whether the state of a task that waits is written anywhere."""
+    return request.store_errors and not isinstance(request.task.backend, DisabledBackend)
+
+
+def keeps_results(app: Any, backend: Any) -> bool:
+    """Return whether the limiter's server keeps a backend's results, and as a script reads them.
 
     By its address: this process must not wait for a server of somebody else's.
     """
-    backend = app.backend
     if type(backend) is not RedisBackend or backend.serializer != "json":
         return False
     ours = limiter_of(app).redis.get_connection_kwargs()
@@ -216,9 +237,12 @@ def keeps_results(app: Any) -> bool:
     return all(ours.get(name) == connection_of(backend).get(name) is not None for name in names)
 
 
-def _end(request: Any, run: Run) -> None:
+def _end(request: Any, run: Run, *, is_acked: bool) -> None:
     """Let a request end as the pool's children let one end that was denied."""
     worker_state.task_ready(request)
+    if is_acked:
+        kombu_redis.note_acked(request.message)
+        request.acknowledged = True
     request.acknowledge()
     log_arrival(request.task, run)
     request.send_event("task-retried", exception=repr(run.reason), traceback="")

@@ -25,10 +25,11 @@ from celery_concurrency.errors import (
     RunEnded,
 )
 from celery_concurrency.limiter.limits import limits_of
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped
 from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker import progress
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.busy import busy_of, say_not_replaced, tell_canvas
 from celery_concurrency.worker.celery_compat import headers_of, ours_on, sent_along
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage
@@ -98,7 +99,7 @@ def check(task: Any) -> None:
     Raises:
         celery.exceptions.Retry: it has to wait.
         celery.exceptions.Ignore: its message is a copy of one that has run, or the main process
-            took the message because this process is about to be killed.
+            took the message because this process is about to be killed; or it is skipped.
         InvalidTag: one of its tags is not valid; other mistakes of the task's author are raised
             too.
         ConcurrencyError: the main process did not see it, so there is no message to send on.
@@ -127,6 +128,8 @@ def check(task: Any) -> None:
             raise error
         case Repeated(token=None):
             raise Ignore("it has run before")  # its result stays as it is
+        case Skipped() as skipped:
+            raise Ignore(f"it is skipped: {skipped}")
     run.outcome = TurnedAway(run.answer)
     if run.may_wait:
         # Parked by then, it may have run and ended: a state written now would stay for ever.
@@ -192,7 +195,11 @@ def _ask(task: Any, run: Run) -> RunOutcome:
     run.outcome = Asked()
     progress.note(run.token, Stage.ASKING)
     runs_anyway = settings_of(task.app).redis_unavailable == "run"
-    return limiter.try_acquire(run.token, run.tags, runs_anyway=runs_anyway, **_facts(task, run))
+    # What has begun before goes on: its own tokens may be what is in its way.
+    skips = busy_of(run.tags) == "skip" and run.received > 0
+    return limiter.try_acquire(
+        run.token, run.tags, runs_anyway=runs_anyway, skips=skips, **_facts(task, run)
+    )
 
 
 def _is_aborted(task: Any) -> bool:
@@ -224,6 +231,8 @@ def _end(task: Any, run: Run, state: str | None, retval: Any) -> None:
             tell_refusal(task, run, state, retval)
             succeeded = _succeeded(state, retval) and not (run.lease and run.lease.refused_in)
             _release(task, run, done=not _may_come_again(task, state), succeeded=succeeded)
+        case Skipped() as skipped:
+            tell_canvas(task, f"skipped: {skipped}")
         case Asked():
             _release(task, run, done=False)
 
@@ -272,8 +281,13 @@ def _wait_once(task: Any, run: Run) -> None:
     """
     if run.waiter is None and isinstance(run.answer, Denied):
         denied = run.answer
-        run.waiter = waiter_of(task.app, run.token, denied.limits, run.message, denied.ticket)
+        replaces = run.received if busy_of(run.tags) == "replace" else None
+        run.waiter = waiter_of(
+            task.app, run.token, denied.limits, run.message, denied.ticket, replaces
+        )
     if run.waiter is None:
+        if isinstance(run.answer, Denied) and busy_of(run.tags) == "replace":
+            say_not_replaced(task.name)
         countdown = settings_of(task.app).retry_countdown
         run.message.publish(task.app, countdown)
         detail = f"with a countdown of {countdown} s"

@@ -157,12 +157,13 @@ def message_of(channel: Any, text: bytes) -> Any:
     return channel.Message(loads(text), channel=channel)  # type: ignore[no-untyped-call]
 
 
-def leave_unacked(message: Any) -> None:
-    """Let a message that was never delivered seem acknowledged: nothing is sent.
+def leave_unacked(request: Any) -> None:
+    """Let a request whose message was never delivered seem acknowledged: nothing is sent.
 
-    ``Message._state``: kombu 5.5 to 5.7. Without it the ack is sent, which is harmless.
+    ``Message._state``: kombu 5.5 to 5.7. Without it the ack may be sent, which is harmless.
     """
-    message._state = "ACK"
+    request.message._state = "ACK"
+    request.acknowledged = True
 
 
 def note_acked(message: Any) -> None:

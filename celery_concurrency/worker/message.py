@@ -35,7 +35,7 @@ _PUBLISH_POLICY: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskMessage:
     """A message as it was delivered.
 
@@ -201,11 +201,13 @@ def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]
     every time it waits. So a copy goes straight to a queue that got one and that this worker reads.
     (For fanout exchanges see ``is_broadcast``.)
     """
+    if not exchange:
+        return exchange, routing_key, False
     queues = app.amqp.queues
     copies = [
         name
         for name, queue in queues.items()
-        if exchange and queue.exchange.name == exchange and _is_routed(queue, routing_key)
+        if queue.exchange.name == exchange and _is_routed(queue, routing_key)
     ]
     read = [name for name in copies if name in queues.consume_from]
     if read and len(copies) > 1:

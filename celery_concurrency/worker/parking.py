@@ -23,6 +23,7 @@ def waiter_of(
     limits: tuple[str, ...],
     message: TaskMessage,
     ticket: Ticket | None,
+    replaces: int | None = None,
 ) -> Waiter | None:
     """Return the waiter for a run's message; None if it can only wait by countdown.
 
@@ -30,6 +31,7 @@ def waiter_of(
         token: the run.
         limits: the limits it waits for.
         ticket: the ticket from its denial; None if it gets one when it joins its group.
+        replaces: when the run was received (``Run.received``), if it replaces older ones.
 
     Raises:
         OperationalError: the broker is away.
@@ -47,6 +49,8 @@ def waiter_of(
             "score": ticket.number,
             "limits": list(limits),
         }
+        if replaces is not None:
+            headers[PARKED]["received"] = replaces
     message = replace(message, headers=headers)
     if mode.same_server:
         queued = kombu_redis.queued(app, message)
@@ -65,6 +69,8 @@ def waiter_of(
         ticket=ticket.number if ticket else None,
         hold=settings_of(app).handoff_timeout,
         expires=_unix_seconds(sent.get("expires")),
+        replaces=None if replaces is None else sent["task"],
+        received=replaces or 0,
         **queued,
     )
 

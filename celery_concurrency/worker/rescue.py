@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Reject, Retry
 from kombu.utils.functional import LRUCache
@@ -59,7 +60,7 @@ def rescuing(base: Any) -> type[Any]:
             ending = _ending_of(self, exc_info)
             self.is_kept = ending is not exc_info
             result = super().on_failure(ending, *args, **options)
-            error = exc_info.exception
+            error = _raised(exc_info)
             if isinstance(error, Retry) and isinstance(error.exc, LimitReached):
                 door_of(self.app).note_denied(self)
             return result
@@ -76,9 +77,15 @@ def rescuing(base: Any) -> type[Any]:
     return RescuingRequest
 
 
+def _raised(exc_info: Any) -> BaseException:
+    """Return what a run raised, which is wrapped unless it came from another process."""
+    error: BaseException = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
 def _ending_of(request: Any, exc_info: Any) -> Any:
     """Return how a run ends: not as failed if its child was killed before its body began."""
-    error = getattr(exc_info.exception, "exc", exc_info.exception)
+    error = _raised(exc_info)
     run: Run | None = sent_along(request)
     if run is None or not isinstance(error, WorkerLostError | TimeLimitExceeded):
         return exc_info

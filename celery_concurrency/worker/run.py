@@ -5,6 +5,7 @@ with its task's id (``limiter/limiter.py``).
 """
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from celery import current_task
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped, Ticket
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.scripts.constants import DISCARD, PARKED, REDELIVERED
 from celery_concurrency.worker.apps import limiter_of, settings_of
@@ -60,7 +61,16 @@ class TurnedAway:
 
 
 RunOutcome = (
-    Granted | Denied | Repeated | Asked | Unanswered | Uncounted | Ungated | Failed | TurnedAway
+    Granted
+    | Denied
+    | Repeated
+    | Skipped
+    | Asked
+    | Unanswered
+    | Uncounted
+    | Ungated
+    | Failed
+    | TurnedAway
 )
 
 
@@ -75,6 +85,8 @@ class Run:
         rank: the rank of its priority, 0 for the highest.
         broadcast: whether every worker got its message.
         lease_seconds: how long its tokens last without being renewed.
+        received: when its message first reached a worker, in Unix microseconds; 0 if its task has
+            begun before, and was retried, replaced or delivered again.
         may_wait: the main process parked its message, or may have: no answer came to that.
         outcome: what the limiter said and what came of it; None before it was asked.
         tags: the tags that decide its limits.
@@ -89,6 +101,7 @@ class Run:
     rank: int
     broadcast: bool
     lease_seconds: float
+    received: int = 0
     may_wait: bool = False
     outcome: RunOutcome | None = None
     tags: dict[str, object] = field(default_factory=dict)
@@ -133,8 +146,20 @@ def receive(request: Any) -> None:
         rank=message_rank(app, message),
         broadcast=message.is_broadcast(app),
         lease_seconds=settings_of(app).worker_timeout,
+        received=_received(request, parked or {}),
     )
     send_along(request, run)
+
+
+def _received(request: Any, parked: dict[str, Any]) -> int:
+    """Return when a request's message was first received; see ``Run.received``."""
+    headers = headers_of(request)
+    has_begun = (
+        request.delivery_info["redelivered"]
+        or headers.get("retries")
+        or headers.get("replaced_task_nesting")
+    )
+    return 0 if has_begun else parked.get("received") or time.time_ns() // 1000
 
 
 def token_of(request: Any) -> str | None:

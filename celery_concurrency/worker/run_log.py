@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, split_limit
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated
+from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.worker.run import Run, Unanswered, Uncounted
 
@@ -30,6 +30,9 @@ def log_outcome(task: Any, run: Run) -> None:
         case Repeated(token=None):
             detail = "because a copy of its message has run before"
             log_decision(logging.INFO, task, run, "dropped", detail)
+        case Skipped() as skipped:
+            detail = f"because {skipped}"
+            log_decision(logging.INFO, task, run, "skipped", detail, limit=skipped.limit)
         case Repeated():
             _log_wait(logging.INFO, task, run)
         case Uncounted(reason):
@@ -57,6 +60,8 @@ def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
         detail = f"and starts as soon as there is room, without a countdown: {run.reason}"
     elif place == "handed over":
         level, detail = logging.INFO, "at once, without a countdown, because there is room by now"
+    elif place == "replaced":
+        level, detail = logging.INFO, "by a newer one, which waits"
     log_decision(level, task, run, place, detail, limits=list(limits), **more)
 
 
@@ -135,7 +140,7 @@ def _waited(run: Run) -> float:
 def _tags_of(run: Run) -> dict[str, object]:
     """Return the tags that count; of other headers, those that have a limit."""
     tags = {name: run.tags[name] for name in BUILTIN_TAGS if name in run.tags}
-    limits = run.answer.limits if isinstance(run.answer, Granted | Denied) else ()
+    limits = run.answer.limits if isinstance(run.answer, Granted | Denied | Skipped) else ()
     named = (split_limit(limit) for limit in limits)
     own = {dimension: name for dimension, name in named if dimension not in BUILTIN_DIMENSIONS}
     own.pop(GLOBAL, None)

@@ -16,6 +16,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, OTHER_TAGS
 from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.busy import BUSY_TAG
 from celery_concurrency.worker.waiting_mode import WaitingMode, waiting_mode_of
 
 logger = logging.getLogger(WORKER_LOG)
@@ -53,7 +54,7 @@ def _unknown_tags(app: Any) -> Iterator[str]:
     for name, task in sorted(app.tasks.items()):
         declared = getattr(task, "concurrency", None)
         for tag in declared if isinstance(declared, Mapping) else ():
-            if tag not in {*known, *OTHER_TAGS}:
+            if tag not in {*known, *OTHER_TAGS, BUSY_TAG}:
                 yield (
                     f"task {name} declares the tag {tag!r}, which no limit uses: use "
                     f"{', '.join(known)}, or configure a dimension of that name"

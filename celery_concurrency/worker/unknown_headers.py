@@ -15,8 +15,12 @@ from celery_concurrency.limiter.limits import BUILTIN_TAGS
 from celery_concurrency.limiter.stats.misnamed import Misnamed, count_misnamed
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.text import closest
+from celery_concurrency.worker.busy import BUSY_TAG
 
 logger = logging.getLogger(WORKER_LOG)
+
+#: How the names of our own headers begin.
+OURS: Final = "concurrency_"
 
 #: How many unknown headers are kept until the next tick, and how many are remembered.
 NOTED_MOST: Final = 10_000
@@ -91,8 +95,13 @@ class UnknownHeaders:
 
 def _meant_by(header: str, tags: list[str]) -> str | None:
     """Return the tag that a header is nearly; None if it is a tag, or not like any."""
-    is_other = header in tags or header.startswith(("_", "concurrency_"))
-    return None if is_other else closest(header, tags)
+    if header in (*tags, BUSY_TAG) or header.startswith("_"):
+        return None
+    if header.startswith(OURS):
+        # Compare only what differs; other names of ours are those that we put in ourselves.
+        is_meant = closest(header.removeprefix(OURS), [BUSY_TAG.removeprefix(OURS)])
+        return BUSY_TAG if is_meant else None
+    return closest(header, tags)
 
 
 #: This process's unknown headers, to which Celery's signals add.

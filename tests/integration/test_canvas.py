@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -13,12 +14,16 @@ from tests.support.recording import highest_overlap, read_records
 from tests.support.sites import RAN, site
 from tests.support.workers import wait_for
 
+#: What a worker logs of a message that its main process parks.
+AT_THE_DOOR = "and is parked as it arrives"
 
-@pytest.fixture(scope="module", params=["retry", "auto"])
+
+@pytest.fixture(scope="module", params=["retry", "auto", "door"])
 def canvas(server, tmp_path_factory, request):
     # Without the variable, a worker that reads pickle refuses to run as root, as in a container.
-    env = {"C_FORCE_ROOT": "1", "WAITING": request.param}
+    env = {"C_FORCE_ROOT": "1", "WAITING": request.param.replace("door", "handoff")}
     with site(server, tmp_path_factory.mktemp("canvas"), "canvas", **env) as one:
+        one.by_door = request.param == "door"
         one.start(concurrency=3)
         yield one
 
@@ -31,10 +36,34 @@ def nothing_left(canvas):
     canvas.wait_until_free()
 
 
+@contextmanager
+def busy(canvas, **tags):
+    """Hold what these tags need; with the door, another waits as well, and the door knows."""
+    with canvas.held(**tags):
+        parked = canvas.output().count(AT_THE_DOOR)
+        if canvas.by_door:
+            wait_until_known(canvas, tags)
+            parked += 1
+        yield
+        wait_for(lambda: canvas.output().count(AT_THE_DOOR) > parked or not canvas.by_door)
+
+
+def wait_until_known(canvas, tags):
+    """Let tasks without any note wait until the worker's main process parks them itself."""
+
+    def is_known():
+        result = canvas.tasks.quiet.apply_async(headers=tags)
+        wait_for(lambda: f"[{result.id}] waits " in canvas.output())
+        return canvas.output().count(AT_THE_DOOR) > before
+
+    before = canvas.output().count(AT_THE_DOOR)
+    wait_for(is_known)
+
+
 def contended(canvas, signature):
     """Send it off while its account is busy; return it when its first task was told to wait."""
-    before = canvas.output().count(" waits for account:canvas ")
-    with canvas.held(account="canvas"):
+    with busy(canvas, account="canvas"):
+        before = canvas.output().count(" waits for account:canvas ")
         result = signature.apply_async()
         wait_for(lambda: canvas.output().count(" waits for account:canvas ") > before)
         assert not canvas.ran()
@@ -113,10 +142,11 @@ def test_ignore_result(canvas):
 
 def test_waiting_uses_none_of_the_tasks_own_retries(canvas):
     """Denied twice, it still has its max_retries=2 of its own."""
-    with canvas.held(account="canvas"):
+    with busy(canvas, account="canvas"):
         result = canvas.tasks.flaky.delay()
         canvas.wait_until_waiting(result, times=2)
-        assert str(result.info) == "waits for account:canvas (1 of 1)"
+        why = "others came before" if canvas.by_door else "1 of 1"
+        assert str(result.info) == f"waits for account:canvas ({why})"
     with pytest.raises(ValueError, match="no luck"):
         result.get(timeout=60)
     assert canvas.ran() == ["flaky 0", "flaky 1", "flaky 2"]
@@ -124,7 +154,7 @@ def test_waiting_uses_none_of_the_tasks_own_retries(canvas):
 
 def test_its_own_retry_carries_nothing_of_ours_and_never_overlaps_the_first_run(canvas):
     """retry(countdown=0) is published before the first run has ended."""
-    with canvas.held(account="again"):
+    with busy(canvas, account="again"):
         result = canvas.tasks.again.apply_async(headers={"account": "again", "mine": 1})
         canvas.wait_until_waiting(result)
     assert result.get(timeout=60) == {"account": "again", "mine": 1}
@@ -162,7 +192,7 @@ def test_a_message_that_waited_arrives_as_one_that_did_not(canvas, request, opti
     seen = canvas.tasks.seen
     without = seen.apply_async(**options)
     expected = without.get(timeout=60)
-    with canvas.held(account=account):
+    with busy(canvas, account=account):
         waited = seen.apply_async(**options)
         canvas.wait_until_waiting(waited, times=2)
     assert comparable(waited.get(timeout=60), waited) == comparable(expected, without)
@@ -203,7 +233,7 @@ def test_a_message_of_task_protocol_1(canvas):
 
 
 def test_a_message_that_expires_while_it_waits_never_runs(canvas):
-    with canvas.held(account="expires"):
+    with busy(canvas, account="expires"):
         result = canvas.tasks.seen.apply_async(headers={"account": "expires"}, expires=2)
         canvas.wait_until_waiting(result)
         wait_for(lambda: result.state == "REVOKED")

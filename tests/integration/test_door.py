@@ -215,8 +215,12 @@ def test_where_it_is_switched_off_each_task_asks_in_the_pool(server, tmp_path):
     with site(server, tmp_path, "door", db=7, **env) as one:
         one.start(concurrency=SLOTS)
         with one.held(account="late"):
-            results = [one.tasks.work.apply_async(headers={"account": "late"}) for _ in range(4)]
-            one.wait_until_parked(*results)
+            results = []
+            for _ in range(4):
+                # By then the main process could know of those before.
+                results.append(one.tasks.work.apply_async(headers={"account": "late"}))
+                one.wait_until_waiting(results[-1])
+                one.wait_until_parked(results[-1])
             assert "is parked as it arrives" not in one.output()
             assert one.output().count("retry: Retry in 600.0s") == 4
         for result in results:

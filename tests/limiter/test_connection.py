@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -50,12 +51,20 @@ def connections(redis: Redis) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "part", ["can_read", "connect", "disconnect", "read_response", "send_command"]
+    "part", ["can_read", "connect", "disconnect", "read_response", "send_packed_command"]
 )
 def test_an_undocumented_part_of_redis_py_is_there(client: Client, part: str) -> None:
     pool = client.connection_pool
     connection = pool.connection_class(**pool.connection_kwargs)
     assert callable(getattr(connection, part))
+
+
+@pytest.mark.parametrize(
+    "command", [("EVALSHA", "a" * 40, 1, "key", "", -7, "\u6296\u97f3", b"\0\xff"), ("PING",)]
+)
+def test_a_command_is_packed_as_redis_py_packs_it(client: Client, command: tuple[Any, ...]) -> None:
+    theirs = client_module.new_connection(client).pack_command(*command)
+    assert client_module.packed(command) == b"".join(theirs)
 
 
 def test_calls_share_a_connection(client: Client, redis: Redis) -> None:
@@ -125,7 +134,7 @@ def test_a_reply_that_came_too_late_is_nobodys(server: Server, redis: Redis) -> 
     proxy.close()
 
 
-@pytest.mark.parametrize("moment", ["send_command", "read_response"])
+@pytest.mark.parametrize("moment", ["send_packed_command", "read_response"])
 def test_a_reply_is_nobodys_after_a_time_limit_struck(
     client: Client, redis: Redis, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -136,7 +145,7 @@ def test_a_reply_is_nobodys_after_a_time_limit_struck(
     original = getattr(one, moment)
 
     def struck(*args: object, **kwargs: object) -> None:
-        if moment == "send_command":
+        if moment == "send_packed_command":
             original(*args, **kwargs)
         raise KeyboardInterrupt
 
@@ -188,7 +197,7 @@ def test_a_client_that_is_closed_leaves_no_connection(url: str, redis: Redis) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["can_read", "connect", "disconnect", "read_response", "send_command"]
+    "name", ["can_read", "connect", "disconnect", "read_response", "send_packed_command"]
 )
 def test_what_the_client_uses_of_a_raw_connection_is_there(redis_url: str, name: str) -> None:
     client = connect(redis_url)

@@ -95,6 +95,7 @@ BOUNDS: Final = {
     "names": "live",
     "retried:<task id>": "live",
     "expiring": "live",
+    "newest": "live",
     "ticket": "one",
     "reserved:<group>": "live",
     "reservations": "live",

@@ -22,7 +22,13 @@ UNDOCUMENTED = {
         ("conn_or_acquire", "global_keyprefix", "prepare_queue_arguments"), "worker/kombu_redis.py"
     ),
     **dict.fromkeys(
-        ("can_read", "connection_class", "connection_kwargs", "read_response", "send_command"),
+        (
+            "can_read",
+            "connection_class",
+            "connection_kwargs",
+            "read_response",
+            "send_packed_command",
+        ),
         "limiter/client.py",
     ),
 }

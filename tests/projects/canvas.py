@@ -34,6 +34,11 @@ def add(*numbers: int) -> int:
     return sum(numbers)
 
 
+@app.task
+def quiet() -> None:
+    """Wait without a note."""
+
+
 @app.task(concurrency=SAME)
 def total(numbers: list[int], more: int = 0) -> int:
     note(f"total{sorted(numbers)}")

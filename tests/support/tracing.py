@@ -65,6 +65,7 @@ def run_with(token, app=None, message=None, parked=None):
         token=token,
         message=message,
         ticket=ticket_of(parked) if parked else None,
+        received=1,
         rank=message_rank(app, message) if app else 0,
         broadcast=bool(message) and message.is_broadcast(app),
         lease_seconds=30,

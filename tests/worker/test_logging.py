@@ -18,6 +18,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.worker import gate, rescue
 from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.busy import say_not_replaced
 from celery_concurrency.worker.celery_compat import sent_along
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
@@ -185,6 +186,16 @@ def limit_rises(scene):
     scene.tick()
 
 
+def skipped(scene):
+    scene.floor.hold(**TAGS)
+    scene.run(**TAGS, concurrency_busy="skip")
+
+
+def not_replaced(scene):
+    say_not_replaced.cache_clear()
+    say_not_replaced(scene.task_name)
+
+
 def misnamed_header(scene):
     unknown_headers = UnknownHeaders()
     unknown_headers.note(scene.task_name, {"platfrom": "douyin"})
@@ -265,6 +276,9 @@ SCENES = {
     "dropped": dropped,
     "parked": lambda scene: scene.park("parked"),
     "handed over": lambda scene: scene.park("handed over"),
+    "skipped": skipped,
+    "replaced": lambda scene: scene.park("replaced"),
+    "not replaced": not_replaced,
     "sent on": waits,
     "keeps its slot": keeps_its_slot,
     "refused": refused,

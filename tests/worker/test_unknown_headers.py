@@ -62,10 +62,24 @@ def test_it_is_told_once_a_task_and_counted_always(found, limiter):
 def test_other_headers_are_nobodys_business(found, limiter):
     headers = (
         *("platform", "account", "type", "task_type", "tenant", "x-request-id", "traceparent"),
-        *("concurrency_typ", "_type", "sentry-trace", "timestamp", "content_type"),
+        *(
+            "concurrency_typ",
+            "concurrency_busy",
+            "concurrency_parked",
+            "_type",
+            "sentry-trace",
+            "timestamp",
+            "content_type",
+        ),
     )
     assert found("publish", *headers, dimensions=["tenant"]) == []
     assert counted(limiter) == {}
+
+
+def test_our_own_tag_that_no_limit_uses(found):
+    assert found("publish", "concurrency_bussy") == [
+        ("publish", "concurrency_bussy", "concurrency_busy")
+    ]
 
 
 def test_a_dimension_that_comes_later(found):

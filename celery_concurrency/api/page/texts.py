@@ -363,6 +363,8 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "handed_over": ("移交", "handed over"),
     "lapsed": ("预留过期", "lapsed"),
     "cancelled": ("取消", "cancelled"),
+    "skipped": ("跳过", "skipped"),
+    "replaced": ("被新任务取代", "replaced by newer ones"),
     "reclaimed": ("收回", "reclaimed"),
     "lost": ("令牌丢失", "lost"),
     "denied": ("没有名额", "denied"),

@@ -55,6 +55,7 @@
 --   waiter:<waiter>     its record: a line of facts, and its message
 --   names               all waiters, sorted by name, to find them by their first characters
 --   retried:<task>      the task's waiters whose names differ from its id
+--   newest              group and task → the waiter that a newer one would replace
 --   expiring            waiter → when its message expires
 --   reserved:<group>    reserved token → its expiry
 --   reservations        the same for all groups

@@ -14,6 +14,11 @@ local function read_waiter(waiter)
     text = string.sub(record, line + 1) }
 end
 
+-- Return how `newest` names a waiter's task and limits.
+local function work_of(facts)
+  return facts.group .. ' ' .. facts.newest.task
+end
+
 -- Delete a waiter's record. It refused a late park while it existed; from now on a mark does.
 local function forget_waiter(waiter, facts)
   mark(facts.run, 'parked')
@@ -22,6 +27,9 @@ local function forget_waiter(waiter, facts)
   redis.call('ZREM', key('names'), waiter)
   if facts.task then
     redis.call('SREM', key('retried', facts.task), waiter)
+  end
+  if facts.newest and redis.call('HGET', key('newest'), work_of(facts)) == waiter then
+    redis.call('HDEL', key('newest'), work_of(facts))
   end
 end
 

@@ -25,9 +25,12 @@ local function file_waiter(waiter, group, ticket, facts, message, expires)
   if expires ~= '' then
     redis.call('ZADD', key('expiring'), expires, waiter)
   end
-  local task = cjson.decode(facts).task
-  if task then
-    redis.call('SADD', key('retried', task), waiter)
+  local known = cjson.decode(facts)
+  if known.task then
+    redis.call('SADD', key('retried', known.task), waiter)
+  end
+  if known.newest then
+    redis.call('HSET', key('newest'), work_of(known), waiter)
   end
   redis.call('HINCRBY', key('stats:counters'), 'parked:total', 1)
   return redis.call('ZRANGE', key('group', group), 0, 0)[1] == waiter

@@ -115,6 +115,7 @@ CHANGE = st.fixed_dictionaries(
         "paused": st.lists(st.sampled_from(["global", "platform:douyin", "account:a"]), max_size=1),
     },
 )
+SKIPS = st.sampled_from([False, False, False, True])
 FATES = st.lists(st.sampled_from(["arrives", "reply lost", "delayed"]), max_size=3)
 VERBS: Final = {
     scripts._sha(verb): verb
@@ -161,6 +162,12 @@ class Later(set[str]):
         super().add(token)
 
 
+#: States as a result backend in Redis writes them.
+SUCCESS, FAILURE, RETRY = (
+    f'{{"status": "{state}", "result": null}}'.encode() for state in ("SUCCESS", "FAILURE", "RETRY")
+)
+
+
 class Machine(RuleBasedStateMachine):
     """The steps; ``execute`` is where model and server meet.
 
@@ -191,6 +198,9 @@ class Machine(RuleBasedStateMachine):
         self.number = 0
         #: Denied runs whose message looks for its place: what is known of each.
         self.denied: dict[str, tuple[Denied, str]] = {}
+        #: Of runs whose message came to the door: the state of each task, and whose can't be read.
+        self.states: dict[str, Any] = {}
+        self.unreadable: set[str] = set()
         #: Messages in the broker, and those of them that it delivers again.
         self.messages: list[dict[str, Any]] = []
         self.copies: list[dict[str, Any]] = []
@@ -269,6 +279,7 @@ class Machine(RuleBasedStateMachine):
                 if self.model.cooling or self.model.is_rated(limit.decode())
             }
         run, limits, parked_as, group = self.read(args)
+        skips = tuple(limits[place - 1] for place in json.loads(args[2]).get("skips", ()))
         # Who rises with this call tells those who wait.
         freed |= {
             limit
@@ -288,7 +299,7 @@ class Machine(RuleBasedStateMachine):
         )
         reserved = next((token.decode() for token in mine), None)
         self.expected = self.model.acquire(
-            run, limits, parked_as, freed, under_way, useless, reserved
+            run, limits, parked_as, freed, under_way, useless, reserved, skips
         )
 
     def read(self, args: tuple[Any, ...]) -> tuple[str, Limits, str, str]:
@@ -318,8 +329,15 @@ class Machine(RuleBasedStateMachine):
         assert reply[0] == held
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
-        run, waiter, group, score = args[:4]
-        expected = self.model.park(waiter, Waiting(run, tuple(json.loads(group)), int(score)))
+        run, waiter, group, score, facts = args[:5]
+        limits, newest = tuple(json.loads(group)), json.loads(facts).get("newest", {})
+        other = self.model.replaceable(limits)
+        one = Waiting(run, limits, int(score), newest.get("received"))
+        expected = self.model.park(waiter, one)
+        if expected == "replaced":
+            self.leaving = {waiter}
+        elif other and other not in self.model.waiting:
+            self.leaving = {other}
         if expected == "parked":
             waits = self.redis.exists(f"{PREFIX}:waiter:{waiter}")
             expected = "parked" if waits else "handed over"
@@ -330,8 +348,19 @@ class Machine(RuleBasedStateMachine):
         score = self.redis.zscore(f"{PREFIX}:group:{group}", waiter)
         before = self.model.waiting.values()
         last = max((one.score % RANK for one in before), default=0)
-        expected = self.model.join(waiter, run, tuple(json.loads(group)), score, args[8])
+        may = run not in self.unreadable
+        expected = self.model.join(
+            waiter, run, tuple(json.loads(group)), score, may=may, queued=args[8]
+        )
         assert reply[0].decode() == expected
+        if expected in ("joined", "merged") and self.states[run] != SUCCESS:
+            self.states[run] = RETRY
+        if may:
+            assert self.redis.get(f"state:{run}") == self.states[run]
+        # One that was only seen has no delivery; ``holds`` knows where it is.
+        is_acked = bool(args[8]) or expected in ("joined", "merged", "again")
+        assert self.redis.hexists("unacked", run) != is_acked
+        assert (self.redis.zscore("unacked_index", run) is None) == is_acked
         if expected == "joined":
             assert score is not None
             assert int(score) // RANK == json.loads(args[6])["rank"]
@@ -421,7 +450,10 @@ class Machine(RuleBasedStateMachine):
             self.messages.append(message)
             if message.get("concurrency_discard") or verb == "drain":
                 assert waiter in self.leaving
-                self.model.take_out(waiter)
+                if verb == "park":
+                    self.leaving = set()
+                else:
+                    self.model.take_out(waiter)
                 continue
             heads = list(self.model.heads())
             assert waiter in heads, "handed over before others of its group"
@@ -515,7 +547,8 @@ class Machine(RuleBasedStateMachine):
         pipe.hgetall(f"{PREFIX}:stats:counters")
         pipe.zrange(f"{PREFIX}:groups", 0, -1)
         pipe.hgetall(f"{PREFIX}:stats:times")
-        *semaphores, leases, counters, groups, times = pipe.execute()
+        pipe.hgetall(f"{PREFIX}:newest")
+        *semaphores, leases, counters, groups, times, newest = pipe.execute()
         for limit, tokens in zip(LIMITS, semaphores, strict=True):
             there = {token.decode() for token in tokens}
             kept = {token for token in there if token.endswith(":collecting")}
@@ -529,6 +562,9 @@ class Machine(RuleBasedStateMachine):
         )
         assert {group.decode() for group in groups} == {
             group_of(one.limits) for one in self.model.waiting.values()
+        }
+        assert {waiter.decode() for waiter in newest.values()} == {
+            waiter for waiter, one in self.model.waiting.items() if one.received is not None
         }
         assert self.records() == self.model.records
         spans = Spans.of(times)
@@ -551,13 +587,22 @@ class Machine(RuleBasedStateMachine):
         fates=FATES,
         rank=st.sampled_from([0, 0, 0, 3]),
         task=st.integers(0, 5),
+        skips=SKIPS,
     )
-    def acquire(self, tags: dict[str, str], fates: list[str], rank: int, task: int) -> Any:
+    def acquire(
+        self, tags: dict[str, str], fates: list[str], rank: int, task: int, skips: bool
+    ) -> Any:
         self.number += 1
-        return self.ask(f"task{task}.{self.number}", tags, fates, rank, None)
+        return self.ask(f"task{task}.{self.number}", tags, fates, rank, None, skips)
 
     def ask(
-        self, task: str, tags: dict[str, str], fates: list[str], rank: int, place: Ticket | None
+        self,
+        task: str,
+        tags: dict[str, str],
+        fates: list[str],
+        rank: int,
+        place: Ticket | None,
+        skips: bool,
     ) -> Any:
         """A run stands at a worker's slot."""
         self.number += 1
@@ -565,7 +610,7 @@ class Machine(RuleBasedStateMachine):
         self.line.fates = list(fates)
         try:
             answer = self.limiter.try_acquire(
-                run, tags, task="publish", worker="w@h", rank=rank, ticket=place
+                run, tags, task="publish", worker="w@h", rank=rank, ticket=place, skips=skips
             )
         except LimiterUnavailable:
             assert run in self.later
@@ -589,7 +634,8 @@ class Machine(RuleBasedStateMachine):
             self.alive.add(run)
             return run
         assert run in self.later or set(used) <= {"arrives"}
-        self.denied[run] = (answer, task)
+        if isinstance(answer, Denied):
+            self.denied[run] = (answer, task)
         # What may still be under way must have somebody who ends it.
         return run if run in self.later else multiple()
 
@@ -686,15 +732,58 @@ class Machine(RuleBasedStateMachine):
     # -- those who wait
 
     @precondition(lambda self: self.denied)
-    @rule(data=st.data(), fates=FATES, expires=st.sampled_from([None, None, 1e10]))
-    def park(self, data: st.DataObject, fates: list[str], expires: float | None) -> None:
-        run = data.draw(st.sampled_from(sorted(self.denied)))
+    @rule(
+        data=st.data(),
+        fates=FATES,
+        expires=st.sampled_from([None, None, 1e10]),
+        received=st.sampled_from([None, None, 0, 1, 2]),
+    )
+    def park(
+        self, data: st.DataObject, fates: list[str], expires: float | None, received: int | None
+    ) -> None:
+        self.place(data.draw(st.sampled_from(sorted(self.denied))), fates, expires, received)
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(
+        target=runs,
+        data=st.data(),
+        fates=FATES,
+        rank=st.sampled_from([0, 0, 0, 3]),
+        skips=SKIPS,
+        received=st.sampled_from([0, 1, 2]),
+    )
+    def one_asks_for_what_others_wait_for(
+        self, data: st.DataObject, fates: list[str], rank: int, skips: bool, received: int
+    ) -> Any:
+        """Another task with the same limits: it is skipped, or replaces them, or is replaced."""
+        other = self.model.waiting[data.draw(st.sampled_from(sorted(self.model.waiting)))]
+        self.number += 1
+        asked = self.ask(f"task{self.number}", self.tags_of(other.limits), fates, rank, None, skips)
+        run = f"task{self.number - 1}:{self.number}"
+        if run in self.denied:
+            self.place(run, fates, None, received)
+        return asked
+
+    def tags_of(self, limits: Limits) -> dict[str, str]:
+        """Return tags that need these limits."""
+        return {
+            "type" if dimension == "task_type" else dimension: name
+            for dimension, _, name in (limit.partition(":") for limit in limits)
+            if name
+        }
+
+    def place(
+        self, run: str, fates: list[str], expires: float | None, received: int | None
+    ) -> None:
+        """The message of a denied run is parked."""
         answer, task = self.denied[run]
         place = answer.ticket
         parked_as = place.parked_as or run
         message = self.message(task, parked_as, place.number, answer.limits)
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(answer, task, message, hold=3600, expires=expires, queue=queue)
+        if received is not None:
+            waiter = replace(waiter, replaces="publish", received=received)
         self.line.fates = fates
         try:
             self.limiter.waiting_room.park(waiter)
@@ -732,9 +821,13 @@ class Machine(RuleBasedStateMachine):
         text = json.dumps({"headers": {"waiter": task}}, ensure_ascii=False).encode()
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(denied, task, text, hold=3600, expires=expires, queue=queue)
-        here = {"next": {"key": AHEAD, "most": LOOK_AHEAD}}
+        here = self.stored_here(run, data.draw(st.sampled_from([None, SUCCESS, FAILURE, ...])))
+        here["next"] = {"key": AHEAD, "most": LOOK_AHEAD}
         if queued:
             here["queued"] = {"key": AHEAD}
+            del here["unacked"]
+            self.redis.hdel("unacked", run)
+            self.redis.zrem("unacked_index", run)
         if queued in ("there", "behind"):
             self.redis.lpush(AHEAD, text)
             self.model.queued.add(text)
@@ -756,6 +849,21 @@ class Machine(RuleBasedStateMachine):
             # Its worker, or another one, receives it as always: a late copy takes nothing more.
             assert self.redis.lrem(AHEAD, -1, text) == 1
             self.model.queued.discard(text)
+
+    def stored_here(self, run: str, state: Any) -> dict[str, dict[str, Any]]:
+        """Keep beside the message of a run: its delivery, and its state; ``...`` can't be read."""
+        self.redis.hset("unacked", run, "delivered")
+        self.redis.zadd("unacked_index", {run: self.number})
+        if state is ...:
+            self.unreadable.add(run)
+            self.redis.rpush(f"state:{run}", "no state")
+        elif state:
+            self.redis.set(f"state:{run}", state)
+        self.states[run] = state
+        return {
+            "unacked": {"key": "unacked", "index": "unacked_index", "tag": run},
+            "result": {"key": f"state:{run}", "value": RETRY.decode(), "seconds": 0},
+        }
 
     @precondition(lambda self: self.denied)
     @rule(data=st.data(), fates=FATES)
@@ -785,8 +893,10 @@ class Machine(RuleBasedStateMachine):
         return text.encode()
 
     @precondition(lambda self: self.messages or self.copies)
-    @rule(target=runs, data=st.data(), fates=FATES, again=st.booleans())
-    def a_message_stands_at_a_slot(self, data: st.DataObject, fates: list[str], again: bool) -> Any:
+    @rule(target=runs, data=st.data(), fates=FATES, again=st.booleans(), skips=SKIPS)
+    def a_message_stands_at_a_slot(
+        self, data: st.DataObject, fates: list[str], again: bool, skips: bool
+    ) -> Any:
         """The broker delivers a message that was put back, or one of them a second time."""
         source = self.messages or self.copies
         message = source.pop(data.draw(st.integers(0, len(source) - 1)))
@@ -795,15 +905,11 @@ class Machine(RuleBasedStateMachine):
         if again:
             self.copies.append(message)
         limits = message["limits"]
-        tags = {
-            "type" if dimension == "task_type" else dimension: name
-            for dimension, _, name in (limit.partition(":") for limit in limits)
-            if name
-        }
+        tags = self.tags_of(limits)
         # One that was rescued and never parked asks as for the first time.
         parked_as = message["parked_as"]
         place = Ticket(message["score"], parked_as, tuple(limits)) if parked_as else None
-        return self.ask(message["waiter"], tags, fates, 0, place)
+        return self.ask(message["waiter"], tags, fates, 0, place, skips)
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
@@ -1073,7 +1179,7 @@ class Machine(RuleBasedStateMachine):
         self.messages, self.copies, self.denied = [], [], {}
         self.limiter.config.sync()
         assert float(self.redis.hget(f"{PREFIX}:config:flat", "opens")) > self.redis.time()[0]
-        self.ask("newcomer", {"account": "a"}, [], 0, None)
+        self.ask("newcomer", {"account": "a"}, [], 0, None, False)
         assert not self.model.held, "admitted before those who live said what they hold"
         self.a_beat()
         assert self.model.held == held
@@ -1083,6 +1189,7 @@ class Machine(RuleBasedStateMachine):
     def usage_says_so(self) -> None:
         usage = self.limiter.usage()
         in_accounts = {name for name, limit in usage.accounts.items() if limit.current}
+        in_accounts &= accounts_of(set(LIMITS))  # who came to the door in vain may hold another
         held = {limit for limit in LIMITS if self.model.members(limit, living=True)}
         # One in which room is kept alone is listed while an expired token is known there.
         assert accounts_of(held) <= in_accounts <= accounts_of(held | self.model.kept)

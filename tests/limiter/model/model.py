@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.config.schema import Config
@@ -21,11 +21,16 @@ BREADTH = {"account": 0, "task_type": 2, "platform": 3, "global": 4}
 
 @dataclass(frozen=True)
 class Waiting:
-    """One who waits: the token of its denied run, its limits, and its place."""
+    """One who waits: the token of its denied run, its limits, and its place.
+
+    Attributes:
+        received: when its message was received, if it may be replaced; else None.
+    """
 
     run: str
     limits: Limits
     score: int
+    received: int | None = None
 
 
 @dataclass
@@ -339,6 +344,7 @@ class Model:
         under_way: bool,
         useless: str | None = None,
         reserved: str | None = None,
+        skips: Limits = (),
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -350,6 +356,7 @@ class Model:
             useless: a reservation of the group that its message waited in, where it asks
                 with other limits by now; those of it are in ``freed`` already.
             reserved: the reservation of its own group that it would begin on.
+            skips: it is dropped where one of these is busy.
         """
         if (
             run in self.ended | self.rescued
@@ -376,6 +383,10 @@ class Model:
             self.unnoticed |= set(limits)
             self._forget(reserved)
         refused = self._refusal(limits, freed, under_way)
+        busy = refused and not self.closed and self._busy_limit(limits, skips)
+        if busy:
+            self._tell("skipped", limits)
+            return "skipped", busy
         if refused:
             self._tell("denied", limits)
             return refused
@@ -408,6 +419,13 @@ class Model:
             if any(one.limits == limits for one in self.waiting.values()):
                 return "behind", limits[-1]
         return None
+
+    def _busy_limit(self, limits: Limits, skips: Limits) -> str | None:
+        """Return the limit for which a run is dropped instead of waiting."""
+        busy = [limit for limit in skips if self._denial_of(limit)[1]]
+        if skips and any(one.limits == limits for one in self.waiting.values()):
+            busy.append(limits[-1])
+        return next(iter(busy), None)
 
     def _denial_of(self, limit: str) -> tuple[int, Full | tuple[str, str] | None]:
         """Return why a limit denies, and how early that is named."""
@@ -543,6 +561,14 @@ class Model:
         self.parked.add(one.run)
         if waiter in self.waiting:
             return "merged"
+        other = self.replaceable(one.limits) if one.received is not None else None
+        if other:
+            self.counters["replaced:total"] += 1
+            before = self.waiting[other]
+            if (before.received or 0) > (one.received or 0):
+                return "replaced"
+            self.take_out(other)
+            one = replace(one, score=before.score)
         self.waiting[waiter] = one
         self.counters["parked:total"] += 1
         return "parked"
@@ -551,13 +577,28 @@ class Model:
         """Return whether a message is left in the queue in which it was seen, or is gone."""
         return queued != b"" and (self.is_behind or queued not in self.queued)
 
+    def replaceable(self, limits: Limits) -> str | None:
+        """Return the waiter with these limits that a newer one replaces."""
+        for waiter, one in self.waiting.items():
+            if one.limits == limits and one.received is not None:
+                return waiter
+        return None
+
     def join(
-        self, waiter: str, run: str, limits: Limits, score: float | None, queued: bytes = b""
+        self,
+        waiter: str,
+        run: str,
+        limits: Limits,
+        score: float | None,
+        *,
+        may: bool = True,
+        queued: bytes = b"",
     ) -> str:
         """Return what becomes of a message whose run has not asked.
 
         Args:
-            score: its own, if it waits.
+            score: if it waits.
+            may: its state can be written.
             queued: itself, if it was only seen in its queue.
         """
         if run in self.parked | self.rescued:
@@ -565,11 +606,15 @@ class Model:
         if self.is_left(queued):
             return "left"
         if waiter in self.waiting:
+            if not may:
+                return "forbidden"
             self.parked.add(run)
             self.queued.discard(queued)
             return "merged"
         if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
             return "alone"
+        if not may:
+            return "forbidden"
         assert score is not None
         self._tell("denied", limits)
         self.park(waiter, Waiting(run, limits, int(score)))

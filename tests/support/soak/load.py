@@ -43,6 +43,9 @@ ARGUMENTS = ("--autoscale", "4,1", "--max-tasks-per-child", "25")
 #: Tasks sent a second, for how long each runs at most, and how often something is done.
 RATE = 12
 LONGEST = 0.3
+#: Of so many sendings one is of several tasks of one account, so that most of them wait.
+BURSTS = 8
+BURST = 6
 #: A little more may begin than are sent, so that who waits for a moment does not for long.
 RATES = {"account:*": ((3, 1), (12, 5)), "global": ((16, 1),)}
 PAUSE = (0.3, 1.2)
@@ -66,6 +69,7 @@ class Figures:
     Attributes:
         sent, ran: tasks, and those of them that came to their end.
         runs: begun, the killed ones among them.
+        at_the_door: how often a worker's main process parked a message itself.
         done: what was done, and how often.
         lost, doubled: tasks that never ended, or more than once, each with its cause.
         unexplained: those of them of which no cause is known.
@@ -78,6 +82,7 @@ class Figures:
     sent: int = 0
     ran: int = 0
     runs: int = 0
+    at_the_door: int = 0
     done: Counter[str] = field(default_factory=Counter)
     lost: dict[str, str] = field(default_factory=dict)
     doubled: dict[str, str] = field(default_factory=dict)
@@ -90,14 +95,19 @@ class Figures:
     @property
     def is_well(self) -> bool:
         """Whether all is as promised."""
-        return self.ran > 0 and not (
-            self.unexplained or self.overlaps or self.windows or self.tokens or self.waiting
+        return (
+            self.ran > 0
+            and self.at_the_door > 0
+            and not (
+                self.unexplained or self.overlaps or self.windows or self.tokens or self.waiting
+            )
         )
 
     def __str__(self) -> str:
         done = ", ".join(f"{name} {count}" for name, count in sorted(self.done.items()))
         lines = [
-            f"sent {self.sent}, ran {self.ran}, in {self.runs} runs",
+            f"sent {self.sent}, ran {self.ran}, in {self.runs} runs, "
+            f"{self.at_the_door} messages parked as they arrived",
             f"done: {done}",
             f"left: {self.tokens} tokens, {self.waiting} waiting tasks",
             *(f"lost {task}: {cause}" for task, cause in self.lost.items()),
@@ -138,23 +148,32 @@ class Soak:
         ends = time.monotonic() + seconds
         next_deed = time.monotonic() + 1
         while time.monotonic() < ends:
-            self._send()
+            sent = self._send()
             self._replace_the_dead()
             if time.monotonic() > next_deed:
                 self._do_something()
                 next_deed = time.monotonic() + self._random.uniform(*PAUSE)
-            time.sleep(1 / RATE)
+            time.sleep(sent / RATE)
         self._wait_for_the_rest()
         return self._count()
 
     def _start(self) -> Worker:
-        return self._site.start(concurrency=1, arguments=ARGUMENTS)
+        # With a server of its own, every other worker lets its tasks wait by countdown.
+        ways = ("handoff", "auto") if self._of_server == "limiter" else ("auto",)
+        way = ways[len(self._site.workers) % len(ways)]
+        return self._site.start({"WAITING": way}, concurrency=1, arguments=ARGUMENTS)
 
-    def _send(self) -> None:
+    def _send(self) -> int:
+        """Send one task or several; return how many."""
+        account = self._random.choice(ACCOUNTS)
+        count = 1 if self._random.randrange(BURSTS) else BURST
+        for _ in range(count):
+            self._send_one(account)
+        return count
+
+    def _send_one(self, account: str) -> None:
         name = self._random.choice(["work", "early"])
-        task = Task(
-            str(uuid.uuid4()), name == "work", self._random.choice(ACCOUNTS), _now(), is_sure=False
-        )
+        task = Task(str(uuid.uuid4()), name == "work", account, _now(), is_sure=False)
         self._tasks[task.id] = task
         with suppress(OperationalError, RedisError):
             getattr(self._site.tasks, name).apply_async(
@@ -302,6 +321,7 @@ class Soak:
         figures.sent = sum(task.is_sure for task in tasks)
         figures.ran = sum(bool(task.ends) for task in tasks)
         figures.runs = sum(len(task.runs) for task in tasks)
+        figures.at_the_door = self._site.output().count("and is parked as it arrives")
         figures.overlaps = overlaps(tasks, events)
         figures.windows = too_many(tasks, RATES)
         for task in tasks:
