@@ -13,7 +13,18 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from benchmarks import brake, denial, figures, growth, makespan, moments, pair, steps, throughput
+from benchmarks import (
+    brake,
+    burst,
+    denial,
+    figures,
+    growth,
+    makespan,
+    moments,
+    pair,
+    steps,
+    throughput,
+)  # fmt: skip
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 
@@ -136,6 +147,10 @@ def _denial(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
     return denial.measure(servers.keeping, short, say)
 
 
+def _burst(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
+    return burst.measure(servers.keeping, short, say)
+
+
 def _brake(servers: Servers, short: bool, say: Say) -> dict[str, Any]:
     _emptied(servers.scratch)
     return brake.measure(servers.scratch, short, say)
@@ -148,6 +163,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "makespan": _makespan,
     "throughput": _throughput,
     "denial": _denial,
+    "burst": _burst,
     "brake": _brake,
     "growth": _growth,
     "moments": _moments,

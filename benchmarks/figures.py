@@ -64,11 +64,17 @@ FIGURES = [
         of_the_machine=True,
     ),
     Figure("makespan_vs_ideal", "200 x 20 ms at limit 2, over the ideal", 1.25),
-    Figure("deliveries_per_task", "deliveries of each of these", 2.05),
+    Figure(
+        "mixed_makespan_vs_ideal",
+        "400 x 50 ms, 16 accounts at limit 1, eight processes, over the ideal",
+        1.06,
+    ),
+    Figure("deliveries_per_task", "deliveries of each of the 200", 2.05),
     Figure("throughput_vs_plain", "tasks a second, all gated, over without us", 0.9, True),
     Figure("cpu_vs_plain", "worker's CPU of one of these tasks, over without us", 1.12),
     Figure("denial_vs_noop", "worker's CPU of one more that waits, over an empty task", 0.5),
     Figure("denial_wall_vs_noop", "its time, all processes busy meanwhile, the same way", 0.6),
+    Figure("burst", "wait behind 3,000 that can't run, over 3,000 empty tasks without us", 0.5),
     Figure("brake_refusals", "refusals by a strict platform, over those of a fixed limit", 0.2),
     Figure(
         "brake_throughput", "time that its calls are under way, over what it allows", 0.85, True

@@ -209,30 +209,36 @@ class Limiter:
                     raise RunEnded(f"run {token} has ended: it gets no more tokens")
         raise ConfigConflict()
 
-    def join(self, waiter: Waiter, rank: int, here: Mapping[str, Any]) -> bool:
+    def join(
+        self, waiter: Waiter, rank: int, here: Mapping[str, Any], queued: bytes = b""
+    ) -> list[bytes] | None:
         """Let a message wait if its group already waits, because its run would be denied too.
 
         Args:
             waiter: the waiter, without a ticket; its limits follow from ``dimensions``.
             rank: the rank of its priority, 0 for the highest.
             here: what else to write on this server if it waits; see ``join.lua``.
+            queued: its message, if that is still in its queue.
 
         Returns:
-            whether it waits; if not, it has no place, and its run has to ask.
+            the messages that come next in its queue, if ``here`` asks for them; None if it
+            does not wait: it has no place, and its run has to ask.
 
         Raises:
             OutOfMemory: Redis has no memory for it; nothing was done.
             LimiterUnavailable: Redis can't be asked. The message may wait now, or when a late
                 copy of the call arrives; ``waiting_room.park`` it to be sure.
         """
-        reply, lost = self.waiting_room.join(waiter, rank, self.dimensions, here)
+        reply, lost = self.waiting_room.join(waiter, rank, self.dimensions, here, queued)
         if reply[0] == b"dimensions":
             self.dimensions = tuple(json.loads(reply[1]))
-        elif reply[0] not in (b"alone", b"forbidden"):
-            return True
+        elif reply[0] == b"joined":
+            return list(reply[1])
+        elif reply[0] not in (b"alone", b"left", b"forbidden"):
+            return []
         if lost:
             raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")
-        return False
+        return None
 
     def _ask(self, token: str, *args: str, keeps: bool) -> Any:
         """Call acquire once; without a reply, schedule a release unless the run begins anyway."""

@@ -86,7 +86,12 @@ class WaitingRoom:
         return str(reply.decode())
 
     def join(
-        self, waiter: Waiter, rank: int, dimensions: tuple[str, ...], here: Mapping[str, Any]
+        self,
+        waiter: Waiter,
+        rank: int,
+        dimensions: tuple[str, ...],
+        here: Mapping[str, Any],
+        queued: bytes = b"",
     ) -> Answer:
         """Let a message wait whose group waits already: ``Limiter.join`` calls ``join.lua``."""
         run = {
@@ -100,6 +105,7 @@ class WaitingRoom:
             *self._arguments(waiter),
             json.dumps(run, ensure_ascii=False),
             json.dumps({**here, "home": self._keyspace.database}, ensure_ascii=False),
+            queued,
         )
 
     def _arguments(self, waiter: Waiter) -> tuple[str, str, str, bytes, str]:

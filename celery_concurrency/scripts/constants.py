@@ -36,6 +36,9 @@ RESERVED_SUFFIX: Final = ":reserved"
 #: And of one that collects room for a waiter that was passed over for long.
 COLLECTING_SUFFIX: Final = ":collecting"
 
+#: How many messages a worker looks at that come next in a queue, when it parks one.
+LOOK_AHEAD: Final = 10
+
 #: How every parked message begins: more headers can be put in behind it.
 MESSAGE_START: Final = '{"headers": {'
 #: The header of a message that was parked: where it waited.

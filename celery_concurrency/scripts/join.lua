@@ -11,12 +11,18 @@
 --        8 what this server stores of its task, a JSON object with each of these that it stores:
 --            result: key, value: its state RETRY; seconds: after which it expires, 0 for never
 --            unacked: key, index, tag: its delivery, which this call acknowledges
+--            queued: key of the queue in which it still is: this call takes it out
+--            next: key, most: the queue to look at for messages that come next, and how many
 --            db, in each: its database, if that is not ours; home: ours
--- Reply  {'joined'}, or {'merged'} or {'again'} as in park
+--        9 its message as it is in that queue; '' if it is not
+-- Reply  {'joined', messages}, or {'merged'} or {'again'} as in park; messages: those that come next
+--        {'left'}                      it is left in its queue, or gone from there: somebody has
+--                                      taken it, or one that can run came in front: nothing was done
 --        {'alone'}                     its group has no waiters: nothing was done
 --        {'dimensions', names}         dimensions is out of date: nothing was done
 --        {'forbidden', why}            our user may not write all of 8: it has no place, no ack
--- Cost   about 20 commands; only logarithms of sorted sets grow with waiters
+-- Cost   about 20 commands, and looking at the last LOOK_AHEAD messages of a queue; only
+--        logarithms of sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
 --        second copy writes no state, because the task may have gone on
 -- OOM    refused, unless this run was parked before
@@ -25,19 +31,53 @@
 -- include waiters
 -- include counting
 -- include index when file_group is called
--- constants MESSAGE_START, PARKED
+-- constants LOOK_AHEAD, MESSAGE_START, PARKED
 
 local token, waiter, group, run = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[7])
 local here = cjson.decode(ARGV[8])
 
+-- How a message begins that was handed over.
+local HANDED_OVER = MESSAGE_START .. '"' .. PARKED .. '"'
+
+-- Return whether to leave the message where it was seen: it is gone, or a worker should rather read
+-- what came in front of it.
+local function is_left()
+  local queued, left = here.queued, false
+  if queued then
+    in_database(queued.db, here.home, function()
+      local first = redis.call('LINDEX', queued.key, -1)
+      left = not first or string.sub(first, 1, #HANDED_OVER) == HANDED_OVER
+        or not redis.call('LPOS', queued.key, ARGV[9], 'RANK', -1, 'MAXLEN', 2 * LOOK_AHEAD)
+    end)
+  end
+  return left
+end
+
+-- Take the message from the broker: it has its place here.
 local function acknowledge()
-  local unacked = here.unacked
+  local unacked, queued = here.unacked, here.queued
+  if queued then
+    in_database(queued.db, here.home, function()
+      redis.call('LREM', queued.key, -1, ARGV[9])
+    end)
+  end
   if unacked then
     in_database(unacked.db, here.home, function()
       redis.call('HDEL', unacked.key, unacked.tag)
       redis.call('ZREM', unacked.index, unacked.tag)
     end)
   end
+end
+
+-- Return the messages that a queue would give next, the next one first.
+local function next_messages()
+  local found = {}
+  if here.next then
+    in_database(here.next.db, here.home, function()
+      found = redis.call('LRANGE', here.next.key, -here.next.most, -1)
+    end)
+  end
+  return found
 end
 
 -- How Celery begins the JSON of a success.
@@ -73,8 +113,12 @@ end
 
 local place = place_of(token, waiter)
 if place == 'again' then
-  acknowledge()
+  if not here.queued then
+    acknowledge()
+  end
   return {place}
+elseif is_left() then
+  return {'left'}
 elseif place == 'merged' then
   local problem = write_the_rest()
   if problem then
@@ -104,4 +148,4 @@ count('denied:', run.counted)
 if file_waiter(waiter, group, ticket, ARGV[4], message, ARGV[6]) then
   file_group(group)
 end
-return {'joined'}
+return {'joined', next_messages()}

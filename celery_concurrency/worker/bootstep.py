@@ -28,7 +28,9 @@ class DoorStep(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
     """The consumer's bootstep: puts the door before the pool."""
 
     def __init__(self, consumer: Any, **_: Any) -> None:
-        guard_pool(consumer, door_of(consumer.app).lets_in)
+        door = door_of(consumer.app)
+        door.consumer = consumer
+        guard_pool(consumer, door.lets_in)
 
 
 class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

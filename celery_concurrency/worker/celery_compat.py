@@ -8,10 +8,13 @@ checks each part by name. kombu's private parts are in ``kombu_redis.py``, redis
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.app.task import Context
+from celery.app.trace import LOG_RECEIVED
 from celery.worker import state as worker_state
+from celery.worker.strategy import logger as _strategy_logger
+from kombu.utils.imports import symbol_by_name
 
 
 def real_app(app: Any) -> Any:
@@ -133,6 +136,48 @@ def context_of(request: Any) -> Any:
     ``Request._context``: Celery 5.5 to 5.7. Without it a task whose group waits goes to the pool.
     """
     return request._context
+
+
+def is_rate_limited(consumer: Any, task: Any) -> bool:
+    """Return whether a worker holds this task's messages back by its ``rate_limit``.
+
+    ``Consumer.disable_rate_limits`` and ``task_buckets``: Celery 5.5 to 5.7. Without them each
+    message is received as always.
+    """
+    return not consumer.disable_rate_limits and bool(consumer.task_buckets[task.name])
+
+
+def request_of(consumer: Any, message: Any, task: Any) -> Any:
+    """Return the request that a worker makes of a message; nobody is told of it.
+
+    ``celery.worker.strategy.default`` makes it like this: Celery 5.5 to 5.7. If that changes,
+    each message is received as always.
+    """
+    return symbol_by_name(task.Request)(  # type: ignore[no-untyped-call]  # kombu
+        message, app=consumer.app, task=task, hostname=consumer.hostname,
+        eventer=consumer.event_dispatcher, connection_errors=consumer.connection_errors,
+        body=message.body, headers=message.headers, decoded=False,
+        utc=consumer.app.uses_utc_timezone(),
+    )  # fmt: skip
+
+
+def tell_received(consumer: Any, request: Any) -> None:
+    """Log, and tell signals and events, that a request was received.
+
+    ``celery.worker.strategy.default`` does it like this, and ``celery.app.trace.LOG_RECEIVED``
+    is its line: Celery 5.5 to 5.7. Without that the worker doesn't start.
+    """
+    context = {
+        "id": request.id, "name": request.name, "args": request.argsrepr,
+        "kwargs": request.kwargsrepr, "eta": request.eta,
+    }  # fmt: skip
+    _strategy_logger.info(LOG_RECEIVED, context, extra={"data": context})
+    signals.task_received.send(sender=consumer, request=request)
+    request.send_event(
+        "task-received", name=request.name, args=request.argsrepr, kwargs=request.kwargsrepr,
+        root_id=request.root_id, parent_id=request.parent_id,
+        retries=headers_of(request).get("retries", 0), eta=None, expires=None,
+    )  # fmt: skip
 
 
 def guard_pool(consumer: Any, lets_in: Callable[[Any], bool]) -> None:

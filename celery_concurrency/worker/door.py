@@ -8,7 +8,7 @@ whatever is unusual, and all where Redis does not answer.
 
 import logging
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
@@ -27,8 +27,9 @@ from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Ticket
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.scripts.constants import RANK
+from celery_concurrency.scripts.constants import LOOK_AHEAD, RANK
 from celery_concurrency.worker import kombu_redis
+from celery_concurrency.worker.ahead import requests_of
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
 from celery_concurrency.worker.busy import busy_of
 from celery_concurrency.worker.celery_compat import (
@@ -37,6 +38,7 @@ from celery_concurrency.worker.celery_compat import (
     headers_of,
     sent_along,
     stored_state,
+    tell_received,
 )
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage, note
@@ -51,11 +53,37 @@ logger = logging.getLogger(WORKER_LOG)
 GROUPS_MOST: Final = 10_000
 
 
+class _Seen(NamedTuple):
+    """A message in its queue.
+
+    Attributes:
+        text: as the queue has it.
+        queue: where that is (``kombu_redis.queue_before``).
+    """
+
+    text: bytes
+    queue: dict[str, Any]
+
+
+class _Place(NamedTuple):
+    """Where a message waits.
+
+    Attributes:
+        here: what else was written with that.
+        following: the messages that come next in its queue.
+    """
+
+    here: dict[str, dict[str, Any]]
+    following: list[bytes]
+
+
 class Door:
     """Parks, in a worker's main process, the messages of groups that wait already."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        #: The worker's, whose queues are looked at ahead; None for none.
+        self.consumer: Any = None
         # Those in which a run was denied, as far as this worker knows.
         self._groups: Any = LRUCache(limit=GROUPS_MOST)  # type: ignore[no-untyped-call]  # kombu
 
@@ -76,36 +104,67 @@ class Door:
         if run is None or not self._groups or not _is_usual(request, run):
             return True
         try:
-            here = self._park(request, run)
+            place = self._park(request, run)
         except Exception as exc:  # whatever it is: in the pool it is met by all that the gate does
             logger.debug("Task %s[%s] is not parked here", request.name, request.id, exc_info=True)
-            if isinstance(exc, LimiterUnavailable | OperationalError):
-                # Others are not to hold up this process meanwhile.
-                self._groups.clear()
+            self._meet(exc)
             return True
-        if here is not None:
-            _end(request, run, is_acked="unacked" in here)
-        return here is None
+        if place is None:
+            return True
+        _end(request, run, is_acked="unacked" in place.here)
+        if place.following:
+            self._look_ahead(request.message, place.following)
+        return False
 
-    def _park(self, request: Any, run: Run) -> dict[str, dict[str, Any]] | None:
+    def _meet(self, error: Exception) -> None:
+        if isinstance(error, LimiterUnavailable | OperationalError):
+            # Others are not to hold up this process meanwhile.
+            self._groups.clear()
+
+    def _look_ahead(self, message: Any, texts: list[bytes]) -> None:
+        """Park those that come after a message and have to wait too, straight from its queue."""
+        try:
+            queue = kombu_redis.queue_before(message) or {}
+            for text, request in requests_of(self.consumer, message.channel, reversed(texts)):
+                run = sent_along(request)
+                if not _is_usual(request, run) or not self._knows(_tags_of(request)):
+                    continue
+                if self._park(request, run, _Seen(text, queue)) is None:
+                    break  # one that can run stands before it, or others take what comes next
+                kombu_redis.leave_unacked(request)
+                tell_received(self.consumer, request)
+                _end(request, run, is_acked=False)
+        except Exception as exc:  # whatever it is: they are received as always, or wait
+            logger.debug("messages that come next are received as always", exc_info=True)
+            self._meet(exc)
+
+    def _knows(self, tags: dict[str, object]) -> bool:
+        """Return whether a run's group waits, as far as this worker knows, and the run would."""
+        limits = limits_of(tags, limiter_of(self._app).dimensions)
+        return group_of(limits) in self._groups and busy_of(tags) == "wait"
+
+    def _park(self, request: Any, run: Run, seen: _Seen | None = None) -> _Place | None:
         """Park a request's message if its group waits.
 
+        Args:
+            seen: its message in its queue, if it was not received.
+
         Returns:
-            what else was written with its place; None if it has none.
+            its place; None if it has none.
         """
         limiter = limiter_of(self._app)
         tags = _tags_of(request)
-        limits = limits_of(tags, limiter.dimensions)
-        if group_of(limits) not in self._groups or busy_of(tags) != "wait" or request.revoked():
+        if not self._knows(tags) or (seen is None and request.revoked()):
             return None
+        limits = limits_of(tags, limiter.dimensions)
         denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
         waiter = waiter_of(self._app, run.token, limits, run.message, None)
-        here = self._kept_here(request, denied)
+        here = self._kept_here(request, denied, seen)
         if waiter is None or (_keeps_state(request) and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
             return None
         try:
-            waits = limiter.join(waiter, run.rank, here)
+            following = limiter.join(waiter, run.rank, here, seen.text if seen else b"")
         except OutOfMemory:
             return None
         except LimiterUnavailable:
@@ -113,17 +172,25 @@ class Door:
             run.outcome, run.may_wait = denied, True
             note(run.token, Stage.ASKING)
             raise
-        if not waits:
-            self._groups.pop(group_of(limits), None)
+        if following is None:
+            if seen is None:
+                self._groups.pop(group_of(limits), None)
             return None
         run.outcome, run.tags = denied, tags
-        return here
+        return _Place(here, following)
 
-    def _kept_here(self, request: Any, denied: Denied) -> dict[str, dict[str, Any]]:
+    def _kept_here(
+        self, request: Any, denied: Denied, seen: _Seen | None
+    ) -> dict[str, dict[str, Any]]:
         """Return what the limiter's server keeps of a task, beside its message."""
         kept = {}
-        if waiting_mode_of(self._app).same_server:
+        if seen:
+            kept["queued"] = dict(seen.queue)
+        elif waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
+            queue = kombu_redis.queue_before(request.message) if self.consumer else None
+            if queue:
+                kept["next"] = {**queue, "most": LOOK_AHEAD}
         if _keeps_state(request) and keeps_results(self._app, request.task.backend):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))
         for one in kept.values():

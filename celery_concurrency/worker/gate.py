@@ -30,7 +30,7 @@ from celery_concurrency.scripts.constants import DISCARD
 from celery_concurrency.worker import progress
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.busy import busy_of, say_not_replaced, tell_canvas
-from celery_concurrency.worker.celery_compat import headers_of, ours_on
+from celery_concurrency.worker.celery_compat import headers_of, ours_on, sent_along
 from celery_concurrency.worker.parking import waiter_of
 from celery_concurrency.worker.progress import Stage
 from celery_concurrency.worker.refusal_telling import tell_refusal
@@ -73,7 +73,8 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
         # Cancelled or expired while it waited: Celery ends it as revoked and tells its canvas.
         worker_state.revoked.add(request.id)
     elif is_gated(request.task):
-        receive(request)
+        if sent_along(request) is None:
+            receive(request)
         unknown_headers.note(request.task.name, headers_of(request))
 
 

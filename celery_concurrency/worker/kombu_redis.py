@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu.compression import compress
 from kombu.transport.virtual import QoS as VirtualQoS
+from kombu.utils.json import loads
 
 from celery_concurrency.worker.message import TaskMessage, to_bytes
 
@@ -131,6 +132,38 @@ def unacked(message: Any) -> dict[str, Any]:
         "tag": message.delivery_tag,
         "db": database(channel),
     }
+
+
+def queue_before(message: Any) -> dict[str, Any] | None:
+    """Return the list from which a message was delivered: its ``key`` and ``db``.
+
+    ``Channel.active_queues``, ``_get_message_priority``, ``_q_for_pri``: kombu 5.5 to 5.7.
+    Without them a task whose group waits goes to the pool.
+
+    Returns:
+        None if it was not sent straight to a queue that is read here.
+    """
+    channel, delivery = message.channel, message.delivery_info
+    queue = delivery.get("routing_key")
+    if delivery.get("exchange") or queue not in channel.active_queues:
+        return None
+    priority = channel._get_message_priority({"properties": message.properties}, reverse=False)
+    key = f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
+    return {"key": key, "db": database(channel)}
+
+
+def message_of(channel: Any, text: bytes) -> Any:
+    """Return a message as kombu reads it from a queue; ``Channel.Message``: kombu 5.5 to 5.7."""
+    return channel.Message(loads(text), channel=channel)  # type: ignore[no-untyped-call]
+
+
+def leave_unacked(request: Any) -> None:
+    """Let a request whose message was never delivered seem acknowledged: nothing is sent.
+
+    ``Message._state``: kombu 5.5 to 5.7. Without it the ack may be sent, which is harmless.
+    """
+    request.message._state = "ACK"
+    request.acknowledged = True
 
 
 def note_acked(message: Any) -> None:

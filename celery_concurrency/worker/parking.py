@@ -43,6 +43,7 @@ def waiter_of(
     sent = message.headers
     headers = {**sent, "eta": None}
     if ticket:
+        headers = {PARKED: None, **headers}  # the first: join.lua knows it by that
         headers[PARKED] = {
             "as": ticket.parked_as or token,
             "score": ticket.number,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+from functools import partial
 from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
-from celery import Celery, _state, current_app
+from celery import Celery, _state, current_app, signals
 from celery.app.task import Context
+from celery.app.trace import LOG_RECEIVED
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.worker import state as worker_state
+from celery.worker import strategy
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
@@ -158,6 +161,93 @@ def guard_pool(app, request_):
     parameters = inspect.signature(Consumer.__init__).parameters
     assert next(iter(parameters)) == "self"
     assert "on_task_request" in parameters
+
+
+@pytest.fixture
+def consumer(app):
+    """What Celery's strategy needs of a worker's consumer; it notes events that are sent."""
+    events = []
+    eventer = SimpleNamespace(
+        enabled=True, send=lambda *args, **fields: events.append((args, fields))
+    )
+    handed_on = []
+    return Sender(
+        app=app, hostname="w", connection_errors=(), events=events, handed_on=handed_on,
+        event_dispatcher=eventer, disable_rate_limits=False, task_buckets={"work": None},
+        timer=SimpleNamespace(call_at=None), apply_eta_task=None, _limit_task=None,
+        _limit_post_eta=None, on_task_request=handed_on.append,
+        pool=SimpleNamespace(apply_async=None),
+        controller=SimpleNamespace(state=worker_state),
+    )  # fmt: skip
+
+
+class Sender(SimpleNamespace):
+    """A sender of signals needs a hash."""
+
+    __hash__ = object.__hash__
+
+
+def by_celery(consumer, request_):
+    """Let Celery's own strategy receive a message; return its request."""
+    handle = strategy.default(request_.task, consumer.app, consumer)
+    handle(request_.message, None, None, None, [])
+    return consumer.handed_on.pop()
+
+
+def test_what_is_received_is_told_as_celery_tells_it(app, request_, consumer, caplog):
+    request_.message.headers |= {"argsrepr": "()", "kwargsrepr": "{}", "retries": 2}
+    request_.task.send_events = True
+    signalled = []
+
+    def note(sender, request, **_):
+        signalled.append((sender, request.id))
+
+    signals.task_received.connect(note, weak=False)
+    try:
+        with caplog.at_level("INFO"):
+            theirs = by_celery(consumer, request_)
+            ours = celery_compat.request_of(consumer, request_.message, request_.task)
+            assert len(signalled) == len(consumer.events) == len(caplog.records) == 1
+            celery_compat.tell_received(consumer, ours)
+    finally:
+        signals.task_received.disconnect(note)
+    assert signalled[0] == signalled[1]
+    assert consumer.events[0] == consumer.events[1]
+    lines = [(line.name, line.levelname, line.getMessage(), line.data) for line in caplog.records]
+    assert lines[0] == lines[1]
+    for name in ("id", "name", "args", "kwargs", "hostname", "eta", "expires", "request_dict"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+@uses("celery.worker.strategy.default")
+def request_of(app, request_):
+    """Nobody is told of it, and no ack is due yet."""
+    dispatcher = SimpleNamespace(enabled=True, send=lambda *_, **__: pytest.fail("told"))
+    consumer = SimpleNamespace(
+        app=app, hostname="w", event_dispatcher=dispatcher, connection_errors=()
+    )
+    made = celery_compat.request_of(consumer, request_.message, request_.task)
+    assert (made.id, made.hostname, made.acknowledged) == ("1", "w", False)
+
+
+@uses("celery.app.trace.LOG_RECEIVED", "celery.worker.strategy.logger")
+def tell_received(app, request_):
+    """The test above compares it with Celery itself."""
+    assert "received" in LOG_RECEIVED
+    assert strategy.logger.name == "celery.worker.strategy"
+
+
+@uses("Consumer.disable_rate_limits", "Consumer.task_buckets")
+def is_rate_limited(app, request_):
+    consumer = SimpleNamespace(disable_rate_limits=False, task_buckets={"work": object()})
+    assert celery_compat.is_rate_limited(consumer, request_.task)
+    consumer.disable_rate_limits = True
+    assert not celery_compat.is_rate_limited(consumer, request_.task)
+    made = SimpleNamespace(
+        app=app, task_buckets={}, bucket_for_task=partial(Consumer.bucket_for_task, None)
+    )
+    Consumer.reset_rate_limits(made)
+    assert made.task_buckets["work"] is None
 
 
 @uses("Request._context")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from celery import Celery, current_task, states
+from celery import Celery, current_task, signals, states
 from celery.app.trace import build_tracer
 from celery.backends.redis import RedisBackend
 from celery.exceptions import TaskRevokedError
@@ -21,7 +21,7 @@ from celery_concurrency import scripts
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.limiter import Denied
 from celery_concurrency.limiter.client import RedisUnavailable
-from celery_concurrency.scripts.constants import RANK
+from celery_concurrency.scripts.constants import DISCARD, LOOK_AHEAD, PARKED, RANK, REDELIVERED
 from celery_concurrency.worker import door, parking
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
@@ -516,3 +516,183 @@ def test_a_user_who_may_not_write_what_is_kept_beside_it_lets_the_pool_do_that(s
         assert_waits_once(scene, request)
     finally:
         scene.redis.acl_deluser("few")
+
+
+# -- those that come next in its queue
+
+
+class Consumer(SimpleNamespace):
+    """What the door needs of a worker's; as a signal's sender it has a hash."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.fixture
+def looks_ahead(scene):
+    """The door has a consumer; return what signals were told of requests that were received."""
+    scene.door.consumer = Consumer(
+        app=scene.app, hostname="w", event_dispatcher=None, connection_errors=(),
+        disable_rate_limits=False, task_buckets={"work": None},
+    )  # fmt: skip
+    told = []
+
+    def note(request, **_):
+        told.append(request.id)
+
+    signals.task_received.connect(note, weak=False)
+    Queue("celery")(scene.app.channel).declare()
+    scene.app.channel.basic_consume("celery", False, None, "tag")
+    yield told
+    scene.app.channel.basic_cancel("tag")
+    signals.task_received.disconnect(note)
+
+
+def sent(app, **options):
+    """Send a message that no worker has received yet; return its task's id."""
+    return app.tasks["work"].apply_async(**{"headers": HEADERS, **options}).id
+
+
+def in_the_queue(redis):
+    """Return the ids of what is in the queue, in the order of its delivery."""
+    return [json.loads(text)["headers"]["id"] for text in redis.lrange("celery", 0, -1)[::-1]]
+
+
+def test_those_that_come_next_and_wait_too_are_parked_from_their_queue(scene, redis, looks_ahead):
+    first = received(scene.app)
+    following = [sent(scene.app) for _ in range(2)]
+    free = sent(scene.app, headers={"account": "free"})
+    last = sent(scene.app)
+    assert not scene.door.lets_in(first)
+    assert in_the_queue(redis) == [free]
+    assert scene.floor.waiting() == {"first", first.id, *following, last}
+    assert looks_ahead == [*following, last]
+    assert {scene.app.AsyncResult(id).state for id in (*following, last)} == {"RETRY"}
+
+
+def test_they_go_on_in_the_order_in_which_they_came(scene, redis, looks_ahead):
+    scene.floor.room.cancel("first")
+    scene.floor.wait("second", **HEADERS)
+    first = received(scene.app)
+    following = [sent(scene.app) for _ in range(3)]
+    assert not scene.door.lets_in(first)
+    order = redis.zrange('concurrency:group:["global", "account:a"]', 0, -1)
+    assert order == ["second", first.id, *following]
+
+
+def test_no_more_are_looked_at_than_a_few(scene, redis, looks_ahead):
+    first = received(scene.app)
+    for _ in range(LOOK_AHEAD + 3):
+        sent(scene.app)
+    assert not scene.door.lets_in(first)
+    assert redis.llen("celery") == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": 100},
+        {"expires": 100},
+        {"headers": {"account": "b"}},
+        {"headers": {**HEADERS, DISCARD: True}},
+        {"headers": {**HEADERS, PARKED: {"as": "x:1", "score": 1, "limits": ["global"]}}},
+        {"headers": {**HEADERS, REDELIVERED: True}},
+    ],
+)
+def test_what_is_unusual_or_free_stays_in_its_queue(scene, redis, looks_ahead, options):
+    first = received(scene.app)
+    id = sent(scene.app, **options)
+    assert not scene.door.lets_in(first)
+    assert in_the_queue(redis) == [id]
+    assert not looks_ahead
+
+
+def test_what_is_revoked_or_rate_limited_stays_in_its_queue(scene, redis, looks_ahead):
+    first, second = received(scene.app), received(scene.app)
+    id = sent(scene.app)
+    worker_state.revoked.add(id)
+    assert not scene.door.lets_in(first)
+    worker_state.revoked.discard(id)
+    scene.door.consumer.task_buckets["work"] = object()
+    assert not scene.door.lets_in(second)
+    assert in_the_queue(redis) == [id]
+
+
+def test_what_another_worker_has_taken_meanwhile_is_its_own(scene, redis, looks_ahead, monkeypatch):
+    first = received(scene.app)
+    sent(scene.app)
+    join = scene.limiter.join
+
+    def lose_to_another(*args):
+        answer = join(*args)
+        redis.rpop("celery")
+        return answer
+
+    monkeypatch.setattr(scene.limiter, "join", lose_to_another)
+    assert not scene.door.lets_in(first)
+    assert scene.floor.waiting() == {"first", first.id}
+    assert not looks_ahead
+    assert scene.door._groups, "others of its group wait all the same"
+
+
+@pytest.mark.parametrize("by_the_door", [False, True])
+def test_what_is_handed_over_meanwhile_is_read_first(
+    scene, redis, looks_ahead, monkeypatch, by_the_door
+):
+    """Its room is idle until a worker has it, whether the door parked it or a child."""
+    scene.floor.room.cancel("first")
+    waits = received(scene.app)
+    if by_the_door:
+        scene.floor.wait("second", **HEADERS)
+        assert not scene.door.lets_in(waits)
+        scene.floor.room.cancel("second")
+    else:
+        in_the_pool(waits)
+    first = received(scene.app)
+    later = sent(scene.app)
+    join = scene.limiter.join
+
+    def release_meanwhile(*args):
+        answer = join(*args)
+        scene.limiter.release(scene.holder)
+        return answer
+
+    monkeypatch.setattr(scene.limiter, "join", release_meanwhile)
+    assert not scene.door.lets_in(first)
+    assert in_the_queue(redis) == [waits.id, later]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_an_answer_that_does_not_come_leaves_each_message_in_one_place(
+    scene, redis, looks_ahead, monkeypatch, is_done
+):
+    first = received(scene.app)
+    id = sent(scene.app)
+    join = scene.limiter.join
+
+    def lose_the_reply(waiter, rank, here, text=b""):
+        if not text or is_done:
+            answer = join(waiter, rank, here, text)
+        if text:
+            raise LimiterUnavailable("no reply")
+        return answer
+
+    monkeypatch.setattr(scene.limiter, "join", lose_the_reply)
+    assert not scene.door.lets_in(first)
+    assert (id in scene.floor.waiting(), in_the_queue(redis)) == (is_done, [] if is_done else [id])
+
+
+def test_where_nobody_waits_any_more_they_stay_in_their_queue(
+    scene, redis, looks_ahead, monkeypatch
+):
+    first = received(scene.app)
+    id = sent(scene.app)
+    join = scene.limiter.join
+
+    def join_and_cancel(*args):
+        answer = join(*args)
+        scene.limiter.config.update({"enabled": False})
+        return answer
+
+    monkeypatch.setattr(scene.limiter, "join", join_and_cancel)
+    assert not scene.door.lets_in(first)
+    assert id in in_the_queue(redis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import kombu
 import pytest
@@ -112,6 +113,40 @@ def unacked(app, channel, redis):
     assert redis.hexists(kept["key"], kept["tag"])
     assert redis.zscore(kept["index"], kept["tag"])
     assert kept["db"] == 0
+
+
+@uses("Channel.active_queues", "Channel._get_message_priority", "Channel._q_for_pri")
+def queue_before(app, channel, redis):
+    """It is the list that had the message, by its priority too; for others it is unknown."""
+    channel.basic_consume("celery", False, None, "tag")
+    producer = channel.connection.client.Producer()
+    for priority in (None, 4, 9):
+        producer.publish({}, routing_key="celery", exchange="", priority=priority)
+        [key] = [key for key in redis.keys("mine:celery*") if redis.type(key) == "list"]
+        message = Queue("celery")(channel).get()
+        assert kombu_redis.queue_before(message) == {"key": key, "db": 0}
+    channel.basic_cancel("tag")
+    assert kombu_redis.queue_before(message) is None, "it is not read any more"
+    producer.publish({}, routing_key="one", exchange="direct")
+    assert kombu_redis.queue_before(Queue("one")(channel).get()) is None
+
+
+@uses("Channel.Message")
+def message_of(app, channel, redis):
+    text = kombu_redis.envelope(channel, KEPT)
+    message = kombu_redis.message_of(channel, text)
+    assert (message.headers, message.body) == (KEPT.headers, KEPT.body)
+    assert message.delivery_tag
+    assert not redis.exists("mine:unacked")
+
+
+@uses("Message._state")
+def leave_unacked(app, channel, redis):
+    message = kombu_redis.message_of(channel, kombu_redis.envelope(channel, KEPT))
+    request = SimpleNamespace(message=message, acknowledged=False)
+    kombu_redis.leave_unacked(request)
+    assert message.acknowledged
+    assert request.acknowledged
 
 
 @uses("virtual.QoS.ack", "Message._state")

@@ -37,11 +37,14 @@ from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticke
 from celery_concurrency.limiter.stats.counters import copies_up_to
 from celery_concurrency.limiter.stats.durations import Spans
 from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import MESSAGE_START, NAMED_MOST, PARKED, RANK
+from celery_concurrency.scripts.constants import LOOK_AHEAD, MESSAGE_START, NAMED_MOST, PARKED, RANK
 from tests.limiter.model.model import Limits, Model, Waiting
 from tests.support.waiting import QUEUE, waiter_of
 
 PREFIX: Final = "concurrency"
+#: A queue that workers look at before they receive its messages.
+AHEAD: Final = "ahead"
+HANDED_OVER: Final = f'{MESSAGE_START}"{PARKED}": 1}}}}'.encode()
 TAGS = st.fixed_dictionaries(
     {},
     optional={
@@ -236,7 +239,9 @@ class Machine(RuleBasedStateMachine):
         facts = {"acquire": 2, "join": 6}.get(verb)
         if facts and json.loads(args[facts])["dimensions"] != dimensions:
             # Of one that has its place already, join says that.
-            if verb == "join" and self.model.has_place(args[1], args[0]):
+            if verb == "join" and (
+                self.model.has_place(args[1], args[0]) or self.model.is_left(args[8])
+            ):
                 return self.compared(verb, args)
             assert self.raw(verb, args) == [b"dimensions", dimensions.encode()]
             return [b"dimensions", dimensions.encode()]
@@ -344,19 +349,23 @@ class Machine(RuleBasedStateMachine):
         before = self.model.waiting.values()
         last = max((one.score % RANK for one in before), default=0)
         may = run not in self.unreadable
-        expected = self.model.join(waiter, run, tuple(json.loads(group)), score, may=may)
+        expected = self.model.join(
+            waiter, run, tuple(json.loads(group)), score, may=may, queued=args[8]
+        )
         assert reply[0].decode() == expected
         if expected in ("joined", "merged") and self.states[run] != SUCCESS:
             self.states[run] = RETRY
         if may:
             assert self.redis.get(f"state:{run}") == self.states[run]
-        is_acked = expected in ("joined", "merged", "again")
+        # One that was only seen has no delivery; ``holds`` knows where it is.
+        is_acked = bool(args[8]) or expected in ("joined", "merged", "again")
         assert self.redis.hexists("unacked", run) != is_acked
         assert (self.redis.zscore("unacked_index", run) is None) == is_acked
         if expected == "joined":
             assert score is not None
             assert int(score) // RANK == json.loads(args[6])["rank"]
             assert int(score) % RANK >= last, "it comes behind all that asked before"
+            assert reply[1] == self.redis.lrange(AHEAD, -LOOK_AHEAD, -1)
 
     def compare_rescue(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.rescue(*args)
@@ -546,6 +555,7 @@ class Machine(RuleBasedStateMachine):
             assert len(kept) == (limit in self.model.kept)
             assert there - kept == self.model.members(limit), limit
         assert {token.decode() for token in leases} == set(self.model.held)
+        assert set(self.redis.lrange(AHEAD, 0, -1)) - {HANDED_OVER} == self.model.queued
         self.starts_hold()
         assert {name.decode(): int(count) for name, count in counters.items()} == dict(
             +self.model.counters
@@ -709,6 +719,8 @@ class Machine(RuleBasedStateMachine):
         self.finish()
         run = args[0]
         settled = run not in self.later and (run not in self.denied or verb not in ("park", "join"))
+        # Its message still is in its queue: this call may take it, or the next worker.
+        settled = settled and not (verb == "join" and args[8] in self.model.queued)
         settled = settled and verb != "purge"  # who asked before it is meant all the same
         before = (dict(self.model.held), dict(self.model.waiting))
         self.execute(verb, args)
@@ -787,11 +799,16 @@ class Machine(RuleBasedStateMachine):
         fates=FATES,
         rank=st.sampled_from([0, 0, 0, 3]),
         expires=st.sampled_from([None, None, 1e10]),
+        queued=st.sampled_from(["", "", "there", "behind", "gone"]),
     )
     def a_message_arrives_at_the_door(
-        self, data: st.DataObject, fates: list[str], rank: int, expires: float | None
+        self, data: st.DataObject, fates: list[str], rank: int, expires: float | None, queued: str
     ) -> None:
-        """Its worker takes its group for one that waits; where it can't know, it parks it."""
+        """Its worker takes its group for one that waits; where it can't know, it parks it.
+
+        Or it has only seen it in its queue, where it may be no longer, or behind one that was
+        handed over; then it parks nothing.
+        """
         self.number += 1
         other = data.draw(st.sampled_from([*sorted(self.model.waiting), None]))
         is_copy = other is not None and data.draw(st.sampled_from([False, False, False, True]))
@@ -805,13 +822,33 @@ class Machine(RuleBasedStateMachine):
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(denied, task, text, hold=3600, expires=expires, queue=queue)
         here = self.stored_here(run, data.draw(st.sampled_from([None, SUCCESS, FAILURE, ...])))
+        here["next"] = {"key": AHEAD, "most": LOOK_AHEAD}
+        if queued:
+            here["queued"] = {"key": AHEAD}
+            del here["unacked"]
+            self.redis.hdel("unacked", run)
+            self.redis.zrem("unacked_index", run)
+        if queued in ("there", "behind"):
+            self.redis.lpush(AHEAD, text)
+            self.model.queued.add(text)
+        if queued == "behind":
+            self.redis.rpush(AHEAD, HANDED_OVER)
+            self.model.is_behind = True
         self.line.fates = fates
         try:
-            self.limiter.join(replace(waiter, ticket=None), rank, here)
+            self.limiter.join(replace(waiter, ticket=None), rank, here, text if queued else b"")
         except LimiterUnavailable:
-            self.denied[run] = (denied, task)
+            if not queued:
+                self.denied[run] = (denied, task)
         finally:
             self.line.fates = []
+        if queued == "behind":
+            assert self.redis.rpop(AHEAD) == HANDED_OVER
+            self.model.is_behind = False
+        if text in self.model.queued and data.draw(st.booleans()):
+            # Its worker, or another one, receives it as always: a late copy takes nothing more.
+            assert self.redis.lrem(AHEAD, -1, text) == 1
+            self.model.queued.discard(text)
 
     def stored_here(self, run: str, state: Any) -> dict[str, dict[str, Any]]:
         """Keep beside the message of a run: its delivery, and its state; ``...`` can't be read."""

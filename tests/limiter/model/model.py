@@ -48,6 +48,8 @@ class Model:
         ended: runs that were given up or swept; late calls of theirs are refused.
         parked: runs whose message has found its place.
         rescued: runs whose process was killed before, and whose message was put back.
+        queued: messages that workers may see in a queue before they receive them.
+        is_behind: one that was handed over is in front of them.
         waiting: waiter to what is known of it.
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
@@ -83,6 +85,8 @@ class Model:
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
     rescued: set[str] = field(default_factory=set)
+    queued: set[bytes] = field(default_factory=set)
+    is_behind: bool = False
     waiting: dict[str, Waiting] = field(default_factory=dict)
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
@@ -569,6 +573,10 @@ class Model:
         self.counters["parked:total"] += 1
         return "parked"
 
+    def is_left(self, queued: bytes) -> bool:
+        """Return whether a message is left in the queue in which it was seen, or is gone."""
+        return queued != b"" and (self.is_behind or queued not in self.queued)
+
     def replaceable(self, limits: Limits) -> str | None:
         """Return the waiter with these limits that a newer one replaces."""
         for waiter, one in self.waiting.items():
@@ -577,20 +585,31 @@ class Model:
         return None
 
     def join(
-        self, waiter: str, run: str, limits: Limits, score: float | None, *, may: bool = True
+        self,
+        waiter: str,
+        run: str,
+        limits: Limits,
+        score: float | None,
+        *,
+        may: bool = True,
+        queued: bytes = b"",
     ) -> str:
         """Return what becomes of a message whose run has not asked.
 
         Args:
             score: if it waits.
             may: its state can be written.
+            queued: itself, if it was only seen in its queue.
         """
         if run in self.parked | self.rescued:
             return "again"
+        if self.is_left(queued):
+            return "left"
         if waiter in self.waiting:
             if not may:
                 return "forbidden"
             self.parked.add(run)
+            self.queued.discard(queued)
             return "merged"
         if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
             return "alone"
@@ -599,6 +618,7 @@ class Model:
         assert score is not None
         self._tell("denied", limits)
         self.park(waiter, Waiting(run, limits, int(score)))
+        self.queued.discard(queued)
         return "joined"
 
     def has_place(self, waiter: str, run: str) -> bool:
