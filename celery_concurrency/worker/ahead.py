@@ -9,6 +9,7 @@ next. Who of them has to wait as well goes from the queue to its place in one ca
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from celery.app.task import Task
 from celery.worker import state as worker_state
 
 from celery_concurrency.scripts.constants import DISCARD, PARKED
@@ -21,24 +22,25 @@ from celery_concurrency.worker.run import receive
 _UNUSUAL = ("eta", "expires", DISCARD, PARKED)
 
 
-def requests_of(consumer: Any, channel: Any, texts: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
+def requests_of(consumer: Any, before: Any, texts: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
     """Yield those of these messages that may be parked straight from their queue.
 
     Args:
         consumer: the worker's.
-        channel: kombu's, which reads the queue.
+        before: the message that was delivered before them.
         texts: messages, as the queue has them.
 
     Yields:
         text and request of each; the request has its run, and nobody was told of it.
     """
     for text in texts:
-        message = kombu_redis.message_of(channel, text)
+        message = kombu_redis.message_of(before, text)
         headers = message.headers or {}
         task = consumer.app.tasks.get(headers.get("task"))
         if (
             task is None
             or not is_gated(task)
+            or task.Strategy != Task.Strategy  # such as celery-batches': it may never ask
             or any(headers.get(name) for name in _UNUSUAL)
             or headers["id"] in worker_state.revoked
             or (headers.get("stamped_headers") and worker_state.revoked_stamps)

@@ -125,7 +125,7 @@ class Door:
         """Park those that come after a message and have to wait too, straight from its queue."""
         try:
             queue = kombu_redis.queue_before(message) or {}
-            for text, request in requests_of(self.consumer, message.channel, reversed(texts)):
+            for text, request in requests_of(self.consumer, message, reversed(texts)):
                 run = sent_along(request)
                 if not _is_usual(request, run) or not self._knows(_tags_of(request)):
                     continue

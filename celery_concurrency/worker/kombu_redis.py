@@ -152,9 +152,17 @@ def queue_before(message: Any) -> dict[str, Any] | None:
     return {"key": key, "db": database(channel)}
 
 
-def message_of(channel: Any, text: bytes) -> Any:
-    """Return a message as kombu reads it from a queue; ``Channel.Message``: kombu 5.5 to 5.7."""
-    return channel.Message(loads(text), channel=channel)  # type: ignore[no-untyped-call]
+def message_of(before: Any, text: bytes) -> Any:
+    """Return a message as kombu reads it from a queue; ``Channel.Message``: kombu 5.5 to 5.7.
+
+    Args:
+        before: one that was delivered from there; the same kinds of body are accepted.
+        text: the message, as the queue has it.
+    """
+    channel = before.channel
+    message = channel.Message(loads(text), channel=channel)  # type: ignore[no-untyped-call]
+    message.accept = before.accept
+    return message
 
 
 def leave_unacked(request: Any) -> None:

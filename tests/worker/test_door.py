@@ -15,6 +15,7 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from kombu import Queue
+from kombu.serialization import prepare_accept_content, registry
 from redis.exceptions import ConnectionError
 
 from celery_concurrency import scripts
@@ -527,6 +528,18 @@ class Consumer(SimpleNamespace):
     __hash__ = object.__hash__
 
 
+class Opened:
+    """An object whose pickle counts how often it was read."""
+
+    times = 0
+
+    def __setstate__(self, state):
+        Opened.times += 1
+
+    def __getstate__(self):
+        return {"any": 1}
+
+
 @pytest.fixture
 def looks_ahead(scene):
     """The door has a consumer; return what signals were told of requests that were received."""
@@ -614,6 +627,38 @@ def test_what_is_revoked_or_rate_limited_stays_in_its_queue(scene, redis, looks_
     worker_state.revoked.discard(id)
     scene.door.consumer.task_buckets["work"] = object()
     assert not scene.door.lets_in(second)
+    assert in_the_queue(redis) == [id]
+
+
+def test_a_body_that_the_worker_does_not_accept_stays_in_its_queue_unread(
+    scene, redis, looks_ahead, monkeypatch
+):
+    """The worker's consumer notes on each message what it accepts, as kombu's does."""
+    monkeypatch.setattr(registry, "_disabled_content_types", set())
+    first = received(scene.app)
+    first.message.accept = prepare_accept_content(["json"])
+    id = sent(scene.app, args=(Opened(),), serializer="pickle")
+    assert not scene.door.lets_in(first)
+    assert in_the_queue(redis) == [id]
+    assert not Opened.times
+
+
+def test_a_body_that_the_worker_accepts_is_parked_from_its_queue(scene, redis, looks_ahead):
+    first = received(scene.app)
+    first.message.accept = prepare_accept_content(["json", "pickle"])
+    sent(scene.app, serializer="pickle")
+    assert not scene.door.lets_in(first)
+    assert not in_the_queue(redis)
+
+
+def test_a_task_that_is_received_in_a_way_of_its_own_stays_in_its_queue(
+    scene, redis, looks_ahead, monkeypatch
+):
+    """Such as the tasks of celery-batches, which never ask for their turn."""
+    first = received(scene.app)
+    id = sent(scene.app)
+    monkeypatch.setattr(scene.app.tasks["work"], "Strategy", "tests.worker:strategy")
+    assert not scene.door.lets_in(first)
     assert in_the_queue(redis) == [id]
 
 

@@ -134,15 +134,18 @@ def queue_before(app, channel, redis):
 @uses("Channel.Message")
 def message_of(app, channel, redis):
     text = kombu_redis.envelope(channel, KEPT)
-    message = kombu_redis.message_of(channel, text)
+    before = SimpleNamespace(channel=channel, accept={"application/json"})
+    message = kombu_redis.message_of(before, text)
     assert (message.headers, message.body) == (KEPT.headers, KEPT.body)
+    assert message.accept == before.accept
     assert message.delivery_tag
     assert not redis.exists("mine:unacked")
 
 
 @uses("Message._state")
 def leave_unacked(app, channel, redis):
-    message = kombu_redis.message_of(channel, kombu_redis.envelope(channel, KEPT))
+    before = SimpleNamespace(channel=channel, accept=None)
+    message = kombu_redis.message_of(before, kombu_redis.envelope(channel, KEPT))
     request = SimpleNamespace(message=message, acknowledged=False)
     kombu_redis.leave_unacked(request)
     assert message.acknowledged
