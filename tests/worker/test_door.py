@@ -662,6 +662,14 @@ def test_a_task_that_is_received_in_a_way_of_its_own_stays_in_its_queue(
     assert in_the_queue(redis) == [id]
 
 
+def test_after_a_message_that_expires_none_are_fetched(scene, looks_ahead, monkeypatch):
+    """Those that follow expire as well, as a rule: each would be fetched and read in vain."""
+    first = received(scene.app, expires=100)
+    sent(scene.app, expires=100)
+    monkeypatch.setattr(Door, "_look_ahead", lambda *_: pytest.fail("fetched what comes next"))
+    assert not scene.door.lets_in(first)
+
+
 def test_what_another_worker_has_taken_meanwhile_is_its_own(scene, redis, looks_ahead, monkeypatch):
     first = received(scene.app)
     sent(scene.app)
