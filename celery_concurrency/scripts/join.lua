@@ -33,7 +33,7 @@
 -- include index when file_group is called
 -- constants LOOK_AHEAD, MESSAGE_START, PARKED
 
-local token, waiter, group, run = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[7])
+local token, group, run = ARGV[1], ARGV[3], cjson.decode(ARGV[7])
 local here = cjson.decode(ARGV[8])
 
 -- How a message begins that was handed over.
@@ -111,7 +111,7 @@ local function write_the_rest()
   return not done and (type(problem) == 'table' and problem.err or problem) or nil
 end
 
-local place = place_of(token, waiter)
+local place, waiter = place_of(token, ARGV[2], ARGV[5])
 if place == 'again' then
   if not here.queued then
     acknowledge()
@@ -145,7 +145,7 @@ local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
   PARKED, cjson.encode(token), ticket, group)
 local message = MESSAGE_START .. parked .. string.sub(ARGV[5], #MESSAGE_START + 1)
 count('denied:', run.counted)
-if file_waiter(waiter, group, ticket, ARGV[4], message, ARGV[6]) then
+if file_waiter(waiter, group, ticket, with_task(ARGV[4], waiter, ARGV[2]), message, ARGV[6]) then
   file_group(group)
 end
 return {'joined', next_messages()}

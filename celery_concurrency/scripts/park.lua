@@ -2,7 +2,8 @@
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token of the denied run
---        2 waiter: its task's id; of a retried task, with the number of its retries
+--        2 waiter: its task's id; of a retried task, with the number of its retries. If another
+--          message of that name waits, with other work, this one gets a name of its own
 --        3 group: its limits, as they were given to acquire
 --        4 its ticket, from the reply of acquire
 --        5 facts of the waiter, a JSON object: group, run (the token), hold (seconds for
@@ -26,9 +27,9 @@
 -- include waiters
 -- include replacing
 
-local token, waiter, group, facts = ARGV[1], ARGV[2], ARGV[3], cjson.decode(ARGV[5])
+local token, group, facts = ARGV[1], ARGV[3], cjson.decode(ARGV[5])
 
-local answer = place_of(token, waiter)
+local answer, waiter = place_of(token, ARGV[2], ARGV[6])
 local ticket = not answer and replace_older(facts, ARGV[4])
 if answer == 'again' then
   never_refuse()
@@ -39,7 +40,8 @@ elseif not ticket then
   mark(token, 'parked')
   redis.call('HINCRBY', key('stats:counters'), 'replaced:total', 1)
   put_back_discarded({ { facts = facts, text = ARGV[6] } })
-elseif file_waiter(waiter, group, ticket, ARGV[5], ARGV[6], ARGV[7]) then
+elseif file_waiter(waiter, group, ticket, with_task(ARGV[5], waiter, ARGV[2]), ARGV[6],
+    ARGV[7]) then
   file_group(group)
 end
 local more, outbox = hand_over(tonumber(ARGV[8]))

@@ -189,7 +189,8 @@ class Door:
         elif waiting_mode_of(self._app).same_server:
             kept["unacked"] = kombu_redis.unacked(request.message)
             queue = kombu_redis.queue_before(request.message) if self.consumer else None
-            if queue:
+            # Others like it follow as a rule, and what expires is received as always (ahead.py).
+            if queue and not request.expires:
                 kept["next"] = {**queue, "most": LOOK_AHEAD}
         if _keeps_state(request) and keeps_results(self._app, request.task.backend):
             kept["result"] = stored_state(request, RETRY, reason_of(denied))

@@ -225,3 +225,20 @@ def test_where_it_is_switched_off_each_task_asks_in_the_pool(server, tmp_path):
             assert one.output().count("retry: Retry in 600.0s") == 4
         for result in results:
             result.get(timeout=30)
+
+
+def test_other_work_with_the_same_id_is_not_lost(room, slots):
+    with room.held(account="same"):
+        known = wait_until_known(room, "same")
+        send = room.tasks.work.apply_async
+        first = send(("one",), headers={"account": "same"})
+        room.wait_until_parked(first)
+        # A copy of it, and another message whose sender took the same id.
+        send(("one",), headers={"account": "same"}, task_id=first.id)
+        send(("two",), headers={"account": "same"}, task_id=first.id)
+        last = send(headers={"account": "same"})
+        room.wait_until_parked(last)
+        assert len([name for name in room.waiting() if name.startswith(first.id)]) == 2
+    slots.touch()
+    last.get(timeout=30)
+    assert ran(room)[len(known) :] == [first.id, first.id, last.id]

@@ -650,6 +650,19 @@ def test_one_that_is_collected_for_gets_each_limit_as_it_is_freed(floor):
     assert not floor.redis.exists("concurrency:collecting")
 
 
+def test_what_is_kept_in_a_limit_that_was_lowered_does_not_count(floor):
+    junior, newer = collecting(floor)
+    floor.limiter.release(junior)
+    floor.limiter.config.update({"platform_max": {"p": 2}})
+    other = floor.hold(platform="p")
+    floor.limiter.config.update({"platform_max": {"p": 1}})
+    floor.limiter.release(newer)
+    assert floor.back() == []
+    assert floor.holders("platform:p") == [other]
+    floor.limiter.release(other)
+    assert floor.tasks_back() == ["senior"]
+
+
 def test_collecting_ends_when_its_time_is_over(floor):
     junior, _ = collecting(floor)
     floor.limiter.release(junior)

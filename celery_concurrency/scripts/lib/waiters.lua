@@ -2,18 +2,38 @@
 
 -- include messages
 
+-- Return what tells a message's work from that of another message with its id.
+local function work_in(text)
+  local message = cjson.decode(text)
+  local body = type(message.body) == 'table' and message.body.base64 or message.body
+  return tostring(message.headers.task) .. ' ' .. tostring(body)
+end
+
 -- Return whether a run's message is in the waiting room: 'again' if the run itself was parked or
--- rescued, 'merged' if another copy of the message waits; nil if it is not.
-local function place_of(token, waiter)
+-- rescued, 'merged' if another copy of the message waits; nil if it is not. Then the name under which
+-- it waits: where another message with its id does, that of a task that was retried, for example.
+local function place_of(token, waiter, text)
   local message = read_waiter(waiter)
+  if message and message.facts.run ~= token and work_in(message.text) ~= work_in(text) then
+    waiter = waiter .. ' ' .. redis.sha1hex(work_in(text))
+    message = read_waiter(waiter)
+  end
   if message and message.facts.run == token
     or redis.call('HEXISTS', key('token', token), 'parked') == 1
     or redis.call('HEXISTS', key('token', token), 'rescued') == 1 then
-    return 'again'
+    return 'again', waiter
   elseif message then
-    return 'merged'
+    return 'merged', waiter
   end
-  return nil
+  return nil, waiter
+end
+
+-- Return the facts of a waiter for its record, with its task's id if its name is none any more.
+local function with_task(facts, waiter, id)
+  if waiter == id or cjson.decode(facts).task then
+    return facts
+  end
+  return '{"task": ' .. cjson.encode(id) .. ', ' .. string.sub(facts, 2)
 end
 
 -- Let a message wait; `facts` are JSON, as for park, `expires` is '' for never. Return whether it

@@ -627,7 +627,7 @@ class Model:
 
     def rescue(self, run: str, waiter: str) -> int:
         """Return 1 if a message has a place; if not, that run gives it none any more."""
-        if run in self.parked or waiter in self.waiting:
+        if run in self.parked or self.waits(run):
             return 1
         self.rescued.add(run)
         return 0

@@ -28,7 +28,7 @@ from tests.limiter.model.machine import Machine
 
 #: Steps of one example, and in all; CI sets more, ``make promises`` a million.
 LENGTH = 100
-STEPS = int(os.environ.get("PROMISES_STEPS", "30000"))
+STEPS = int(os.environ.get("PROMISES_STEPS", "20000"))
 
 
 class InSmallSteps(Machine):
