@@ -54,16 +54,19 @@ local function may_collect(group, over)
   return time < over and redis.call('EXISTS', key('group', group)) == 1
 end
 
--- Put the collecting token into the limits that have room; return whether it is in all of them.
+-- Put the collecting token into the limits that have room, and take it out of those that were
+-- lowered since; return whether it is in all of them.
 local function enter_rest(token, limits, over)
   local complete = true
   for _, limit in ipairs(limits) do
-    if room(limit) ~= math.huge and not redis.call('ZSCORE', key('semaphore', limit), token) then
-      if room(limit) > 0 then
-        enter(token, { limit }, over)
-      else
-        complete = false
+    local is_in = redis.call('ZSCORE', key('semaphore', limit), token)
+    if room(limit) < (is_in and 0 or 1) then
+      complete = false
+      if is_in then
+        leave(token, { limit })
       end
+    elseif room(limit) ~= math.huge and not is_in then
+      enter(token, { limit }, over)
     end
   end
   return complete
