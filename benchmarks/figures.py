@@ -24,7 +24,8 @@ class Figure:
         what: it is.
         goal: no more than that is wanted; no less, where more is better.
         more_is_better: as of a throughput.
-        of_the_machine: it is no ratio, so another machine's can't be held against it.
+        of_the_machine: it depends on more than the processor, so another machine's can't be held
+            against it.
     """
 
     key: str
@@ -47,7 +48,12 @@ class Figure:
 FIGURES = [
     Figure("pair_vs_floor", "take and give back four limits, over two empty calls", 1.15),
     Figure("pair_vs_redis_lock", "the same, over redis-py's Lock on one key", 1.0),
-    Figure("pair_cpu_vs_floor", "Redis' CPU for it, over two empty calls", 2.5),
+    Figure(
+        "pair_cpu_vs_floor",
+        "Redis' CPU for it, over two empty calls",
+        2.5,
+        of_the_machine=True,  # what its disk costs is in it, and the empty calls write nothing
+    ),
     Figure("rateless_pair", "a pair that needs no rate, with rates of others over without", 1.03),
     Figure("rateless_cpu", "Redis' CPU for it, the same way", 1.03),
     Figure("config_growth", "take with 300 KB of configuration, over 0.3 KB", 1.1),
