@@ -402,10 +402,10 @@ class Machine(RuleBasedStateMachine):
         self.model.cooled[call] = reply[0]
 
     def compare_refuse(self, args: tuple[Any, ...], reply: Any) -> None:
-        run, group, limit, seconds, _, grow, *_ = args
+        run, group, limit, seconds, _, grow, most, *_ = args
         if (run, limit) not in self.model.told:
             until = self.model.refuse(
-                run, tuple(json.loads(group)), limit, float(seconds), float(grow)
+                run, tuple(json.loads(group)), limit, float(seconds), float(grow), float(most)
             )
             assert abs(float(reply[0] or 0) - until) < 5
 

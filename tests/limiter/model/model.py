@@ -156,7 +156,9 @@ class Model:
                 if self.probe_of(limit) in (None, instead):
                     self.probes[limit] = token
 
-    def refuse(self, run: str, limits: Limits, limit: str, seconds: float, grow: float) -> float:
+    def refuse(
+        self, run: str, limits: Limits, limit: str, seconds: float, grow: float, most: float
+    ) -> float:
         """A platform refused a run; return until when the limit cools down, 0 where not."""
         is_first = all(run != other for other, _ in self.told)
         self.told.add((run, limit))
@@ -167,7 +169,8 @@ class Model:
                     self.counters[f"refused:{self.counted_as(one)}"] += 1
                 self.fall(one)
         if seconds and limit in self.probes:
-            grown = self.lasted[limit] * (grow if self.probes[limit] == run else 1)
+            last = self.lasted[limit]
+            grown = min(last * grow, max(most, last)) if self.probes[limit] == run else last
             seconds = max(seconds, grown)
         moment = self.now + seconds
         if seconds and moment > self.cooling.get(limit, 0):
