@@ -36,6 +36,7 @@ def test_a_waiting_task_is_found_as_one_that_a_worker_has(server, tmp_path, pool
         with one.held(**ACCOUNT):
             result = one.tasks.work.apply_async(headers=ACCOUNT)
             one.wait_until_parked(result)
+            wait_for(lambda: facts_of_waiting(one, name, result.id))
             found = inspect(one).query_task(result.id, "nobody")
             state, facts = found[name].pop(result.id)
             assert (found, state) == ({name: {}}, "waiting")
