@@ -145,7 +145,7 @@ local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
   PARKED, cjson.encode(token), ticket, group)
 local message = MESSAGE_START .. parked .. string.sub(ARGV[5], #MESSAGE_START + 1)
 count('denied:', run.counted)
-if file_waiter(waiter, group, ticket, with_task(ARGV[4], waiter, ARGV[2]), message, ARGV[6]) then
+if file_waiter(waiter, group, ticket, facts_under(waiter, ARGV[2], ARGV[4], token), message, ARGV[6]) then
   file_group(group)
 end
 return {'joined', next_messages()}

@@ -18,7 +18,8 @@
 --        task waits already, by another copy of its message; replaced: a newer one waits, so
 --        this one is cancelled; again: this run was parked or rescued before; more and outbox
 --        as in release
--- Cost   about 20 commands, 20 more if it replaces another, and the steps; only logarithms of sorted sets grow with waiters
+-- Cost   about 20 commands, 20 more if it replaces another, and the steps; only logarithms of
+--        sorted sets grow with waiters
 -- Again  the waiter, or the mark that it leaves, shows that this run's message was parked; a
 --        second copy only goes on handing over.
 -- OOM    refused, unless this run was parked before
@@ -40,7 +41,7 @@ elseif not ticket then
   mark(token, 'parked')
   redis.call('HINCRBY', key('stats:counters'), 'replaced:total', 1)
   put_back_discarded({ { facts = facts, text = ARGV[6] } })
-elseif file_waiter(waiter, group, ticket, with_task(ARGV[5], waiter, ARGV[2]), ARGV[6],
+elseif file_waiter(waiter, group, ticket, facts_under(waiter, ARGV[2], ARGV[5], token), ARGV[6],
     ARGV[7]) then
   file_group(group)
 end

@@ -70,6 +70,20 @@ def test_it_is_found_by_its_tasks_id(client, limiter):
     assert client.get("/api/v1/concurrency/waiting/t").status_code == 200
 
 
+def test_a_call_that_is_repeated_finds_it_under_its_own_name(limiter, redis):
+    """Also when the one that had its name first has left, and if its process is killed."""
+    hold(limiter, "h", ACCOUNT)
+    arrive(limiter)
+    denied = limiter.try_acquire("t:other", ACCOUNT)
+    message = json.dumps({"headers": {"task": "publish", "id": "t"}, "body": "two"}).encode()
+    waiter = waiter_of(denied, "t", message)
+    assert limiter.waiting_room.park(waiter) == "parked"
+    redis.delete("concurrency:waiter:t")
+    assert limiter.waiting_room.park(waiter) == "again"
+    assert limiter.waiting_room.rescue("t:other", "t") is True
+    assert len(waiters(redis)) == 1
+
+
 def test_a_copy_whose_process_was_killed_goes_back_to_the_broker(limiter, redis):
     """Whether what waits under its name is a copy of it is not known then."""
     hold(limiter, "h", ACCOUNT)

@@ -28,12 +28,15 @@ local function place_of(token, waiter, text)
   return nil, waiter
 end
 
--- Return the facts of a waiter for its record, with its task's id if its name is none any more.
-local function with_task(facts, waiter, id)
-  if waiter == id or cjson.decode(facts).task then
+-- Return the facts of a waiter for its record. Under another name than its task's it is known by its
+-- task's id, and a second copy of this call, or rescue, by a mark.
+local function facts_under(waiter, id, facts, token)
+  if waiter == id then
     return facts
   end
-  return '{"task": ' .. cjson.encode(id) .. ', ' .. string.sub(facts, 2)
+  mark(token, 'parked')
+  return cjson.decode(facts).task and facts
+    or '{"task": ' .. cjson.encode(id) .. ', ' .. string.sub(facts, 2)
 end
 
 -- Let a message wait; `facts` are JSON, as for park, `expires` is '' for never. Return whether it
