@@ -11,7 +11,7 @@ ARGS ?=
 PROMISES_STEPS ?= 1000000
 # The tests start hundreds of processes; each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
-# make bench SHORT=1 takes three minutes, without half an hour.
+# make bench SHORT=1 takes two and a half minutes, without half an hour.
 SHORT ?=
 # make compat FULL=1 runs the whole suite for each Celery, and takes over an hour.
 FULL ?=
@@ -41,7 +41,7 @@ soak: $(READY) ## workers, children and Redis killed at random, and Redis full, 
 test: $(READY) ## the whole suite (ARGS="-k name" for a part of it)
 	$(BIN)/python -m tests $(ARGS)
 
-bench: $(READY) ## measure: beside the floor, the ideal and others (SHORT=1 for three minutes)
+bench: $(READY) ## measure: beside the floor, the ideal and others (SHORT=1 for a few minutes)
 	$(BIN)/python -m benchmarks $(if $(SHORT),--short)
 
 promises: $(READY) ## the model test at length: a million steps (PROMISES_STEPS=N for others)

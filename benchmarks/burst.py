@@ -57,7 +57,7 @@ def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str
                             say(f"burst, {queue}, {turn}: {found:.2f} s")
             finally:
                 for worker in workers.values():
-                    worker.stop()
+                    worker.kill()
                 redis.close()
     ratios = [ours / plain for ours, plain in zip(waits["gated"], waits["plain"], strict=True)]
     return {

@@ -77,7 +77,7 @@ def _run(server: Server, task: str, variables: dict[str, str]) -> Bars:
             found = read_jots(jots)
             return [(run.start - found[0].start, run.end - found[0].start) for run in found]
         finally:
-            worker.stop()
+            worker.kill()
             redis.close()
 
 

@@ -15,6 +15,7 @@ from celery_concurrency.limiter.acquire_arguments import arguments
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import Waiter, group_of
+from celery_concurrency.worker.message import to_bytes
 
 PLATFORMS = ("douyin", "xiaohongshu", "kuaishou", "bilibili", "channels")
 QUEUE = "bench-queue"
@@ -31,19 +32,16 @@ def tags_of(account: int) -> dict[str, str]:
     }
 
 
-def message_of(task_id: str) -> bytes:
-    """Return a message of the size and the form that Celery's have in a Redis queue."""
+def message_of(task_id: str) -> dict[str, Any]:
+    """Return a message of the size and the form that Celery's have in a Redis queue, as JSON."""
     headers = {
         "id": task_id, "task": "proj.tasks.publish", "lang": "py", "shadow": None, "eta": None,
         "expires": None, "group": None, "group_index": None, "retries": 0,
         "timelimit": [None, None], "root_id": task_id, "parent_id": None,
         "argsrepr": "('a video',)", "kwargsrepr": "{}", "origin": "gen1@host",
         "ignore_result": False, "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
-        "concurrency_parked": {"as": f"{task_id}:0123456789abcdef", "score": 1795511971000,
-                               "limits": ["global", "platform:douyin", "account:account-0000001",
-                                          "task_type:publish"]},
     }  # fmt: skip
-    message = {
+    return {
         "headers": headers,
         "body": "W1siYSB2aWRlbyJdLCB7fSwgeyJjYWxsYmFja3MiOiBudWxsLCAiZXJyYmFja3MiOiBudWxsfV0=",
         "content-encoding": "utf-8",
@@ -58,7 +56,6 @@ def message_of(task_id: str) -> bytes:
             "delivery_tag": str(uuid.uuid4()),
         },
     }
-    return json.dumps(message).encode()
 
 
 class Crowd:
@@ -73,7 +70,7 @@ class Crowd:
 
     Attributes:
         holders: account to the token that holds it.
-        message_bytes: of all messages that wait.
+        message_bytes: of all messages that wait, as they were in their queue.
     """
 
     def __init__(
@@ -126,14 +123,16 @@ class Crowd:
 
     def _arguments(self, account: int, ticket: Ticket | None = None) -> tuple[str, str, str]:
         return arguments(
-            self.limits(account), ticket, dimensions=self._dimensions, task="proj.tasks.publish",
-            worker="w1@host",
+            self.limits(account), self._dimensions, task="proj.tasks.publish", worker="w1@host",
+            ticket=ticket,
         )  # fmt: skip
 
     def waiter(self, account: int) -> Waiter:
         """Return one more waiter of an account."""
         self._asked += 1
         task_id = str(uuid.uuid4())
+        message = message_of(task_id)
+        self.message_bytes += len(json.dumps(message))
         return Waiter(
             run=f"{task_id}:0123456789abcdef",
             task_id=task_id,
@@ -141,7 +140,7 @@ class Crowd:
             replaced=0,
             limits=self.limits(account),
             ticket=1_795_511_971_000 + self._asked,
-            message=message_of(task_id),
+            message=to_bytes(message),
             hold=30,
             queue=QUEUE,
         )
@@ -153,8 +152,7 @@ class Crowd:
             pipe = self.redis.pipeline(transaction=False)
             for account in some:
                 waiter = self.waiter(account)
-                self.message_bytes += len(waiter.message)
-                facts = json.dumps(self.limiter.waiting_room._facts(waiter))
+                facts = self.limiter.waiting_room._facts(waiter)
                 self.call(
                     pipe, "park", waiter.run, waiter.name, group_of(waiter.limits), waiter.ticket,
                     facts, waiter.message, "", 64,

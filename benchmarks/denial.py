@@ -41,7 +41,7 @@ class Costs:
 
 def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str, object]:
     """Return what a denial costs, over an empty task; medians of all turns."""
-    tasks, turns = (300, 5) if short else (2_000, 11)
+    tasks, turns = (300, 3) if short else (2_000, 11)
     redis = connect(server.url())
     redis.flushall()
     settle(redis)
@@ -65,7 +65,7 @@ def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str
                         say(f"{kind}, {turn}: {cpu / tasks * 1e3:.2f} ms of CPU a task")
         finally:
             for worker in workers.values():
-                worker.stop()
+                worker.kill()
             redis.close()
     return {
         "denial_vs_noop": _ratio(costs["free"].cpu, costs["plain"].cpu),

@@ -88,6 +88,21 @@ FIGURES = [
     Figure(
         "brake_other_platform", "calls of a platform beside a strict one, over alone", 0.95, True
     ),
+    Figure(
+        "simulated_vs_real",
+        "a simulated fleet and a real one: the larger over the other",
+        1.4,
+        of_the_machine=True,  # the real one's clients take processors and caches from the server
+    ),
+    Figure(
+        "pairs_a_second",
+        "pairs that one Redis can do while others wait, by its CPU",
+        2500,
+        more_is_better=True,
+        of_the_machine=True,
+    ),
+    Figure("idle_worker_vs_pair", "Redis' CPU for a second of an idle worker, over a pair", 0.5),
+    Figure("run_bytes", "memory of a task that runs", 1500),
 ]
 
 

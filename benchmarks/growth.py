@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from statistics import median
 
@@ -43,7 +42,7 @@ def measure(
     costs: dict[tuple[str, str], list[float]] = {}
     for number in range(ROUNDS):
         for name, crowd in crowds.items():
-            for verb, call in (("park", _park), ("hand-over", release)):
+            for verb, call in (("park", park), ("hand-over", release)):
                 accounts = some(number, len(crowd.holders))
                 costs.setdefault((verb, name), []).append(
                     timed(redis, lambda crowd=crowd, call=call, all=accounts: [
@@ -80,9 +79,10 @@ def timed(redis: Redis, calls: Callable[[], object]) -> float:
     return float((after["usec"] - before["usec"]) / (after["calls"] - before["calls"]))
 
 
-def _park(crowd: Crowd, account: int) -> None:
+def park(crowd: Crowd, account: int) -> None:
+    """Let one more task of an account wait."""
     waiter = crowd.waiter(account)
-    facts = json.dumps(crowd.limiter.waiting_room._facts(waiter))
+    facts = crowd.limiter.waiting_room._facts(waiter)
     scripts.call(
         crowd.redis, "park", crowd.limiter.prefix, waiter.run, waiter.name,
         group_of(waiter.limits), waiter.ticket, facts, waiter.message, "", STEPS,
@@ -90,6 +90,7 @@ def _park(crowd: Crowd, account: int) -> None:
 
 
 def release(crowd: Crowd, account: int) -> None:
+    """Release what holds an account."""
     reply = scripts.call(
         crowd.redis, "release", crowd.limiter.prefix, crowd.holders[account], 0, 7200, "", STEPS
     ).reply

@@ -73,7 +73,7 @@ def measure(server: Server, short: bool, say: Callable[[str], None]) -> dict[str
     Returns:
         the figures of the hand-off, those of all, and when each task of one run ended.
     """
-    one, mixed, turns = (ONE_SHORT, MIXED_SHORT, 3) if short else (ONE, MIXED, 5)
+    one, mixed, turns = (ONE_SHORT, MIXED_SHORT, 1) if short else (ONE, MIXED, 5)
     loads = {"hand-off": one, "mixed": mixed}
     if not short:
         loads |= {"retry": one, "no limiter": replace(one, processes=one.limit)}
@@ -119,5 +119,5 @@ def _run(server: Server, variables: dict[str, str], load: Load) -> tuple[list[Ru
             wait_for(lambda: len(read_jots(jots)) >= load.tasks, timeout=PATIENCE)
             return read_jots(jots), worker.output().count("] received")
         finally:
-            worker.stop()
+            worker.kill()
             redis.close()

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         LimiterUnavailable,
         LimitReached,
         RunEnded,
+        TooManyWaiting,
         UnknownVersion,
         VersionMismatch,
+        WaitedTooLong,
+        WeightTooHigh,
     )
     from celery_concurrency.limiter.leases import Lease
     from celery_concurrency.worker.hooks import ConcurrencyTask
@@ -41,8 +44,11 @@ __all__ = [
     "LimitReached",
     "LimiterUnavailable",
     "RunEnded",
+    "TooManyWaiting",
     "UnknownVersion",
     "VersionMismatch",
+    "WaitedTooLong",
+    "WeightTooHigh",
     "current_lease",
 ]
 

@@ -91,8 +91,85 @@ class InvalidCooldown(ConcurrencyError):
         self.field, self.problem = field, problem
 
 
+class NotWaiting(ConcurrencyError):
+    """The task may not wait, or no longer, for a limit with bounds on waiting.
+
+    Attributes:
+        limit: that limit.
+    """
+
+    _text = "{0}"
+
+    def __init__(self, limit: str, *numbers: int) -> None:
+        text = self._text.format(limit, *numbers)
+        super().__init__(text)
+        # Result backends and pickle make it again from these. Its text is for who has not imported
+        # this module: Celery then makes up a class, and shows its arguments.
+        self.args = (limit, *numbers, text)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
+
+class TooManyWaiting(NotWaiting):
+    """As many tasks wait for a limit as may: this one was refused.
+
+    Attributes:
+        limit: that limit.
+        most: how many may wait for it.
+        waiting: how many did.
+    """
+
+    _text = "{0} has {2} tasks waiting, and at most {1} may: this one is refused"
+
+    def __init__(self, limit: str, most: int, waiting: int, _: str = "") -> None:
+        super().__init__(limit, most, waiting)
+        self.most, self.waiting = most, waiting
+
+
+class WaitedTooLong(NotWaiting):
+    """The task waited for a limit for as long as it may: it is given up.
+
+    Attributes:
+        limit: that limit.
+        seconds: for how long a task may wait for it.
+        waited: for how many seconds this one did.
+    """
+
+    _text = "waited for {0} for {2} s, and at most {1} s are allowed: it is given up"
+
+    def __init__(self, limit: str, seconds: int, waited: int, _: str = "") -> None:
+        super().__init__(limit, seconds, waited)
+        self.seconds, self.waited = seconds, waited
+
+
 class RunEnded(ConcurrencyError):
     """This run was given up, or its time is over: it gets no more tokens."""
+
+
+class WeightTooHigh(ConcurrencyError):
+    """A run takes more places than one of its limits has; lower its weight, or raise the limit.
+
+    Attributes:
+        limit: that limit.
+        max: how many places it has, 1 or more; of an adaptive one the most it may have.
+        weight: how many places the run takes.
+    """
+
+    def __init__(self, limit: str, max: int, weight: int, _: str = "") -> None:
+        places = "1 place" if max == 1 else f"{max} places"
+        text = (
+            f"the task takes {weight} places, and {limit} has {places}, so it would wait for ever: "
+            "lower its concurrency_weight, or raise that limit"
+        )
+        super().__init__(text)
+        self.limit, self.max, self.weight = limit, max, weight
+        # As for NotWaiting.
+        self.args = (limit, max, weight, text)
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 class LimitReached(ConcurrencyError):

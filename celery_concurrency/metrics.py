@@ -48,7 +48,7 @@ STATISTICS_BYTES: Final = 2_000_000
 MOMENTS_BYTES: Final = 500_000
 OBSERVED_BYTES: Final = 300_000
 #: Lines per limit in each of them, and bytes of a line without the limit's name.
-GAUGES_LINES: Final = 6
+GAUGES_LINES: Final = 7
 STATISTICS_LINES: Final = len(BY_LIMIT) + 2 * (len(BOUNDS) + 3)
 MOMENTS_LINES: Final = 2 * MAX_RATES + 2
 LINE_BYTES: Final = 90
@@ -63,6 +63,8 @@ _BY_LIMIT: Final = {
     "denied": "How often a run was told to wait; a run that asks again counts again.",
     "refused": "Runs that reported a refusal by a platform.",
     "skipped": "Runs that were dropped because a limit of theirs was busy.",
+    "crowded": "Runs that failed at once because too many tasks waited for a limit.",
+    "overdue": "Tasks that failed because they had waited for as long as they may.",
 }
 _OBSERVED: Final = {
     "runs": "Runs that an observed limit has seen.",
@@ -183,10 +185,11 @@ class ConcurrencyCollector(Collector):
 
 
 def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
-    current = _gauge("current", "Living tokens, reserved ones included.")
+    current = _gauge("current", "Places taken by living tokens, reserved ones included.")
     most = _gauge("max", "How many tokens the limit allows; 0 is unlimited.")
     paused = _gauge("paused", "1 while the limit is paused and admits no task.")
     waiting = _gauge("waiting", "Tasks in the waiting room that need this limit.")
+    places = _gauge("waiting_max", "How many tasks may wait for this limit, if that is bounded.")
     oldest = _gauge(
         "oldest_wait_seconds",
         "How long the longest-waiting task has waited; 0 while none waits.",
@@ -201,6 +204,8 @@ def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
         most.add_metric(labels, usage.max)
         paused.add_metric(labels, usage.paused)
         waiting.add_metric(labels, usage.waiting)
+        if usage.bounds.most:
+            places.add_metric(labels, usage.bounds.most)
         since = usage.waiting_since
         oldest.add_metric(labels, max(0.0, now - since) if since is not None else 0)
         if usage.adaptive:
@@ -208,7 +213,7 @@ def _gauges(limits: Mapping[str, LimitUsage], now: float) -> Iterator[Metric]:
             # A pause hides the value in force, and a configured maximum may be higher.
             observed = usage.adaptive.mode == "observe"
             adaptive.add_metric(labels, own if observed else min(own, usage.allows))
-    yield from (current, most, paused, waiting, oldest, adaptive)
+    yield from (current, most, paused, waiting, places, oldest, adaptive)
 
 
 def _moments(limits: Mapping[str, Moments], now: float) -> Iterator[Metric]:

@@ -17,6 +17,23 @@ from celery_concurrency.api.blueprint import ROUTES
 from celery_concurrency.cli import concurrency
 
 ROOT = Path(__file__).parent.parent
+#: What ``benchmarks/capacity.py`` recorded: read here as it is, as docs need no server.
+FLEETS = ROOT / "benchmarks" / "fleets.json"
+#: The calls that are shown, by their names there.
+CALLS = {
+    "acquire": "take the tokens",
+    "release": "give them back, while nobody waits for them",
+    "deny": "ask and be denied",
+    "park": "wait",
+    "join": "wait at once, as the worker knows that others do",
+    "hand over": "give back and hand over to one that waits",
+    "take over": "begin on what was handed over",
+    "tick": "a second of an idle worker",
+    "token": "and of each task that runs there",
+    "beat": "a beat more, for runs that began since the last",
+    "sweep": "the sweep, once a second for all workers",
+    "message": "a message in the same Redis: sent, received, acknowledged",
+}
 
 
 def write_all(directory: Path) -> None:
@@ -27,6 +44,10 @@ def write_all(directory: Path) -> None:
         ("cli", cli()),
         ("scripts", scripts()),
         ("figures", figures()),
+        ("calls", calls()),
+        ("fleets", fleets()),
+        ("holds", holds()),
+        ("habits", habits()),
     ):
         text = "\n".join(lines) + "\n"
         path = directory / f"{name}.md"
@@ -61,7 +82,10 @@ def _command(command: click.Command, name: str) -> Iterator[str]:
     if isinstance(command, click.Group):
         if command.invoke_without_command:
             yield from _entry(command, name)
-        for child, subcommand in command.commands.items():
+        context = click.Context(command, info_name=name)
+        for child in command.list_commands(context):
+            subcommand = command.get_command(context, child)
+            assert subcommand is not None
             yield from _command(subcommand, f"{name} {child}")
         return
     yield from _entry(command, name)
@@ -105,6 +129,60 @@ def figures() -> Iterator[str]:
         value = recorded[figure.key]
         missed = "" if figure.is_met(value) else " (missed)"
         yield f"| `{figure.key}` | {figure.what} | {sign} {figure.goal:g} | {value:g}{missed} |"
+
+
+def calls() -> Iterator[str]:
+    """What a fleet's calls take of the server."""
+    yield "| what | calls | microseconds of the server |\n|---|---:|---:|"
+    for name, (microseconds, trips) in _fleets()["calls_us"].items():
+        if name in CALLS:
+            yield f"| {CALLS[name]} | {trips or ''} | {microseconds:.0f} |"
+
+
+def fleets() -> Iterator[str]:
+    """The simulated fleets."""
+    yield (
+        "| workers | tasks that arrive a second | share of a server needed | tasks done a second "
+        "| a call, median | p99 | two calls, mean | a tick, longest |"
+    )
+    yield "|---:" * 8 + "|"
+    for row in _fleets()["fleets"]:
+        cells = ["falls behind", *["grows"] * 4]
+        if "call_ms" in row:
+            cells = [
+                f"{row['tasks_per_second']:,.0f}", f"{row['call_ms']:,.2f} ms",
+                f"{row['call_p99_ms']:,.2f} ms", f"{row['added_ms']:,.2f} ms",
+                f"{row['tick_s']:.2f} s",
+            ]  # fmt: skip
+        yield (
+            f"| {row['workers']:,} | {row['arrive_per_second']:,.0f} | {row['demand']:.0%} "
+            f"| {' | '.join(cells)} |"
+        )
+
+
+def holds() -> Iterator[str]:
+    """How many workers one server holds, by the length of their tasks."""
+    yield (
+        "| a task takes | workers, half busy | their tasks a second | workers, saturated |\n"
+        "|---:|---:|---:|---:|"
+    )
+    for row in _fleets()["holds"]:
+        yield (
+            f"| {row['task_seconds']:,.0f} s | {row['workers']:,} "
+            f"| {row['tasks_per_second']:,} | {row['saturated']:,} |"
+        )
+
+
+def habits() -> Iterator[str]:
+    """What a pair costs the server in other settings."""
+    yield "| what | the server's time for a pair |\n|---|---:|"
+    for what, ratio in _fleets()["habits"].items():
+        yield f"| {what} | ×{ratio:.2f} |"
+
+
+def _fleets() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FLEETS.read_text())
+    return found
 
 
 def _description(view: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The whole suite, as ``make test`` runs it: ``python -m tests [pytest's arguments]``.
 
-Most tests run in several processes, a file at a time; those marked ``alone`` after them.
+Most tests run in several processes, a file at a time; those marked ``alone`` after them, one for
+each core.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import sys
 import pytest
 
 #: More than cores: tests mostly wait.
-PROCESSES = 4
+PROCESSES = 6
+#: A core for each of those that measure latency.
+ALONE = 2
 #: conftest.py orders the files and distributes them.
-TOGETHER = ("-n", str(PROCESSES), "--no-loadscope-reorder")
+ORDERED = "--no-loadscope-reorder"
 
 
 def main(arguments: list[str]) -> int:
     """Run both parts and return the exit status: the first failure's, if there is one."""
     statuses = []
-    for part in ((*TOGETHER, "-m", "not alone"), ("-m", "alone")):
+    for processes, which in ((PROCESSES, "not alone"), (ALONE, "alone")):
+        part = ("-n", str(processes), ORDERED, "-m", which)
         command = ("-m", "pytest", "--durations=20", *part, *arguments)
         print("python", *command, flush=True)
         statuses.append(subprocess.run([sys.executable, *command], check=False).returncode)

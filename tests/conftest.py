@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
 import os
 import signal
 import subprocess
-import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import redis.utils
 from celery import Celery
 from click.testing import CliRunner
 from flask.testing import FlaskClient
@@ -27,9 +29,10 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing import server as testing_server
 from celery_concurrency.testing.server import Server
 from tests.support.browsing import Desk, chromium
+from tests.support.forks import Forked
 from tests.support.ports import free_port
 from tests.support.serving import Serving
-from tests.support.workers import Worker, import_project, settle, stop_all
+from tests.support.workers import Worker, import_project, kill_all, settle
 
 # A suite that was started in the background ignores Ctrl-C; the programs it starts must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -37,26 +40,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # make compat has the tests run on other servers than the embedded one.
 if os.environ.get("TEST_SERVER"):
     testing_server.find_server = lambda: os.environ["TEST_SERVER"]
+# redis-py reads its own version from a file for each connection, which takes longer than the rest.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 # A server that a test kills finds its port free when it starts again.
 testing_server.free_port = free_port
+# The benchmarks' are started as users start them.
+Worker.is_forked = True
 
+#: Their tests are distributed one by one: together they would take the longest.
+SINGLY = ("limiter/model/test_promises.py", "project/test_docs.py")
 #: The files that take longest start first, those that compute among those that wait; else one
 #: process would be busy with one of them at the end.
 LONGEST = (
-    "limiter/model/test_promises.py",
-    "limiter/test_key_bounds.py",
-    "faces/test_cli.py",
-    "integration/test_handoff_fleet.py",
+    *SINGLY,
     "integration/test_rates.py",
+    "faces/test_page_adaptive.py",
+    "integration/test_handoff_fleet.py",
+    "faces/test_page_moments.py",
     "integration/test_redis_lost.py",
-    "project/test_docs.py",
-    "limiter/test_bounded_work.py",
-    "integration/test_crashes_shutdown.py",
+    "integration/test_cluster.py",
     "faces/test_page_manners.py",
-    "integration/test_gated_tasks.py",
+    "integration/test_crashes_shutdown.py",
+    "limiter/test_key_bounds.py",
+    "integration/test_door_workers.py",
     "faces/test_page_views.py",
+    "integration/test_gated_tasks.py",
+    "faces/test_page_names.py",
+    "integration/test_crashes.py",
+    "project/test_examples.py",
+    "worker/test_logging.py",
+    "project/test_dist.py",
+    "worker/test_door.py",
+    "integration/test_load.py",
     "integration/test_handoff.py",
     "faces/test_openapi.py",
+    "faces/test_pytest_plugin.py",
+    "faces/test_cli.py",
 )
 
 
@@ -67,11 +86,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look at what lives until the end: thousands of tests, modules."""
+    gc.freeze()
+
+
 class Scheduling(LoadFileScheduling):
-    """A file at a time, but for the model's machines: together they would take the longest."""
+    """A file at a time, but for the model's machines and the documentation's pages."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if f"/{LONGEST[0]}::" in nodeid else super()._split_scope(nodeid)
+        if any(f"/{name}::" in nodeid for name in SINGLY):
+            return nodeid
+        return super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -149,7 +175,7 @@ def worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         return one
 
     yield start
-    stop_all(started)
+    kill_all(started)
 
 
 @pytest.fixture
@@ -211,17 +237,22 @@ def desk(desks: Callable[..., Desk], serving: Serving, limiter: Limiter) -> Desk
 
 
 @pytest.fixture
-def cli(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``celery -A tests.projects.plain concurrency ...``."""
+    numbers = itertools.count()
 
     def run(*arguments, app="tests.projects.plain", **env):
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", app, "concurrency", *arguments],
-            env={**os.environ, **env},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
+        number = next(numbers)
+        output, errors = tmp_path / f"{number}.out", tmp_path / f"{number}.err"
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            one = Forked(("-A", app, "concurrency", *arguments), output, errors)
+        status = one.wait(60)
+        return subprocess.CompletedProcess(
+            arguments, status, output.read_text(), errors.read_text()
         )
 
     return run
@@ -230,9 +261,9 @@ def cli(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def here(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command in this process, which is quicker where only its work is of interest."""
-    context = types.SimpleNamespace(app=Celery("here", broker=redis_url, set_as_current=False))
 
-    def run(*arguments, input=None):
+    def run(*arguments, input=None, broker=redis_url):
+        context = types.SimpleNamespace(app=Celery("here", broker=broker, set_as_current=False))
         done = CliRunner().invoke(concurrency, arguments, input, obj=context)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
         return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

@@ -1,9 +1,10 @@
 """Run the suite on the Celery, Redis and Valkey versions that users have.
 
 Each Celery gets an environment of its own under ``build/compat``, with the newest
-redis-py that it takes. ``python -m tools.compat`` runs the suite's core in every
-column of the table that it prints; ``--full`` in place of all but the servers' columns
-the whole suite; ``--short`` a handful of tests on the oldest Celery, for CI.
+redis-py that it takes, over all else that the tests need. ``python -m tools.compat``
+runs the suite's core in every column of the table that it prints; ``--full`` in place
+of all but the servers' columns the whole suite; ``--short`` a handful of tests on the
+oldest Celery, for CI.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from dataclasses import dataclass
@@ -145,19 +147,21 @@ def environment(version: str) -> Path:
     python, ready = home / "bin" / "python", home / "ready"
     if not ready.exists() or ready.stat().st_mtime < (TREE / "setup.cfg").stat().st_mtime:
         print(f"making {home.relative_to(TREE)}", flush=True)
-        venv.create(home, clear=True, with_pip=True)
-        pip(
-            "install", "--quiet", "--editable", f"{TREE}[test]", f"celery[redis]=={version}.*",
-            python=python,
-        )  # fmt: skip
+        venv.create(home, clear=True)
+        # What it does not have itself comes from the environment that runs this.
+        ours, its = sysconfig.get_path("purelib"), next(home.glob("lib/*/site-packages"))
+        (its / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+        pip("--python", str(python), "install", "--quiet", f"celery[redis]=={version}.*")
         ready.touch()
     return python
 
 
-def pip(*arguments: str, python: Path | str = sys.executable) -> None:
+def pip(*arguments: str) -> None:
     """Run pip."""
     subprocess.run(
-        [python, "-m", "pip", "--disable-pip-version-check", *arguments], cwd=TREE, check=True
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments],
+        cwd=TREE,
+        check=True,
     )
 
 

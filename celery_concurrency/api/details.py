@@ -33,6 +33,8 @@ _CHINESE: Final = [
         (r"List should have at most (\d+) items? .*", r"最多 \1 项"),
         (r"it looks like (.+), on the command line (.+)", r"格式应为 \1，命令行写作 \2"),
         (r"min, (\d+), is greater than max, (\d+)", r"min 是 \1，不能大于 max（\2）"),
+        (r"only one dimension can be fair, not (.+) and (.+)",
+         r"只能有一个维度公平分配名额，不能同时是 \1 和 \2"),
         (r"must be more than 0 and at most (\d+)", r"必须大于 0，且不超过 \1"),
         (r"must be one line of at most (\d+) printable characters",
          r"只能是一行，最多 \1 个可显示的字符"),

@@ -16,12 +16,14 @@ from celery_concurrency.limiter.config.maximum import MAX_LIMIT, Maximum, Mode
 from celery_concurrency.limiter.config.schema import (
     ALWAYS_SHOWN,
     MAX_EVERY,
+    MAX_PERIOD,
     Config,
     DimensionName,
     Name,
     OverrideName,
     Rates,
     Timeout,
+    Weight,
 )
 from celery_concurrency.limiter.cooldowns import MAX_REASON, MAX_SECONDS, Cooldown
 from celery_concurrency.limiter.inspect.holders import CURSOR, DEFAULT_COUNT, MAX_COUNT
@@ -82,6 +84,14 @@ class DimensionChange(TypedDict, total=False):
 
     max: Maximum
     overrides: dict[OverrideName, Maximum | None]
+    fair: bool
+    weights: dict[OverrideName, Weight | None]
+
+
+class FairChange(TypedDict, total=False):
+    """A change of ``account`` or ``platform`` as the fair dimension."""
+
+    weights: dict[OverrideName, Weight | None]
 
 
 class AdaptiveChange(TypedDict, total=False):
@@ -92,6 +102,13 @@ class AdaptiveChange(TypedDict, total=False):
     decrease: Annotated[float, Field(gt=0, lt=1)]
     every: Annotated[int, Field(ge=1, le=MAX_EVERY)]
     mode: Mode
+
+
+class BoundsChange(TypedDict, total=False):
+    """A change of the bounds on waiting for a limit; null removes one."""
+
+    most: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None
+    seconds: Annotated[int, Field(ge=1, le=MAX_PERIOD)] | None
 
 
 class ConfigChange(TypedDict, total=False):
@@ -108,6 +125,8 @@ class ConfigChange(TypedDict, total=False):
     paused: list[str]
     rates: dict[str, Rates | None]
     adaptive: dict[str, AdaptiveChange | None]
+    waiting: dict[str, BoundsChange | None]
+    fair: dict[Literal["account", "platform"], FairChange | None]
 
 
 class Rollback(BaseModel):

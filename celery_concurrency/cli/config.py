@@ -155,6 +155,8 @@ def _path(field: str, config: Config) -> list[str]:
     head, dot, rest = field.partition(".")
     if not dot:
         return [head]
+    if head == "fair":
+        return [head, *rest.split(".", 2)]
     if head != "dimensions":
         return [head, rest]
     # So may a dimension's name, and the names in its overrides.

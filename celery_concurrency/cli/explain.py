@@ -19,6 +19,7 @@ from celery_concurrency.cli.tokens import held_as
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.inspect.blocking import Blocked
 from celery_concurrency.limiter.inspect.explanation import (
+    HOLDERS,
     Explanation,
     LimitOfWaiter,
     explain,
@@ -57,6 +58,8 @@ def show_explanation(limiter: Limiter, task_id: str, as_json: bool) -> None:
 def reason_of(blocked: Blocked) -> str:
     """Return why a task waits, in words."""
     counts = f"{blocked.current} of {blocked.max}"
+    if blocked.takes:
+        counts += f", it takes {blocked.takes}"
     still = f"; none has begun there for {duration(_ago(blocked.since))}" if blocked.since else ""
     return {
         "full": f"{blocked.limit} is full ({counts}{still})",
@@ -94,14 +97,15 @@ def _holders(limit: LimitOfWaiter) -> Iterator[str]:
     for one in limit.holders:
         yield _line(one)
     more = limit.current - limit.kept - len(limit.holders)
-    if limit.full and limit.has_no_place and more > 0:
+    if len(limit.holders) == HOLDERS and more > 0:
         yield f"{more} more; tokens --limit {limit.limit} lists them"
     if limit.kept:
         yield "the room that is kept for one that was passed over for long"
 
 
 def _line(one: Holder) -> str:
-    return f"{one.token}: {held_as(one)}{_where_and_since(one)}"
+    places = f" ({one.weight} places)" if one.weight > 1 else ""
+    return f"{one.token}: {held_as(one)}{places}{_where_and_since(one)}"
 
 
 def _sentence(found: Explanation) -> str:
@@ -115,8 +119,14 @@ def _sentence(found: Explanation) -> str:
     return (
         f"{name} waits since {local_time(found.since)} "
         f"({duration(_ago(found.since))}): {reasons}; "
-        f"it is number {found.position} of those with the same limits"
+        f"it is number {found.position} of those with the same limits{_end(found)}"
     )
+
+
+def _end(found: Explanation) -> str:
+    if found.given_up_at is None:
+        return ""
+    return f", and is given up at {local_time(found.given_up_at)}"
 
 
 def _why_not(limiter: Limiter, task_id: str) -> str:

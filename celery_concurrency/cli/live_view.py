@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from celery_concurrency.cli.explain import reason_of
-from celery_concurrency.cli.output import IN_TIME, allowed, duration, in_time, oldest
+from celery_concurrency.cli.output import IN_TIME, allowed, duration, in_time, oldest, waiters
 from celery_concurrency.cli.snapshot import Snapshot, busiest
-from celery_concurrency.cli.tokens import held_as
+from celery_concurrency.cli.tokens import held_as, limits_and_places
 from celery_concurrency.limiter.inspect.usage import LimitUsage
 from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.text import printable
@@ -74,7 +74,8 @@ class LiveView:
         for name, limit in shown:
             _add(
                 table, name, _bar(limit, self._characters), limit.current,
-                allowed(limit), limit.waiting or "", oldest(limit), *([in_time(limit)] * timed),
+                allowed(limit), waiters(limit) if limit.waiting else "", oldest(limit),
+                *([in_time(limit)] * timed),
             )  # fmt: skip
         return table
 
@@ -98,7 +99,8 @@ def _holders(snapshot: Snapshot, rows: int, width: int) -> Table:
         limits = [limit for limit in one.limits if limit != GLOBAL] or [GLOBAL]
         held = duration(time.time() - one.since) if one.since else "-"
         task_id = _id_in(width, one.task_id)
-        _add(table, task_id, held_as(one), one.worker or "-", held, " ".join(limits))
+        places = limits_and_places(limits, one.weight)
+        _add(table, task_id, held_as(one), one.worker or "-", held, places)
     return table
 
 

@@ -100,6 +100,13 @@ def allowed(limit: Limited) -> str:
     return f"{limit.allows or 'unlimited'}{''.join(notes)}"
 
 
+def waiters(limit: LimitUsage) -> str:
+    """Return in words how many wait for a limit, how many may, and with which weight."""
+    most = limit.bounds.most
+    text = f"{limit.waiting} of {most}" if most else str(limit.waiting)
+    return f"{text} (weight {limit.weight})" if limit.weight else text
+
+
 def oldest(limit: LimitUsage) -> str:
     """Return how long the one has waited that has for longest; "" where none waits."""
     since = limit.waiting_since

@@ -3,7 +3,7 @@
 ``limiter/inspect/holders.py`` reads them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 from celery import Celery
@@ -34,7 +34,7 @@ def tokens(app: Celery, limit: str, worker: str, as_json: bool) -> None:
             (
                 one.token,
                 held_as(one),
-                " ".join(one.limits),
+                limits_and_places(one.limits, one.weight),
                 one.worker or "-",
                 local_time(one.since),
                 local_time(one.expires),
@@ -60,6 +60,11 @@ def release(app: Celery, token: str, operator: str) -> None:
         raise refusal(f"nobody holds {token} (any more); the command tokens lists held tokens")
     note_action(limiter.keyspace, by, "released", token)
     echo(f"released {token}: {' '.join(holder.limits)}")
+
+
+def limits_and_places(limits: Iterable[str], weight: int) -> str:
+    """Return a run's limits, and how many places it takes if that is more than one."""
+    return " ".join(limits) + (f" ({weight} places)" if weight > 1 else "")
 
 
 def held_as(one: Holder) -> str:

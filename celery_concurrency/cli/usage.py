@@ -21,6 +21,7 @@ from celery_concurrency.cli.output import (
     print_limits,
     print_notes,
     print_table,
+    waiters,
 )
 from celery_concurrency.limiter.config.history import read_pauses
 from celery_concurrency.limiter.inspect.usage import Usage
@@ -48,7 +49,7 @@ def usage(app: Celery, as_json: bool) -> None:
         print_limits(
             ("limit", "current", "max", "waiting", "oldest wait"),
             (
-                ((name, limit.current, allowed(limit), limit.waiting, oldest(limit)), limit)
+                ((name, limit.current, allowed(limit), waiters(limit), oldest(limit)), limit)
                 for name, limit in found.limits()
             ),
         )

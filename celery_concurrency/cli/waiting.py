@@ -18,6 +18,7 @@ from celery_concurrency.cli.output import (
     print_table,
     refusal,
 )
+from celery_concurrency.cli.tokens import limits_and_places
 from celery_concurrency.errors import AmbiguousId
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.actions import note_action
@@ -53,16 +54,18 @@ def waiting(app: Celery, task_id: str, limit: str, count: int, as_json: bool) ->
     if as_json:
         print_json({"waiting": [one.to_dict() for one in waiters], "total": total})
         return
+    ends = any(one.given_up_at for one in waiters)
     print_table(
-        ("task id", "task", "since", "position", "waits as", "limits"),
+        ("task id", "task", "since", *(["given up at"] * ends), "position", "waits as", "limits"),
         (
             (
                 one.task_id,
                 one.task or "-",
                 local_time(one.since),
+                *([local_time(one.given_up_at)] * ends),
                 one.position,
                 reason_of(one.blocked_by),
-                " ".join(one.limits),
+                limits_and_places(one.limits, one.weight),
             )
             for one in waiters
         ),

@@ -5,6 +5,7 @@ The client's time grows with the number of arguments, so there are few, with JSO
 
 import json
 from functools import lru_cache
+from typing import TypedDict
 
 from celery_concurrency.limiter.config.flat import dimensions_key
 from celery_concurrency.limiter.limits import own_limits, split_limit, wildcard_of
@@ -13,18 +14,36 @@ from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.scripts.constants import SHARED_DIMENSIONS
 
 
+class Facts(TypedDict, total=False):
+    """What a run says of itself when it asks; ``Limiter.try_acquire`` explains each."""
+
+    task: str
+    worker: str
+    rank: int
+    ticket: Ticket | None
+    lease: float | None
+    begun: bool
+    skips: bool
+    replaces: bool
+    has_begun: bool
+    weight: int
+
+
 def arguments(
     limits: tuple[str, ...],
-    ticket: Ticket | None = None,
-    *,
     dimensions: tuple[str, ...] = (),
+    copies_seconds: int = 86_400,
+    *,
     task: str = "",
     worker: str = "",
     rank: int = 0,
-    copies_seconds: int = 86_400,
+    ticket: Ticket | None = None,
     lease: float | None = None,
     begun: bool = False,
     skips: bool = False,
+    replaces: bool = False,
+    has_begun: bool = False,
+    weight: int = 1,
 ) -> tuple[str, str, str]:
     """Return the script's arguments after the token.
 
@@ -32,13 +51,15 @@ def arguments(
         limits: the run's limits.
         dimensions: the user's own dimensions, as this process knows them.
         copies_seconds: how long Redis remembers on which message the run began.
-        ticket, task, worker, rank, lease, begun, skips: see ``Limiter.try_acquire``.
+        task, worker, rank, ticket, lease, begun, skips, replaces, has_begun, weight: ``Facts``.
     """
     facts = _facts_of(
         _wildcards_of(limits), counted_of(limits), dimensions, task, worker, rank,
-        copies_seconds, lease, begun, _places_of_own(limits) if skips else (),
+        copies_seconds, lease, begun, _places_of_own(limits) if skips else (), replaces,
+        has_begun,
     )  # fmt: skip
-    return group_of(limits), facts, _ticket(ticket, limits) if ticket else ""
+    group = group_of(limits, weight)
+    return group, facts, _ticket(ticket, group) if ticket else ""
 
 
 @lru_cache(maxsize=4096)
@@ -71,6 +92,8 @@ def _facts_of(
     lease: float | None,
     begun: bool,
     skips: tuple[int, ...],
+    replaces: bool,
+    has_begun: bool,
 ) -> str:
     facts = {
         "wildcards": wildcards,
@@ -87,11 +110,18 @@ def _facts_of(
         facts["begun"] = True
     if skips:
         facts["skips"] = skips
+    if replaces:
+        facts["replaces"] = True
+    if has_begun:
+        facts["has_begun"] = True
     return json.dumps(facts, ensure_ascii=False)
 
 
-def _ticket(ticket: Ticket, limits: tuple[str, ...]) -> str:
-    facts = {"place": str(ticket.number), "parked_as": ticket.parked_as}
-    if ticket.limits not in ((), limits):
-        facts["group"] = group_of(ticket.limits)
+def _ticket(ticket: Ticket, group: str) -> str:
+    facts: dict[str, str | int] = {"place": str(ticket.number), "parked_as": ticket.parked_as}
+    before = group_of(ticket.limits, ticket.weight)
+    if ticket.limits and before != group:
+        facts["group"] = before
+    if ticket.received:
+        facts["received"] = ticket.received
     return json.dumps(facts, ensure_ascii=False)

@@ -1,48 +1,26 @@
 """Holding tokens outside of tasks: ``with limiter.acquire(account="acc123"): ...``
 
-A caller waits in the same waiting room as tasks do. The hand-over puts its message into the
-caller's own list, which the caller reads. A thread renews the tokens of this process's callers.
-
-``limiter.py`` asks for tokens; ``worker/gate.py`` says how a task waits.
+A thread renews the tokens of this process's callers. ``caller.py`` says how a caller asks and
+waits, ``async_acquire.py`` does the same in an event loop.
 """
 
-import json
 import logging
-import math
-import os
-import secrets
-import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from contextlib import contextmanager
+from functools import partial
 
-from celery_concurrency.errors import LimiterUnavailable, LimitReached, RunEnded
+from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter.background import Background
+from celery_concurrency.limiter.caller import LEASE_SECONDS, Caller, look, new_id
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.later import Later
 from celery_concurrency.limiter.leases import BEAT_SECONDS, Lease, Leases
-from celery_concurrency.limiter.outcomes import Denied, Granted, Outcome, Ticket
-from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.limiter.outcomes import Granted, Outcome
+from celery_concurrency.limiter.steps import Steps
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.log import LIMITER_LOG
 
 logger = logging.getLogger(LIMITER_LOG)
-
-#: How the ids of callers, and so their tokens, begin.
-CALL: Final = "call-"
-#: Seconds of silence after which a process's tokens are taken back.
-LEASE_SECONDS: Final = 30.0
-#: Seconds that tokens stay reserved for a caller, who is there and waits.
-HOLD_SECONDS: Final = 5.0
-#: Seconds after which a caller parks again, so that a dead caller stops waiting.
-STAY_SECONDS: Final = 60.0
-#: Seconds after that until it asks again although nothing came: Redis may have lost its data.
-LATE_SECONDS: Final = 5.0
-#: Seconds between two looks at its list; in between it sweeps, because there may be no worker.
-LOOK_SECONDS: Final = 1
-#: The shortest pause while somebody waits for a moment, which may be another caller's.
-MOMENT_LOOK_SECONDS: Final = 0.1
 
 
 class BlockingAcquire:
@@ -50,28 +28,36 @@ class BlockingAcquire:
 
     Args:
         room: where callers wait.
-        lease_of, try_acquire, release: the limiter's methods.
+        trying, lease_of, release: the limiter's methods.
+        later: the limiter's.
     """
 
     def __init__(
         self,
         keyspace: Keyspace,
         room: WaitingRoom,
+        trying: Callable[..., Steps[Outcome]],
+        later: Later,
         lease_of: Callable[[Granted, float], Lease],
-        try_acquire: Callable[..., Outcome],
         release: Callable[..., bool],
     ) -> None:
-        self.keyspace = keyspace
-        self.room = room
-        self.try_acquire = try_acquire
-        self._release = release
-        self._lease_of = lease_of
+        self._keyspace, self._room = keyspace, room
+        self._trying, self._later = trying, later
+        self._lease_of, self._release = lease_of, release
         self._keeper = LeaseKeeper(Leases(keyspace))
 
     @contextmanager
-    def hold(self, tags: Mapping[str, object], timeout: float | None) -> Iterator[Lease]:
+    def hold(
+        self, tags: Mapping[str, object], timeout: float | None, weight: int
+    ) -> Iterator[Lease]:
         """Hold tokens for these tags while the block runs; see ``Limiter.acquire``."""
-        granted = _Caller(self, tags, timeout).wait()
+        caller_id = new_id()
+        queue = self._keyspace.keys.call(caller_id)
+        caller = Caller(
+            self._keyspace, self._room, self._trying, self._later, tags=tags, timeout=timeout,
+            weight=weight, caller_id=caller_id, queue=queue, look=partial(look, self._room, queue),
+        )  # fmt: skip
+        granted = self._keyspace.run(caller.waiting())
         began = succeeded = False
         try:
             self._keeper.add(granted.token)
@@ -86,105 +72,6 @@ class BlockingAcquire:
             except LimiterUnavailable as exc:
                 # Don't raise: the block has done its work, or failed with its own error.
                 logger.warning("tokens are released later: %s", exc)
-
-
-class _Caller:
-    """Asks for tokens and waits for them."""
-
-    def __init__(
-        self, blocking: BlockingAcquire, tags: Mapping[str, object], timeout: float | None
-    ) -> None:
-        self._keyspace = blocking.keyspace
-        self._room = blocking.room
-        self._try_acquire = blocking.try_acquire
-        self._tags = tags
-        self._ends = math.inf if timeout is None else time.monotonic() + timeout
-        self._id = f"{CALL}{uuid.uuid4()}"
-        self._queue = self._keyspace.keys.call(self._id)
-        self._name = f"{os.getpid()}@{socket.gethostname()}"
-        # While it is parked.
-        self._parked: Ticket | None = None
-
-    def wait(self) -> Granted:
-        """Wait until the tokens are granted; return the grant.
-
-        Raises:
-            LimitReached: they were not granted in time.
-        """
-        try:
-            return self._wait()
-        except BaseException:
-            self._leave()
-            raise
-
-    def _wait(self) -> Granted:
-        ticket: Ticket | None = None
-        while True:
-            token = f"{self._id}:{secrets.token_hex(8)}"
-            outcome = self._try_acquire(
-                token, self._tags, worker=self._name, lease=LEASE_SECONDS, ticket=ticket
-            )
-            if isinstance(outcome, Granted):
-                return outcome
-            if not isinstance(outcome, Denied):
-                raise RunEnded()  # nobody else has its id, and it is never skipped
-            ticket = Ticket(
-                outcome.ticket.number, outcome.ticket.parked_as or token, outcome.limits
-            )
-            if self._left() <= 0 or not self._park(token, outcome, ticket):
-                raise LimitReached(f"timed out: it waits for {outcome}")
-
-    def _park(self, token: str, denied: Denied, ticket: Ticket) -> bool:
-        """Wait in the waiting room; return True to ask again, False if time is up."""
-        self._parked = ticket
-        self._room.park(self._waiter(token, denied))
-        again = self._is_woken()
-        self._parked = None
-        return again
-
-    def _leave(self) -> None:
-        """Stop waiting, and give up what was handed over just now."""
-        parked = self._parked
-        # If Redis is away, the waiter and its reservation lapse by themselves.
-        with suppress(LimiterUnavailable):
-            if parked and not self._room.cancel(self._id):
-                self._room.forgo(parked.parked_as, parked.limits)
-
-    def _left(self) -> float:
-        """Return the seconds left to wait."""
-        return self._ends - time.monotonic()
-
-    def _waiter(self, token: str, denied: Denied) -> Waiter:
-        return Waiter(
-            run=token,
-            task_id=self._id,
-            retries=0,
-            replaced=0,
-            limits=denied.limits,
-            ticket=denied.ticket.number,
-            message=json.dumps({"headers": {"id": self._id, "task": self._name}}).encode(),
-            hold=HOLD_SECONDS,
-            expires=int(self._keyspace.now()) + STAY_SECONDS,
-            queue=self._queue,
-            queue_expires=int(1000 * STAY_SECONDS),
-        )
-
-    def _is_woken(self) -> bool:
-        """Wait until the message is put back or it is time to park again; False if time is up."""
-        asks_anew = time.monotonic() + STAY_SECONDS + LATE_SECONDS
-        while time.monotonic() < asks_anew:
-            opens = self._room.meet_moments()
-            until = LOOK_SECONDS if opens is None else max(opens, MOMENT_LOOK_SECONDS)
-            # 0 would wait for ever.
-            look = max(min(LOOK_SECONDS, self._left(), until), 0.01)
-            found: Any = self._keyspace.redis.blpop([self._queue], timeout=look)
-            if found:
-                return True
-            self._room.sweep()
-            if self._left() <= 0:
-                # Cancel fails if room was handed over just now; then the caller has it.
-                return not self._room.cancel(self._id)
-        return True
 
 
 class LeaseKeeper:

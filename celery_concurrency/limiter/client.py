@@ -6,18 +6,21 @@ to 8.1, and a test names whatever a version lacks.
 ``connection.py`` makes a client for a URL; ``scripts/__init__.py`` calls and repeats scripts.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.scripts import is_out_of_memory
+from celery_concurrency.scripts.remedies import CHECK, remedy_of
 
 #: Seconds after which an idle connection is checked before it is used.
 IDLE_SECONDS: Final = 1.0
@@ -39,6 +42,9 @@ class Client(Redis):
         #: Idle connections of the scripts, and since when. A list's push and pop are atomic.
         self._idle: list[tuple[Any, float]] = []
         self._pid = os.getpid()
+        #: Makes a client of the same server for an event loop; None if this one was not made by
+        #: ``connection.connect``.
+        self.connect_async: Callable[[], AsyncClient] | None = None
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command; see the class for what it raises."""
@@ -48,7 +54,7 @@ class Client(Redis):
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         """Return a pipeline; see the class for what it raises."""
-        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        return OurPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         """Call a script by its name; another thread's call takes another connection."""
@@ -96,7 +102,28 @@ class Client(Redis):
             self._idle.pop()[0].disconnect()
 
 
-class _Pipeline(Pipeline):
+class AsyncClient(AsyncRedis):
+    """A client for one event loop of asyncio; it raises redis-py's own errors."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close all of its connections, also those to sentinels."""
+        await super().aclose(close_connection_pool)
+        await self.connection_pool.disconnect()
+        manager = getattr(self.connection_pool, "sentinel_manager", None)
+        for sentinel in manager.sentinels if manager else ():
+            await sentinel.connection_pool.disconnect()
+
+
+def cancellations() -> int:
+    """Return how often the running task of asyncio was cancelled.
+
+    Before Python 3.12, asyncio.wait_for may lose a cancellation, and redis-py sends with it.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+class OurPipeline(Pipeline):
     """A pipeline of ``Client`` that raises our errors."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -117,15 +144,12 @@ def our_errors() -> Iterator[None]:
     """Raise ``RedisUnavailable`` for redis-py's errors."""
     try:
         yield
-    except WatchError:
-        raise  # it means that a transaction must be repeated
+    except (WatchError, RedisUnavailable):
+        raise  # a transaction must be repeated; or it is ours already
     except RedisError as exc:
         if is_out_of_memory(exc):
             raise RedisOutOfMemory() from exc
-        raise RedisUnavailable(
-            f"Redis can't be asked ({exc}); check that it runs "
-            "and that concurrency_redis_url is right"
-        ) from exc
+        raise RedisUnavailable(f"Redis can't be asked ({exc}){remedy_of(exc) or CHECK}") from exc
 
 
 def packed(command: Iterable[str | int | bytes]) -> bytes:

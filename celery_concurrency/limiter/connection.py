@@ -1,23 +1,69 @@
-"""Makes a client for a URL of one of four schemes. The client is in ``client.py``."""
+"""Makes a client for a URL: of a server, of one behind sentinels, or of a cluster's node.
+
+The clients are in ``client.py``, ``cluster.py`` and ``async_cluster.py``.
+"""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis import Redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from celery_concurrency.errors import ImproperlyConfigured
-from celery_concurrency.limiter.client import Client, new_connection
+from celery_concurrency.limiter.async_cluster import (
+    AsyncClusterClient,
+    AsyncClusterConnection,
+    AsyncClusterSSLConnection,
+)
+from celery_concurrency.limiter.client import AsyncClient, Client, new_connection
+from celery_concurrency.limiter.cluster import (
+    Address,
+    Cluster,
+    ClusterClient,
+    ClusterConnection,
+    ClusterSSLConnection,
+)
 
-SCHEMES: Final = ("redis", "rediss", "unix", "sentinel")
+SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "redis+cluster", "rediss+cluster")
+PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 
 #: Celery writes CERT_NONE, CERT_OPTIONAL and CERT_REQUIRED, redis-py the same words without this.
 _CERT_PREFIX: Final = "CERT_"
+
+
+class _Family(NamedTuple):
+    """The classes for one way to ask, redis-py's and ours; they are made alike."""
+
+    # redis-py has few types.
+    client: Any
+    sentinel: Any
+    retry: Any
+    cluster_client: Any
+    #: By scheme.
+    cluster_connections: dict[str, Any]
+
+
+_BLOCKING: Final = _Family(
+    Client,
+    Sentinel,
+    Retry,
+    ClusterClient,
+    {"redis": ClusterConnection, "rediss": ClusterSSLConnection},
+)
+_ASYNCIO: Final = _Family(
+    AsyncClient,
+    AsyncSentinel,
+    AsyncRetry,
+    AsyncClusterClient,
+    {"redis": AsyncClusterConnection, "rediss": AsyncClusterSSLConnection},
+)
 
 
 def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
@@ -27,15 +73,26 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
     (``scripts.call`` repeats scripts).
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://``, or several sentinels as
-            ``sentinel://host:port;sentinel://host:port/db?master_name=NAME``.
+        url: ``redis://``, ``rediss://``, ``unix://``, several sentinels as
+            ``sentinel://host:port;sentinel://host:port/db?master_name=NAME``, or nodes of a
+            Redis Cluster as ``redis+cluster://host:port,host:port`` (``rediss+cluster://``).
         options: ``master_name`` and ``sentinel_kwargs`` as in Celery's
             ``broker_transport_options``, ``ssl`` as in ``broker_use_ssl``.
 
     Raises:
         ImproperlyConfigured: the URL does not have one of these forms.
     """
-    options = options or {}
+    client: Client = _connect(url, options or {}, _BLOCKING)
+    # An event loop's client asks for the same slot, and knows of the nodes what this one does.
+    cluster = client.get_connection_kwargs().get("cluster")
+    client.connect_async = lambda: _connect(url, options or {}, _ASYNCIO, cluster)
+    return client
+
+
+def _connect(
+    url: str, options: Mapping[str, Any], of: _Family, cluster: Cluster | None = None
+) -> Any:
+    """Return a client of a family; ``cluster`` is what is known of the nodes."""
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:
         raise ImproperlyConfigured(
@@ -45,7 +102,7 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
     common: dict[str, Any] = {
         "socket_timeout": 2,
         "socket_connect_timeout": 2,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": of.retry(NoBackoff(), 0),
         "protocol": 2,
         "max_connections": 1000,
     }
@@ -57,21 +114,26 @@ def connect(url: str, options: Mapping[str, Any] | None = None) -> Redis:
         if scheme == "sentinel":
             common["ssl"] = True
         else:
-            scheme = "rediss"
+            scheme = scheme.replace("redis+", "rediss+") if "+" in scheme else "rediss"
     try:
         if scheme == "sentinel":
-            client = _sentinel(url, options, common)
+            client = _sentinel(url, options, common, of)
+        elif scheme.endswith("+cluster"):
+            client = _cluster(scheme.removesuffix("+cluster"), rest, common, of, cluster)
         else:
             _check_database(scheme, rest)
-            client = Client.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
+            client = of.client.from_url(_redis_py_url(f"{scheme}://{rest}"), **common)
         # redis-py refuses unknown options only when it makes a connection.
         new_connection(client)
     except (ValueError, TypeError, RedisError) as exc:
-        raise ImproperlyConfigured(f"concurrency_redis_url is not understood: {exc}") from exc
+        hint = ""
+        if "'ssl_" in str(exc) and not scheme.startswith("rediss"):
+            hint = "; with ssl_ options it has to begin with rediss"
+        raise ImproperlyConfigured(f"concurrency_redis_url is not understood: {exc}{hint}") from exc
     return client
 
 
-def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> Redis:
+def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any], of: _Family) -> Any:
     parts = [urlsplit(part if "//" in part else f"//{part}") for part in url.split(";")]
     query = {name: values[-1] for part in parts for name, values in parse_qs(part.query).items()}
     master = query.get("master_name") or options.get("master_name")
@@ -87,9 +149,7 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
             common["username"] = unquote(part.username)
         if part.password:
             common["password"] = unquote(part.password)
-    # redis-py's Sentinel has no types.
-    sentinel_class: Any = Sentinel
-    sentinel = sentinel_class(
+    sentinel = of.sentinel(
         [(part.hostname or "localhost", part.port or SENTINEL_PORT) for part in parts],
         sentinel_kwargs={
             "socket_timeout": common["socket_timeout"],
@@ -100,7 +160,35 @@ def _sentinel(url: str, options: Mapping[str, Any], common: dict[str, Any]) -> R
         db=int(path),
         **common,
     )
-    client: Redis = sentinel.master_for(str(master), redis_class=Client)
+    return sentinel.master_for(str(master), redis_class=of.client)
+
+
+def _cluster(
+    scheme: str, rest: str, common: dict[str, Any], of: _Family, cluster: Cluster | None
+) -> Any:
+    parts = urlsplit(f"//{rest}")
+    login, at, nodes = parts.netloc.rpartition("@")
+    hosts = [urlsplit(f"//{node.strip()}") for node in nodes.split(",")]
+    odd = "," in login or ";" in nodes or "//" in parts.path
+    if odd or not all(host.hostname for host in hosts):
+        raise ValueError("write it as redis+cluster://user:password@host:port,host:port")
+    if parts.path.strip("/") not in ("", "0") or parse_qs(parts.query).get("db", ["0"]) != ["0"]:
+        raise ImproperlyConfigured(
+            "concurrency_redis_url names a database, and a Redis Cluster has only database 0: "
+            f"leave {parts.path or 'db'} out"
+        )
+    query = f"?{parts.query}" if parts.query else ""
+    seeds = [Address(str(host.hostname), host.port or PORT) for host in hosts]
+    client = of.cluster_client.from_url(
+        # Not rediss://: for that, redis.asyncio would use its own class of connections.
+        _redis_py_url(f"redis://{login}{at}{hosts[0].netloc}{query}"),
+        connection_class=of.cluster_connections[scheme],
+        cluster=cluster or Cluster(seeds),
+        **common,
+    )
+    # The connections look for their node themselves.
+    for name in ("host", "port"):
+        client.get_connection_kwargs().pop(name, None)
     return client
 
 

@@ -14,6 +14,7 @@ from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import WILDCARD, limit_problem, split_limit
 from celery_concurrency.limiter.mistyped import Doubt, doubts_of_limit
+from celery_concurrency.limiter.steps import Steps
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 from celery_concurrency.text import printable, unprintable
 
@@ -102,6 +103,10 @@ class Cooldowns:
             InvalidCooldown: there is no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be asked; the cool-down may be set all the same.
         """
+        return self._keyspace.run(self.setting(limit, seconds, reason, by))
+
+    def setting(self, limit: str, seconds: float, reason: str = "", by: str = "") -> Steps[float]:
+        """Return the steps of ``set``."""
         problem = limit_problem(limit)
         if split_limit(limit)[1] == WILDCARD:
             problem = f"{printable(limit)!r} is a wildcard: name one limit"
@@ -111,7 +116,7 @@ class Cooldowns:
         if isinstance(seconds, bool) or not 0 < seconds <= MAX_SECONDS:
             raise InvalidCooldown("seconds", f"must be more than 0 and at most {MAX_SECONDS}")
         check_texts(reason=reason, by=by)
-        until: bytes = self._room.call_and_hand_over(
+        until: bytes = yield from self._room.calling_and_handing_over(
             "cool", limit, repr(float(seconds)), uuid.uuid4().hex, reason, by
         )
         return float(until)

@@ -33,6 +33,7 @@ class Keys:
         self.moments_watched = f"{prefix}:moments:watched"
         self.groups = f"{prefix}:groups"
         self.names = f"{prefix}:names"
+        self.waiting_walk = f"{prefix}:waiting:walk"
         self.ticket = f"{prefix}:ticket"
         self.collecting = f"{prefix}:collecting"
         self.counters = f"{prefix}:stats:counters"
@@ -41,6 +42,7 @@ class Keys:
         self.misnamed = f"{prefix}:stats:misnamed"
         self.backlog = f"{prefix}:stats:backlog"
         self.durations = f"{prefix}:stats:times"
+        self.ended = f"{prefix}:stats:ended"
 
     def semaphore(self, limit: str) -> str:
         """The tokens that hold a limit."""
@@ -73,6 +75,10 @@ class Keys:
     def worker(self, name: str) -> str:
         """What a worker says of itself."""
         return f"{self.prefix}:worker:{name}"
+
+    def waiting(self, limit: str) -> str:
+        """The waiters of a limit with bounds on waiting."""
+        return f"{self.prefix}:waiting:{limit}"
 
     def group(self, group: str) -> str:
         """The waiters of a group."""

@@ -14,7 +14,9 @@ from redis import Redis
 from redis.client import Pipeline
 
 from celery_concurrency import scripts
+from celery_concurrency.limiter.cluster import ClusterClient
 from celery_concurrency.limiter.keys import Keys
+from celery_concurrency.limiter.steps import Blocking, Commands, Pop, Script, Steps, run
 
 T = TypeVar("T")
 
@@ -27,13 +29,17 @@ class Keyspace:
 
     Args:
         redis: a client made by ``connection.connect``.
-        prefix: begins the name of every key.
+        prefix: begins the name of every key; in a Redis Cluster it gets a hash tag.
+
+    Raises:
+        ImproperlyConfigured: see ``ClusterClient.use``.
     """
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
-        self.prefix = prefix
-        self.keys = Keys(prefix)
+        self.is_in_cluster = isinstance(redis, ClusterClient)
+        self.prefix = redis.use(prefix) if isinstance(redis, ClusterClient) else prefix
+        self.keys = Keys(self.prefix)
 
     @property
     def database(self) -> int:
@@ -43,6 +49,26 @@ class Keyspace:
     def call(self, verb: str, *args: str | int | bytes) -> scripts.Answer:
         """Call a script (``scripts.call``)."""
         return scripts.call(self.redis, verb, self.prefix, *args)
+
+    def run(self, steps: Steps[T]) -> T:
+        """Take steps (``steps.py``), each as soon as Redis has answered the one before."""
+        return run(steps, self._answer)
+
+    def _answer(self, request: object) -> Any:
+        if type(request) is Script:  # nearly all are, and a match takes longer
+            return self.call(request.verb, *request.args)
+        match request:
+            case Commands(commands):
+                pipe = self.pipeline()
+                for command in commands:
+                    # redis-py has no types here.
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                return pipe.execute()
+            case Pop(key, seconds):
+                return self.redis.blpop([key], timeout=seconds)
+            case Blocking(work):
+                return work()
+        raise TypeError(f"{request} is only answered in an event loop")
 
     def pipeline(self) -> Pipeline:
         """Return a pipeline, which sends its commands in one round trip, not atomically.
@@ -77,7 +103,12 @@ class Keyspace:
 
     def now(self) -> float:
         """Return the server's time, in Unix seconds."""
-        time: Any = self.redis.time()
+        return self.run(self.telling_time())
+
+    def telling_time(self) -> Steps[float]:
+        """Return the steps of ``now``."""
+        # TIME names no key: in a cluster, a node that has ours no more would answer it, too.
+        _, time = yield Commands((("EXISTS", self.prefix), ("TIME",)))
         return unix_seconds(time)
 
 

@@ -18,6 +18,7 @@ from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.limits import BUILTIN_TAGS, limit_in, split_limit
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST
+from celery_concurrency.limiter.steps import Commands, Script, Steps
 from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.log import LIMITER_LOG, fields
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
@@ -53,6 +54,12 @@ class Leases:
         Returns:
             tokens of living runs that were taken back, each reported once.
         """
+        return self._keyspace.run(self.beating(tokens, seconds, worker))
+
+    def beating(
+        self, tokens: Collection[str], seconds: float, worker: WorkerFacts | None = None
+    ) -> Steps[set[str]]:
+        """Return the steps of ``beat``."""
         lost: set[str] = set()
         epoch = self._epoch
         every = sorted(tokens)
@@ -60,13 +67,9 @@ class Leases:
         for start in range(0, max(len(every), 1 if worker else 0), BATCH):
             some = every[start : start + BATCH]
             arguments = [text for token in some for text in (token, self._facts.get(token, ""))]
-            reply = self._keyspace.call(
-                "renew",
-                self._epoch,
-                str(max(seconds, SHORTEST_LEASE)),
-                *(("", "") if start else who),
-                *arguments,
-            ).reply
+            lease = str(max(seconds, SHORTEST_LEASE))
+            facts = ("", "") if start else who
+            reply, _ = yield Script("renew", (self._epoch, lease, *facts, *arguments))
             if not reply:
                 break  # there is no configuration yet; the next beat finds one
             epoch = reply[0].decode()
@@ -123,12 +126,12 @@ class Lease:
         keyspace: Keyspace,
         seconds: float,
         cooldowns: Cooldowns,
-        refuse: Callable[..., float],
+        refusing: Callable[..., Steps[float]],
     ) -> None:
         self.token, self.limits, self.fence = granted.token, granted.limits, granted.fence
         self._keyspace = keyspace
         self._cooldowns = cooldowns
-        self._refuse = refuse
+        self._refusing = refusing
         self.refused_in: set[str] = set()
         # How long the tokens last without being renewed.
         self._seconds = seconds
@@ -157,7 +160,13 @@ class Lease:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
             LimiterUnavailable: Redis can't be reached; the cool-down may be set all the same.
         """
-        return self._cooldowns.set(self._limit(dimension), seconds, reason, author_of(self.token))
+        return self._keyspace.run(self.cooling_down(seconds, dimension, reason=reason))
+
+    def cooling_down(self, seconds: float, dimension: str, *, reason: str = "") -> Steps[float]:
+        """Return the steps of ``cool_down``."""
+        return self._cooldowns.setting(
+            self._limit(dimension), seconds, reason, author_of(self.token)
+        )
 
     def refused(
         self,
@@ -194,11 +203,19 @@ class Lease:
         Raises:
             InvalidCooldown: the run has no such limit, or a value is out of bounds.
         """
+        return self._keyspace.run(
+            self.telling(dimension, seconds, grow=grow, most=most, reason=reason)
+        )
+
+    def telling(
+        self, dimension: str, seconds: float, *, grow: float, most: float, reason: str
+    ) -> Steps[float]:
+        """Return the steps of ``refused``."""
         limit = self._limit(dimension)
         by = author_of(self.token)
         detail = ""
         try:
-            until = self._refuse(
+            until = yield from self._refusing(
                 self.token, self.limits, limit, seconds, grow=grow, most=most, reason=reason, by=by
             )
         except LimiterUnavailable as exc:
@@ -239,12 +256,15 @@ class Lease:
         it is True once the tokens may have been taken back: when they would have expired
         without renewal.
         """
+        return self._keyspace.run(self.looking_if_lost())
+
+    def looking_if_lost(self) -> Steps[bool]:
+        """Return the steps of ``lost``."""
+        keys = self._keyspace.keys
+        held_until = ("ZSCORE", keys.leases, self.token)
+        opening = ("HGET", keys.config_flat, "opens")
         try:
-            pipe = self._keyspace.pipeline()
-            pipe.zscore(self._keyspace.keys.leases, self.token)
-            pipe.hget(self._keyspace.keys.config_flat, "opens")
-            pipe.time()
-            held, opens, time_ = pipe.execute()
+            held, opens, time_ = yield Commands((held_until, opening, ("TIME",)))
         except LimiterUnavailable:
             return self._is_overdue()
         if held is not None:

@@ -7,9 +7,9 @@ redelivered or retried task is another run. Runs without room wait in ``waiting_
 
 import json
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from redis import Redis
 
@@ -18,9 +18,11 @@ from celery_concurrency.errors import (
     LimiterUnavailable,
     OutOfMemory,
     RunEnded,
+    WeightTooHigh,
 )
-from celery_concurrency.limiter.acquire_arguments import arguments
+from celery_concurrency.limiter.acquire_arguments import Facts, arguments
 from celery_concurrency.limiter.adaptive import AdaptiveLimits
+from celery_concurrency.limiter.async_acquire import AsyncAcquire, Hold
 from celery_concurrency.limiter.blocking_acquire import BlockingAcquire
 from celery_concurrency.limiter.config.store import ConfigStore
 from celery_concurrency.limiter.cooldowns import Cooldowns
@@ -37,13 +39,16 @@ from celery_concurrency.limiter.outcomes import (
     Shut,
     Skipped,
     Ticket,
+    not_waiting,
     rate_of,
 )
 from celery_concurrency.limiter.refusals import DEFAULT_GROW, DEFAULT_MOST, TOLD_SECONDS, Refusal
 from celery_concurrency.limiter.stats.counters import Stats
 from celery_concurrency.limiter.stats.durations import Durations
+from celery_concurrency.limiter.steps import Blocking, Script, Steps
 from celery_concurrency.limiter.waiters import Waiter
 from celery_concurrency.limiter.waiting_room import WaitingRoom
+from celery_concurrency.limiter.weights import weight_value
 from celery_concurrency.scripts.constants import SHORTEST_LEASE
 
 DEFAULT_PREFIX: Final = "concurrency"
@@ -56,7 +61,10 @@ BEGUN_SECONDS: Final = 86_400
 
 
 #: Replies of acquire that give the run no tokens, though another copy may get them later.
-_REFUSALS: Final = (b"denied", b"shut", b"probed", b"behind", b"skipped", b"running", b"done")
+_REFUSALS: Final = (
+    *(b"denied", b"shut", b"probed", b"behind", b"skipped", b"crowded", b"overdue"),
+    *(b"heavy", b"running", b"done"),
+)
 
 
 class Limiter:
@@ -64,7 +72,8 @@ class Limiter:
 
     Args:
         redis: a client made by ``connection.connect``.
-        prefix: begins the name of every key; ``{concurrency}`` puts all in one cluster slot.
+        prefix: begins the name of every key; in a Redis Cluster it gets a hash tag, as in
+            ``{concurrency}``, so that all keys are in one slot.
         default_config: changes to the built-in default configuration.
         deliver: called when the outbox has messages to send to the broker.
         copies_seconds: seconds after the end of a run in which a second copy of its parked
@@ -89,8 +98,8 @@ class Limiter:
         deliver: Callable[[], None] | None = None,
         copies_seconds: int = 7200,
     ) -> None:
-        self.redis, self.prefix = redis, prefix
         self.keyspace = Keyspace(redis, prefix)
+        self.redis, self.prefix = redis, self.keyspace.prefix
         self.waiting_room = WaitingRoom(self.keyspace, deliver, copies_seconds)
         self.config = ConfigStore(self.keyspace, default_config, self.waiting_room.recheck)
         self.stats = Stats(self.keyspace)
@@ -98,51 +107,60 @@ class Limiter:
         self.leases = Leases(self.keyspace)
         self.cooldowns = Cooldowns(self.keyspace, self.waiting_room, self.config)
         self.adaptive = AdaptiveLimits(self.keyspace, self.waiting_room, self.config)
-        self._blocking = BlockingAcquire(
-            self.keyspace, self.waiting_room, self.lease_of, self.try_acquire, self.release
-        )
         self._copies_seconds = copies_seconds
         # The scripts check it: they refuse a call that lacks a dimension.
         self.dimensions: tuple[str, ...] = ()
         # Runs that may still have an acquire on its way to Redis.
         self._doubtful: set[str] = set()
         self._later = Later(lambda token: self._release(token, began=False))
+        self._blocking = BlockingAcquire(
+            self.keyspace, self.waiting_room, self.trying, self._later, self.lease_of, self.release
+        )
+        self._async = AsyncAcquire(
+            self.keyspace, self.waiting_room, self.trying, self._later, self.lease_of,
+            self.releasing,
+        )  # fmt: skip
 
-    def acquire(
-        self, *, timeout: float | None = None, **tags: object
-    ) -> AbstractContextManager[Lease]:
+    def acquire(self, *, timeout: float | None = None, weight: int = 1, **tags: object) -> Hold:
         """Hold tokens outside of tasks while a block runs, and wait for room as tasks do.
 
         >>> with limiter.acquire(account="acc123", platform="douyin", timeout=60) as lease:
         ...     publish()
 
+        In an event loop of asyncio, ``async with`` does the same without blocking it. What
+        its lease asks Redis is awaited (``AsyncLease``). A cancellation gives everything
+        back. A Redis Cluster can't be asked so.
+
+        >>> async with limiter.acquire(account="acc123", timeout=60) as lease:
+        ...     await publish()
+
         Args:
             timeout: how many seconds to wait at most; None waits for ever.
+            weight: how many places to take in each shared limit (``global``, platform, task
+                type), 1 to 100; in the others it takes one.
             tags: ``platform``, ``account``, ``type``, and the user's own dimensions.
 
         Raises:
             LimitReached: there was no room in time.
-            InvalidTag: a tag names no limit.
+            TooManyWaiting: there was none, and as many wait for a limit as may.
+            WaitedTooLong: it waited for a limit for as long as it may.
+            InvalidTag: a tag names no limit, or the weight is not one.
+            WeightTooHigh: the weight is more than one of the limits ever has.
             LimiterUnavailable: Redis can't be reached. If it is away at the end of the
                 block, a thread gives the tokens back later.
             RunEnded: the lease ended before the answer came, for example because the
                 process was suspended; call again.
         """
-        return self._blocking.hold(tags, timeout)
+        asked = tags, timeout, weight_value("weight", weight)
+        return Hold(lambda: self._blocking.hold(*asked), lambda: self._async.hold(*asked))
 
     def try_acquire(
         self,
         token: str,
         tags: Mapping[str, object],
         *,
-        task: str = "",
-        worker: str = "",
-        rank: int = 0,
-        ticket: Ticket | None = None,
-        lease: float | None = None,
-        begun: bool = False,
         runs_anyway: bool = False,
-        skips: bool = False,
+        **facts: Unpack[Facts],
     ) -> Outcome:
         """Take a token in each limit of a run, or in none.
 
@@ -158,44 +176,70 @@ class Limiter:
             runs_anyway: the run begins even without an answer, and is counted later. So without
                 an answer, the tokens that it may hold are not given up.
             skips: it is dropped where one of its own limits (``limits.own_limits``) is busy.
+            replaces: it takes the place of an older one of its task, if one waits.
+            has_begun: an earlier run of its task has begun, so it may wait however many do.
+            weight: how many places it takes in each shared limit (``weights.places_in``).
 
         Raises:
+            TooManyWaiting: it would have to wait, and as many do as may.
+            WaitedTooLong: it would have to wait on, and has for as long as it may.
             InvalidTag: a tag names no limit.
+            WeightTooHigh: the weight is more than one of the limits ever has.
             RunEnded: it was given up before, or its tokens have expired.
             ConfigConflict: the configuration changed during every attempt.
             OutOfMemory: Redis has no memory for it; the run holds nothing.
             LimiterUnavailable: Redis can't be asked; the run holds nothing, or will lose it soon.
         """
-        parked_as = ticket.parked_as if ticket else ""
+        return self.keyspace.run(self.trying(token, tags, runs_anyway=runs_anyway, **facts))
+
+    def trying(
+        self,
+        token: str,
+        tags: Mapping[str, object],
+        *,
+        runs_anyway: bool = False,
+        **facts: Unpack[Facts],
+    ) -> Steps[Outcome]:
+        """Return the steps of ``try_acquire``."""
+        before = facts.get("ticket")
+        parked_as, weight = before.parked_as if before else "", facts.get("weight", 1)
         copies_seconds = max(BEGUN_SECONDS, self._copies_seconds)
+        lease = facts.get("lease")
         if lease is not None:
-            lease = max(lease, SHORTEST_LEASE)
+            facts["lease"] = max(lease, SHORTEST_LEASE)
+        keeps = facts.get("begun", False) or runs_anyway
         for _ in range(ROUNDS):
             limits = limits_of(tags, self.dimensions)
-            args = arguments(
-                limits, ticket, dimensions=self.dimensions, task=task, worker=worker, rank=rank,
-                copies_seconds=copies_seconds, lease=lease, begun=begun, skips=skips,
-            )  # fmt: skip
-            match self._ask(token, *args, keeps=begun or runs_anyway):
+            args = arguments(limits, self.dimensions, copies_seconds, **facts)
+            match (yield from self._asking(token, *args, keeps=keeps)):
                 case [b"granted", expiry, fence]:
                     return Granted(token, limits, int(expiry), int(fence))
                 case [b"denied", limit, held, most, number]:
                     ticket = Ticket(int(number), parked_as)
-                    return Denied(token, limits, limit.decode(), int(held), int(most), ticket)
+                    return Denied(
+                        token, limits, limit.decode(), int(held), int(most), ticket, weight=weight
+                    )
                 case [b"shut", limit, until, seconds, cause, number]:
                     ticket = Ticket(int(number), parked_as)
                     shut = Shut(float(until), float(seconds), rate_of(cause.decode()))
-                    return Denied(token, limits, limit.decode(), None, None, ticket, shut)
+                    return Denied(
+                        token, limits, limit.decode(), None, None, ticket, shut, weight=weight
+                    )
                 case [b"probed", limit, probe, number]:
                     ticket = Ticket(int(number), parked_as)
                     return Denied(
-                        token, limits, limit.decode(), None, None, ticket, probe=probe.decode()
-                    )
+                        token, limits, limit.decode(), None, None, ticket, probe=probe.decode(),
+                        weight=weight,
+                    )  # fmt: skip
                 case [b"behind", limit, number]:
                     ticket = Ticket(int(number), parked_as)
-                    return Denied(token, limits, limit.decode(), None, None, ticket)
+                    return Denied(token, limits, limit.decode(), None, None, ticket, weight=weight)
+                case [b"heavy", limit, most]:
+                    raise WeightTooHigh(limit.decode(), int(most), weight)
                 case [b"skipped", limit]:
                     return Skipped(token, limits, limit.decode())
+                case [b"crowded" | b"overdue" as why, limit, bound, number]:
+                    raise not_waiting(why.decode(), limit.decode(), int(bound), int(number))
                 case [b"running", other]:
                     return Repeated(other.decode())
                 case [b"done"]:
@@ -203,7 +247,7 @@ class Limiter:
                 case [b"dimensions", names]:
                     self.dimensions = tuple(json.loads(names))
                 case [b"unconfigured"]:
-                    self.config.sync()
+                    yield Blocking(self.config.sync)
                 case _:
                     self._doubtful.discard(token)
                     raise RunEnded(f"run {token} has ended: it gets no more tokens")
@@ -234,18 +278,18 @@ class Limiter:
             self.dimensions = tuple(json.loads(reply[1]))
         elif reply[0] == b"joined":
             return list(reply[1])
-        elif reply[0] not in (b"alone", b"left", b"forbidden"):
+        elif reply[0] not in (b"alone", b"left", b"crowded", b"forbidden"):
             return []
         if lost:
             raise LimiterUnavailable(f"a copy of the call for {waiter.run} may still arrive")
         return None
 
-    def _ask(self, token: str, *args: str, keeps: bool) -> Any:
+    def _asking(self, token: str, *args: str, keeps: bool) -> Steps[Any]:
         """Call acquire once; without a reply, schedule a release unless the run begins anyway."""
         try:
-            reply, lost = self.keyspace.call("acquire", token, *args)
+            reply, lost = yield Script("acquire", (token, *args))
         except BaseException as exc:
-            # Also after a soft time limit, which may come between the call and its reply.
+            # Also after a soft time limit or a cancellation, which may come before the reply.
             if keeps:
                 self._doubtful.add(token)
             elif token in self._doubtful or not isinstance(exc, OutOfMemory):
@@ -299,16 +343,33 @@ class Limiter:
             LimiterUnavailable: Redis can't be asked; a thread keeps trying for
                 ``TOLD_SECONDS``.
         """
+        return self.keyspace.run(
+            self.refusing(token, limits, limit, seconds, grow=grow, most=most, reason=reason, by=by)
+        )
+
+    def refusing(
+        self,
+        token: str,
+        limits: Sequence[str],
+        limit: str,
+        seconds: float,
+        *,
+        grow: float = DEFAULT_GROW,
+        most: float = DEFAULT_MOST,
+        reason: str = "",
+        by: str = "",
+    ) -> Steps[float]:
+        """Return the steps of ``refuse``."""
         refusal = Refusal(token, tuple(limits), limit, seconds, grow, most, reason, by)
         told = time.monotonic()
         try:
-            return refusal.tell(self.waiting_room)
-        except LimiterUnavailable:
+            return (yield from refusal.telling(self.waiting_room))
+        except (LimiterUnavailable, CancelledError):
 
             def tell(_: str) -> None:
                 seconds = time.monotonic() - told
                 if seconds < TOLD_SECONDS:
-                    refusal.after(seconds).tell(self.waiting_room)
+                    self.keyspace.run(refusal.after(seconds).telling(self.waiting_room))
 
             self._later.add(f"{token} refused {limit}", tell)
             raise
@@ -320,7 +381,7 @@ class Limiter:
             granted: the limiter's answer.
             seconds: how long its tokens last without being renewed.
         """
-        return Lease(granted, self.keyspace, seconds, self.cooldowns, self.refuse)
+        return Lease(granted, self.keyspace, seconds, self.cooldowns, self.refusing)
 
     def release(
         self, token: str, *, done: bool = False, began: bool = True, succeeded: bool = False
@@ -340,10 +401,16 @@ class Limiter:
         Raises:
             LimiterUnavailable: Redis can't be asked; a thread keeps trying.
         """
+        return self.keyspace.run(self.releasing(token, done=done, began=began, succeeded=succeeded))
+
+    def releasing(
+        self, token: str, *, done: bool = False, began: bool = True, succeeded: bool = False
+    ) -> Steps[bool]:
+        """Return the steps of ``release``."""
         self._later.discard(token)
         try:
-            return self._release(token, done, began, succeeded)
-        except LimiterUnavailable:
+            return (yield from self._releasing(token, done, began, succeeded))
+        except (LimiterUnavailable, CancelledError):
             self._later.add(token, lambda token: self._release(token, done, began, succeeded))
             raise
 
@@ -363,9 +430,12 @@ class Limiter:
     def _release(
         self, token: str, done: bool = False, began: bool = True, succeeded: bool = False
     ) -> bool:
+        return self.keyspace.run(self._releasing(token, done, began, succeeded))
+
+    def _releasing(self, token: str, done: bool, began: bool, succeeded: bool) -> Steps[bool]:
         mark = int(token in self._doubtful)
         copies_seconds = self._copies_seconds if done else ""
-        held = self.waiting_room.call_and_hand_over(
+        held = yield from self.waiting_room.calling_and_handing_over(
             "release", token, mark, copies_seconds, _ending(began, succeeded)
         )
         self._doubtful.discard(token)

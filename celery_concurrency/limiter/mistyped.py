@@ -4,7 +4,6 @@ A name may be any text, so none is refused; whoever gave it gets a warning. ``co
 has what is refused.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +15,7 @@ from celery_concurrency.limiter.inspect.counts import limits_held
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, GLOBAL, WILDCARD, split_limit
 from celery_concurrency.limiter.stats.names import read_names
+from celery_concurrency.limiter.weights import read_group
 from celery_concurrency.text import closest, printable
 
 #: Living tokens, and groups of waiters, whose limits are read as known names.
@@ -87,7 +87,7 @@ def _used(keyspace: Keyspace) -> set[str]:
     """Return limits that runs use, of the last day if the statistics name them."""
     tokens: Any = keyspace.redis.zrange(keyspace.keys.leases, 0, MAX_READ - 1)
     groups: Any = keyspace.redis.zrange(keyspace.keys.groups, 0, MAX_READ - 1)
-    waiting = (limit for group in groups for limit in json.loads(group))
+    waiting = (limit for group in groups for limit in read_group(group)[0])
     return {*read_names(keyspace), *limits_held(keyspace, tokens), *waiting} - {GLOBAL}
 
 
@@ -132,3 +132,4 @@ def _all_named(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((limit, "paused") for limit in config.paused)
     yield from ((limit, f"rates.{limit}") for limit in config.rates)
     yield from ((limit, f"adaptive.{limit}") for limit in config.adaptive)
+    yield from ((limit, f"waiting.{limit}") for limit in config.waiting)

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from celery_concurrency.errors import NotWaiting, TooManyWaiting, WaitedTooLong
+from celery_concurrency.limiter.weights import places_in
 from celery_concurrency.scripts.constants import PAUSED, RANK
 
 #: Why nobody else is admitted while one run goes first.
@@ -32,11 +34,16 @@ class Ticket:
         parked_as: the run that first parked its message, the same for all copies of the message;
             "" if it was never parked.
         limits: the limits it waited for; () if it never waited.
+        weight: its weight then.
+        received: when a worker received its message, in Unix microseconds, if it replaces older
+            ones; else 0.
     """
 
     number: int
     parked_as: str = ""
     limits: tuple[str, ...] = ()
+    weight: int = 1
+    received: int = 0
 
     @property
     def asked(self) -> float:
@@ -100,11 +107,12 @@ class Denied:
         limits: all limits that it asked for.
         limit: the limit without room that is likely to stay so for longest (in the order of
             ``inspect/blocking.py``), or one whose room is for earlier waiters.
-        held: living tokens in that limit; None if earlier waiters come first.
-        max: how many it allows; ``PAUSED`` if it is paused, None if earlier waiters come first.
+        held: places taken in that limit; None if earlier waiters come first.
+        max: how many it has; ``PAUSED`` if it is paused, None if earlier waiters come first.
         ticket: its place in the order of waiters.
         shut: when and why that limit opens by itself; None if it doesn't.
         probe: the run that is the probe in that limit after a refusal; None if there is none.
+        weight: how many places the run takes in each shared limit.
     """
 
     token: str
@@ -115,6 +123,7 @@ class Denied:
     ticket: Ticket
     shut: "Shut | None" = None
     probe: str | None = None
+    weight: int = 1
 
     def __str__(self) -> str:
         if self.probe is not None:
@@ -124,6 +133,9 @@ class Denied:
         if self.max is None:
             return f"{self.limit} (others came before)"
         allowed = f"{self.held} of {self.max}" if self.max != PAUSED else f"paused, {self.held} run"
+        places = places_in(self.limit, self.weight)
+        if places > 1 and self.max != PAUSED:
+            allowed += f", it takes {places}"
         return f"{self.limit} ({allowed})"
 
 
@@ -154,6 +166,18 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.limit} is busy"
+
+
+def not_waiting(why: str, limit: str, bound: int, number: int) -> NotWaiting:
+    """Return the error of a run that may not wait, or no longer, from a script's answer.
+
+    Args:
+        why: "crowded" or "overdue".
+        bound: how many may wait for the limit, or for how many seconds.
+        number: how many waited, or for how many seconds it did.
+    """
+    error = TooManyWaiting if why == "crowded" else WaitedTooLong
+    return error(limit, bound, number)
 
 
 Outcome = Granted | Denied | Repeated | Skipped

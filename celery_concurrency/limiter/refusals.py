@@ -8,6 +8,7 @@ from typing import Final
 
 from celery_concurrency.errors import InvalidCooldown
 from celery_concurrency.limiter.cooldowns import MAX_SECONDS, check_texts
+from celery_concurrency.limiter.steps import Steps
 from celery_concurrency.limiter.waiters import group_of
 from celery_concurrency.limiter.waiting_room import WaitingRoom
 
@@ -58,8 +59,8 @@ class Refusal:
         """Return the same refusal, to be reported this many seconds later."""
         return replace(self, ago=seconds)
 
-    def tell(self, room: WaitingRoom) -> float:
-        """Report it; a repeat changes nothing.
+    def telling(self, room: WaitingRoom) -> Steps[float]:
+        """Report it, as steps (``steps.py``); a repeat changes nothing.
 
         Returns:
             when the cool-down ends, in Unix seconds of the Redis server; 0 if there is none.
@@ -67,7 +68,7 @@ class Refusal:
         Raises:
             LimiterUnavailable: Redis can't be asked; it may have got the report all the same.
         """
-        until = room.call_and_hand_over(
+        until = yield from room.calling_and_handing_over(
             "refuse",
             self.token,
             group_of(self.limits),

@@ -13,7 +13,9 @@ from typing import Any, Final
 from celery_concurrency.limiter.acquire_arguments import counted_of
 from celery_concurrency.limiter.config.flat import dimensions_key
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
+from celery_concurrency.limiter.steps import Commands, Script, Steps
 from celery_concurrency.limiter.waiters import Waiter, group_of, groups_in_order
+from celery_concurrency.limiter.weights import read_group
 from celery_concurrency.scripts import Answer
 
 #: Steps of a hand-over in one call of a script; each takes some 30 commands and 60 µs.
@@ -72,15 +74,19 @@ class WaitingRoom:
 
         Returns:
             "parked"; "handed over"; "merged" if another copy of it waits already; "replaced"
-            if a newer one waits that replaces it; or "again" if this run's message was
-            parked before.
+            if a newer one waits that replaces it; "crowded" if no more may wait, so that it is
+            put back and fails; or "again" if this run's message was parked before.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; park it again, that is safe.
         """
+        return self._keyspace.run(self.parking(waiter))
+
+    def parking(self, waiter: Waiter) -> Steps[str]:
+        """Return the steps of ``park``."""
         assert waiter.ticket is not None
         name, group, facts, message, expires = self._arguments(waiter)
-        reply = self.call_and_hand_over(
+        reply = yield from self.calling_and_handing_over(
             "park", waiter.run, name, group, waiter.ticket, facts, message, expires
         )
         return str(reply.decode())
@@ -112,19 +118,22 @@ class WaitingRoom:
         """Return what the scripts file of a waiter: name, group, facts, message, expiry."""
         return (
             waiter.name,
-            group_of(waiter.limits),
-            json.dumps(self._facts(waiter), ensure_ascii=False),
+            waiter.group,
+            self._facts(waiter),
             waiter.message,
             "" if waiter.expires is None else f"{waiter.expires:.6f}",
         )
 
-    def _facts(self, waiter: Waiter) -> dict[str, Any]:
+    def _facts(self, waiter: Waiter) -> str:
         """Return what the scripts need to know of a waiter, kept short as millions may wait."""
+        run = waiter.run.removeprefix(waiter.task_id)
         facts: dict[str, Any] = {
-            "group": group_of(waiter.limits),
-            "run": waiter.run,
+            "group": waiter.group,
+            "run": run if run.startswith(":") else waiter.run,
             "hold": waiter.hold,
         }
+        if waiter.parked_as:
+            facts["as"] = waiter.parked_as
         if waiter.name != waiter.task_id:
             facts["task"] = waiter.task_id
         if waiter.queue is not None:
@@ -134,9 +143,11 @@ class WaitingRoom:
             if waiter.db is not None:
                 facts["db"] = waiter.db
                 facts["home"] = self._keyspace.database
+        if waiter.has_begun:
+            facts["has_begun"] = True
         if waiter.replaces is not None:
             facts["newest"] = {"task": waiter.replaces, "received": waiter.received}
-        return facts
+        return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
 
     def rescue(self, token: str, waiter: str) -> bool:
         """Return whether a run's message was parked; if not, refuse to let that run park it later.
@@ -148,23 +159,32 @@ class WaitingRoom:
         Raises:
             LimiterUnavailable: Redis can't be asked; ask again, that is safe.
         """
-        return bool(self._keyspace.call("rescue", token, waiter).reply)
+        return self._keyspace.run(self.rescuing(token, waiter))
 
-    def forgo(self, parked_as: str, limits: Sequence[str]) -> bool:
+    def rescuing(self, token: str, waiter: str) -> Steps[bool]:
+        """Return the steps of ``rescue``."""
+        reply, _ = yield Script("rescue", (token, waiter))
+        return bool(reply)
+
+    def forgo(self, parked_as: str, limits: Sequence[str], weight: int = 1) -> bool:
         """Give up the reservation for a message that was put back and will not run.
 
         Args:
             parked_as: the run that first parked it.
             limits: the limits it waited for.
+            weight: its weight.
 
         Raises:
             LimiterUnavailable: Redis can't be asked; the reservation lapses by itself.
         """
-        return bool(
-            self.call_and_hand_over(
-                "forgo", parked_as, group_of(tuple(limits)), self._copies_seconds
-            )
+        return self._keyspace.run(self.forgoing(parked_as, limits, weight))
+
+    def forgoing(self, parked_as: str, limits: Sequence[str], weight: int = 1) -> Steps[bool]:
+        """Return the steps of ``forgo``."""
+        given_up = yield from self.calling_and_handing_over(
+            "forgo", parked_as, group_of(tuple(limits), weight), self._copies_seconds
         )
+        return bool(given_up)
 
     def cancel(self, task_id: str) -> bool:
         """Take a task out of the waiting room; return whether it waited.
@@ -172,7 +192,11 @@ class WaitingRoom:
         Its message goes back to its queue; a worker discards it as revoked and tells its
         canvas.
         """
-        return bool(self.call_and_hand_over("cancel", task_id))
+        return self._keyspace.run(self.cancelling(task_id))
+
+    def cancelling(self, task_id: str) -> Steps[bool]:
+        """Return the steps of ``cancel``."""
+        return bool((yield from self.calling_and_handing_over("cancel", task_id)))
 
     def cancel_limit(self, limit: str) -> Iterator[int]:
         """Cancel all waiters that a limit has now, in steps; yield how many each step took out."""
@@ -180,7 +204,7 @@ class WaitingRoom:
             group
             for some, _ in groups_in_order(self._keyspace)
             for group in some
-            if limit in json.loads(group)
+            if limit in read_group(group)[0]
         ]
         for group in groups:
             yield from self._cancel_group(group)
@@ -230,10 +254,14 @@ class WaitingRoom:
         Returns:
             how many tokens were taken back.
         """
+        return self._keyspace.run(self.sweeping(now=now))
+
+    def sweeping(self, *, now: bool = False) -> Steps[int]:
+        """Return the steps of ``sweep``."""
         total, period = 0, 0.0 if now else SWEEP_PERIOD
         ends = time.monotonic() + SWEEP_SECONDS
         for _ in range(SWEEP_CALLS):
-            due, taken, more, outbox = self._sweep(period)
+            (due, taken, more, outbox), _ = yield self._sweep(period)
             total += taken
             self._send(outbox)
             if not due or not more or time.monotonic() > ends:
@@ -241,13 +269,13 @@ class WaitingRoom:
             period = 0.0
         else:
             # Checking limits again may never end; the hand-over must not wait for it.
-            self.advance(ends - time.monotonic())
+            yield from self.advancing(ends - time.monotonic())
         return total
 
-    def _sweep(self, period: float) -> Any:
-        return self._keyspace.call("sweep", str(period), SWEEP_BATCH,
+    def _sweep(self, period: float) -> Script:
+        return Script("sweep", (str(period), SWEEP_BATCH,
             str(RECHECK_SECONDS), str(self.patience), str(COLLECT_SECONDS), self.steps,
-        ).reply  # fmt: skip
+        ))  # fmt: skip
 
     def recheck(self) -> None:
         """Hand over the room that a change of the configuration made.
@@ -262,10 +290,14 @@ class WaitingRoom:
 
     def advance(self, seconds: float) -> bool:
         """Go on with a hand-over for this many seconds; return whether there is more to do."""
+        return self._keyspace.run(self.advancing(seconds))
+
+    def advancing(self, seconds: float) -> Steps[bool]:
+        """Return the steps of ``advance``."""
         ends = time.monotonic() + seconds
         more = 1
         while more and time.monotonic() < ends:
-            more, outbox = self._keyspace.call("advance", 0, self.steps).reply
+            (more, outbox), _ = yield Script("advance", (0, self.steps))
             self._send(outbox)
         return bool(more)
 
@@ -290,15 +322,17 @@ class WaitingRoom:
         Returns:
             seconds until the next moment that somebody waits for; None if there is none.
         """
-        pipe = self._keyspace.pipeline()
-        pipe.zrange(self._keyspace.keys.moments, 0, 0, withscores=True)
-        pipe.time()
-        moments, now = pipe.execute()
+        return self._keyspace.run(self.meeting_moments())
+
+    def meeting_moments(self) -> Steps[float | None]:
+        """Return the steps of ``meet_moments``."""
+        first = ("ZRANGE", self._keyspace.keys.moments, 0, 0, "WITHSCORES")
+        moments, now = yield Commands((first, ("TIME",)))
         if not moments:
             return None
-        seconds = float(moments[0][1]) - unix_seconds(now)
+        seconds = float(moments[1]) - unix_seconds(now)
         if seconds <= 0:
-            self.advance(MOMENT_SECONDS)
+            yield from self.advancing(MOMENT_SECONDS)
         return max(0.0, seconds)
 
     def claim(self) -> list[tuple[int, bytes]]:
@@ -325,10 +359,14 @@ class WaitingRoom:
         Returns:
             the first part of its reply.
         """
-        answer, more, outbox = self._keyspace.call(verb, *args, self.steps).reply
+        return self._keyspace.run(self.calling_and_handing_over(verb, *args))
+
+    def calling_and_handing_over(self, verb: str, *args: str | int | bytes) -> Steps[Any]:
+        """Return the steps of ``call_and_hand_over``."""
+        (answer, more, outbox), _ = yield Script(verb, (*args, self.steps))
         self._send(outbox)
         if more:
-            self.advance(RELEASE_SECONDS)
+            yield from self.advancing(RELEASE_SECONDS)
         return answer
 
     def _send(self, outbox: int) -> None:

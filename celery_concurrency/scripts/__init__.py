@@ -5,6 +5,7 @@ a second copy of it does. ``lib/`` holds what the verbs include, ``constants.py`
 share with Python. Every verb begins with ``PRELUDE``.
 """
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,10 +15,12 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
 from celery_concurrency.scripts import constants
+from celery_concurrency.scripts.remedies import CHECK, remedy_of
 
 #: ``-- include tokens`` puts in ``lib/tokens.lua``, once a script. ``-- include handover when
 #: hand_over is called`` wraps it in one function, which makes the library's thirty and calls
@@ -103,22 +106,41 @@ def call(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Answ
             now (it is loading, read-only). The call may have been executed all the
             same, or may be later.
     """
-    lost = False
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE * attempt)
+    for attempt in range(1, TRIES + 1):
         try:
-            return Answer(_evalsha(redis, verb, prefix, *args), lost)
-        except (ConnectionError, TimeoutError) as exc:
-            lost, problem = True, exc
+            return Answer(_evalsha(redis, verb, prefix, *args), attempt > 1)
         except RedisError as exc:
-            if is_out_of_memory(exc) and not lost:
-                raise OutOfMemory() from exc
-            raise LimiterUnavailable(f"Redis refused {verb}: {exc}") from exc
-    raise LimiterUnavailable(
-        f"Redis did not answer {TRIES} times ({problem}); check that it runs "
-        "and that concurrency_redis_url is right"
-    ) from problem
+            time.sleep(_pause(verb, attempt, exc))
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def call_async(redis: AsyncRedis, verb: str, prefix: str, *args: str | int | bytes) -> Answer:
+    """Do what ``call`` does, in an event loop."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return Answer(await _evalsha_async(redis, verb, prefix, *args), attempt > 1)
+        except RedisError as exc:
+            await asyncio.sleep(_pause(verb, attempt, exc))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _pause(verb: str, attempt: int, problem: RedisError) -> float:
+    """Return the seconds until a call is sent again whose first, second... attempt failed.
+
+    Raises:
+        OutOfMemory, LimiterUnavailable: it is not, see ``call``.
+    """
+    if not isinstance(problem, ConnectionError | TimeoutError):
+        # After a lost reply an earlier copy may do something all the same.
+        if is_out_of_memory(problem) and attempt == 1:
+            raise OutOfMemory() from problem
+        remedy = remedy_of(problem)
+        raise LimiterUnavailable(f"Redis refused {verb}: {problem}{remedy}") from problem
+    if attempt == TRIES:
+        raise LimiterUnavailable(
+            f"Redis did not answer {TRIES} times ({problem}){remedy_of(problem) or CHECK}"
+        ) from problem
+    return PAUSE * attempt
 
 
 def _evalsha(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> Any:
@@ -127,6 +149,17 @@ def _evalsha(redis: Redis, verb: str, prefix: str, *args: str | int | bytes) -> 
     except NoScriptError:
         # A server that was restarted, or SCRIPT FLUSH: send the text once.
         return redis.eval(source(verb), 1, prefix, *args)
+
+
+async def _evalsha_async(
+    redis: AsyncRedis, verb: str, prefix: str, *args: str | int | bytes
+) -> Any:
+    # redis-py types these replies as those of the client that blocks.
+    client: Any = redis
+    try:
+        return await client.evalsha(_sha(verb), 1, prefix, *args)
+    except NoScriptError:
+        return await client.eval(source(verb), 1, prefix, *args)
 
 
 def is_out_of_memory(error: RedisError) -> bool:

@@ -2,7 +2,8 @@
 --
 -- KEYS   1 the prefix
 -- ARGV   1 token: the run's id, which begins with its task's id
---        2 group: the run's limits, as JSON
+--        2 group: the run's limits, as JSON; behind them its weight if that is more than 1, the
+--          number of places that it takes in `global`, platform and task type
 --        3 what many runs have in common, a JSON object:
 --            wildcards: one per limit, for the maximum of names not listed: ["global:*", ...]
 --            counted: those of its limits that have counters
@@ -14,10 +15,13 @@
 --              absent if only its expiry counts
 --            begun: true if the run has begun: it is granted even without room
 --            skips: if it does not wait where its own limits are busy: their places among its limits
+--            replaces: true if it takes the place of an older one of its task, if one waits
+--            has_begun: true if an earlier run of its task has begun: it may wait however many do
 --        4 '', or how its message waited before, a JSON object:
 --            place: its ticket, as text
 --            parked_as: the run that parked it, '' if it was never parked
 --            group: the group it waited in, if that is another one
+--            received: when a worker received it, Unix microseconds, if it replaces older ones
 -- Reply  {'granted', expiry, fence}    held until expiry; fence is a number that only grows
 --        {'denied', limit, held, max, ticket}  a full limit; max -1: paused
 --        {'shut', limit, until, seconds, cause, ticket}  a limit that opens by itself, when (Unix
@@ -28,6 +32,9 @@
 --        {'behind', limit, ticket}     there may be room, but others come first
 --        {'skipped', limit}            one of those that it skips is busy, or others of the same
 --                                      limits wait: drop it
+--        {'crowded', limit, most, waiting}  denied, and as many wait for one of its limits as may
+--        {'overdue', limit, seconds, waited}  denied, and it has waited for as long as it may
+--        {'heavy', limit, max}         its weight is higher than this limit ever admits: it fails
 --        {'ended'}                     the run was given up already, or its time is over
 --        {'running', token}            another run has begun on the same message
 --        {'done'}                      that run has ended: drop this copy
@@ -35,31 +42,38 @@
 --        {'unconfigured'}              no flat configuration; nothing was done
 -- Cost   about 4 commands per limit; a denial adds one per counted limit, and 5 if that has no
 --        counter of its own; a limit with rates adds about 8, an adaptive one 3 and 8 more when it
---        moves, an observed one some 15; while any limit cools down or is on probation, 4, and 3
---        for each of the run's limits that does. Only logarithms of sorted sets grow with holders
---        and waiters, nothing with the configuration
+--        moves, an observed one some 15; where waiting has bounds, a denial adds 2 per limit; while
+--        any limit cools down or is on probation, 4, and 3 for each of the run's limits that does.
+--        Only logarithms of sorted sets grow with holders and waiters, nothing with the
+--        configuration
 -- Again  a second copy finds the token held and repeats the grant, or finds the mark of a
 --        run that was given up or taken back. Each denial uses up a ticket, gives up a
 --        reservation that nobody can use, and is counted.
--- OOM    refused, unless the token is held or something is reserved for it
+-- OOM    refused, unless the token is held, something is reserved for it, or it may not wait
 
 -- include limits when is_shared is called
 -- include freed when drop_orphans is called
 -- include reservations when begin_on_reservation is called
 -- include reservations when give_up_reservation is called
 -- include counting
+-- include groups
+-- include places when places_in is called
+-- include places when until_expiry is called
 -- include tickets
 -- include moments when shut_until is called
 -- include moments when note_start is called
 -- include observe when observe_start is called
 -- include adaptive when adapt is called
+-- include bounds when refuse_to_wait is called
+-- include adaptive when highest_of is called
 -- include probes when probe_of is called
 -- include probes when note_probe is called
 -- constants PAUSED, RANK, SHORTEST_LEASE
 
 local token, group = ARGV[1], ARGV[2]
 local run = cjson.decode(ARGV[3])
-local limits, wildcards = cjson.decode(group), run.wildcards
+local limits, weight = limits_in(group)
+local wildcards = run.wildcards
 local record = key('token', token)
 
 local fields, semaphores = {'enabled', 'timeout', 'dimensions', 'opens', 'rated', 'adapting'}, {}
@@ -67,6 +81,7 @@ for i = 1, #limits do
   fields[5 + 2 * i], fields[6 + 2 * i] = limits[i], wildcards[i]
   semaphores[i] = key('semaphore', limits[i])
 end
+fields[#fields + 1] = 'bounded'
 fields[#fields + 1] = 'observing'
 local config = redis.call('HMGET', key('config:flat'), unpack(fields))
 if not config[3] then
@@ -144,10 +159,11 @@ end
 -- over counts until a sweep takes it back: only the sweep knows whether anybody could renew it.
 local function denial_of(i)
   local limit, max, held = limits[i], max_of(i), 0
+  local taken = weight == 1 and 1 or places_in(limit, weight)
   if max ~= 0 or adapts[i] then
     held = redis.call('ZCARD', semaphores[i])
     if adapts[i] then
-      max = adapt(limit, held, max)
+      max = adapt(limit, held, max, taken)
     end
   end
   if max == PAUSED then
@@ -165,10 +181,10 @@ local function denial_of(i)
   if probe then
     return {'probed', limit, probe}, 1
   end
-  if max ~= 0 and held >= max and drop_orphans(limit) then
+  if max ~= 0 and held + taken > max and drop_orphans(limit) then
     held = redis.call('ZCARD', semaphores[i])
   end
-  if max ~= 0 and held >= max then
+  if max ~= 0 and held + taken > max then
     return {'denied', limit, held, max}, 2
   end
   return shut or nil, 2
@@ -240,13 +256,30 @@ local function busy_limit()
   return redis.call('EXISTS', key('group', group)) == 1 and limits[#limits] or nil
 end
 
--- Return why the run must wait or is dropped, nil if it may begin.
+-- Return the refusal of a run whose weight a limit never admits, nil if there is none.
+local function too_heavy()
+  for i = 1, #limits do
+    local max = max_of(i)
+    if adapts[i] then
+      max = highest_of(limits[i], max)
+    end
+    if max > 0 and places_in(limits[i], weight) > max then
+      return {'heavy', limits[i], max}
+    end
+  end
+end
+
+-- Return why the run must wait, is dropped or fails, nil if it may begin.
 local function refusal()
   if time < tonumber(config[4]) then
     -- The data was lost: first the living runs report what they hold.
     return {'behind', 'global'}
   elseif config[1] ~= '1' then
     return nil
+  end
+  local heavy = weight > 1 and too_heavy()
+  if heavy then
+    return heavy
   end
   local denied = denial()
   local senior = not denied and others and limit_of_seniors()
@@ -256,16 +289,34 @@ end
 
 if not reserved then
   local refused = not run.begun and refusal()
-  if refused and refused[1] == 'skipped' then
+  if refused and refused[1] == 'heavy' then
+    return refused
+  elseif refused and refused[1] == 'skipped' then
     count('skipped:', run.counted)
     return refused
+  end
+  local bounded = refused and config[#fields - 1]
+  -- One that replaces another adds nobody.
+  local replaces = bounded and run.replaces
+    and redis.call('HEXISTS', key('newest'), without_weight(group) .. ' ' .. run.task) == 1
+  local given_up = bounded and not replaces and refuse_to_wait(group, waited and waited.place,
+    run.has_begun, waited and waited.received)
+  if given_up then
+    never_refuse()
+    count(given_up[1] .. ':', run.counted)
+    return given_up
   elseif refused then
     refused[#refused + 1] = waited and waited.place or take_ticket(run.rank)
     count('denied:', run.counted)
     return refused
   end
   for i = 1, #limits do
-    redis.call('ZADD', semaphores[i], expiry, token)
+    if weight == 1 then
+      redis.call('ZADD', semaphores[i], expiry, token)
+    else
+      redis.call('ZADD', semaphores[i],
+        until_expiry(expiry, token, places_in(limits[i], weight)))
+    end
   end
 end
 if any_has and not reserved then

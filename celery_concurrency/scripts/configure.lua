@@ -8,7 +8,7 @@
 --        4 a unique name for this change
 --        5 its source, and 6 its operator ('' if unknown), for the history
 --        7.. the flat copy's fields and values in turn; 'json' is what is in force; 'rates',
---          'adaptive' and 'observed' are JSON objects of texts, stored in separate hashes
+--          'adaptive', 'observed', 'bounds' and 'shares' are JSON objects, stored in separate hashes
 -- Reply  the new version, or 0 if another change came first; then nothing is done
 -- Cost   one write per field of the flat copy, and two commands more for each limit that is or was
 --        observed; in the history a new entry, and a read and a removal for each entry that has no
@@ -23,7 +23,7 @@ local ENTRIES_MOST, BYTES_MOST = 101, 8 * 1024 * 1024
 
 -- Fields that are stored as separate hashes.
 local HASHES = {rates = key('config:rates'), adaptive = key('config:adaptive'),
-  observed = key('config:observed')}
+  observed = key('config:observed'), bounds = key('config:bounds'), shares = key('config:shares')}
 
 -- After a loss of data nobody is admitted until two beats have reported what living runs hold.
 local SETTLE_SECONDS = 3
@@ -67,6 +67,12 @@ local last = fields_of(redis.call('XREVRANGE', key('config:history'), '+', '-', 
 if ARGV[3] ~= '' then
   redis.call('SET', key('config'), ARGV[3])
 end
+local function bounds()
+  return table.concat(redis.call('HGETALL', key('config:bounds')), ' ')
+end
+
+-- Without a flat copy nobody was entered in a limit's line.
+local bounds_before = redis.call('EXISTS', key('config:flat')) == 1 and bounds() or ''
 local observed = redis.call('HGETALL', key('config:observed'))
 redis.call('DEL', key('config:flat'))
 for i = 7, #ARGV, 2 do
@@ -88,6 +94,10 @@ for i = 1, #observed, 2 do
   if redis.call('HGET', key('config:observed'), observed[i]) ~= observed[i + 1] then
     redis.call('DEL', key('observed', observed[i]))
   end
+end
+if bounds() ~= bounds_before then
+  -- Who waits already counts as well (see sweep).
+  redis.call('SET', key('waiting:walk'), '')
 end
 -- Without an epoch, the data is new or all of it was lost.
 redis.call('SET', key('epoch'), exact(time), 'NX')

@@ -16,6 +16,9 @@ SHORTEST_LEASE: Final = 5.0
 #: A configured limit that admits nobody for now.
 PAUSED: Final = -1
 
+#: The highest weight of a run: how many places it may take in a limit.
+WEIGHT_MOST: Final = 100
+
 #: The dimensions that many groups of waiters share, and that have counters: few names each.
 SHARED_DIMENSIONS: Final = ("platform", "task_type")
 
@@ -28,8 +31,9 @@ OTHER: Final = "other/"
 TOTALS: Final = (
     *("acquired", "denied", "released", "expired", "reclaimed"),
     *("lost", "parked", "handed_over", "lapsed", "cancelled", "refused", "skipped", "replaced"),
+    *("crowded", "overdue"),
 )
-BY_LIMIT: Final = ("acquired", "denied", "refused", "skipped")
+BY_LIMIT: Final = ("acquired", "denied", "refused", "skipped", "crowded", "overdue")
 
 #: How the name of a token ends that is reserved for a group.
 RESERVED_SUFFIX: Final = ":reserved"
@@ -47,3 +51,5 @@ PARKED: Final = "concurrency_parked"
 REDELIVERED: Final = "concurrency_redelivered"
 #: The header of a message that a worker is to discard.
 DISCARD: Final = "concurrency_discard"
+#: The header of a message that may not wait, or no longer: why, as ``acquire.lua`` replies it.
+GIVEN_UP: Final = "concurrency_given_up"

@@ -5,7 +5,7 @@
 --        2 waiter, as in park
 --        3 group: its limits, as they are given to acquire
 --        4 facts of the waiter, as in park
---        5 its message, as in park; its ticket is put in here
+--        5 its message, as in park
 --        6 when it expires, Unix seconds; '' for never
 --        7 facts of the run as for acquire, a JSON object: dimensions, rank, counted
 --        8 what this server stores of its task, a JSON object with each of these that it stores:
@@ -19,6 +19,7 @@
 --        {'left'}                      it is left in its queue, or gone from there: somebody has
 --                                      taken it, or one that can run came in front: nothing was done
 --        {'alone'}                     its group has no waiters: nothing was done
+--        {'crowded'}                   no more may wait for one of its limits: nothing was done
 --        {'dimensions', names}         dimensions is out of date: nothing was done
 --        {'forbidden', why}            our user may not write all of 8: it has no place, no ack
 -- Cost   about 20 commands, and looking at the last LOOK_AHEAD messages of a queue; only
@@ -31,13 +32,10 @@
 -- include waiters
 -- include counting
 -- include index when file_group is called
--- constants LOOK_AHEAD, MESSAGE_START, PARKED
+-- constants LOOK_AHEAD
 
 local token, group, run = ARGV[1], ARGV[3], cjson.decode(ARGV[7])
 local here = cjson.decode(ARGV[8])
-
--- How a message begins that was handed over.
-local HANDED_OVER = MESSAGE_START .. '"' .. PARKED .. '"'
 
 -- Return whether to leave the message where it was seen: it is gone, or a worker should rather read
 -- what came in front of it.
@@ -46,7 +44,7 @@ local function is_left()
   if queued then
     in_database(queued.db, here.home, function()
       local first = redis.call('LINDEX', queued.key, -1)
-      left = not first or string.sub(first, 1, #HANDED_OVER) == HANDED_OVER
+      left = not first or string.sub(first, 1, #PLACED) == PLACED
         or not redis.call('LPOS', queued.key, ARGV[9], 'RANK', -1, 'MAXLEN', 2 * LOOK_AHEAD)
     end)
   end
@@ -128,11 +126,15 @@ elseif place == 'merged' then
   return {place}
 end
 
-local enabled, dimensions = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'dimensions'))
+local enabled, dimensions
+enabled, dimensions, bounded = unpack(redis.call('HMGET', key('config:flat'), 'enabled', 'dimensions',
+  'bounded'))
 if dimensions and dimensions ~= run.dimensions then
   return {'dimensions', dimensions}
 elseif enabled ~= '1' or redis.call('EXISTS', key('group', group)) == 0 then
   return {'alone'}
+elseif crowd_of(group) then
+  return {'crowded'}
 end
 
 local ticket = take_ticket(run.rank)
@@ -140,12 +142,9 @@ local problem = write_the_rest()
 if problem then
   return {'forbidden', problem}
 end
--- Where it waited, in the form that its next run gives to acquire.
-local parked = string.format('"%s": {"as": %s, "score": %.0f, "limits": %s}, ',
-  PARKED, cjson.encode(token), ticket, group)
-local message = MESSAGE_START .. parked .. string.sub(ARGV[5], #MESSAGE_START + 1)
 count('denied:', run.counted)
-if file_waiter(waiter, group, ticket, facts_under(waiter, ARGV[2], ARGV[4], token), message, ARGV[6]) then
+if file_waiter(waiter, group, ticket, ticket, facts_under(waiter, ARGV[2], ARGV[4], token),
+    ARGV[5], ARGV[6]) then
   file_group(group)
 end
 return {'joined', next_messages()}

@@ -14,6 +14,7 @@
 --        comes after its worker's end, the worker is listed as silent until a sweep removes it.
 -- OOM    done: living runs keep their tokens
 
+-- include places
 -- include moments when note_start is called
 -- constants SHORTEST_LEASE
 
@@ -27,10 +28,11 @@ local lease = math.min(timeout, tonumber(ARGV[2]))
 local FACTS = {'limits', 'task', 'worker', 'since', 'asked', 'fence', 'parked_as'}
 
 -- Extend a token's lease and expiry. A limit that an operator's DEL freed stays free.
-local function extend(token, limits)
+local function extend(token, limits, weight)
   redis.call('ZADD', key('leases'), exact(time + lease), token)
   for _, limit in ipairs(limits) do
-    redis.call('ZADD', key('semaphore', limit), 'XX', math.ceil(time + timeout), token)
+    redis.call('ZADD', key('semaphore', limit), 'XX',
+      until_expiry(math.ceil(time + timeout), token, places_in(limit, weight)))
   end
 end
 
@@ -40,12 +42,13 @@ local function restore(token, json)
   for field, value in pairs(facts) do
     redis.call('HSET', key('token', token), field, value)
   end
-  local limits = cjson.decode(facts.limits)
+  local limits, weight = limits_in(facts.limits)
   for _, limit in ipairs(limits) do
-    redis.call('ZADD', key('semaphore', limit), 0, token)
+    redis.call('ZADD', key('semaphore', limit),
+      until_expiry(0, token, places_in(limit, weight)))
   end
   note_start(token, limits, tonumber(facts.since))
-  extend(token, limits)
+  extend(token, limits, weight)
 end
 
 local function facts_of(token)
@@ -62,7 +65,7 @@ local function renew(token, known)
   if limits then
     local left = tonumber(redis.call('ZSCORE', key('leases'), token) or 0) - time
     if left < math.max(lease * 2 / 3, SHORTEST_LEASE) then
-      extend(token, cjson.decode(limits))
+      extend(token, limits_in(limits))
     end
     return known ~= '' and 'held' or facts_of(token)
   elseif taken then

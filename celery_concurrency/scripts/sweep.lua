@@ -1,9 +1,9 @@
 -- sweep: do the work that no task's own call does, once per period over all workers.
 --
--- It takes back tokens that nobody renewed in time, puts back waiters that have expired,
--- checks blocked limits again, chooses a waiter to collect for, continues a hand-over, and
--- removes workers that fell silent, cool-downs that have ended and probations for which no run
--- came.
+-- It takes back tokens that nobody renewed in time, puts back waiters that have expired or have
+-- waited for as long as they may, enters in a limit's line who waited before it had bounds, checks
+-- blocked limits again, chooses a waiter to collect for, continues a hand-over, and removes workers
+-- that fell silent, cool-downs that have ended and probations for which no run came.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 seconds between two sweeps, 0 to sweep now
@@ -14,12 +14,13 @@
 -- Reply  {1 if it was due, tokens taken back, more (call again with 0), outbox}
 -- Cost   one removal per limit of each token, about 10 commands for each of the others
 -- Again  a second copy finds those gone and takes the next; all of them were due.
--- OOM    takes tokens back; the hand-over as in advance, and expired waiters stay
+-- OOM    takes tokens back; the hand-over as in advance, and expired waiters and such stay
 
 -- include taking_out
+-- include giving_up
 -- include cooldowns
 -- include handover
--- constants RANK, COLLECTING_SUFFIX
+-- constants RANK, COLLECTING_SUFFIX, WEIGHT_MOST
 
 -- After this many seconds without a sweep, nobody could renew anything, so nothing is taken back
 -- for a time of grace. A lease that was renewed before the gap has more left than the gap.
@@ -89,9 +90,87 @@ local function put_back_expired()
   return #waiters
 end
 
+-- Give up the waiters of a limit that are due, at most this many; return how many were looked at.
+local function give_up_due(limit, most)
+  local _, seconds = bounds_of(limit)
+  local found = seconds == 0 and {} or redis.call('ZRANGEBYSCORE', key('waiting', limit), '-inf',
+    exact(time - seconds), 'WITHSCORES', 'LIMIT', 0, most)
+  local messages = {}
+  for i = 1, #found, 2 do
+    local message = take_out(found[i])
+    if message then
+      message.refusal = overdue(limit, seconds, found[i + 1])
+      messages[#messages + 1] = message
+    else
+      -- Somebody deleted its record by hand.
+      redis.call('ZREM', key('waiting', limit), found[i])
+    end
+  end
+  give_up(messages)
+  note_due(limit)
+  return #found / 2
+end
+
+-- Give up waiters that are due; return how many were looked at.
+local function give_up_waiters()
+  local limits, looked_at = due_of(key('waiting')), 0
+  for _, limit in ipairs(limits) do
+    looked_at = looked_at + give_up_due(limit, batch - looked_at)
+  end
+  return math.max(#limits, looked_at)
+end
+
+-- After a change of the bounds: go on with a walk over all who wait, and enter them in their
+-- limits. Return how many were looked at.
+local function walk(most)
+  local last = redis.call('GET', key('waiting:walk'))
+  if not last then
+    return 0
+  end
+  local waiters = redis.call('ZRANGEBYLEX', key('names'), last == '' and '-' or '(' .. last, '+',
+    'LIMIT', 0, most)
+  for _, waiter in ipairs(waiters) do
+    local message = read_waiter(waiter)
+    local group = message and message.facts.group
+    local ticket = group and redis.call('ZSCORE', key('group', group), waiter)
+    if ticket then
+      forget_unbounded(group)
+      local newest = message.facts.newest
+      line_up(waiter, group, asked_first(ticket, newest and newest.received))
+    end
+  end
+  if #waiters == most then
+    redis.call('SET', key('waiting:walk'), waiters[most])
+  else
+    redis.call('DEL', key('waiting:walk'))
+  end
+  return #waiters
+end
+
+-- Return the tokens of a limit that expire last, each once.
+local function last_holders(limit)
+  local found = redis.call('ZREVRANGE', key('semaphore', limit), 0, HOLDERS - 1)
+  local is_weighty = false
+  for _, member in ipairs(found) do
+    is_weighty = is_weighty or token_of(member) ~= member
+  end
+  if not is_weighty then
+    return found
+  end
+  local tokens = {}
+  for _, member in ipairs(redis.call('ZREVRANGE', key('semaphore', limit), 0,
+    HOLDERS * WEIGHT_MOST - 1)) do
+    -- Its own name is the last of its members here.
+    if #tokens < HOLDERS and token_of(member) == member then
+      table.insert(tokens, member)
+    end
+  end
+  return tokens
+end
+
 -- Return whether a run with a later ticket holds a token of the limit.
 local function has_junior(limit, ticket)
-  for _, token in ipairs(redis.call('ZREVRANGE', key('semaphore', limit), 0, HOLDERS - 1)) do
+  for _, token in ipairs(last_holders(limit)) do
     if tonumber(redis.call('HGET', key('token', token), 'asked') or 0) > ticket then
       return true
     end
@@ -99,16 +178,20 @@ local function has_junior(limit, ticket)
   return false
 end
 
--- Return whether a group needs several scarce limits, and later runs hold all that are full now.
+-- Return whether a group needs several scarce limits, or several places in one, and later runs hold
+-- all that are full now.
 local function is_passed_over(group, ticket)
-  local scarce, full = 0, 0
+  local scarce, full, weight = 0, 0, parse(group).weight
+  if must_fail(group) then
+    return false
+  end
   for _, limit in ipairs(parse(group).limits) do
     if is_closed(limit) then
       return false
     end
     if room(limit) ~= math.huge then
-      scarce = scarce + 1
-      if room(limit) <= 0 then
+      scarce = scarce + places_in(limit, weight)
+      if not has_room(limit, weight) then
         full = full + 1
         if not has_junior(limit, ticket) then
           return false
@@ -116,7 +199,7 @@ local function is_passed_over(group, ticket)
       end
     end
   end
-  return scarce > 1 and full > 0
+  return scarce > 1 and full > 0 and not (fair and not is_due(parse(group), ticket))
 end
 
 -- Choose a waiter to collect for: look at the next groups in the order of their tickets.
@@ -133,8 +216,9 @@ local function choose()
     local asked = ticket % RANK / 1000
     local is_old = asked + tonumber(ARGV[4]) < time
     local waiter = is_old and first(key('group', group))
-    if is_old and not waiter then
-      -- Somebody deleted its key by hand.
+    if is_old and (not waiter or not first_full(parse(group).limits, parse(group).weight)) then
+      -- It has left, or could go on and the index does not lead to it: somebody deleted a key by
+      -- hand, or a worker of an older version, which knows no lone groups, emptied one.
       file_group(group)
     elseif is_old and is_passed_over(group, ticket) then
       redis.call('HSET', key('collecting'), 'group', group, 'token', waiter .. COLLECTING_SUFFIX,
@@ -172,7 +256,13 @@ local taken, silent = 0, 0
 if redis.call('EXISTS', key('sweep:grace')) == 0 then
   taken, silent = take_back_tokens(), forget_workers()
 end
-local expired = out_of_memory and 0 or put_back_expired()
+local expired, overdue_ones, walked = 0, 0, 0
+if not out_of_memory then
+  expired = put_back_expired()
+  walked = enabled and walk(4 * batch) or 0
+  -- While all are admitted, who waits is about to go on.
+  overdue_ones = enabled == '1' and give_up_waiters() or 0
+end
 local before = time - tonumber(ARGV[3])
 local left = math.min(recheck(key('blocked:shared'), before, batch),
   recheck(key('blocked:own'), before, 4 * batch))
@@ -183,7 +273,8 @@ local more, outbox = hand_over(tonumber(ARGV[6]))
 if more == 0 and forget_cooldowns() == batch then
   more = 1
 end
-if taken == batch or silent == batch or expired == batch or left == 0 or forgotten == batch then
+if taken == batch or silent == batch or expired == batch or overdue_ones >= batch
+  or walked == 4 * batch or left == 0 or forgotten == batch then
   more = 1
 end
 return {1, taken, more, outbox}

@@ -17,6 +17,7 @@
 
 -- include limits
 -- include named
+-- include groups
 -- constants RANK
 
 local bounds = {}
@@ -56,7 +57,7 @@ local known, as = {}, {}
 local function counted_of(group)
   if not known[group] then
     known[group] = {}
-    for _, limit in ipairs(cjson.decode(group)) do
+    for _, limit in ipairs((limits_in(group))) do
       if is_counted(limit) then
         as[limit] = as[limit] or counted_as(limit)
         table.insert(known[group], as[limit])

@@ -1,4 +1,5 @@
--- tokens: list the living tokens, the soonest to expire first, a page at a time.
+-- tokens: list the living tokens, the soonest to expire first, a page at a time. A limit has a
+-- token several times if that is heavy (lib/places.lua): it is listed once.
 --
 -- KEYS   1 the prefix
 -- ARGV   1 a limit, to list its tokens only; '' for all
@@ -6,11 +7,15 @@
 --        3 the expiry and 4 the token at the end of the previous page; '' and ''
 --          for the first page
 -- Reply  {total, {token, expiry, limits, task, worker, since, reserved}, ...}: total
---        is how many there are on all pages; facts that a record lacks are nil
--- Cost   one read per token listed, and the logarithm in a sorted set
+--        is how many there are on all pages, of a limit how many places they take; facts that a
+--        record lacks are nil
+-- Cost   one read per token listed, and the logarithm in a sorted set; it also reads the members of
+--        heavy tokens, WEIGHT_MOST times as many at most
 -- Again  it changes nothing. A token that is renewed between two pages comes again on a
 --        later page; no token that is held all the time is left out.
 -- OOM    done
+
+-- include places
 
 local holders = ARGV[1] == '' and key('leases') or key('semaphore', ARGV[1])
 local dead = redis.call('ZCOUNT', holders, '-inf', time)
@@ -26,10 +31,15 @@ if ARGV[3] ~= '' then
 end
 
 local reply = {redis.call('ZCARD', holders) - dead}
-local page = redis.call('ZRANGE', holders, start, start + ARGV[2] - 1, 'WITHSCORES')
-for i = 1, #page, 2 do
-  local record = redis.call('HMGET', key('token', page[i]),
-    'limits', 'task', 'worker', 'since', 'reserved')
-  reply[#reply + 1] = {page[i], page[i + 1], unpack(record)}
-end
+repeat
+  local page = redis.call('ZRANGE', holders, start, start + ARGV[2] - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    if #reply <= tonumber(ARGV[2]) and token_of(page[i]) == page[i] then
+      local record = redis.call('HMGET', key('token', page[i]),
+        'limits', 'task', 'worker', 'since', 'reserved')
+      reply[#reply + 1] = {page[i], page[i + 1], unpack(record)}
+    end
+  end
+  start = start + ARGV[2]
+until #page < 2 * ARGV[2] or #reply > tonumber(ARGV[2])
 return reply

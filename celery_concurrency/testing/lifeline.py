@@ -52,15 +52,18 @@ class Child(subprocess.Popen[bytes]):
             self.wait(END_SECONDS)
 
 
-def die_with_parent(how: signal.Signals) -> Callable[[], None]:
+def die_with_parent(how: signal.Signals, parent: int | None = None) -> Callable[[], None]:
     """Return what a child of this process calls to end with it, as Popen's ``preexec_fn``.
+
+    Args:
+        parent: the process to end with, where this is its child already.
 
     On Linux the kernel sends the signal when the thread that started the child ends.
     Elsewhere this does nothing: the children of a killed parent live on.
     """
     if sys.platform != "linux":
         return lambda: None
-    parent = os.getpid()
+    parent = parent or os.getpid()
     # Looked up before the fork: little is safe between fork and exec.
     prctl = ctypes.CDLL(None).prctl
 

@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -63,6 +63,7 @@ class Server:
     Args:
         options: more of the server's own options, as ``("--maxmemory", "10mb")``.
         port: where to listen; 0 finds a free one.
+        program: another than that of ``find_server``.
 
     Attributes:
         port: where it listens, on 127.0.0.1.
@@ -71,8 +72,8 @@ class Server:
         ServerError: it can't be started.
     """
 
-    def __init__(self, *options: str, port: int = 0) -> None:
-        self._program = find_server()
+    def __init__(self, *options: str, port: int = 0, program: str | None = None) -> None:
+        self._program = program or find_server()
         self._options = options
         self._wanted = port
         self._dir = Path(tempfile.mkdtemp(prefix="concurrency-redis-"))
@@ -90,6 +91,10 @@ class Server:
     def url(self, db: int = 0) -> str:
         """Return the URL of one of its databases."""
         return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def client(self, **options: Any) -> Redis:
+        """Return a plain client of it; ``options`` are redis-py's own."""
+        return Redis(port=self.port, **options)
 
     def start(self) -> None:
         """Start it and wait until it answers; try other ports where one was taken meanwhile."""
@@ -131,7 +136,7 @@ class Server:
         return Child(command, self._dir / "log", signal.SIGTERM)
 
     def _answers(self, process: Child) -> bool:
-        client = Redis(port=self.port, socket_timeout=1)
+        client = self.client(socket_timeout=1)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             try:

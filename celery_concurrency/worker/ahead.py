@@ -12,14 +12,14 @@ from typing import Any
 from celery.app.task import Task
 from celery.worker import state as worker_state
 
-from celery_concurrency.scripts.constants import DISCARD, PARKED
+from celery_concurrency.scripts.constants import DISCARD, GIVEN_UP, PARKED
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.celery_compat import is_rate_limited, request_of
 from celery_concurrency.worker.gate import is_gated
 from celery_concurrency.worker.run import receive
 
 #: Headers of messages that are left in their queue, to be received as always.
-_UNUSUAL = ("eta", "expires", DISCARD, PARKED)
+_UNUSUAL = ("eta", "expires", DISCARD, GIVEN_UP, PARKED)
 
 
 def requests_of(consumer: Any, before: Any, texts: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:

@@ -12,13 +12,15 @@ from celery.concurrency import prefork
 
 from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.log import WORKER_LOG
-from celery_concurrency.worker.apps import limiter_of, settings_of
+from celery_concurrency.worker.apps import choose, limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import guard_pool
 from celery_concurrency.worker.door import door_of
 from celery_concurrency.worker.heartbeat import Heartbeat
 from celery_concurrency.worker.housekeeping import Housekeeping
 from celery_concurrency.worker.inspecting import extend_query_task, stats_of
+from celery_concurrency.worker.namespaces import consumed_by
 from celery_concurrency.worker.refusals import refusals_of
+from celery_concurrency.worker.settings import namespaces_in
 from celery_concurrency.worker.startup import greet
 
 logger = logging.getLogger(WORKER_LOG)
@@ -57,6 +59,7 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         Raises:
             ImproperlyConfigured: names the setting.
         """
+        _serve_namespace(parent)
         settings, limiter = settings_of(parent.app), limiter_of(parent.app)
         refusals_of(parent.app)  # imports the exception classes once, before the pool forks
         extend_query_task(ConcurrencyStep)
@@ -88,6 +91,13 @@ class ConcurrencyStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             return mode is not None
 
         return Housekeeping(limiter, heartbeat, hello)
+
+
+def _serve_namespace(worker: Any) -> None:
+    """Serve the namespace of a worker's queues, in its pool's children too."""
+    namespaces = namespaces_in(worker.app.conf)
+    if namespaces:
+        choose(worker.app, consumed_by(worker, namespaces))
 
 
 def facts_of(worker: Any) -> WorkerFacts:

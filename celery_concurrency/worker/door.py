@@ -46,6 +46,7 @@ from celery_concurrency.worker.run import Run, reason_of
 from celery_concurrency.worker.run_log import log_arrival
 from celery_concurrency.worker.tags import find_tags
 from celery_concurrency.worker.waiting_mode import waiting_mode_of
+from celery_concurrency.worker.weight import weight_of
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -92,11 +93,11 @@ class Door:
         if not settings_of(self._app).park_on_receipt:
             return
         try:
-            limits = limits_of(_tags_of(request), limiter_of(self._app).dimensions)
+            group = self._group_of(_tags_of(request))
         except Exception:  # in this process its declared tags may not work
             logger.debug("the limits of %s are not known here", request.id, exc_info=True)
         else:
-            self._groups[group_of(limits)] = True
+            self._groups[group] = True
 
     def lets_in(self, request: Any) -> bool:
         """Return whether a request is to go to the pool; if not, its message waits."""
@@ -140,8 +141,10 @@ class Door:
 
     def _knows(self, tags: dict[str, object]) -> bool:
         """Return whether a run's group waits, as far as this worker knows, and the run would."""
-        limits = limits_of(tags, limiter_of(self._app).dimensions)
-        return group_of(limits) in self._groups and busy_of(tags) == "wait"
+        return self._group_of(tags) in self._groups and busy_of(tags) == "wait"
+
+    def _group_of(self, tags: dict[str, object]) -> str:
+        return group_of(limits_of(tags, limiter_of(self._app).dimensions), weight_of(tags))
 
     def _park(self, request: Any, run: Run, seen: _Seen | None = None) -> _Place | None:
         """Park a request's message if its group waits.
@@ -157,8 +160,9 @@ class Door:
         if not self._knows(tags) or (seen is None and request.revoked()):
             return None
         limits = limits_of(tags, limiter.dimensions)
-        denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run))
-        waiter = waiter_of(self._app, run.token, limits, run.message, None)
+        weight = weight_of(tags)
+        denied = Denied(run.token, limits, limits[-1], None, None, _ticket_now(run), weight=weight)
+        waiter = waiter_of(self._app, run.token, limits, run.message, None, weight=weight)
         here = self._kept_here(request, denied, seen)
         if waiter is None or (_keeps_state(request) and "result" not in here):
             # Written by another call than its place, its state might stay for ever.
@@ -174,7 +178,7 @@ class Door:
             raise
         if following is None:
             if seen is None:
-                self._groups.pop(group_of(limits), None)
+                self._groups.pop(self._group_of(tags), None)
             return None
         run.outcome, run.tags = denied, tags
         return _Place(here, following)
@@ -213,6 +217,7 @@ def _is_usual(request: Any, run: Run) -> bool:
     """Return whether nothing about a request has to be done in the pool."""
     return (
         run.ticket is None
+        and run.outcome is None  # it was not given up
         and not run.broadcast
         and not request.delivery_info["redelivered"]
         and not headers_of(request).get("headers")  # they would be its custom ones

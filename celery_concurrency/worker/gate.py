@@ -27,7 +27,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped
 from celery_concurrency.scripts.constants import DISCARD
-from celery_concurrency.worker import progress
+from celery_concurrency.worker import progress, tracing
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.busy import busy_of, say_not_replaced, tell_canvas
 from celery_concurrency.worker.celery_compat import headers_of, ours_on, sent_along
@@ -48,6 +48,7 @@ from celery_concurrency.worker.run import (
 from celery_concurrency.worker.run_log import log_decision, log_outcome, log_place, log_release
 from celery_concurrency.worker.tags import tags_of
 from celery_concurrency.worker.unknown_headers import unknown_headers
+from celery_concurrency.worker.weight import weight_of
 
 #: Seconds between two attempts to park a message or send it on while the servers are away.
 PAUSES: Final = (0.2, 0.5, 1, 2, 5)
@@ -81,8 +82,10 @@ def on_received(sender: Any = None, request: Any = None, **_: Any) -> None:
 def on_prerun(sender: Any = None, task: Any = None, **_: Any) -> None:
     """``task_prerun``, where the task runs: ask for its tokens, keep the outcome."""
     run: Run | None = ours_on(task.request)
+    if run is not None and isinstance(run.outcome, Failed | Unanswered):
+        log_outcome(task, run)  # given up while it waited, or of another namespace
     if run is None or run.outcome is not None:
-        return  # the door has parked it, or may have
+        return  # or the door has parked it, or may have
     try:
         _decide(task, run)
     except SoftTimeLimitExceeded:
@@ -100,8 +103,9 @@ def check(task: Any) -> None:
         celery.exceptions.Retry: it has to wait.
         celery.exceptions.Ignore: its message is a copy of one that has run, or the main process
             took the message because this process is about to be killed; or it is skipped.
-        InvalidTag: one of its tags is not valid; other mistakes of the task's author are raised
-            too.
+        InvalidTag, WeightTooHigh: one of its tags is not valid, or its weight is more than a limit
+            has; other mistakes of the task's author are raised too.
+        NotWaiting: it has to wait, and may not, or no longer.
         ConcurrencyError: the main process did not see it, so there is no message to send on.
     """
     request = task.request
@@ -121,6 +125,7 @@ def check(task: Any) -> None:
         case Granted() | Uncounted() | Ungated() | Failed() | Repeated(token=None):
             # If it is killed from now on, Celery decides how it ends (rescue.py).
             progress.note(run.token, Stage.BEGUN)
+            tracing.begin_hold(task, run)
     match run.outcome:
         case Granted() | Uncounted() | Ungated():
             return
@@ -196,10 +201,12 @@ def _ask(task: Any, run: Run) -> RunOutcome:
     progress.note(run.token, Stage.ASKING)
     runs_anyway = settings_of(task.app).redis_unavailable == "run"
     # What has begun before goes on: its own tokens may be what is in its way.
-    skips = busy_of(run.tags) == "skip" and run.received > 0
+    busy = busy_of(run.tags)
+    skips = busy == "skip" and not run.has_begun
     return limiter.try_acquire(
-        run.token, run.tags, runs_anyway=runs_anyway, skips=skips, **_facts(task, run)
-    )
+        run.token, run.tags, runs_anyway=runs_anyway, skips=skips, replaces=busy == "replace",
+        has_begun=run.has_begun, **_facts(task, run),
+    )  # fmt: skip
 
 
 def _is_aborted(task: Any) -> bool:
@@ -219,6 +226,7 @@ def _facts(task: Any, run: Run) -> dict[str, Any]:
         "rank": run.rank,
         "ticket": run.ticket,
         "lease": run.lease_seconds,
+        "weight": weight_of(run.tags),
     }
 
 
@@ -283,13 +291,17 @@ def _wait_once(task: Any, run: Run) -> None:
         denied = run.answer
         replaces = run.received if busy_of(run.tags) == "replace" else None
         run.waiter = waiter_of(
-            task.app, run.token, denied.limits, run.message, denied.ticket, replaces
-        )
+            task.app, run.token, denied.limits, run.message, denied.ticket, replaces, denied.weight,
+            has_begun=run.has_begun,
+        )  # fmt: skip
     if run.waiter is None:
         if isinstance(run.answer, Denied) and busy_of(run.tags) == "replace":
             say_not_replaced(task.name)
         countdown = settings_of(task.app).retry_countdown
-        run.message.publish(task.app, countdown)
+        message = run.message
+        if isinstance(run.answer, Denied):
+            message = message.asked_with(run.answer.ticket.number)
+        message.publish(task.app, countdown)
         detail = f"with a countdown of {countdown} s"
         log_decision(logging.DEBUG, task, run, "sent on", detail, countdown=countdown)
     else:
@@ -303,6 +315,8 @@ def _release(task: Any, run: Run, *, done: bool, succeeded: bool = False) -> Non
     try:
         held = limiter_of(task.app).release(run.token, done=done, began=began, succeeded=succeeded)
     except LimiterUnavailable as exc:
+        tracing.end_hold(run, held=None)
         log_decision(logging.WARNING, task, run, "releases later", f"({exc})", reason=str(exc))
     else:
+        tracing.end_hold(run, held=held)
         log_release(task, run, held=held)

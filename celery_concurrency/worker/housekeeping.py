@@ -1,10 +1,10 @@
 """The worker's housekeeping: a thread of the main process that ticks about once a second.
 
-It renews the tokens of living runs, takes over configuration written by hand, sweeps, counts
-how long runs took, keeps the statistics' history, logs moves of adaptive limits and headers
-that are nearly tags, and tells the waiting room of revoked tasks. In one worker of all it also
-hands over at the moments when limits open. It starts before the first task and ends after the
-last. ``heartbeat.py`` knows which runs live, and deals with the dead.
+It renews the tokens of living runs, takes over configuration written by hand, logs headers that
+are nearly tags, and tells the waiting room of revoked tasks. In one worker of all it also does
+the chores (``limiter/chores.py``), and in one hands over at the moments when limits open. It
+starts before the first task and ends after the last. ``heartbeat.py`` knows which runs live, and
+deals with the dead.
 """
 
 import logging
@@ -20,6 +20,7 @@ from celery.worker import state as worker_state
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter.chores import look_for_chores
 from celery_concurrency.limiter.leases import BEAT_SECONDS
 from celery_concurrency.log import WORKER_LOG, Outage, fields
 from celery_concurrency.worker import rescue
@@ -67,7 +68,7 @@ class Housekeeping:
         self._next_look = LOOK
         self._revokes = _Revokes()
         self._dimensions: tuple[str, ...] = ()
-        self._forgone: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._forgone: deque[tuple[str, tuple[str, ...], int]] = deque()
 
     def start(self) -> None:
         """Tick once now, before the first task; then go on in the thread."""
@@ -129,13 +130,9 @@ class Housekeeping:
             self._do(self._take_over)
             self._do(self._heartbeat.beat)
             self._do(self._pass_on)
-            self._do(self._limiter.waiting_room.sweep)
+            self._do(self._do_chores)
             self._do(self._watch)
-            self._do(self._limiter.durations.tally)
-            self._do(self._limiter.stats.snapshot)
-            self._do(self._tell_moves)
             self._do(self._judge_headers)
-            self._do(self._limiter.keyspace.check_memory)
         except LimiterUnavailable as exc:
             self._outage.begin(exc)
         else:
@@ -192,6 +189,17 @@ class Housekeeping:
                     reason=move.why, at=move.at,
                 ),
             )  # fmt: skip
+
+    def _do_chores(self) -> None:
+        """Do what one worker of all has to do, if that is due."""
+        due = look_for_chores(self._limiter.keyspace)
+        if due.sweep:
+            self._do(self._limiter.waiting_room.sweep)
+            self._do(self._limiter.stats.snapshot)
+        if due.tally:
+            self._do(self._limiter.durations.tally)
+        if due.moves:
+            self._do(self._tell_moves)
 
     def _watch(self) -> None:
         self._watching = self._limiter.waiting_room.watch_moments(self._watcher)

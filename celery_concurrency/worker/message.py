@@ -6,7 +6,7 @@ priority, canvas, stamps and properties stay as they are. ``parking.py`` says ho
 
 import re
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -15,7 +15,7 @@ from kombu.serialization import dumps, registry
 from kombu.transport.native_delayed_delivery import calculate_routing_key
 from kombu.utils import json
 
-from celery_concurrency.scripts.constants import REDELIVERED
+from celery_concurrency.scripts.constants import MESSAGE_START, PARKED, REDELIVERED
 from celery_concurrency.worker.celery_compat import headers_of
 
 #: Properties that are set again when a message is published.
@@ -152,6 +152,17 @@ class TaskMessage:
                 **self.properties,
             )
 
+    def asked_with(self, ticket: int) -> Self:
+        """Return it with a note of when it first asked, which it keeps where it is sent on.
+
+        Args:
+            ticket: from its denial (``outcomes.Ticket.number``).
+        """
+        if PARKED in self.headers:
+            return self
+        place = {"as": "", "score": ticket, "limits": []}
+        return replace(self, headers={**self.headers, PARKED: place})
+
     def is_broadcast(self, app: Any) -> bool:
         """Return whether every worker got a copy of this message."""
         return bool(self.exchange) and any(
@@ -190,8 +201,12 @@ def message_rank(app: Any, message: TaskMessage) -> int:
 
 
 def to_bytes(fields: dict[str, Any]) -> bytes:
-    """Return JSON as kombu writes it: headers may have types that plain JSON lacks."""
-    return str(json.dumps(fields)).encode()  # type: ignore[no-untyped-call]
+    """Return JSON as kombu writes it: headers may have types that plain JSON lacks.
+
+    Without its spaces, as many may wait; ``headers`` come first.
+    """
+    text: str = json.dumps(fields, separators=(",", ":"))  # type: ignore[no-untyped-call]
+    return (MESSAGE_START + text.removeprefix('{"headers":{')).encode()
 
 
 def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]:
@@ -207,7 +222,7 @@ def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]
     copies = [
         name
         for name, queue in queues.items()
-        if queue.exchange.name == exchange and _is_routed(queue, routing_key)
+        if queue.exchange.name == exchange and is_routed(queue, routing_key)
     ]
     read = [name for name in copies if name in queues.consume_from]
     if read and len(copies) > 1:
@@ -215,7 +230,7 @@ def _address(app: Any, exchange: str, routing_key: str) -> tuple[str, str, bool]
     return exchange, routing_key, False
 
 
-def _is_routed(queue: Any, routing_key: str) -> bool:
+def is_routed(queue: Any, routing_key: str) -> bool:
     """Return whether a direct or a topic exchange puts this key's messages into a queue."""
     if queue.exchange.type != "topic":
         return bool(queue.exchange.type == "direct" and queue.routing_key == routing_key)

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.limiter.weights import without_weight
 from celery_concurrency.scripts.constants import PARKED
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, settings_of
@@ -24,6 +25,8 @@ def waiter_of(
     message: TaskMessage,
     ticket: Ticket | None,
     replaces: int | None = None,
+    weight: int = 1,
+    has_begun: bool = False,
 ) -> Waiter | None:
     """Return the waiter for a run's message; None if it can only wait by countdown.
 
@@ -32,6 +35,8 @@ def waiter_of(
         limits: the limits it waits for.
         ticket: the ticket from its denial; None if it gets one when it joins its group.
         replaces: when the run was received (``Run.received``), if it replaces older ones.
+        weight: the run's weight.
+        has_begun: an earlier run of its task has begun (``Run.has_begun``).
 
     Raises:
         OperationalError: the broker is away.
@@ -41,17 +46,9 @@ def waiter_of(
         # Copies of a message share the task's id, so they can't be told apart.
         return None
     sent = message.headers
-    headers = {**sent, "eta": None}
-    if ticket:
-        headers = {PARKED: None, **headers}  # the first: join.lua knows it by that
-        headers[PARKED] = {
-            "as": ticket.parked_as or token,
-            "score": ticket.number,
-            "limits": list(limits),
-        }
-        if replaces is not None:
-            headers[PARKED]["received"] = replaces
-    message = replace(message, headers=headers)
+    # Its new place is put in when it leaves the room.
+    headers = {name: value for name, value in sent.items() if name != PARKED}
+    message = replace(message, headers={**headers, "eta": None})
     if mode.same_server:
         queued = kombu_redis.queued(app, message)
         if queued is None:
@@ -67,17 +64,22 @@ def waiter_of(
         replaced=sent.get("replaced_task_nesting") or 0,
         limits=limits,
         ticket=ticket.number if ticket else None,
+        parked_as=ticket.parked_as if ticket else "",
         hold=settings_of(app).handoff_timeout,
         expires=_unix_seconds(sent.get("expires")),
         replaces=None if replaces is None else sent["task"],
         received=replaces or 0,
+        weight=weight,
+        has_begun=has_begun,
         **queued,
     )
 
 
 def ticket_of(parked: dict[str, Any]) -> Ticket:
     """Return the ticket of a message that was parked, from its header."""
-    return Ticket(parked["score"], parked["as"], tuple(parked["limits"]))
+    limits, weight = without_weight(parked["limits"])
+    received = parked.get("received") or 0
+    return Ticket(parked["score"], parked["as"], tuple(limits), weight, received)
 
 
 def _unix_seconds(expires: Any) -> float | None:

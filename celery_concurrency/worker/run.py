@@ -13,11 +13,19 @@ from celery import current_task
 
 from celery_concurrency.errors import ConcurrencyError, LimiterUnavailable, LimitReached
 from celery_concurrency.limiter.leases import Lease
-from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped, Ticket
+from celery_concurrency.limiter.outcomes import (
+    Denied,
+    Granted,
+    Repeated,
+    Skipped,
+    Ticket,
+    not_waiting,
+)
 from celery_concurrency.limiter.waiters import Waiter
-from celery_concurrency.scripts.constants import DISCARD, PARKED, REDELIVERED
+from celery_concurrency.scripts.constants import DISCARD, GIVEN_UP, PARKED, REDELIVERED
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.celery_compat import headers_of, ours_on, send_along, sent_along
+from celery_concurrency.worker.foreign_queues import check_queue
 from celery_concurrency.worker.message import TaskMessage, message_rank
 from celery_concurrency.worker.parking import ticket_of
 
@@ -48,7 +56,7 @@ class Ungated:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task fails with this error, because its author made a mistake."""
+    """The task fails with this error: its author made a mistake, or it may not wait."""
 
     error: Exception
 
@@ -93,6 +101,7 @@ class Run:
         began: when it had its answer, by the child's monotonic clock.
         waiter: its message as it will be parked, once that is known.
         lease: what it holds, for the task to read; made when the task first asks for it.
+        hold_span: the span of its hold, if the task is traced (``tracing.py``).
     """
 
     token: str
@@ -108,6 +117,12 @@ class Run:
     began: float | None = None
     waiter: Waiter | None = None
     lease: Lease | None = None
+    hold_span: Any = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an earlier run of its task has begun."""
+        return self.received == 0
 
     @property
     def answer(self) -> RunOutcome | None:
@@ -147,8 +162,22 @@ def receive(request: Any) -> None:
         broadcast=message.is_broadcast(app),
         lease_seconds=settings_of(app).worker_timeout,
         received=_received(request, parked or {}),
+        outcome=_known_outcome(request, message),
     )
     send_along(request, run)
+
+
+def _known_outcome(request: Any, message: TaskMessage) -> RunOutcome | None:
+    """Return what is known of a run's outcome as its message arrives; None for nothing."""
+    given_up = headers_of(request).pop(GIVEN_UP, None)
+    if given_up:
+        return Failed(not_waiting(*given_up))
+    if settings_of(request.app).namespaces:
+        try:
+            check_queue(request.app, message, request.hostname)
+        except ConcurrencyError as exc:
+            return Unanswered(exc)
+    return None
 
 
 def _received(request: Any, parked: dict[str, Any]) -> int:
@@ -168,14 +197,17 @@ def token_of(request: Any) -> str | None:
     return run.token if run else None
 
 
-def reservation_of(context: Any) -> tuple[str, tuple[str, ...]] | None:
-    """Return the name and the limits under which a revoked task's message was parked, if any."""
-    if getattr(context, DISCARD, False):
-        return None  # it was put back without tokens
+def reservation_of(context: Any) -> tuple[str, tuple[str, ...], int] | None:
+    """Return the name, limits and weight with which a revoked task's message was parked, if any."""
     run: Run | None = ours_on(context)
+    given_up = getattr(context, GIVEN_UP, None) or (run and isinstance(run.outcome, Failed))
+    if given_up or getattr(context, DISCARD, False):
+        return None  # it was put back without tokens
     parked = getattr(context, PARKED, None)  # still there if it was revoked before its receipt
     ticket = run.ticket if run else parked and ticket_of(parked)
-    return (ticket.parked_as, ticket.limits) if ticket else None
+    if not ticket or not ticket.parked_as:
+        return None
+    return ticket.parked_as, ticket.limits, ticket.weight
 
 
 def current_lease() -> Lease | None:

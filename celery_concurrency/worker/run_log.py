@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from celery_concurrency.errors import NotWaiting, TooManyWaiting
 from celery_concurrency.limiter.limits import BUILTIN_DIMENSIONS, BUILTIN_TAGS, GLOBAL, split_limit
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Skipped
 from celery_concurrency.log import WORKER_LOG, fields
-from celery_concurrency.worker.run import Run, Unanswered, Uncounted
+from celery_concurrency.worker.run import Failed, Run, Unanswered, Uncounted
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -23,7 +24,7 @@ def log_outcome(task: Any, run: Run) -> None:
             # Its release tells all of it again, and each line costs a task as much as a call.
             log_decision(
                 logging.DEBUG, task, run, "granted", ", ".join(limits),
-                limits=list(limits), waited=_waited(run),
+                limits=list(limits), waited=waited_by(run),
             )  # fmt: skip
         case Denied() as denied:
             _log_wait(logging.INFO, task, run, denied)
@@ -33,6 +34,13 @@ def log_outcome(task: Any, run: Run) -> None:
         case Skipped() as skipped:
             detail = f"because {skipped}"
             log_decision(logging.INFO, task, run, "skipped", detail, limit=skipped.limit)
+        case Failed(NotWaiting() as error):
+            crowded = isinstance(error, TooManyWaiting)
+            decision = "refused as crowded" if crowded else "given up"
+            log_decision(
+                logging.INFO, task, run, decision, f"because {error}", reason=str(error),
+                limit=error.limit,
+            )  # fmt: skip
         case Repeated():
             _log_wait(logging.INFO, task, run)
         case Uncounted(reason):
@@ -60,6 +68,8 @@ def log_place(task: Any, run: Run, place: str, limits: Sequence[str]) -> None:
         detail = f"and starts as soon as there is room, without a countdown: {run.reason}"
     elif place == "handed over":
         level, detail = logging.INFO, "at once, without a countdown, because there is room by now"
+    elif place == "crowded":
+        detail = "and put back to fail, because as many wait as may"
     elif place == "replaced":
         level, detail = logging.INFO, "by a newer one, which waits"
     log_decision(level, task, run, place, detail, limits=list(limits), **more)
@@ -75,7 +85,7 @@ def log_release(task: Any, run: Run, *, held: bool) -> None:
         return
     limits = run.outcome.limits if isinstance(run.outcome, Granted) else ()
     seconds = None if run.began is None else round(time.monotonic() - run.began, 3)
-    waited = _waited(run)
+    waited = waited_by(run)
     detail = ", ".join(limits)
     if not held:
         detail += " after its tokens had expired"
@@ -129,7 +139,7 @@ def _log_wait(
     )  # fmt: skip
 
 
-def _waited(run: Run) -> float:
+def waited_by(run: Run) -> float:
     """Return the seconds from a message's first ask to its grant, by the server's clock."""
     if run.ticket is None or not isinstance(run.outcome, Granted):
         return 0.0

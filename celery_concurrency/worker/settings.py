@@ -6,11 +6,18 @@ Settings that change at run time are in ``limiter/config/schema.py``.
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from celery_concurrency.errors import ImproperlyConfigured, InvalidConfig
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.limiter import DEFAULT_PREFIX
+from celery_concurrency.worker.namespaces import (
+    DEFAULT,
+    Namespace,
+    Namespaces,
+    check_apart,
+    chosen,
+)
 from celery_concurrency.worker.refusal_settings import RefusalEntries, problem_of
 
 PREFIX: Final = "concurrency_"
@@ -24,6 +31,11 @@ _SCHEMES: Final = {
     "redis+socket": "unix",
     "socket": "unix",
 }
+
+
+#: Fields that are no settings.
+_NOT_SET: Final = ("redis_options", "namespace")
+_NAMESPACES: Final = TypeAdapter(Namespaces)
 
 
 class Settings(BaseModel):
@@ -46,7 +58,9 @@ class Settings(BaseModel):
         redis_unavailable: what a task does while Redis is away: ``retry`` or ``run``.
         exempt: globs of task names that are never gated.
         refusals: exceptions that mean that a platform refused the run (``refusal_settings.py``).
+        namespaces: queues with limits in a Redis of their own (``namespaces.py``).
         default_config: changes to the built-in default configuration.
+        namespace: the one that this process serves; not a setting.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,21 +78,25 @@ class Settings(BaseModel):
     redis_unavailable: Literal["retry", "run"] = "retry"
     exempt: tuple[str, ...] = ()
     refusals: RefusalEntries = {}
+    namespaces: Namespaces = {}
     default_config: dict[str, Any] = {}
+    namespace: str = DEFAULT
 
     @classmethod
-    def of(cls, conf: Any) -> Self:
+    def of(cls, conf: Any, namespace: str | None = None) -> Self:
         """Read the settings of an app.
 
         Args:
             conf: ``app.conf``, which has no types.
+            namespace: whose Redis and prefix to use; None for what the environment says.
 
         Raises:
             ImproperlyConfigured: names the setting and its valid values.
         """
-        names = [name for name in cls.model_fields if name != "redis_options"]
+        names = [name for name in cls.model_fields if name not in _NOT_SET]
         _refuse_others(conf, names)
         given = {name: conf[PREFIX + name] for name in names if conf.get(PREFIX + name) is not None}
+        given |= _own(namespaces_in(conf), namespace)
         if "redis_url" not in given:
             given["redis_url"], given["redis_options"] = _redis_of(conf)
         try:
@@ -88,11 +106,59 @@ class Settings(BaseModel):
             error = exc.errors()[0]
             if error["loc"][0] == "refusals" and len(error["loc"]) > 1:
                 raise ImproperlyConfigured(problem_of(error)) from None
-            name = PREFIX + ".".join(map(str, error["loc"]))
-            raise ImproperlyConfigured(f"{name} is {error['input']!r}: {error['msg']}") from None
+            raise ImproperlyConfigured(_problem(PREFIX, error)) from None
         except InvalidConfig as exc:
             raise ImproperlyConfigured(f"{PREFIX}default_config: {exc}") from None
         return settings
+
+    @property
+    def redis_setting(self) -> str:
+        """The setting by which ``redis_url`` is changed, for errors."""
+        own = self.namespaces.get(self.namespace)
+        is_own = own is not None and own.redis_url is not None
+        return f"{PREFIX}namespaces.{self.namespace}.redis_url" if is_own else f"{PREFIX}redis_url"
+
+
+def namespaces_in(conf: Any) -> Namespaces:
+    """Read one setting alone: a worker has to know it before it knows which are its others.
+
+    Raises:
+        ImproperlyConfigured: it is wrong.
+    """
+    try:
+        namespaces = _NAMESPACES.validate_python(conf.get(f"{PREFIX}namespaces") or {})
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        raise ImproperlyConfigured(_problem(f"{PREFIX}namespaces.", error)) from None
+    check_apart(namespaces, _default_of(conf))
+    return namespaces
+
+
+def _default_of(conf: Any) -> Namespace:
+    """Return the namespace of all other queues; its Redis only if the app names it."""
+    url = conf.get(f"{PREFIX}redis_url") or ""
+    prefix = conf.get(f"{PREFIX}key_prefix") or DEFAULT_PREFIX
+    # Not checked yet: what is no text is told later.
+    return Namespace.model_construct(queues=(), redis_url=str(url), key_prefix=str(prefix))
+
+
+def _own(namespaces: Namespaces, name: str | None) -> dict[str, str]:
+    """Return the settings that a process has by its namespace."""
+    name = chosen(namespaces, name)
+    own = (
+        namespaces[name].model_dump(exclude={"queues"}, exclude_none=True)
+        if name in namespaces
+        else {}
+    )
+    return {**own, "namespace": name}
+
+
+def _problem(start: str, error: Any) -> str:
+    name = start + ".".join(str(part) for part in error["loc"])
+    problem, value = error["msg"].removeprefix("Value error, "), repr(error["input"])
+    # A URL may have a password in it.
+    shown = "" if "://" in value else f" is {value}"
+    return f"{name.removesuffix('.')}{shown}: {problem}"
 
 
 def _refuse_others(conf: Any, known: list[str]) -> None:

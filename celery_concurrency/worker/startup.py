@@ -18,6 +18,7 @@ from celery_concurrency.log import WORKER_LOG
 from celery_concurrency.worker.apps import limiter_of, settings_of
 from celery_concurrency.worker.busy import BUSY_TAG
 from celery_concurrency.worker.waiting_mode import WaitingMode, waiting_mode_of
+from celery_concurrency.worker.weight import WEIGHT_TAG
 
 logger = logging.getLogger(WORKER_LOG)
 
@@ -42,10 +43,25 @@ def greet(app: Any) -> WaitingMode | None:
         logger.warning("%s", problem)
     how = "start as soon as there is room" if mode.by_handoff else "ask again by countdown"
     logger.info("denied tasks %s (%s)", how, mode.reason)
+    settings, prefix = settings_of(app), limiter_of(app).prefix
+    if settings.namespaces:
+        logger.info("this worker serves the namespace %s", settings.namespace)
+    if prefix != settings.key_prefix:
+        logger.info("all keys begin with %s: a Redis Cluster needs a hash tag", prefix)
+    if not mode.by_handoff and _bounds_how_many(app):
+        logger.warning(
+            "how many tasks wait for a limit is not bounded: the field 'most' of 'waiting' needs "
+            "the waiting room (concurrency_waiting = 'handoff')"
+        )
     if mode.by_handoff:
         for risk in _risks(limiter_of(app).redis):
             logger.warning("waiting tasks are at risk: %s", risk)
     return mode
+
+
+def _bounds_how_many(app: Any) -> bool:
+    waiting = limiter_of(app).config.sync().config.waiting
+    return any(bounds.most for bounds in waiting.values())
 
 
 def _unknown_tags(app: Any) -> Iterator[str]:
@@ -54,7 +70,7 @@ def _unknown_tags(app: Any) -> Iterator[str]:
     for name, task in sorted(app.tasks.items()):
         declared = getattr(task, "concurrency", None)
         for tag in declared if isinstance(declared, Mapping) else ():
-            if tag not in {*known, *OTHER_TAGS, BUSY_TAG}:
+            if tag not in {*known, *OTHER_TAGS, BUSY_TAG, WEIGHT_TAG}:
                 yield (
                     f"task {name} declares the tag {tag!r}, which no limit uses: use "
                     f"{', '.join(known)}, or configure a dimension of that name"

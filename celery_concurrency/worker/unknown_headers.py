@@ -16,11 +16,14 @@ from celery_concurrency.limiter.stats.misnamed import Misnamed, count_misnamed
 from celery_concurrency.log import WORKER_LOG, fields
 from celery_concurrency.text import closest
 from celery_concurrency.worker.busy import BUSY_TAG
+from celery_concurrency.worker.weight import WEIGHT_TAG
 
 logger = logging.getLogger(WORKER_LOG)
 
 #: How the names of our own headers begin.
 OURS: Final = "concurrency_"
+#: Those of them that users set.
+OUR_TAGS: Final = (BUSY_TAG, WEIGHT_TAG)
 
 #: How many unknown headers are kept until the next tick, and how many are remembered.
 NOTED_MOST: Final = 10_000
@@ -95,12 +98,13 @@ class UnknownHeaders:
 
 def _meant_by(header: str, tags: list[str]) -> str | None:
     """Return the tag that a header is nearly; None if it is a tag, or not like any."""
-    if header in (*tags, BUSY_TAG) or header.startswith("_"):
+    if header in (*tags, *OUR_TAGS) or header.startswith("_"):
         return None
     if header.startswith(OURS):
         # Compare only what differs; other names of ours are those that we put in ourselves.
-        is_meant = closest(header.removeprefix(OURS), [BUSY_TAG.removeprefix(OURS)])
-        return BUSY_TAG if is_meant else None
+        names = [tag.removeprefix(OURS) for tag in OUR_TAGS]
+        meant = closest(header.removeprefix(OURS), names)
+        return OURS + meant if meant else None
     return closest(header, tags)
 
 

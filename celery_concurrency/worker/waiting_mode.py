@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery
+from redis.exceptions import NoPermissionError, ResponseError
 
+from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.worker import kombu_redis
 from celery_concurrency.worker.apps import limiter_of, per_process, settings_of
 
@@ -23,7 +25,8 @@ class WaitingMode:
 
     Attributes:
         by_handoff: in the waiting room.
-        same_server: the broker is the Redis server that holds the tokens.
+        same_server: the broker is the Redis server that holds the tokens, and its scripts put
+            messages back themselves; else the outbox has them.
         reason: why, for the log.
     """
 
@@ -47,11 +50,36 @@ def waiting_mode_of(app: Celery) -> WaitingMode:
     wanted = settings_of(app).waiting
     if wanted == "retry":
         return WaitingMode(False, False, "concurrency_waiting is 'retry'")
-    # Compare the servers' own ids: one server may have many addresses.
-    broker = kombu_redis.server_id(app)
-    ours: Any = limiter_of(app).redis.info("server") if broker else {}
-    same = bool(broker) and broker == ours["run_id"]
+    limiter = limiter_of(app)
+    if limiter.keyspace.is_in_cluster:
+        # Nobody's broker: kombu can't use a cluster.
+        same, reason = False, "a Redis Cluster holds the tokens, and can't be the broker"
+    else:
+        # Compare the servers' own ids: one server may have many addresses.
+        broker = kombu_redis.server_id(app)
+        ours: Any = limiter.redis.info("server") if broker else {}
+        same = bool(broker) and broker == ours["run_id"]
+        is_it = "is" if same else "is not"
+        reason = f"the broker {is_it} the Redis server that holds the tokens"
     if wanted == "handoff":
-        return WaitingMode(True, same, "concurrency_waiting is 'handoff'")
-    is_it = "is" if same else "is not"
-    return WaitingMode(same, same, f"the broker {is_it} the Redis server that holds the tokens")
+        reason = "concurrency_waiting is 'handoff'"
+    queue = _forbidden_queue(app) if same else None
+    if queue is not None:
+        reason += f"; our user may not write its queue {queue!r}, so workers send messages back"
+    return WaitingMode(same or wanted == "handoff", same and queue is None, reason)
+
+
+def _forbidden_queue(app: Celery) -> str | None:
+    """Return a queue of this worker that our user may not write, None if it may write them all.
+
+    A script that took a message out and may not put it back would lose it.
+    """
+    for queue in app.amqp.queues.consume_from:
+        try:
+            limiter_of(app).redis.ltrim(queue, 0, -1)  # changes nothing
+        except LimiterUnavailable as exc:
+            if isinstance(exc.__cause__, NoPermissionError):
+                return str(queue)
+            if not isinstance(exc.__cause__, ResponseError):
+                raise
+    return None

@@ -138,6 +138,26 @@ def test_room_kept_for_a_senior(here, limiter, redis):
     assert sum("is held by" in line for line in lines) == 2
 
 
+def test_how_many_places_a_heavy_task_takes(here, limiter, client):
+    token = hold(limiter, "h", {"platform": "douyin"}, weight=2)
+    limiter.config.update({"platform_max": {"douyin": 3}})
+    park(limiter, "w", {"platform": "douyin"}, weight=3)
+    reason, limits = table(out(here("waiting")))[1][-2:]
+    assert reason == "platform:douyin is full (2 of 3, it takes 3)"
+    assert limits == "global platform:douyin (3 places)"
+    assert table(out(here("tokens")))[1][2] == "global platform:douyin (2 places)"
+    assert f"platform:douyin is held by {token}: publish (2 places)" in out(here("waiting", "w"))
+    answers = [
+        client.get(f"/api/v1/concurrency/{path}").json["data"]
+        for path in ("tokens", "waiting", "waiting/w", "usage")
+    ]
+    assert answers[0]["tokens"][0]["weight"] == 2
+    assert answers[1]["waiting"][0]["weight"] == answers[2]["weight"] == 3
+    assert answers[1]["waiting"][0]["limits"] == ["global", "platform:douyin"]
+    assert answers[1]["waiting"][0]["blocked_by"]["takes"] == 3
+    assert answers[3]["platforms"]["douyin"]["current"] == 2
+
+
 def test_more_holders_than_are_named(here, limiter):
     limiter.config.update({"global_max": HOLDERS + 3})
     for number in range(HOLDERS + 3):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from subprocess import CompletedProcess
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from flask.testing import FlaskClient
@@ -33,14 +33,11 @@ CONFIGURED: Final = 45_000
 MEGABYTE: Final = 1_000_000
 
 
-def write(redis: Redis, commands: Iterable[tuple[Any, ...]]) -> None:
-    """Send commands, many in a trip."""
-    left = iter(commands)
+def count(redis: Redis, key: str, fields: Iterable[str], value: int) -> None:
+    """Give so many fields of a hash a value, many in a command."""
+    left = iter(fields)
     while some := list(islice(left, 5000)):
-        pipe = redis.pipeline(transaction=False)
-        for command in some:
-            pipe.execute_command(*command)
-        pipe.execute()
+        redis.hset(key, mapping=dict.fromkeys(some, value))
 
 
 def fill_statistics(redis: Redis, name: Callable[[int], str]) -> None:
@@ -49,40 +46,31 @@ def fill_statistics(redis: Redis, name: Callable[[int], str]) -> None:
     counters, times = "concurrency:stats:counters", "concurrency:stats:times"
     interval = f"{times}:{now // INTERVAL * INTERVAL}"
     named = [f"platform:{name(number)}" for number in range(2 * NAMED_MOST)]
-    write(redis, (("ZADD", "concurrency:stats:named", now, limit) for limit in named))
+    redis.zadd("concurrency:stats:named", dict.fromkeys(named, now))
     buckets = [*BOUNDS, "inf", "sum"]
     fields = [f"{kind} {bucket}" for kind in ("wait", "hold") for bucket in buckets]
     for key in (times, interval):
-        write(redis, (("HSET", key, f"{one} {limit}", 2) for one in fields for limit in named))
-        stale = (f"wait 0 platform:stale{number}" for number in range(MANY))
-        write(redis, (("HSET", key, field, 1) for field in stale))
+        count(redis, key, (f"{one} {limit}" for one in fields for limit in named), 2)
+        count(redis, key, (f"wait 0 platform:stale{number}" for number in range(MANY)), 1)
     for what in ("acquired", "denied"):
-        write(redis, (("HSET", counters, f"{what}:{limit}", 3) for limit in named))
-    stale = (f"acquired:platform:stale{number}" for number in range(MANY))
-    write(redis, (("HSET", counters, field, 1) for field in stale))
+        count(redis, counters, (f"{what}:{limit}" for limit in named), 3)
+    count(redis, counters, (f"acquired:platform:stale{number}" for number in range(MANY)), 1)
     copy = json.dumps({f"acquired:platform:stale{number}": "1" for number in range(MANY)})
     redis.xadd("concurrency:stats:history", {"counters": copy}, id=f"{(now - 600) * 1000}-0")
 
 
-def fill_room(redis: Redis) -> None:
-    """So many hold, and so many wait, each with names of its own."""
-    far = redis.time()[0] + 80_000
-    limits = [json.dumps(["global", f"platform:p{n}", f"account:a{n}"]) for n in range(MANY)]
-    write(redis, (("ZADD", "concurrency:leases", far, f"t{n}") for n in range(MANY)))
-    write(
-        redis,
-        (("HSET", f"concurrency:token:t{n}", "limits", one) for n, one in enumerate(limits)),
-    )
-    write(redis, (("ZADD", "concurrency:semaphore:global", far, f"t{n}") for n in range(MANY)))
-    write(
-        redis,
-        (("ZADD", f"concurrency:semaphore:platform:p{n}", far, f"t{n}") for n in range(MANY)),
-    )
-    write(redis, (("ZADD", "concurrency:groups", n, one) for n, one in enumerate(limits)))
-    write(
-        redis,
-        (("ZADD", f"concurrency:group:{one}", n, f"w{n}") for n, one in enumerate(limits)),
-    )
+#: From this number up to that one all hold until then, and as many wait, each with its own names.
+ROOM: Final = """
+for n = ARGV[1], ARGV[2] - 1 do
+  local limits = string.format('["global", "platform:p%d", "account:a%d"]', n, n)
+  redis.call('ZADD', 'concurrency:leases', ARGV[3], 't' .. n)
+  redis.call('HSET', 'concurrency:token:t' .. n, 'limits', limits)
+  redis.call('ZADD', 'concurrency:semaphore:global', ARGV[3], 't' .. n)
+  redis.call('ZADD', 'concurrency:semaphore:platform:p' .. n, ARGV[3], 't' .. n)
+  redis.call('ZADD', 'concurrency:groups', n, limits)
+  redis.call('ZADD', 'concurrency:group:' .. limits, n, 'w' .. n)
+end
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +80,8 @@ def redis_url() -> Iterator[str]:
         limiter = Limiter(client)
         limiter.config.update({"platform_max": {f"tenant-{n}": 3 for n in range(CONFIGURED)}})
         fill_statistics(client, lambda number: f"tenant-{number}")
-        fill_room(client)
+        for begin in range(0, MANY, 2000):
+            client.eval(ROOM, 0, begin, begin + 2000, client.time()[0] + 80_000)
         yield server.url()
 
 
@@ -111,15 +100,14 @@ def samples_of(text: str) -> dict[tuple[str, str | None], float]:
     }
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("query", ["", "?accounts=1"])
 def test_metrics_answer_within_a_second_and_five_megabytes(
     client: FlaskClient, redis: Redis, query: str
 ) -> None:
     # The CPU time of both processes, over that of reading the answer: 1.4 to 1.9 when this was
-    # written, on machines that took 0.9 to 1.6 s.
-    ratios = []
-    for _ in range(5):
+    # written, on machines that took 0.9 to 1.6 s. Once has to be enough, of five times at most.
+    ratios: list[float] = []
+    while len(ratios) < 5 and min(ratios, default=3) >= 3:
         begin = time.process_time() + processor(redis)
         answer = client.get(f"/metrics{query}")
         wrote = time.process_time() + processor(redis)

@@ -129,7 +129,7 @@ COMMANDS = {
 
 
 def test_all_commands_are_tried():
-    assert {*COMMANDS, "monitor", "serve"} == set(concurrency.commands)
+    assert {*COMMANDS, "monitor", "serve"} == set(concurrency.list_commands(None))
 
 
 @pytest.mark.parametrize(

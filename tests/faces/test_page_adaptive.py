@@ -83,7 +83,8 @@ def test_a_refusal_says_that_one_goes_first_and_which(
     view = desk.open()
     expect(row(view, "rests").locator(".moments li")).to_have_text(re.compile(rests))
     item = row(view, "tried").locator(".moments li")
-    expect(item).to_have_text(re.compile(tried))
+    # A page whose clock is a little late has counted down first; that is hidden by now, not gone.
+    expect(item).to_have_text(re.compile(tried), use_inner_text=True)
     expect(item.locator("time")).to_be_hidden()
     # It cools down no more: there is nothing to extend.
     cool = {"en-GB": ("Extend", "Cool down"), "zh-CN": ("延长冷却", "冷却")}[locale]

@@ -238,6 +238,22 @@ def test_who_waits_in_which_order_for_what(desk, limiter, redis):
     expect(view.locator("#waiting-total")).to_have_text(f"{len(waiting)} in all")
 
 
+def test_how_many_places_heavy_tasks_take(desk, limiter):
+    limiter.config.update({"platform_max": {"douyin": 3}})
+    hold(limiter, "heavy-1", {"platform": "douyin"}, weight=2)
+    park(limiter, "heavy-2", {"platform": "douyin"}, weight=3)
+    view = desk.open("waiting")
+    text = "platform:douyin is full (2 of 3), it takes 3 places"
+    expect(row(view, "heavy-2")).to_contain_text(text)
+    expect(row(view, "heavy-2")).to_contain_text("3 places")
+    view = desk.open("running")
+    expect(row(view, "heavy-1")).to_contain_text("2 places")
+    view = desk.open("why/heavy-2")
+    badges = {name: row(view, name).locator("td .badge").first for name in ("douyin", "global")}
+    expect(badges["douyin"]).to_have_text("too few places")
+    expect(badges["global"]).to_have_text("has room")
+
+
 def test_several_messages_of_one_task(desk, limiter):
     holder = hold(limiter, "other", {"account": "a"})
     for retries in range(3):

@@ -141,7 +141,7 @@ def test_a_thousand_silent_connections_keep_nobody_waiting(redis_url, begun):
         began = time.monotonic()
         status, _, errors = serving.stop(signal.SIGINT)
         assert (status, "Traceback" in errors) == (0, False), errors
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
 
 
 def test_more_connections_than_files(redis_url):

@@ -92,7 +92,7 @@ def test_the_log_says_who_waits_and_all_of_who_has_released(kinds):
     tags = "(platform=douyin account=log type=p)"
     assert f"{task} waits for account:log (1 of 1) {tags}" in kinds.output()
     limits = "global, platform:douyin, account:log, task_type:p"
-    line = rf"released {limits} after [\d.]+ s"
+    line = rf"released {limits} after [\d.]+ s, for which it had waited [\d.]+ s"
     end = re.compile(f"{re.escape(task)} {line} {re.escape(tags)}")
     wait_for(lambda: end.search(kinds.output()))
     assert f"{task} granted" not in kinds.output(), "that is for DEBUG"

@@ -195,3 +195,21 @@ def test_a_task_of_any_id_waits_is_found_and_goes_on(room):
     told = [line for line in room.output().splitlines() if "] waits for account:any" in line]
     assert len(told) == len(ids)
     assert r"[a\n[2026-01-01] WARNING b\x1b[2J\u202e] waits for account:any" in "".join(told)
+
+
+def test_tenants_take_turns_though_one_asked_for_more_and_before(room):
+    """Each tenant has three tasks among the first that begin, as many as the flood."""
+    room.limiter.config.update(
+        {"dimensions": {"tenant": {"fair": True}}, "platform_max": {"shared": 1}, "account_max": 0}
+    )
+    tenants = ["flood", *(f"light{number}" for number in range(5))]
+    with room.held(platform="shared"):
+        results = {"flood": send(room, 60, 0.01, platform="shared", tenant="flood")}
+        room.wait_until_parked(*results["flood"])
+        for tenant in tenants[1:]:
+            results[tenant] = send(room, 3, 0.01, platform="shared", tenant=tenant)
+            room.wait_until_parked(*results[tenant])
+    runs = runs_of(room, [one for some in results.values() for one in some])
+    by = {one.id: tenant for tenant, some in results.items() for one in some}
+    order = [by[run.task_id] for run in runs]
+    assert sorted(order[:18]) == sorted(3 * tenants)

@@ -12,6 +12,7 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
+from celery_concurrency import TooManyWaiting, WaitedTooLong
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.worker.message import TaskMessage
@@ -98,6 +99,28 @@ def test_tasks_of_one_account_run_in_the_order_in_which_they_asked(room):
     assert "is parked as it arrives" in room.output()
 
 
+def test_one_too_many_is_refused_and_one_that_waited_too_long_is_given_up(room):
+    """What is given up goes back to its queue by the outbox, and fails on a worker."""
+
+    def bound(bounds):
+        room.limiter.config.update({"waiting": {"account:bound": bounds}})
+
+    bound({"most": 1})
+    try:
+        with room.held(account="bound"):
+            late = send(room, 1, account="bound")
+            room.wait_until_parked(*late)
+            crowded = send(room, 1, account="bound")
+            with pytest.raises(TooManyWaiting, match="account:bound"):
+                crowded[0].get(timeout=60)
+            bound({"most": None, "seconds": 1})
+            with pytest.raises(WaitedTooLong, match="account:bound"):
+                late[0].get(timeout=60)
+        runs_of(room, send(room, 1, account="bound"))
+    finally:
+        bound(None)
+
+
 def test_higher_priority_goes_first(room):
     """A larger number is a higher priority here, the other way round than with Redis."""
     results = {}
@@ -170,7 +193,7 @@ def test_what_the_broker_does_not_confirm_stays_in_the_outbox(room, server, full
     channel, name = full_queue
     message = TaskMessage(
         body="{}", content_type="application/json", content_encoding="utf-8", compression=None,
-        headers={}, properties={}, expiration=None, exchange="", routing_key=name,
+        headers={"eta": None}, properties={}, expiration=None, exchange="", routing_key=name,
     )  # fmt: skip
     client = Redis.from_url(server.url(5), decode_responses=True)
     client.flushdb()

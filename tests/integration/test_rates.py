@@ -227,7 +227,7 @@ def test_a_cool_down_lets_none_begin_whose_room_was_reserved_before(room):
     moments = [one.granted / 1e6 for one in wait_for_starts(room, results)]
     assert [one for one in moments if until - 2 < one < until] == []
     after = [one for one in moments if one >= until]
-    assert len(after) > 10
+    assert len(after) >= 4, "as many as had been handed room"
     assert after[0] < until + 1
 
 

@@ -16,6 +16,7 @@ from celery_concurrency.errors import LimiterUnavailable
 from celery_concurrency.limiter import Limiter, client
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted
+from tests.limiter.test_async_acquire import silent
 from tests.support.recording import highest_overlap, read_records
 from tests.support.sentinels import Trio
 from tests.support.sites import site
@@ -123,3 +124,10 @@ def test_a_worker_goes_on_after_a_failover(server, tmp_path):
             assert "keeps running without its tokens" not in one.output()
             with Redis(port=trio.replica.port) as direct:
                 wait_for(lambda: not direct.keys("concurrency:semaphore:*"))
+
+
+def test_an_event_loop_asks_the_same_master(tmp_path):
+    with Trio(tmp_path) as trio:
+        with connect(trio.url) as redis:
+            settle(redis)
+        silent(trio.url)

@@ -64,10 +64,10 @@ def test_a_refusal_lowers_it_and_what_runs_goes_on(floor):
 def test_it_falls_once_in_every_however_many_refusals_come(floor):
     refuse(floor, 500)
     assert current(floor) == 4
-    floor.age(59)
+    floor.age(40)
     refuse(floor, 3)
     assert current(floor) == 4
-    floor.age(1)
+    floor.age(20)
     refuse(floor)
     assert current(floor) == 2
 

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from celery_concurrency.errors import InvalidCooldown, InvalidTag, LimiterUnavailable, LimitReached
-from celery_concurrency.limiter import Limiter, blocking_acquire
+from celery_concurrency.limiter import Limiter, blocking_acquire, caller
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.server import Server
 from tests.support.floor import Floor
@@ -90,7 +90,7 @@ def test_a_caller_that_died_waits_no_longer_than_it_said(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that lives says so anew, and keeps its place."""
-    monkeypatch.setattr(blocking_acquire, "STAY_SECONDS", 1)
+    monkeypatch.setattr(caller, "STAY_SECONDS", 1)
     done = threading.Event()
 
     def call() -> None:
@@ -109,7 +109,8 @@ def test_a_caller_that_died_waits_no_longer_than_it_said(
 def test_a_lease_is_renewed_while_its_block_runs(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocking_acquire, "LEASE_SECONDS", 3)
+    for module in (caller, blocking_acquire):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 3)
     with limiter.acquire(account="a") as lease:
         first = redis.zscore("concurrency:leases", lease.token)
         wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first, timeout=20)
@@ -171,7 +172,7 @@ def test_a_timeout_is_no_longer_than_it_says(limiter: Limiter, redis: Redis) -> 
             started = time.monotonic()
             with pytest.raises(LimitReached), limiter.acquire(account="a", timeout=timeout):
                 raise AssertionError("held by two")
-            assert time.monotonic() - started < blocking_acquire.LOOK_SECONDS
+            assert time.monotonic() - started < caller.LOOK_SECONDS
     assert waiting(redis) == 0
 
 
@@ -279,7 +280,7 @@ def test_only_a_block_that_succeeds_opens_the_limit_in_which_it_goes_first(
         raise LimiterUnavailable("away")
 
     if ends == "is refused, told later":
-        monkeypatch.setattr(limiter, "refuse", away)
+        monkeypatch.setattr(limiter, "refusing", away)
     with suppress(ValueError), limiter.acquire(account="a", timeout=0) as lease:
         if ends == "fails":
             raise ValueError

@@ -245,3 +245,59 @@ def test_errors_of_scripts_are_those_of_redis_py(redis_url: str, redis: Redis, v
     with pytest.raises(ResponseError, match="Unknown") as caught:
         getattr(connect(redis_url), verb)(named, 0)
     assert not isinstance(caught.value, LimiterUnavailable)
+
+
+SENTINELS = "sentinel://user:p%40ss@s1:26379;sentinel://s2:26380/3?master_name=mymaster"
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://user:p%40ss@a:1/2", {}),
+        ("rediss://a:1/2?ssl_cert_reqs=CERT_NONE", {}),
+        ("redis://a:1/2", {"ssl": {"ssl_cert_reqs": "CERT_OPTIONAL", "ssl_ca_certs": "/ca.pem"}}),
+        ("unix:///tmp/redis.sock?db=2", {}),
+        (SENTINELS, {"sentinel_kwargs": {"password": "other"}}),
+        (SENTINELS, {"ssl": True}),
+        ("redis+cluster://user:p%40ss@a:1,b:2", {}),
+        ("rediss+cluster://a:1?ssl_cert_reqs=CERT_NONE", {}),
+        ("redis+cluster://a:1", {"ssl": {"ssl_cert_reqs": "CERT_OPTIONAL"}}),
+    ],
+)
+def test_the_client_of_an_event_loop_connects_as_the_one_that_blocks(
+    url: str, options: dict[str, Any]
+) -> None:
+    blocking = connect(url, options)
+    assert isinstance(blocking, Client)
+    assert blocking.connect_async
+    mine, theirs = blocking.connection_pool, blocking.connect_async().connection_pool
+    ways = [_way(pool.connection_class) for pool in (mine, theirs)]
+    assert [way.__name__ for way in ways] == 2 * [ways[0].__name__]
+    assert [way.__module__ for way in ways] == [
+        f"redis.{family}{ways[0].__module__.removeprefix('redis.')}" for family in ("", "asyncio.")
+    ]
+    told = [
+        {name: value for name, value in pool.connection_kwargs.items() if _is_told(value)}
+        for pool in (mine, theirs)
+    ]
+    assert told[0] == told[1]
+    sentinels = [_hosts(getattr(pool, "sentinel_manager", None)) for pool in (mine, theirs)]
+    assert sentinels[0] == sentinels[1]
+
+
+def _way(connection_class: type) -> type:
+    """Return the class of redis-py's that a class of connections is, or that it extends."""
+    return next(one for one in connection_class.__mro__ if one.__module__.startswith("redis."))
+
+
+def _is_told(value: object) -> bool:
+    # redis-py 5.2 says of one of them alone that it does not do something.
+    return isinstance(value, int | float | str) and value is not False
+
+
+def _hosts(manager: Any) -> list[Any]:
+    pools = [one.connection_pool for one in manager.sentinels] if manager else []
+    return [
+        {name: value for name, value in pool.connection_kwargs.items() if _is_told(value)}
+        for pool in pools
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,7 @@ from celery_concurrency.scripts.constants import BY_LIMIT, NAMED_MOST, SHARED_DI
 
 MANY: Final = 100_000
 #: Runs and waiters: each takes several calls to come and to go.
-LIVING: Final = 30_000
+LIVING: Final = 3_000
 #: Names that there is room for, and all that statistics have besides: totals, and the others.
 NAMES: Final = 2 * NAMED_MOST
 BESIDES: Final = len(TOTALS) + len(BY_LIMIT) * len(SHARED_DIMENSIONS)
@@ -49,6 +50,8 @@ BOUNDS: Final = {
     "config:rates": "configuration",
     "config:observed": "configuration",
     "config:adaptive": "configuration",
+    "config:shares": "configuration",
+    "config:bounds": "configuration",
     "config:version": "one",
     "config:history": "configuration",
     "config:defaults": "configuration",
@@ -97,6 +100,9 @@ BOUNDS: Final = {
     "expiring": "live",
     "newest": "live",
     "ticket": "one",
+    "waiting": "live",
+    "waiting:<limit>": "live",
+    "waiting:walk": "one",
     "reserved:<group>": "live",
     "reservations": "live",
     "begun:<run>": "live",
@@ -107,9 +113,14 @@ BOUNDS: Final = {
     "outbox:number": "one",
     "call:<id>": "live",
     "open": "live",
-    "ready:<class>": "live",
-    "bucket:<class><own limit>": "live",
+    "flows:<class>": "live",
+    "served:<class>": "live",
+    "turns": "live",
+    "ready:<flow>": "live",
+    "bucket:<flow><own limit>": "live",
     "shut:<limit>": "live",
+    "heavy:<weight>:<limit>": "live",
+    "weights:<limit>": "live",
     "moments": "live",
     "moments:watched": "one",
     "blocked:shared": "live",
@@ -157,6 +168,15 @@ def copied(redis: Redis, limiter: Limiter) -> None:
     assert redis.hlen("concurrency:stats:copied") <= len(BY_LIMIT) * NAMES + BESIDES
 
 
+#: So many copies, a minute after each other.
+MINUTES: Final = """
+for minute = tonumber(ARGV[1]), 1, -1 do
+  local id = string.format('%d000-0', ARGV[2] - 60 * minute)
+  redis.call('XADD', KEYS[1], id, 'changed', '{}')
+end
+"""
+
+
 def history(redis: Redis, limiter: Limiter) -> None:
     large = json.dumps({f"acquired:platform:{n}": "1" for n in range(MANY)})
     now = redis.time()[0]
@@ -165,10 +185,7 @@ def history(redis: Redis, limiter: Limiter) -> None:
     limiter.stats.snapshot()
     assert redis.xlen("concurrency:stats:history") == 1
     redis.delete("concurrency:stats:history")
-    pipe = redis.pipeline()
-    for second in range(MANY, 0, -1):
-        pipe.xadd("concurrency:stats:history", {"changed": "{}"}, id=f"{now - 60 * second}000-0")
-    pipe.execute()
+    redis.eval(MINUTES, 1, "concurrency:stats:history", MANY, now)
     for _ in range(MANY // 10_000):  # which is what one copy takes out at most
         assert limiter.stats.snapshot()
         [(newest, _)] = redis.xrevrange("concurrency:stats:history", count=1)
@@ -255,12 +272,8 @@ FILLED: Final[dict[str, Callable[[Redis, Limiter], None]]] = {
 
 
 def fill(redis: Redis, name: str, fields: Iterator[str]) -> None:
-    pipe = redis.pipeline()
-    for field in fields:
-        pipe.hset(f"concurrency:{name}", field, 1)
-        if len(pipe) == 10_000:
-            pipe.execute()
-    pipe.execute()
+    while some := list(islice(fields, 10_000)):
+        redis.hset(f"concurrency:{name}", mapping=dict.fromkeys(some, 1))
 
 
 def trim(limiter: Limiter) -> None:
@@ -441,14 +454,16 @@ def test_nobody_watches_for_long(limiter: Limiter, redis: Redis) -> None:
 
 
 def tags_of(number: int) -> dict[str, str]:
-    """All names are different, and two runs share none."""
-    return {"platform": f"p{number}", "account": f"a{number}", "type": f"t{number}"}
+    """All names are different, and two runs share none; every other run has two own limits."""
+    tags = {"platform": f"p{number}", "account": f"a{number}", "type": f"t{number}"}
+    return {**tags, "tenant": f"n{number}"} if number % 2 else tags
 
 
 @pytest.mark.timeout(900)
 def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) -> None:
     client = connect(redis_url)
-    crowd = Crowd(client, "concurrency", tags=tags_of)
+    config = {"dimensions": {"tenant": {"max": 1}}}
+    crowd = Crowd(client, "concurrency", config, tags=tags_of, dimensions=("tenant",))
     crowd.hold(iter(range(LIVING)))
     assert redis.zcard("concurrency:leases") == LIVING
     crowd.park(iter(range(LIVING)))
@@ -472,7 +487,7 @@ def test_of_what_lived_and_waited_nothing_is_left(redis: Redis, redis_url: str) 
     assert seen > {
         "worker:<worker>",
         "semaphore:<limit>",
-        "bucket:<class><own limit>",
+        "bucket:<flow><own limit>",
         "shut:<limit>",
     }
     for key in left:

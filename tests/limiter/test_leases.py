@@ -11,7 +11,7 @@ import pytest
 from celery.worker import state as worker_state
 
 from celery_concurrency.errors import ConfigConflict, LimiterUnavailable
-from celery_concurrency.limiter import Limiter, blocking_acquire
+from celery_concurrency.limiter import Limiter, caller
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Granted, Repeated, Ticket
 from celery_concurrency.testing.server import Server
@@ -95,7 +95,7 @@ def test_a_lease_is_not_lost_with_the_data_but_when_nobody_brings_it_back(limite
 
 
 def test_one_who_waits_outside_of_tasks_asks_anew_after_a_loss_of_data(limiter, redis, monkeypatch):
-    monkeypatch.setattr(blocking_acquire, "STAY_SECONDS", 1)
+    monkeypatch.setattr(caller, "STAY_SECONDS", 1)
     done = threading.Event()
 
     def call():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celery_concurrency import scripts
-from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory, TooManyWaiting
 from celery_concurrency.limiter import Granted, Limiter, connect
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.explanation import explain
@@ -21,7 +20,7 @@ from celery_concurrency.limiter.inspect.waiting import read_waiting
 from celery_concurrency.limiter.later import Later
 from celery_concurrency.limiter.refusals import Refusal
 from celery_concurrency.limiter.stats.history import read_stats_history
-from tests.support.floor import Floor
+from tests.support.floor import Floor, headers_of
 from tests.support.memory import PROGRAMS, out_of_memory, server_of
 from tests.support.workers import settle, wait_for
 
@@ -93,8 +92,8 @@ REFUSED = {
     "join": lambda scene: scene.joined(),
     "park": lambda scene: scene.parked(),
     # Not by the limiter, whose thread would tell it later: to the server of the next test.
-    "refuse": lambda scene: Refusal("x:1", ("global", "account:x"), "account:x", 60).tell(
-        scene.room
+    "refuse": lambda scene: scene.limiter.keyspace.run(
+        Refusal("x:1", ("global", "account:x"), "account:x", 60).telling(scene.room)
     ),
     "reset": lambda scene: scene.limiter.adaptive.reset("account:x"),
 }
@@ -315,6 +314,21 @@ def test_what_has_expired_stays_until_there_is_memory(floor, redis):
     assert floor.tasks_back() == ["gone"]
 
 
+def test_one_too_many_is_refused_and_who_is_overdue_stays_until_there_is_memory(floor, redis):
+    floor.limiter.config.update({"waiting": {"account:a": {"most": 1, "seconds": 600}}})
+    floor.hold(account="a")
+    floor.wait("w1", account="a")
+    redis.zadd("concurrency:waiting:account:a", {"w1": 1})
+    redis.zadd("concurrency:waiting", {"account:a": 601})
+    with out_of_memory(redis):
+        with pytest.raises(TooManyWaiting):
+            floor.ask("w2", account="a")
+        floor.room.sweep(now=True)
+        assert (floor.back(), floor.waiting()) == ([], {"w1"})
+    floor.sweep()
+    assert floor.tasks_back() == ["w1"]
+
+
 def test_the_outbox_goes_on_and_frees_memory(outbox, redis):
     """Where the broker is another server, the next ones go on: their messages leave Redis."""
     holder = outbox.hold(account="a")
@@ -323,7 +337,7 @@ def test_the_outbox_goes_on_and_frees_memory(outbox, redis):
         outbox.limiter.release(holder)
         [(number, message)] = outbox.room.claim()
         outbox.room.confirm(number)
-        run = outbox.deliver(json.loads(message)["headers"])
+        run = outbox.deliver(headers_of(message))
         assert isinstance(run, Granted)
         assert outbox.limiter.release(run.token, done=True)
     assert outbox.waiting() == set()

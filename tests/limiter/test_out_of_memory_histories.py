@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from celery_concurrency.errors import OutOfMemory
 from celery_concurrency.limiter import Granted
-from tests.support.floor import Floor
+from tests.support.floor import Floor, headers_of
 from tests.support.memory import PROGRAMS, server_of
 from tests.support.waiting import QUEUE
 
@@ -90,7 +89,7 @@ class History:
         """Take what is in the queue or the outbox."""
         self.queue += self.floor.back()
         for number, message in self.floor.room.claim():
-            self.queue.append(json.loads(message)["headers"])
+            self.queue.append(headers_of(message))
             self.floor.room.confirm(number)
 
     def begin(self) -> None:

@@ -284,7 +284,7 @@ def told_later(floor, token, ago, seconds, **more):
     """Redis was away when the run was refused."""
     limits = ("global", "platform:p", "account:a")
     refusal = Refusal(token, limits, "account:a", seconds, **more)
-    return refusal.after(ago).tell(floor.room)
+    return floor.limiter.keyspace.run(refusal.after(ago).telling(floor.room))
 
 
 def test_a_refusal_that_is_told_later_counts_from_its_moment(floor):

@@ -20,6 +20,7 @@ from celery_concurrency.errors import LimiterUnavailable, RunEnded
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Denied, Granted, Ticket
+from celery_concurrency.scripts.constants import PARKED
 from tests.support.proxies import Proxy
 from tests.support.recording import RunRecord, by, highest_overlap
 from tests.support.starts import exceeded
@@ -68,7 +69,8 @@ class Line:
     def run(self, limiter, chance, text):
         headers = json.loads(text)["headers"]
         token = f"{headers['task']}:{chance.getrandbits(64):x}"
-        place = Ticket(headers["score"], headers["as"]) if "as" in headers else None
+        parked = headers.pop(PARKED, None)
+        place = Ticket(parked["score"], parked["as"]) if parked else None
         tags = {"account": headers["account"]}
         answer = limiter.try_acquire(token, tags, lease=60, ticket=place)
         if isinstance(answer, Granted):
@@ -87,11 +89,6 @@ class Line:
 
     def park(self, limiter, denied, headers):
         """Find the message its place, however long that takes."""
-        headers = {
-            **headers,
-            "as": denied.ticket.parked_as or denied.token,
-            "score": denied.ticket.number,
-        }
         message = json.dumps({"headers": headers}).encode()
         waiter = waiter_of(denied, headers["task"], message, hold=5)
         while not self.done.is_set():

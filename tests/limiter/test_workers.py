@@ -171,10 +171,10 @@ def test_over_http(client, limiter):
         assert client.get(f"/api/v1/concurrency/tokens?{query}").json["data"]["tokens"] == []
 
 
-def test_on_the_command_line(cli, here, limiter):
+def test_on_the_command_line(here, limiter):
     limiter.config.sync()
     scenes.fleet(limiter)
-    done = cli("workers")
+    done = here("workers")
     head, *rows = [re.split(r"  +", line) for line in out(done).splitlines()]
     assert head == ["worker", "state", "up", "mode", "version", "pool", "tokens"]
     silent = rows.pop(0)

@@ -87,12 +87,12 @@ def test_django_sends_from_its_shell(example):
 
 
 @contextmanager
-def flask_app(log: Path):
-    """Run the Flask example; gives a function that asks it."""
+def web_app(log: Path, *command: str):
+    """Run an example's web app as its README does; gives a function that asks it."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flask", "--app", "web", "run", "--port", str(port)],
+            [sys.executable, "-m", *command, "--port", str(port)],
             env={**os.environ, "OPERATOR_PASSWORD": "secret"},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -110,25 +110,36 @@ def flask_app(log: Path):
             **options,
         )
         with urllib.request.urlopen(request, timeout=20) as reply:
-            return json.load(reply)
+            text = reply.read().decode()
+            return json.loads(text) if "json" in reply.headers["Content-Type"] else text
 
     try:
-        wait_for(lambda: re.search("Running on", log.read_text()), what="Flask listens")
+        wait_for(lambda: re.search("running on", log.read_text(), re.I), what="it listens")
         yield ask
     finally:
         process.terminate()
         process.wait(20)
 
 
-def test_flask(example, limiter, tmp_path):
-    example("flask_shop", "tasks")
-    with flask_app(tmp_path / "flask.log") as ask:
+@pytest.mark.parametrize(
+    ("directory", "command", "mounted"),
+    [
+        ("flask_shop", ("flask", "--app", "web", "run"), ""),
+        ("fastapi_shop", ("uvicorn", "web:app"), "/limits"),
+    ],
+)
+def test_a_web_app_has_the_api(example, limiter, tmp_path, directory, command, mounted):
+    example(directory, "tasks")
+    api = f"{mounted}/api/v1/concurrency"
+    with web_app(tmp_path / "web.log", *command) as ask:
         with limiter.acquire(account="acc123"):
             task = ask("/videos", {"account": "acc123", "video": "v1"})["task"]
             wait_for(lambda: ask(f"/videos/{task}")["state"] == "RETRY", what="it waits")
-            usage = ask("/api/v1/concurrency/usage")["data"]
+            usage = ask(f"{api}/usage")["data"]
             assert usage["accounts"]["acc123"]["current"] == 1
-            ask("/api/v1/concurrency/config", {"account_max": 2}, method="PUT")
+            ask(f"{api}/config", {"account_max": 2}, method="PUT")
             wait_for(lambda: ask(f"/videos/{task}")["result"] == "v1 by acc123", what="it runs")
-        history = ask("/api/v1/concurrency/config/history")["data"]
+        history = ask(f"{api}/config/history")["data"]
         assert "ann" in json.dumps(history)
+        if mounted:
+            assert 'data-api="api/v1/concurrency"' in ask(mounted)

@@ -19,14 +19,14 @@ FLOORS = (
     {"scripts"},
     {"limiter"},
     {"worker", "signals"},
-    {"api", "cli", "demo", "metrics", "pytest_plugin", "testing"},
+    {"api", "cli", "demo", "django", "metrics", "pytest_plugin", "testing"},
 )
 #: Where names moved away, for one release: each leads to where it is now.
 MOVED = {"apps", "connection"}
 
 #: What only upper floors may import.
 NEEDS_CELERY = {"amqp", "billiard", "celery", "kombu", "vine"}
-NEEDS_FACES = {"click", "flask", "rich", "tornado", "werkzeug"}
+NEEDS_FACES = {"click", "django", "flask", "rich", "tornado", "werkzeug"}
 
 PATHS = sorted(PACKAGE.rglob("*.py"))
 
@@ -108,6 +108,16 @@ def test_the_limiter_is_imported_without_celery():
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=60
     )
     assert done.stdout.split() == []
+
+
+def test_a_celery_command_of_others_imports_none_of_ours():
+    """Celery imports the group of commands when a worker starts, too."""
+    imported = "{name for name in sys.modules if name.startswith('celery_concurrency')}"
+    code = f"import sys, celery_concurrency.cli; print(*sorted({imported}), 'redis' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["celery_concurrency", "celery_concurrency.cli", "False"]
 
 
 def test_the_package_has_the_names_that_it_says():

@@ -29,6 +29,7 @@ def exposed(limiter: Limiter) -> dict[str, Any]:
             "platform_max": {"douyin": {"max": 1, "mode": "observe"}},
             "rates": {"platform:douyin": [{"max": 1, "per": 30}]},
             "adaptive": {"platform:douyin": {"min": 1, "max": 9}},
+            "waiting": {"platform:douyin": {"most": 5}},
         }
     )
     limiter.try_acquire("a", {"platform": "douyin"})

@@ -13,11 +13,13 @@ PACKAGE = Path(celery_concurrency.__file__).parent
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
 
 
-def test_pipelines_are_made_in_one_place():
-    """Where a keyspace makes them, and nowhere else a client does."""
+def test_pipelines_are_made_in_two_places():
+    """Where a keyspace makes them, and where an event loop does; nowhere else a client does."""
     asked_of_it = re.compile(r"(keyspace|self)\.pipeline\(\)")
     makers = [name for name, text in SOURCES.items() if ".pipeline(" in asked_of_it.sub("", text)]
-    assert makers == ["limiter/keyspace.py"]
+    assert sorted(makers) == ["limiter/event_loop.py", "limiter/keyspace.py"]
+    for name in makers:
+        assert re.findall(r"redis\.pipeline\((.*?)\)", SOURCES[name]) == ["transaction=False"]
 
 
 def test_a_keyspace_makes_no_transactions():

@@ -21,6 +21,8 @@ app.conf.concurrency_park_on_receipt = "LATE" not in os.environ
 app.conf.concurrency_retry_countdown = float(os.environ.get("COUNTDOWN", "600"))
 app.conf.worker_deduplicate_successful_tasks = True
 app.conf.broker_connection_retry_on_startup = True
+if os.environ.get("VISIBILITY"):
+    app.conf.broker_transport_options = {"visibility_timeout": float(os.environ["VISIBILITY"])}
 if os.environ.get("KEYPREFIX"):
     app.conf.broker_transport_options = {"global_keyprefix": os.environ["KEYPREFIX"]}
     app.conf.result_backend_transport_options = {"global_keyprefix": os.environ["KEYPREFIX"]}

@@ -17,7 +17,7 @@ from tests.support.starts import note_start
 app = Celery("rabbit", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
 app.conf.imports = ("celery_concurrency.signals",)
-app.conf.concurrency_redis_url = os.environ["RECORDS_URL"]
+app.conf.concurrency_redis_url = os.environ.get("LIMITER_URL", os.environ["RECORDS_URL"])
 app.conf.concurrency_retry_countdown = float(os.environ["COUNTDOWN"])
 app.conf.concurrency_worker_timeout = float(os.environ.get("WORKER_TIMEOUT", "30"))
 app.conf.broker_connection_retry_on_startup = True

@@ -8,7 +8,8 @@ Only where things are is changed: ``localhost:6379`` is the tests' server and
   file, and runs by itself as that is read. Others are executed, all of a page in one process,
   which has the project's names. What they set of an app, that app has to take.
 - ``bash``: a worker, ``serve`` and the like are started and go on until the page ends;
-  everything else has to exit with 0.
+  everything else has to exit with 0. Commands of ours alone, for the project that is given, run
+  in the page's process: each would take a second to start.
 - ``console`` is not run: a command after a ``$`` and its answer, of tasks that no page has
   sent. ``project/test_docs.py`` sends them, and holds the answer against what is said then.
 
@@ -18,7 +19,6 @@ is in ``NOT_RUN``.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import blockrunner, forks
 from tests.support.ports import free_port
 from tests.support.workers import wait_for
 
@@ -59,6 +60,21 @@ def publish(video):
 # Names that pages take for granted.
 video_id = "v1"
 limiter = limiter_of(app)
+"""
+
+#: A block of nothing but our own commands and comments, and nothing of a shell's but quotes.
+OURS = re.compile(r"(#.*\n|celery -A proj concurrency (?!serve\b)[^|;&<>$`\\\n]+\n)+")
+#: What runs one of them.
+COMMAND = """
+import shlex as _shlex, types as _types
+from click.testing import CliRunner as _CliRunner
+from celery_concurrency.cli import concurrency as _concurrency
+from proj import app as _app
+
+_done = _CliRunner().invoke(
+    _concurrency, _shlex.split({!r}, comments=True)[4:], obj=_types.SimpleNamespace(app=_app)
+)
+assert _done.exit_code == 0, _done.output
 """
 
 #: After each block: the settings that it gave an app are ones that a worker would take.
@@ -131,15 +147,14 @@ class Page:
         self._env = {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
         self._env["PYTHONPATH"] = str(directory)
         self._started: list[subprocess.Popen[bytes]] = []
+        self._has_own_project = path.name in BEFORE
         self._write("proj.py", PROJECT)
-        self._python = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("blockrunner.py")],
-            cwd=directory,
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self._python, theirs = forks.CONTEXT.Pipe()
+        self._process = forks.CONTEXT.Process(
+            target=blockrunner.main, args=(theirs, directory, self._env), daemon=True
         )
+        self._process.start()
+        theirs.close()
         self._execute(PROJECT, 1)
         self._execute(BEFORE.get(path.name, ""), 1)
 
@@ -148,9 +163,13 @@ class Page:
         text = self._at_home(block.text)
         if f":{self._api_port}/" in text and not self._serves():
             self._start(f"celery -A proj concurrency serve --port {self._api_port}", "serving http")
-        if block.language == "bash":
+        if block.language == "bash" and OURS.fullmatch(text) and not self._has_own_project:
+            for command in re.findall(r"^celery .+$", text, re.MULTILINE):
+                self._execute(COMMAND.format(command), block.line)
+        elif block.language == "bash":
             self._run_bash(text)
         elif (file := _FILE.match(text)) is not None:
+            self._has_own_project |= file[1] == "proj.py"
             self._write(file[1], text)
             self._call([f"python {file[1]}"])
         else:
@@ -169,12 +188,8 @@ class Page:
         (self._directory / name).write_text(self._at_home(text))
 
     def _execute(self, text: str, line: int) -> None:
-        assert self._python.stdin is not None
-        assert self._python.stdout is not None
-        block = {"text": self._at_home(text), "line": line, "path": str(self._path)}
-        self._python.stdin.write(json.dumps(block) + "\n")
-        self._python.stdin.flush()
-        wrong = json.loads(self._python.stdout.readline())
+        self._python.send((self._at_home(text), line, str(self._path)))
+        wrong = self._python.recv()
         assert not wrong, wrong
 
     def _run_bash(self, text: str) -> None:
@@ -227,7 +242,9 @@ class Page:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._python.communicate(timeout=20)  # it ends with its input
+        self._python.send(None)
+        self._process.join(20)
+        assert self._process.exitcode == 0
         for process in self._started:
             process.terminate()
         for process in self._started:

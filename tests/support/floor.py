@@ -14,7 +14,15 @@ from celery_concurrency import scripts
 from celery_concurrency.limiter import Denied, Granted, Limiter
 from celery_concurrency.limiter.outcomes import Ticket
 from celery_concurrency.limiter.waiters import Waiter
+from celery_concurrency.limiter.weights import without_weight
+from celery_concurrency.scripts.constants import PARKED
 from tests.support.waiting import QUEUE, waiter_of, waiters
+
+
+def headers_of(text: str | bytes) -> dict[str, Any]:
+    """Return a message's headers, and beside them its place, if it waited."""
+    headers: dict[str, Any] = json.loads(text)["headers"]
+    return {**headers, **headers.get(PARKED, {})}
 
 
 class Floor:
@@ -33,14 +41,18 @@ class Floor:
         self.queue = queue
         self._runs = 0
 
-    def ask(self, task: str, place: Ticket | None = None, rank: int = 0, **tags: str) -> Any:
+    def ask(
+        self, task: str, place: Ticket | None = None, rank: int = 0, weight: int = 1, **tags: str
+    ) -> Any:
         """A run of a task stands at a slot; return the limiter's answer."""
         self._runs += 1
-        return self.limiter.try_acquire(f"{task}:{self._runs}", tags, rank=rank, ticket=place)
+        return self.limiter.try_acquire(
+            f"{task}:{self._runs}", tags, rank=rank, ticket=place, weight=weight
+        )
 
-    def hold(self, task: str = "holder", **tags: str) -> str:
+    def hold(self, task: str = "holder", weight: int = 1, **tags: str) -> str:
         """Return the token of a run that was granted its limits."""
-        answer = self.ask(task, **tags)
+        answer = self.ask(task, weight=weight, **tags)
         assert isinstance(answer, Granted), answer
         return answer.token
 
@@ -55,19 +67,13 @@ class Floor:
     ) -> Waiter:
         """Return a denied run's message as it is to wait."""
         task = task or denied.token.rpartition(":")[0]
-        headers = {
-            "task": task,
-            "tags": tags,
-            "as": denied.ticket.parked_as or denied.token,
-            "score": denied.ticket.number,
-            "limits": denied.limits,
-        }
+        headers = {"task": task, "tags": tags}
         message = json.dumps({"headers": headers}, ensure_ascii=False).encode()
         return waiter_of(denied, task, message, hold=hold, expires=expires, queue=self.queue)
 
-    def wait(self, task: str, rank: int = 0, **tags: str) -> Waiter:
+    def wait(self, task: str, rank: int = 0, weight: int = 1, **tags: str) -> Waiter:
         """A task asks, is denied, and waits from now on."""
-        denied = self.ask(task, rank=rank, **tags)
+        denied = self.ask(task, rank=rank, weight=weight, **tags)
         assert isinstance(denied, Denied), denied
         waiter = self.waiter(denied, tags)
         assert self.room.park(waiter) == "parked"
@@ -77,7 +83,7 @@ class Floor:
         """Take the messages that were put back, in the order in which workers get them."""
         texts = self.redis.lrange(QUEUE, 0, -1)[::-1]
         self.redis.delete(QUEUE)
-        return [json.loads(text)["headers"] for text in texts]
+        return [headers_of(text) for text in texts]
 
     def tasks_back(self) -> list[str]:
         """Take the messages that were put back; return their tasks."""
@@ -85,8 +91,9 @@ class Floor:
 
     def deliver(self, message: dict[str, Any]) -> Any:
         """A message that was put back stands at a slot; return the limiter's answer."""
-        place = Ticket(message["score"], message["as"], tuple(message["limits"]))
-        return self.ask(message["task"], place, **message["tags"])
+        limits, weight = without_weight(message["limits"])
+        place = Ticket(message["score"], message["as"], tuple(limits), weight)
+        return self.ask(message["task"], place, weight=weight, **message["tags"])
 
     def waiting(self) -> set[str]:
         """Return the tasks that wait."""

@@ -25,7 +25,7 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.outcomes import Granted
 from celery_concurrency.testing.server import Server
 from tests.support.waiting import waiters
-from tests.support.workers import Worker, settle, stop_all, wait_for
+from tests.support.workers import Worker, kill_all, settle, wait_for
 
 #: Where tasks write down that their body ran, apart from what is flushed or broken.
 RAN = "ran"
@@ -174,7 +174,7 @@ def site(
         try:
             yield one
         finally:
-            stop_all(one.workers)
+            kill_all(one.workers)
             # Results that a failed test left behind don't look for a server that is gone.
             one.tasks.app.backend.on_result_fulfilled = lambda result: None
             connection.close()

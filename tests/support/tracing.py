@@ -32,6 +32,9 @@ class Message:
     def is_broadcast(self, app):
         return self.broadcast
 
+    def asked_with(self, ticket):
+        return self
+
     def publish(self, app, countdown):
         if self.failures:
             raise self.failures.pop(0)

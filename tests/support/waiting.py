@@ -30,16 +30,18 @@ def waiter_of(denied, task_id, message, **facts):
         run=denied.token,
         task_id=task_id,
         limits=denied.limits,
+        weight=denied.weight,
         ticket=denied.ticket.number,
         message=message,
+        parked_as=denied.ticket.parked_as,
         **{**usual, **facts},
     )
 
 
-def park(limiter, task_id, tags, *, task="publish", rank=0, retries=0, **headers):
+def park(limiter, task_id, tags, *, task="publish", rank=0, retries=0, weight=1, **headers):
     """Let a task wait that finds no room; returns its place."""
     run = f"{task_id}:{secrets.token_hex(8)}"
-    denied = limiter.try_acquire(run, tags, task=task, rank=rank)
+    denied = limiter.try_acquire(run, tags, task=task, rank=rank, weight=weight)
     assert isinstance(denied, Denied), denied
     headers = {"lang": "py", "task": task, "id": task_id, "argsrepr": "('a secret',)", **headers}
     message = json.dumps({"headers": headers, "body": "a secret"}, ensure_ascii=False)

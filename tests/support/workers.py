@@ -17,8 +17,12 @@ import psutil
 from redis import Redis
 
 from celery_concurrency.testing.lifeline import Child
+from tests.support.forks import Forked
 
 T = TypeVar("T")
+
+#: Pools that have to be there before all else is imported.
+PATCHING = ("gevent", "eventlet")
 
 
 def wait_for(condition: Callable[[], T], timeout: float = 60, what: str = "") -> T:
@@ -60,9 +64,13 @@ class Worker:
         log: where its output goes.
         pool, concurrency: as for ``celery worker``.
         arguments: more arguments of ``celery worker``.
+
+    Attributes:
+        is_forked: from a process that has imported Celery (``forks.py``), where that is possible.
     """
 
     count = 0
+    is_forked = False
 
     def __init__(
         self,
@@ -76,14 +84,19 @@ class Worker:
         Worker.count += 1
         self.name = f"w{Worker.count}-{os.getpid()}@localhost"
         command = [
-            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *("-A", app, "worker"),
             *("--pool", pool, "--concurrency", str(concurrency)),
             *("--hostname", self.name, "--loglevel", "INFO"),
             *("--without-gossip", "--without-mingle"),
             *arguments,
         ]
         # A test run that is killed leaves no worker behind.
-        self.process = Child(command, log, signal.SIGKILL)
+        spawns = os.environ.get("START_METHOD") == "spawn"
+        if self.is_forked and pool not in PATCHING and not spawns:
+            self.process: Child | Forked = Forked(command, log)
+        else:
+            command = [sys.executable, "-m", "celery", *command]
+            self.process = Child(command, log, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
@@ -147,9 +160,8 @@ def has_ended(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] in "ZX"
 
 
-def stop_all(workers: list[Worker]) -> None:
-    """End all of these, at the same time."""
+def kill_all(workers: list[Worker]) -> None:
+    """End all of these; a warm end takes seconds, and what a test leaves behind is thrown away."""
     for worker in workers:
-        worker.ask_to_end()
-    for worker in workers:
-        worker.wait_until_ended()
+        if worker.process.poll() is None:
+            worker.kill()

@@ -19,10 +19,17 @@ from kombu.serialization import prepare_accept_content, registry
 from redis.exceptions import ConnectionError
 
 from celery_concurrency import scripts
-from celery_concurrency.errors import LimiterUnavailable, OutOfMemory
+from celery_concurrency.errors import LimiterUnavailable, OutOfMemory, TooManyWaiting
 from celery_concurrency.limiter import Denied
 from celery_concurrency.limiter.client import RedisUnavailable
-from celery_concurrency.scripts.constants import DISCARD, LOOK_AHEAD, PARKED, RANK, REDELIVERED
+from celery_concurrency.scripts.constants import (
+    DISCARD,
+    GIVEN_UP,
+    LOOK_AHEAD,
+    PARKED,
+    RANK,
+    REDELIVERED,
+)
 from celery_concurrency.worker import door, parking
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.celery_compat import headers_of, sent_along
@@ -118,6 +125,20 @@ def assert_waits_once(scene, request):
     assert [request.id] == RAN
     assert scene.floor.waiting() == set()
     assert scene.redis.keys("concurrency:semaphore:*") == []
+
+
+def test_one_that_was_given_up_goes_to_the_pool_and_fails_there(scene):
+    """Though its group waits, and it has no place any more."""
+    refusal = ["crowded", "account:a", 1, 1]
+    headers = {**HEADERS, GIVEN_UP: refusal}
+    result = scene.app.tasks["work"].apply_async(headers=headers)
+    request = next_of(scene.app)
+    assert scene.door.lets_in(request)
+    assert in_the_pool(request) == "FAILURE"
+    assert result.result.args[:3] == ("account:a", 1, 1)
+    assert isinstance(result.result, TooManyWaiting)
+    assert scene.floor.waiting() == {"first"}
+    assert RAN == []
 
 
 @pytest.fixture
@@ -219,6 +240,13 @@ def test_whether_results_are_kept_here_is_known_by_their_address(kept, is_here):
     app = Celery("kept", broker="memory://", backend=kept, set_as_current=False)
     app.conf.concurrency_redis_url = "redis://127.0.0.1:1/5"
     assert keeps_results(app, app.backend) == is_here
+
+
+def test_no_script_writes_results_into_a_cluster():
+    """They are in other slots than the limiter's keys."""
+    app = Celery("kept", broker="memory://", backend="redis://a:1/0", set_as_current=False)
+    app.conf.concurrency_redis_url = "redis+cluster://a:1"
+    assert not keeps_results(app, app.backend)
 
 
 def test_a_result_that_is_kept_elsewhere_is_written_by_the_pool(scene, monkeypatch):

@@ -13,11 +13,15 @@ from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 from kombu.utils.uuid import uuid
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from celery_concurrency import current_lease
 from celery_concurrency.errors import InvalidTag, LimiterUnavailable
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.outcomes import Ticket
+from celery_concurrency.worker import tracing
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.hooks import connect_hooks, gate_all_tasks
 from celery_concurrency.worker.message import TaskMessage
@@ -220,6 +224,22 @@ def test_a_run_that_begins_without_redis_is_counted_later_as_what_it_is(run, app
     assert run(done, message, parked=parked).get() == "done"
     assert counted["ticket"] == Ticket(7, "task:1", ("global",))
     assert counted["rank"] == 255 - 3
+
+
+def test_the_span_of_a_hold_ends_even_if_redis_is_away_at_its_end(run, app, monkeypatch):
+    provider, spans = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(tracing.trace, "get_tracer", provider.get_tracer)
+
+    def away(*args, **kwargs):
+        raise LimiterUnavailable("away")
+
+    monkeypatch.setattr(limiter_of(app), "release", away)
+    with provider.get_tracer("celery").start_as_current_span("run"):
+        assert run(done, Message(), account="a").result == "done"
+    hold, _ = spans.get_finished_spans()
+    assert hold.name == "concurrency hold"
+    assert "concurrency.expired" not in hold.attributes, "nobody could say"
 
 
 def test_a_mistagged_task_holds_nothing_and_releases_nothing(run, caplog):

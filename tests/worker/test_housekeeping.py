@@ -14,9 +14,11 @@ from celery import Celery
 from redis import Redis
 
 from celery_concurrency.errors import LimiterUnavailable
-from celery_concurrency.limiter import Limiter
+from celery_concurrency.limiter import Limiter, chores
+from celery_concurrency.limiter.chores import Chores, look_for_chores
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.workers import WorkerFacts
 from celery_concurrency.testing.server import Server
 from celery_concurrency.worker.apps import limiter_of
 from celery_concurrency.worker.heartbeat import Heartbeat
@@ -61,6 +63,59 @@ def test_a_configuration_written_by_hand(
     redis.delete(KEY)
     wait_for(lambda: in_force(redis) == "0", timeout=5, what="the defaults")
     assert Config.parse(redis.get(KEY) or "") == Config()
+
+
+def test_a_worker_with_nothing_to_do_calls_one_script_a_second(
+    limiter: Limiter, redis: Redis
+) -> None:
+    """A thousand of them must not keep Redis busy with asking what another one does."""
+    keeping = Housekeeping(
+        limiter, Heartbeat(limiter, 30, worker=WorkerFacts("w1@host", "1", "prefork", 8))
+    )
+    keeping.tick()
+    redis.set("concurrency:sweep:next", redis.time()[0] + 600)
+    redis.config_resetstat()
+    for _ in range(5):
+        keeping.tick()
+    stats = redis.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 5
+    trips = redis.info("stats")["total_reads_processed"]
+    assert trips <= 5 * 5 + 3  # and those of this test
+
+
+def test_chores_are_done_by_whoever_sees_that_they_are_due(limiter: Limiter, redis: Redis) -> None:
+    def due() -> Chores:
+        return look_for_chores(limiter.keyspace)
+
+    keepings = [Housekeeping(limiter, Heartbeat(limiter, 30)) for _ in range(2)]
+    redis.delete("concurrency:sweep:next")
+    assert due() == (True, False, False)
+    keepings[0].tick()
+    redis.incrbyfloat("concurrency:sweep:next", 600)
+    assert due() == (False, False, False)
+    limiter.try_acquire("t:1", {"account": "a"})
+    limiter.release("t:1")
+    redis.rpush("concurrency:adaptive:unlogged", "{}")
+    assert due() == (False, True, True)
+    redis.delete("concurrency:adaptive:unlogged")
+    keepings[1].tick()
+    assert due() == (False, False, False)
+    assert redis.hget("concurrency:stats:times", "wait 0 global") == "1"
+    redis.set("concurrency:sweep:next", redis.time()[0] - 1)
+    assert due().sweep
+    keepings[1].tick()
+    assert float(redis.get("concurrency:sweep:next") or 0) > redis.time()[0]
+
+
+def test_a_sweep_is_called_if_it_is_due_when_the_call_arrives(
+    limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one worker alone, which looks a second after it swept, would sweep each other second."""
+    redis.set("concurrency:sweep:next", redis.time()[0] + 300)
+    assert not look_for_chores(limiter.keyspace).sweep
+    assert 0 < chores.SOON < 0.1  # in a large fleet, so many of a second's looks are calls
+    monkeypatch.setattr(chores, "SOON", 600)
+    assert look_for_chores(limiter.keyspace).sweep
 
 
 def test_the_sweep_and_the_history(

@@ -84,7 +84,7 @@ class Scene:
         self.floor.hold(**TAGS)
         limits = ("global", "platform:douyin", "account:a")
         waiter = SimpleNamespace(limits=limits)
-        self.monkeypatch.setattr(gate, "waiter_of", lambda *args: waiter)
+        self.monkeypatch.setattr(gate, "waiter_of", lambda *args, **options: waiter)
         self.monkeypatch.setattr(self.limiter.waiting_room, "park", lambda waiter: outcome)
         self.run(**TAGS)
 
@@ -191,6 +191,19 @@ def skipped(scene):
     scene.run(**TAGS, concurrency_busy="skip")
 
 
+def crowded(scene):
+    scene.limiter.config.update({"waiting": {"account:*": {"most": 1}}})
+    scene.floor.hold(**TAGS)
+    scene.floor.wait("waits", **TAGS)
+    scene.run(**TAGS)
+
+
+def given_up(scene):
+    scene.limiter.config.update({"waiting": {"account:*": {"seconds": 60}}})
+    scene.floor.hold(**TAGS)
+    scene.run(**TAGS, parked={"score": 1, "as": "", "limits": []})
+
+
 def not_replaced(scene):
     say_not_replaced.cache_clear()
     say_not_replaced(scene.task_name)
@@ -279,6 +292,9 @@ SCENES = {
     "skipped": skipped,
     "replaced": lambda scene: scene.park("replaced"),
     "not replaced": not_replaced,
+    "refused as crowded": crowded,
+    "crowded": lambda scene: scene.park("crowded"),
+    "given up": given_up,
     "sent on": waits,
     "keeps its slot": keeps_its_slot,
     "refused": refused,
@@ -489,7 +505,7 @@ def test_what_a_refusal_asked_for(scene, caplog):
 def test_what_a_run_tells_itself_is_logged_once_with_the_same_fields(scene, caplog, away):
     def tells():
         if away:
-            scene.away("refuse")
+            scene.away("refusing")
         for _ in range(2):
             current_lease().refused("account", 60, reason="429")
 

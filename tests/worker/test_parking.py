@@ -11,7 +11,8 @@ from celery import Celery
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from celery_concurrency.limiter.outcomes import Ticket
-from celery_concurrency.worker.parking import waiter_of
+from celery_concurrency.scripts.constants import PARKED
+from celery_concurrency.worker.parking import ticket_of, waiter_of
 from tests.worker.test_outbox import KEPT
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -44,3 +45,15 @@ def test_a_task_expires_when_celery_says_so(redis_url, timezone, expires):
     celerys = maybe_make_aware(maybe_iso8601(expires), app.conf.timezone) if expires else None
     assert waiter.expires == (celerys and celerys.timestamp())
     assert waiter.expires in (None, NOON.timestamp())
+
+
+def test_the_place_in_which_a_message_waited_before_is_not_kept_with_it(redis_url):
+    """A script puts in the new one when it leaves."""
+    app = Celery("parking", broker=redis_url, set_as_current=False)
+    app.conf.concurrency_waiting = "handoff"
+    parked = {"as": "1:1", "score": 1, "limits": ["global"]}
+    message = replace(KEPT, headers={PARKED: parked, **KEPT.headers, "id": "1"})
+    waiter = waiter_of(app, "1:2", ("global",), message, ticket_of(parked))
+    app.close()
+    assert PARKED.encode() not in waiter.message
+    assert (waiter.parked_as, waiter.ticket) == ("1:1", 1)

@@ -59,14 +59,14 @@ def calls(app, monkeypatch):
     """What the limiter is told of refusals and releases, in this order."""
     calls = []
     limiter = limiter_of(app)
-    for verb in ("refuse", "release"):
-        original = getattr(limiter, verb)
+    for method, verb in (("refusing", "refuse"), ("release", "release")):
+        original = getattr(limiter, method)
 
         def call(*args, verb=verb, original=original, **named):
             calls.append((verb, args, named))
             return original(*args, **named)
 
-        monkeypatch.setattr(limiter, verb, call)
+        monkeypatch.setattr(limiter, method, call)
     return calls
 
 
@@ -285,7 +285,7 @@ def test_while_redis_is_away_a_task_that_tells_goes_on(app, run, calls, monkeypa
     def refuse(*args, **named):
         raise LimiterUnavailable("away")
 
-    monkeypatch.setattr(limiter, "refuse", refuse)
+    monkeypatch.setattr(limiter, "refusing", refuse)
 
     def tells_and_returns():
         return current_lease().refused("account", seconds=30)

@@ -14,6 +14,7 @@ from redis.connection import Connection
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from celery_concurrency.errors import ImproperlyConfigured
+from celery_concurrency.limiter.cluster import ClusterConnection, ClusterSSLConnection
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.connection import connect
 from celery_concurrency.testing.lifeline import Child
@@ -245,6 +246,60 @@ class SentinelServer(Server):
         return Child(command, self._conf.with_suffix(".log"), signal.SIGTERM)
 
 
+@pytest.mark.parametrize(
+    ("url", "seeds"),
+    [
+        ("redis+cluster://h1:7000,h2:7000,h3", [("h1", 7000), ("h2", 7000), ("h3", 6379)]),
+        ("redis+cluster://h1:7000", [("h1", 7000)]),
+        ("redis+cluster://h1/0", [("h1", 6379)]),
+        ("redis+cluster://h1?db=0", [("h1", 6379)]),
+        ("redis+cluster://[::1]:7000,h2", [("::1", 7000), ("h2", 6379)]),
+        ("redis+cluster://h1:7000 , h2:7000/", [("h1", 7000), ("h2", 7000)]),
+        ("redis+cluster://user:p%40ss@h1,h2:7000", [("h1", 6379), ("h2", 7000)]),
+        ("rediss+cluster://:p%40ss@h1,h2?ssl_cert_reqs=CERT_NONE", [("h1", 6379), ("h2", 6379)]),
+    ],
+)
+def test_a_cluster(url, seeds):
+    client, kwargs = client_of(concurrency_redis_url=url)
+    assert [*kwargs["cluster"]._seeds] == seeds
+    assert kwargs.get("username") == ("user" if "user" in url else None)
+    assert kwargs.get("password") == ("p@ss" if "@" in url else None)
+    assert not kwargs.get("db")
+    assert "host" not in kwargs
+    connection = client.connection_pool.make_connection()
+    assert isinstance(connection, ClusterConnection if "ss+" not in url else ClusterSSLConnection)
+    if "ss+" in url:
+        assert connection.cert_reqs == ssl.CERT_NONE
+    assert limiter_of(app_of(concurrency_redis_url=url)).prefix == "{concurrency}"
+
+
+def test_a_cluster_by_tls_whose_options_are_no_part_of_its_url():
+    with connect("redis+cluster://h1", {"ssl": TLS}) as client:
+        connection = client.connection_pool.make_connection()
+    assert isinstance(connection, ClusterSSLConnection)
+    assert connection.cert_reqs == ssl.CERT_NONE
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://h1,h2/1", "rediss+cluster://h1?db=1"])
+def test_a_cluster_has_one_database(url):
+    said = refusal(concurrency_redis_url=url)
+    assert "concurrency_redis_url" in said
+    assert "database 0" in said
+
+
+@pytest.mark.parametrize("rest", ["a:1;b:1", "a;b", "a:1,redis://b:1", "a,", "u:p@a,u:p@b", "::1"])
+def test_a_cluster_whose_nodes_are_written_otherwise_is_told_how(rest):
+    said = refusal(concurrency_redis_url=f"redis+cluster://{rest}")
+    assert "write it as redis+cluster://user:password@host:port,host:port" in said
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_options_of_tls_are_told_which_scheme_they_need(scheme):
+    said = refusal(concurrency_redis_url=f"{scheme}://a?ssl_cert_reqs=required")
+    assert "begin with rediss" in said
+    assert "rediss" not in refusal(concurrency_redis_url=f"{scheme}://a?nonsense=1")
+
+
 def test_nowhere_to_keep_tokens():
     """The error names the setting and shows a value for it."""
     said = refusal()
@@ -270,6 +325,13 @@ def test_nowhere_to_keep_tokens():
         "sentinel://a/celery?master_name=m",
         "sentinel://a:port?master_name=m",
         "sentinel://a",
+        "redis+cluster://",
+        "redis+cluster://a,,b",
+        "redis+cluster://a:port",
+        "redis+cluster://a,b:99999",
+        "redis+cluster://u:p@a,u:p@b",
+        "redis+cluster://a?nonsense=1",
+        "redis+cluster://a/celery",
         "",
         5,
         ["redis://a"],
@@ -391,6 +453,7 @@ def test_the_defaults():
         redis_unavailable="retry",
         exempt=(),
         refusals={},
+        namespaces={},
         default_config={},
     )
 
@@ -416,6 +479,7 @@ GOOD = {
             "most": 900,
         }
     },
+    "namespaces": {"eu": {"queues": ("eu.*",), "redis_url": A, "key_prefix": None}},
     "default_config": {"account_max": 2},
 }
 
@@ -428,12 +492,13 @@ def test_every_setting_arrives_under_any_namespace(namespace):
         app.config_from_object(types.SimpleNamespace(**conf), namespace=namespace)
     else:
         app.conf.update({f"concurrency_{name}": value for name, value in GOOD.items()})
-    assert settings_of(app).model_dump() == {
+    assert settings_of(app, "default").model_dump() == {
         **GOOD,
         "redis_options": {},
+        "namespace": "default",
         "exempt": ("tasks.*", "other"),
     }
-    limiter = limiter_of(app)
+    limiter = limiter_of(app, "default")
     assert limiter.prefix == "{mine}"
 
 

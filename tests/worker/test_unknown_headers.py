@@ -65,6 +65,7 @@ def test_other_headers_are_nobodys_business(found, limiter):
         *(
             "concurrency_typ",
             "concurrency_busy",
+            "concurrency_weight",
             "concurrency_parked",
             "_type",
             "sentry-trace",
@@ -76,10 +77,12 @@ def test_other_headers_are_nobodys_business(found, limiter):
     assert counted(limiter) == {}
 
 
-def test_our_own_tag_that_no_limit_uses(found):
-    assert found("publish", "concurrency_bussy") == [
-        ("publish", "concurrency_bussy", "concurrency_busy")
-    ]
+@pytest.mark.parametrize(
+    ("header", "tag"),
+    [("concurrency_bussy", "concurrency_busy"), ("concurrency_wieght", "concurrency_weight")],
+)
+def test_our_own_tag_that_no_limit_uses(found, header, tag):
+    assert found("publish", header) == [("publish", header, tag)]
 
 
 def test_a_dimension_that_comes_later(found):

@@ -19,6 +19,10 @@ from celery_concurrency.errors import ImproperlyConfigured
 #: Where it is unless the app names another place.
 URL_PREFIX: Final = "/concurrency"
 
+#: Where the page's app may leave a header and its token in the WSGI environment: changes that the
+#: page makes carry them, as Django's protection from other sites' forms asks for.
+CSRF: Final = "celery_concurrency.csrf"
+
 #: Only our own files, nothing inline, and not inside a frame.
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -33,10 +37,13 @@ HEADERS: Final = {
 }
 
 
-def create_page() -> Blueprint:
+def create_page(namespace: str = "") -> Blueprint:
     """Return the page as a blueprint, at ``/concurrency/`` unless it is registered elsewhere.
 
     The same app must have the blueprint of ``create_blueprint``, under its own name.
+
+    Args:
+        namespace: that of the API, to be shown in the title.
     """
     blueprint = Blueprint(
         "concurrency_page",
@@ -50,11 +57,15 @@ def create_page() -> Blueprint:
     def page() -> Response:
         asked = request.args.get("lang")
         language = asked if asked in LANGUAGES else preferred_language()
+        texts = texts_in(language)
+        if namespace:
+            texts = {**texts, "title": f"{texts['title']}: {namespace}"}
         html = render_template(
             "celery_concurrency/page.html",
             language=language,
             api=_address_of_api(),
-            t=texts_in(language),
+            csrf=request.environ.get(CSRF),
+            t=texts,
         )
         return Response(html, headers={"Vary": "Accept-Language"})
 

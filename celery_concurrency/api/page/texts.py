@@ -87,6 +87,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "used_of": ("{current} / {max}", "{current} of {max}"),
     "used_unlimited": ("{current}，不限", "{current}, no limit"),
     "full": ("已满", "full"),
+    "too_full": ("名额不够", "too few places"),
     "over": ("超出上限", "over the limit"),
     "paused": ("已暂停", "paused"),
     "kept": ("已预留", "kept"),
@@ -213,6 +214,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "reserved": ("已预留，尚未开始", "reserved, not started"),
     "reserved_for": ("已预留给任务", "reserved for task"),
     "kept_for": ("名额预留给任务", "room kept for task"),
+    "places": ("占 {count} 个名额", "{count} places"),
     "passed_over": ("等待过久，正在为它凑齐名额", "passed over for long, so room is kept for it"),
     "release": ("释放", "Release"),
     "unknown": ("未知", "unknown"),
@@ -259,6 +261,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "{limit} 的名额预留给等待更久的任务",
         "the room in {limit} is kept for a task that waited longer",
     ),
+    "why_takes": ("，它需要 {takes} 个名额", ", it takes {takes} places"),
     "why_still": (
         "（已有 {duration} 没有任务开始）",
         ", and none has begun there for {duration}",
@@ -279,6 +282,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "自 {since} 起等待，已等 {duration}，次序 {position}。",
         "Since {since} ({duration}), at position {position}.",
     ),
+    "why_given_up_at": ("最多等到 {at}。", "It is given up at {at}."),
     "why_runs": ("它正在运行：", "It runs:"),
     "why_handed_over": (
         "名额已移交给它，消息已回到队列，Worker 一取到就开始。",
@@ -365,6 +369,8 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "cancelled": ("取消", "cancelled"),
     "skipped": ("跳过", "skipped"),
     "replaced": ("被新任务取代", "replaced by newer ones"),
+    "crowded": ("排队已满", "refused, as too many waited"),
+    "overdue": ("等待超时", "waited too long"),
     "reclaimed": ("收回", "reclaimed"),
     "lost": ("令牌丢失", "lost"),
     "denied": ("没有名额", "denied"),
@@ -399,6 +405,33 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "adaptive_each": (
         "没有单独自适应设置的每个名称",
         "each that has no range of its own",
+    ),
+    "set_bounds": ("设置排队上限", "Set bounds on waiting"),
+    "bounds_most": ("最多 {count} 个任务排队", "{count} may wait"),
+    "bounds_seconds": ("最多等 {period}", "for {period} at most"),
+    "bounds_each": (
+        "没有单独排队上限的每个名称",
+        "each that has no bounds on waiting of its own",
+    ),
+    "set_shares": ("设置公平份额", "Set fair shares"),
+    "share_of": ("{name} 权重 {weight}", "{name} with weight {weight}"),
+    "share_others": ("其余权重均为 1", "all others with 1"),
+    "share_equal": ("每个名称份额相同", "every name has the same share"),
+    "waits_weight": ("{waits}（权重 {weight}）", "{waits} (weight {weight})"),
+    "shares_name": ("名称（留空则不改权重）", "Name (leave empty to set no weight)"),
+    "shares_weight": ("权重", "Weight"),
+    "shares_effect": (
+        "多个{dimension}等待同一限制时，轮流获得名额，不论谁先来、谁的任务多。",
+        "Where several names of {dimension} wait for one limit, they go on in turn, whoever asked "
+        "first or most.",
+    ),
+    "shares_weight_effect": (
+        "{name} 每轮可得 {weight} 个名额。",
+        "{name} goes on {weight} times in a round.",
+    ),
+    "remove_shares_effect": (
+        "之后仍按先来后到。权重保留在自定义维度中。",
+        "Then who waited longest goes on first. Your own dimensions keep their weights.",
     ),
     "switch_on": ("开启", "Switch on"),
     "switch_off": ("关闭", "Switch off"),
@@ -599,6 +632,29 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "名称仍受同类通配（*）设置的约束（如有）。",
         "{limit} then has no range of its own, at once, and its configured maximum stays. A "
         "name keeps the range of its kind's *, if there is one.",
+    ),
+    "bounds_edit_title": ("修改 {limit} 的排队上限", "Edit the bounds on waiting for {limit}"),
+    "bounds_most_label": (
+        "最多多少个任务排队（留空为不限）",
+        "How many may wait (empty: any number)",
+    ),
+    "bounds_seconds_label": (
+        "最多等多少秒（留空为不限）",
+        "For how many seconds (empty: for ever)",
+    ),
+    "bounds_effect": (
+        "{limit}：{bounds}。超出的任务立即失败，等待超时的任务也会失败，并按失败通知后续任务。",
+        "{limit}: {bounds}. One too many fails at once, who waits for longer fails too, and their "
+        "canvas is told.",
+    ),
+    "bounds_since": (
+        "已在排队的任务也计算在内。",
+        "Tasks that wait already count as well.",
+    ),
+    "remove_bounds_effect": (
+        "移除后，{limit} 不再有自己的排队上限，立即生效；名称仍受同类通配（*）上限的约束（如有）。",
+        "{limit} then has no bounds on waiting of its own, at once. A name keeps those of its "
+        "kind's *, if there are any.",
     ),
     "release_title": ("释放令牌", "Release a token"),
     "release_effect": (

@@ -1,7 +1,7 @@
 """The flat copy of a configuration: what the scripts read, a field a limit.
 
 ``schema.py`` has the configuration, ``store.py`` stores both; ``scripts/configure.lua`` puts the
-texts of rates, adaptive and observed limits into hashes of their own.
+texts of rates, bounds, adaptive and observed limits, and shares, into hashes of their own.
 """
 
 import json
@@ -25,10 +25,12 @@ def flat_of(config: Config) -> dict[str, str]:
         ``<dimension>:*``, each a count with 0 for unlimited and -1 for paused. Where
         there are rates: ``rated`` (their dimensions, as ``:account:*:platform:*:``) and
         ``rates`` (a JSON object of limit or wildcard to ``"1/30 15/86400"``). The same for
-        adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``).
+        adaptive limits: ``adapting``, and ``adaptive`` (to ``"1 10 0.5 60 enforce"``). And for
+        bounds on waiting: ``bounded``, and ``bounds`` (to ``"100/600"``; 0 for none).
         And for what is only observed: ``observing``, and ``observed`` (of ``max <limit>``,
         ``rates <limit>`` and ``adaptive <limit>`` to such texts; empty where the limit's own is
-        in force, which takes the place of its wildcard's).
+        in force, which takes the place of its wildcard's). Where a dimension is fair: ``fair``,
+        that dimension, and ``shares`` (of limit to weight).
     """
     counts = {limit: enforced(maximum) for limit, maximum in config.maxima()}
     counts.update(dict.fromkeys(config.paused, PAUSED))
@@ -40,7 +42,17 @@ def flat_of(config: Config) -> dict[str, str]:
         **_flat("rated", "rates", _rate_texts(config, "enforce")),
         **_flat("observing", "observed", _observed_texts(config)),
         **_flat("adapting", "adaptive", _adaptive_texts(config)),
+        **_flat("bounded", "bounds", _bounds_texts(config)),
+        **_shares(config),
     }
+
+
+def _shares(config: Config) -> dict[str, str]:
+    dimension, weights = config.shares()
+    if dimension is None:
+        return {}
+    by_limit = {f"{dimension}:{name}": str(weight) for name, weight in weights.items()}
+    return {"fair": dimension, "shares": json.dumps(by_limit, ensure_ascii=False)}
 
 
 def _rate_texts(config: Config, mode: Mode, kind: str = "") -> dict[_Entry, str]:
@@ -68,6 +80,12 @@ def _adaptive_texts(config: Config) -> dict[_Entry, str]:
     return {
         ("", limit): f"{one.min} {one.max} {one.decrease!r} {one.every} {one.mode}"
         for limit, one in config.adaptive.items()
+    }
+
+
+def _bounds_texts(config: Config) -> dict[_Entry, str]:
+    return {
+        ("", limit): f"{one.most or 0}/{one.seconds or 0}" for limit, one in config.waiting.items()
     }
 
 

@@ -48,7 +48,8 @@ FORMS: Final = ("[count]", "[observed]")
 
 
 def _form(value: Any) -> str:
-    return FORMS[isinstance(value, (Mapping, Observed))]
+    # Of thousands nearly all are integers; to ask whether one is a Mapping takes long.
+    return FORMS[not isinstance(value, int) and isinstance(value, (Mapping, Observed))]
 
 
 def _plain(value: Observed) -> int | Observed:

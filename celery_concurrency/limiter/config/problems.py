@@ -21,7 +21,11 @@ NO_FIELD: Final = "there is no such field"
 #: What an error's place has besides fields and names.
 _NO_PLACES: Final = ("[key]", *FORMS)
 #: The fields of what is inside of fields.
-_INNER: Final = ("max", "overrides", "per", "mode", "min", "decrease", "every")
+_INNER: Final = (
+    *("max", "overrides", "fair", "weights"),
+    *("per", "mode", "min", "decrease", "every"),
+    *("most", "seconds"),
+)
 #: Fields that hold no single value: what they look like in JSON, and on the command line.
 _EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     "platform_max": ('{"douyin": 3}', "platform_max.douyin=3"),
@@ -30,6 +34,8 @@ _EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
     "dimensions": ('{"tenant": {"max": 3}}', "dimensions.tenant.max=3"),
     "rates": ('{"account:*": [{"max": 1, "per": 30}]}', "rates.account:*=1/30s"),
     "adaptive": ('{"platform:*": {"min": 1, "max": 10}}', "adaptive.platform:*=1-10"),
+    "fair": ('{"account": {"weights": {"acc123": 3}}}', "fair.account.weights.acc123=3"),
+    "waiting": ('{"account:*": {"most": 100}}', 'waiting.account:*={"most": 100}'),
     "paused": ('["platform:douyin"]', 'paused=["platform:douyin"]'),
 }
 _WRONG_FORMS: Final = ("dict_type", "list_type", "model_type", "tuple_type")

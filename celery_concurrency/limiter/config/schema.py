@@ -8,7 +8,7 @@ import json
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +58,7 @@ MAX_STARTS: Final = 10_000
 MAX_PERIOD: Final = 7 * 86_400  # seconds: a week
 MAX_RATES: Final = 4
 MAX_EVERY: Final = 86_400  # seconds: a day
+MAX_WEIGHT: Final = 100
 MAX_JSON_BYTES = 1_048_576
 
 #: Names that can't be headers of ours: Celery reads them itself (attributes of
@@ -122,16 +123,43 @@ def without_default_mode(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if (name, value) != ("mode", "enforce")}
 
 
+Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
+Weights = dict[OverrideName, Weight]
+
+
 class Dimension(_Strict):
     """The limits of a dimension of the user's own, read from the header of its name.
 
     Attributes:
         max: tasks of one name at once; 0 is unlimited.
         overrides: name to limit, where it differs from ``max``.
+        fair: where several of its names wait for one shared limit, they go on in turn. It is
+            left out of JSON where they don't, as are ``weights`` where there are none.
+        weights: name to how often it goes on in turn, where that is not once.
     """
 
     max: Maximum = 0
     overrides: dict[OverrideName, Maximum] = {}
+    fair: bool = False
+    weights: Weights = {}
+
+    @model_serializer(mode="wrap")
+    def _without_no_shares(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if value or name not in ("fair", "weights")
+        }
+
+
+class Fair(_Strict):
+    """That a dimension is fair which is not the user's own, as ``Dimension`` says it of those.
+
+    Attributes:
+        weights: as there.
+    """
+
+    weights: Weights = {}
 
 
 class Rate(_Strict):
@@ -193,6 +221,22 @@ class Adaptive(_Strict):
         return f"{self.min} to {self.max}"
 
 
+class Bounds(_Strict):
+    """How many tasks may wait for a limit, and for how long; without either, as many and as long.
+
+    Attributes:
+        most: one more is refused at once; it fails with ``TooManyWaiting``.
+        seconds: who waited for longer is given up, and fails with ``WaitedTooLong``.
+    """
+
+    most: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    seconds: Annotated[int, Field(ge=1, le=MAX_PERIOD)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
 def _is_limit(limit: str, dimensions: Collection[str]) -> bool:
     dimension, name = split_limit(limit)
     is_named = dimension in dimensions and name != WILDCARD and not name_problem(name)
@@ -251,6 +295,10 @@ class Config(_Strict):
             name replace those of its wildcard.
         adaptive: limit or wildcard to the bounds between which its maximum moves by itself. A
             lower maximum above holds beside it.
+        waiting: limit or wildcard to the bounds on waiting for it. Those of a name replace those
+            of its wildcard.
+        fair: ``account`` or ``platform``, if that dimension is fair. One dimension is at most,
+            of these and ``dimensions``.
     """
 
     global_max: Maximum = 0
@@ -270,8 +318,10 @@ class Config(_Strict):
     paused: Limits = []
     rates: dict[str, Rates] = {}
     adaptive: dict[str, Adaptive] = {}
+    waiting: dict[str, Bounds] = {}
+    fair: dict[Literal["account", "platform"], Fair] = {}
 
-    @field_validator("rates", "adaptive")
+    @field_validator("rates", "adaptive", "waiting")
     @classmethod
     def _limits_or_wildcards(cls, entries: dict[str, T], info: ValidationInfo) -> dict[str, T]:
         known = _known(info.data.get("dimensions", ()))
@@ -287,6 +337,30 @@ class Config(_Strict):
             if problem:
                 raise ValueError(f"paused {problem}")
         return self
+
+    @model_validator(mode="after")
+    def _one_fair_dimension(self) -> Self:
+        if len(names := self._fair_dimensions()) > 1:
+            raise ValueError(f"only one dimension can be fair, not {' and '.join(names)}")
+        return self
+
+    def _fair_dimensions(self) -> list[str]:
+        own = (name for name, dimension in self.dimensions.items() if dimension.fair)
+        return [*self.fair, *own]
+
+    def shares(self) -> tuple[str | None, dict[str, int]]:
+        """Return the fair dimension, None where none is, and the weights of its names."""
+        dimension = next(iter(self._fair_dimensions()), None)
+        if dimension is None:
+            return None, {}
+        both: list[tuple[str, Dimension | Fair]] = [*self.fair.items(), *self.dimensions.items()]
+        return dimension, next(one.weights for name, one in both if name == dimension)
+
+    def weight_of(self, limit: str) -> int | None:
+        """Return the weight of a name of the fair dimension; None where it is none of these."""
+        fair, weights = self.shares()
+        dimension, name = split_limit(limit)
+        return weights.get(name, 1) if name is not None and dimension == fair else None
 
     def limit_problem(self, limit: str) -> str | None:
         """Return what keeps ``limit`` from being one limit's name here; None if nothing does."""
@@ -359,6 +433,10 @@ class Config(_Strict):
     def adaptive_of(self, limit: str) -> Adaptive | None:
         """Return between which bounds a limit moves by itself; None where it does not."""
         return self.adaptive.get(limit) or self.adaptive.get(wildcard_of(limit))
+
+    def bounds_of(self, limit: str) -> Bounds:
+        """Return the bounds on waiting for a limit."""
+        return self.waiting.get(limit) or self.waiting.get(wildcard_of(limit)) or Bounds()
 
     def max_of(self, limit: str) -> int:
         """Return a limit's maximum that is in force, paused or not; 0 is unlimited."""

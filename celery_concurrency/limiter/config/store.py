@@ -301,7 +301,7 @@ class ConfigStore:
         self, found: _Found, config: Config, raw: str, problem: str | None, by: Author
     ) -> int:
         """Put a configuration in force; return its version, 0 if others changed it first."""
-        flat = {**flat_of(config), "json": config.to_json()}
+        flat = {**flat_of(config), "json": raw or config.to_json()}
         if problem:
             flat["problem"] = problem
         version: int = self._keyspace.call(

@@ -1,4 +1,4 @@
-"""Adaptive limits as listings show them: the range, and what is in force in it.
+"""Limits as listings show them: how they adapt, and the bounds on waiting for them.
 
 ``limiter/adaptive.py`` lists them by themselves; ``usage.py`` and ``limit_state.py`` show them
 beside the others.
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from celery_concurrency.limiter.adaptive import AdaptiveLimit, read_limits
 from celery_concurrency.limiter.config.maximum import Mode
-from celery_concurrency.limiter.config.schema import Config
+from celery_concurrency.limiter.config.schema import Bounds, Config
 from celery_concurrency.limiter.inspect.moments import Moments
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.scripts.constants import PAUSED
@@ -61,14 +61,18 @@ class Limited(Moments):
         max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now.
         adaptive: None where it is not.
+        bounds: on waiting for it.
+        weight: of a name of the fair dimension: how often it goes on in turn; None of others.
     """
 
-    LEFT_OUT: ClassVar = Moments.LEFT_OUT | {"adaptive"}
+    LEFT_OUT: ClassVar = Moments.LEFT_OUT | {"adaptive", "bounds", "weight"}
 
     current: int
     max: int
     paused: bool = False
     adaptive: AdaptiveUsage | None = None
+    bounds: Bounds = Bounds()
+    weight: int | None = None
 
     @property
     def allows(self) -> int:

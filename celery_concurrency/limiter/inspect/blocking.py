@@ -13,6 +13,7 @@ from celery_concurrency.limiter.config.schema import Rate
 from celery_concurrency.limiter.inspect.adaptive import Limited
 from celery_concurrency.limiter.limits import GLOBAL, split_limit
 from celery_concurrency.limiter.outcomes import TRIED
+from celery_concurrency.limiter.weights import places_in, read_group
 
 Reason = Literal["full", "paused", "kept", "rate", "cooling", "probe", "behind", "next"]
 
@@ -31,7 +32,7 @@ class LimitState(Limited):
 
     Attributes:
         limit: its name.
-        current: living tokens, those by which room is kept included.
+        current: places that living tokens take, those by which room is kept included.
         max: how many the configuration allows, 0 for unlimited.
         paused: it admits nobody for now.
         full: it admits nobody now, for whatever reason.
@@ -45,7 +46,11 @@ class LimitState(Limited):
     @property
     def has_no_place(self) -> bool:
         """Whether as many run as it allows."""
-        return 0 < self.allows <= self.current
+        return self.lacks(1)
+
+    def lacks(self, places: int) -> bool:
+        """Return whether it has fewer places left than these."""
+        return 0 < self.allows < self.current + places
 
 
 class Blocked(BaseModel):
@@ -58,7 +63,8 @@ class Blocked(BaseModel):
             limits have room, and others with the same limits came before; ``next``: all
             have room, and it comes next.
         limit: that limit; None where all have room.
-        current, max: living tokens in it, and how many it allows now.
+        current, max: places taken in it, and how many it has now.
+        takes: how many the waiter takes there, if that is more than one.
         opens_at: when it opens by itself, in Unix seconds of the Redis server.
         text: that in words.
         rate: the rate that opens then; None where it is a cool-down.
@@ -66,14 +72,15 @@ class Blocked(BaseModel):
         by: who paused it, or said that it cools down; "" where nobody said.
         source: how it was paused, as in the configuration's history: ``cli``, ``api``.
         since: since when it is paused or cools down, or since when no run has begun in a full
-            one, if that is a minute or more; in Unix seconds of the Redis server. What begins
-            with ``opens_at`` is left out of JSON where there is nothing to say.
+            one, if that is a minute or more; in Unix seconds of the Redis server. ``takes``, and
+            what begins with ``opens_at``, is left out of JSON where there is nothing to say.
     """
 
     reason: Reason
     limit: str | None = None
     current: int | None = None
     max: int | None = None
+    takes: int = 0
     opens_at: float | None = None
     text: str = ""
     rate: Rate | None = None
@@ -95,6 +102,8 @@ class States:
     Attributes:
         by_limit: name to state.
         collected_for: the group that room is kept for; None if there is none.
+        collected: limit to how many places are kept for it.
+        enabled: whether limits are in force.
         now: that moment, in Unix seconds of the Redis server.
         begun: of full limits, when a run began there last, as far as that is known.
         pauses: of paused limits, who paused them and when, as far as that was read.
@@ -104,11 +113,16 @@ class States:
         self,
         by_limit: Mapping[str, LimitState],
         collected_for: str | None,
+        collected: Mapping[str, int],
         now: float,
         begun: Mapping[str, float],
+        *,
+        enabled: bool,
     ) -> None:
         self.by_limit = by_limit
         self.collected_for = collected_for
+        self.collected = collected
+        self.enabled = enabled
         self.now = now
         self.begun = begun
         self.pauses: Mapping[str, Pause] = {}
@@ -124,9 +138,15 @@ class States:
             group: the group of its limits.
             limits: its limits.
         """
-        found = [self.by_limit[limit] for limit in limits]
-        shut = [one for one in found if one.full and not self._is_kept_for(group, one)]
-        return [self._blocked_by(one) for one in sorted(shut, key=self._order)]
+        weight = read_group(group)[1]
+        found = {limit: (self.by_limit[limit], places_in(limit, weight)) for limit in limits}
+        shut = [
+            (one, places)
+            for one, places in found.values()
+            if self._is_shut(one, places) and not self._is_kept_for(group, one, places)
+        ]
+        shut.sort(key=lambda pair: self._order(*pair))
+        return [self._blocked_by(*pair) for pair in shut]
 
     def blocked(self, group: str, limits: Sequence[str], position: int) -> Blocked:
         """Return why a waiter does not go on: the first of ``blockers``, or who comes before.
@@ -138,13 +158,18 @@ class States:
         blockers = self.blockers(group, limits)
         return blockers[0] if blockers else Blocked(reason="next" if position == 1 else "behind")
 
-    def _is_kept_for(self, group: str, state: LimitState) -> bool:
+    def _is_shut(self, state: LimitState, places: int) -> bool:
+        return state.full or (self.enabled and state.lacks(places))
+
+    def _is_kept_for(self, group: str, state: LimitState, places: int) -> bool:
         return (
-            state.kept and group == self.collected_for and self._reason(state) in ("kept", "full")
+            group == self.collected_for
+            and self.collected.get(state.limit, 0) >= places
+            and self._reason(state, places) in ("kept", "full")
         )
 
-    def _order(self, state: LimitState) -> tuple[int, float, int]:
-        kind, since = _KIND.get(self._reason(state), 3), 0.0
+    def _order(self, state: LimitState, places: int) -> tuple[int, float, int]:
+        kind, since = _KIND.get(self._reason(state, places), 3), 0.0
         if kind == 3 and (still := self._still_since(state)):
             kind, since = 2, still
         return kind, since, _BREADTH.get(split_limit(state.limit)[0], 1)
@@ -155,7 +180,7 @@ class States:
         is_still = begun is not None and self.now - begun >= STILL_SECONDS
         return begun if is_still and state.has_no_place else None
 
-    def _reason(self, state: LimitState) -> Reason:
+    def _reason(self, state: LimitState, places: int) -> Reason:
         shut = state.shut(self.now)
         if state.paused:
             return "paused"
@@ -163,13 +188,14 @@ class States:
             return "cooling"
         if state.tried_by:
             return "probe"
-        if state.has_no_place:
-            return "kept" if state.kept and state.current == state.allows else "full"
+        if state.lacks(places):
+            return "kept" if state.kept and state.current <= state.allows else "full"
         return "rate"
 
-    def _blocked_by(self, state: LimitState) -> Blocked:
+    def _blocked_by(self, state: LimitState, places: int) -> Blocked:
         blocked = Blocked(
-            reason=self._reason(state), limit=state.limit, current=state.current, max=state.allows
+            reason=self._reason(state, places), limit=state.limit, current=state.current,
+            max=state.allows, takes=places if places > 1 else 0,
         )  # fmt: skip
         if blocked.reason == "paused" and (pause := self.pauses.get(state.limit)):
             blocked.by, blocked.source = pause.operator or "", pause.source

@@ -4,22 +4,21 @@ Between two batches Redis serves others; so a count is not of one moment. ``usag
 ``waiting.py`` show the numbers.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from celery_concurrency.limiter.keyspace import BATCH, Keyspace
 from celery_concurrency.limiter.outcomes import asked_at
+from celery_concurrency.limiter.weights import read_group
 
 #: Groups of waiters that are counted where somebody asks again and again.
 MAX_GROUPS: Final = 10_000
 
 
 def count_living(keyspace: Keyspace, limits: Iterable[str]) -> dict[str, int]:
-    """Return how many living tokens each of these limits holds."""
-    seconds, micros = keyspace.redis.time()
-    living = f"({seconds}.{micros:06d}"
+    """Return how many places living tokens take in each of these limits."""
+    living = f"({keyspace.now():.6f}"
     return dict(
         keyspace.for_each(
             limits, lambda pipe, limit: pipe.zcount(keyspace.keys.semaphore(limit), living, "+inf")
@@ -33,7 +32,7 @@ def limits_held(keyspace: Keyspace, tokens: Iterable[bytes]) -> set[str]:
     for _, held in keyspace.for_each(
         tokens, lambda pipe, token: pipe.hget(keyspace.keys.token(token.decode()), "limits")
     ):
-        limits.update(json.loads(held or b"[]"))
+        limits.update(read_group(held)[0])
     return limits
 
 
@@ -87,4 +86,4 @@ def waiting_groups(keyspace: Keyspace, groups: int | None = None) -> Iterator[Gr
         for group, waiters in keyspace.for_each(
             new, lambda pipe, group: pipe.zcard(keyspace.keys.group(group.decode()))
         ):
-            yield Group(json.loads(group), waiters, asked_at(int(new[group])))
+            yield Group(read_group(group)[0], waiters, asked_at(int(new[group])))

@@ -11,12 +11,15 @@ from pydantic import BaseModel
 from celery_concurrency.limiter.config.history import read_pauses
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.blocking import Blocked, LimitState
+from celery_concurrency.limiter.inspect.giving_up import read_moments_to_give_up
 from celery_concurrency.limiter.inspect.holders import Holder, find_token, read_tokens
 from celery_concurrency.limiter.inspect.limit_state import read_states
 from celery_concurrency.limiter.inspect.short_ids import tokens_of
 from celery_concurrency.limiter.inspect.waiter_records import read_records
+from celery_concurrency.limiter.inspect.waiting import left_out
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import asked_at, rank_of
+from celery_concurrency.limiter.weights import places_in
 
 #: Holders of a full limit that are named.
 HOLDERS: Final = 20
@@ -52,6 +55,8 @@ class Explanation(BaseModel):
         position: where it stands among those with the same limits, from 1; None likewise.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.
+        given_up_at: until when it may wait, in the same seconds; None for ever.
+        weight: how many places it takes in each shared limit.
         handed_over: it was given room, and its message is back in its queue: it begins
             as soon as a worker takes it.
         reserved_until: how long that room stays reserved; None where it was given none.
@@ -65,12 +70,14 @@ class Explanation(BaseModel):
     position: int | None
     since: float
     rank: int = 0
+    given_up_at: float | None = None
+    weight: int = 1
     handed_over: bool
     reserved_until: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON's object: a rank of 0 is left out."""
-        return self.model_dump(exclude=None if self.rank else {"rank"})
+        """Return it as JSON's object, without what says nothing (``waiting.left_out``)."""
+        return self.model_dump(exclude=left_out(self))
 
 
 def explain(keyspace: Keyspace, config: Config, task_id: str) -> Explanation | None:
@@ -115,20 +122,29 @@ def explain_waiting(keyspace: Keyspace, config: Config, task_id: str) -> Explana
     return Explanation(
         task_id=first.task_id,
         task=first.task,
-        limits=[_with_holders(keyspace, states.by_limit[limit]) for limit in first.limits],
+        limits=[
+            _with_holders(
+                keyspace,
+                states.by_limit[limit],
+                states.enabled and states.by_limit[limit].lacks(places_in(limit, first.weight)),
+            )
+            for limit in first.limits
+        ],
         blocked_by=states.blocked(first.group, first.limits, first.position),
         blockers=states.blockers(first.group, first.limits),
         position=first.position,
         since=first.since,
         rank=first.rank,
+        given_up_at=read_moments_to_give_up(keyspace, config, [first]).get(first.name),
+        weight=first.weight,
         handed_over=False,
         reserved_until=None,
     )
 
 
-def _with_holders(keyspace: Keyspace, state: LimitState) -> LimitOfWaiter:
+def _with_holders(keyspace: Keyspace, state: LimitState, lacks_places: bool) -> LimitOfWaiter:
     holders = []
-    if state.full and state.has_no_place:
+    if lacks_places:
         page = read_tokens(keyspace, state.limit, HOLDERS)
         # Collected room is kept, not held.
         holders = [one for one in page.tokens if not one.kept]
@@ -153,6 +169,7 @@ def _explain_handed_over(keyspace: Keyspace, config: Config, task_id: str) -> Ex
                 position=None,
                 since=asked_at(int(asked)),
                 rank=rank_of(int(asked)),
+                weight=holder.weight,
                 handed_over=True,
                 reserved_until=holder.expires,
             )

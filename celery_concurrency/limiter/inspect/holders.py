@@ -3,14 +3,14 @@
 ``limiter/limiter.py`` gives tokens and takes them back, ``limiter/leases.py`` renews them.
 """
 
-import json
 import re
 from bisect import bisect_right
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
+from celery_concurrency.limiter.weights import is_token, read_group
 from celery_concurrency.scripts.constants import COLLECTING_SUFFIX, RESERVED_SUFFIX
 
 #: Holders on a page, where nobody says how many, and at most.
@@ -36,6 +36,7 @@ class Holder(BaseModel):
         limits: those it holds a token in.
         since: when it got them, in Unix seconds of the Redis server.
         expires: when they expire if nobody renews them.
+        weight: how many places it takes in each shared limit; left out of JSON where it is 1.
         reserved: they were handed over, and no run has begun on them yet.
         kept: nobody holds it: room is kept for this task, which was passed over for long.
             Listed with a limit only, as that is where it counts.
@@ -50,6 +51,12 @@ class Holder(BaseModel):
     expires: float
     reserved: bool
     kept: bool
+    weight: int = 1
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if (name, value) != ("weight", 1)}
 
 
 class Page(BaseModel):
@@ -57,7 +64,8 @@ class Page(BaseModel):
 
     Attributes:
         tokens: the holders.
-        total: how many there are on all pages.
+        total: how many there are on all pages; of a limit that more than ``SORTED`` hold, how
+            many places they take.
         next: the cursor of the next page; None where this is the last.
     """
 
@@ -124,7 +132,7 @@ def _read_by_age(
         _holders_of(keyspace, limit), f"({keyspace.now():.6f}", "+inf",
         byscore=True, withscores=True, offset=first, num=most,
     )  # fmt: skip
-    expiries = {token.decode(): expiry for token, expiry in living}
+    expiries = {token.decode(): expiry for token, expiry in living if is_token(token.decode())}
     in_order = sorted(
         (float(since or UNKNOWN), token)
         for token, (since, holder) in keyspace.for_each(
@@ -179,11 +187,13 @@ def _holder(
     reserved: bytes | None,
 ) -> Holder:
     token = name.decode()
+    names, weight = read_group(limits)
     return Holder(
         token=token,
         task_id=task_of(token),
         task=(task or b"").decode() or None,
-        limits=json.loads(limits or b"[]"),
+        limits=names,
+        weight=weight,
         worker=(worker or b"").decode() or None,
         since=None if since is None else float(since),
         expires=float(expiry),

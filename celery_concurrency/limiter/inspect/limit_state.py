@@ -13,6 +13,7 @@ from celery_concurrency.limiter.inspect.blocking import LimitState, States
 from celery_concurrency.limiter.inspect.counts import count_living
 from celery_concurrency.limiter.inspect.moments import read_moments
 from celery_concurrency.limiter.keyspace import Keyspace
+from celery_concurrency.limiter.weights import is_token, members, places_in, read_group
 
 #: Of a limit that so many hold at most it is read when a run began there last.
 FEW: Final = 20
@@ -30,18 +31,22 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
     adaptive = read_adaptive(keyspace, config, counts)
     collecting: Any = keyspace.redis.hmget(keyspace.keys.collecting, "group", "token")
     group, token = collecting
-    scores = keyspace.for_each(
+    weight = read_group(group)[1]
+    kept = keyspace.for_each(
         counts if token else (),
-        lambda pipe, limit: pipe.zscore(keyspace.keys.semaphore(limit), token),
+        lambda pipe, limit: pipe.zmscore(
+            keyspace.keys.semaphore(limit), members(token.decode(), places_in(limit, weight))
+        ),
     )
-    collected = {limit for limit, score in scores if score}
+    collected = {limit: sum(score is not None for score in scores) for limit, scores in kept}
 
     def state(limit: str, current: int) -> LimitState:
         own = moments.of(limit)
         found = LimitState(
             limit=limit, current=current, max=config.max_of(limit),
-            paused=limit in config.paused, full=False, kept=limit in collected,
+            paused=limit in config.paused, full=False, kept=collected.get(limit, 0) > 0,
             rates=own.rates, cooldown=own.cooldown, adaptive=adaptive.get(limit),
+            bounds=config.bounds_of(limit), weight=config.weight_of(limit),
         )  # fmt: skip
         shut = found.paused or found.has_no_place or own.shut(moments.now) is not None
         shut = shut or own.tried_by is not None
@@ -50,7 +55,10 @@ def read_states(keyspace: Keyspace, config: Config, limits: Iterable[str]) -> St
 
     by_limit = {limit: state(limit, current) for limit, current in counts.items()}
     begun = _read_begun(keyspace, by_limit.values())
-    return States(by_limit, group.decode() if group else None, moments.now, begun)
+    return States(
+        by_limit, group.decode() if group else None, collected, moments.now, begun,
+        enabled=config.enabled,
+    )  # fmt: skip
 
 
 def _read_begun(keyspace: Keyspace, states: Iterable[LimitState]) -> dict[str, float]:
@@ -62,6 +70,7 @@ def _read_begun(keyspace: Keyspace, states: Iterable[LimitState]) -> dict[str, f
             few, lambda pipe, limit: pipe.zrange(keyspace.keys.semaphore(limit), 0, FEW - 1)
         )
         for token in tokens
+        if is_token(token.decode())
     ]
     begun: dict[str, float] = {}
     for (limit, _), since in keyspace.for_each(

@@ -61,6 +61,8 @@ class LimitUsage(Limited):
 class Usage(BaseModel):
     """All limits that are configured or in use, and platforms and task types with waiters.
 
+    Of the user's own dimensions the fair one's names with waiters are there too.
+
     Accounts are there only where ``rates`` or ``adaptive`` names them and while in use, as a
     million of them may have waiters: while tokens are held, somebody waits for their moment,
     they cool down or are tried, or have fallen.
@@ -164,8 +166,9 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
     shut, more_shut = read_shut(keyspace, MAX_OTHERS)
     waiting, since, for_moment = _count_waiting(keyspace, set(shut))
     groups: Any = keyspace.redis.zcard(keyspace.keys.groups)
+    listed_if_waiting = {*SHARED_DIMENSIONS, config.shares()[0]} - {"account"}
     others = limits_held(keyspace, tokens) | {
-        limit for limit in waiting if split_limit(limit)[0] in SHARED_DIMENSIONS
+        limit for limit in waiting if split_limit(limit)[0] in listed_if_waiting
     }
     others |= set(read_moved(keyspace, config, MAX_OTHERS))
     others = (others | set(shut)) - configured.keys()
@@ -186,6 +189,8 @@ def read_usage(keyspace: Keyspace, stored: Stored) -> Usage:
             rates=moments.of(limit).rates,
             cooldown=moments.of(limit).cooldown,
             adaptive=adaptive.get(limit),
+            bounds=config.bounds_of(limit),
+            weight=config.weight_of(limit),
         )
         for limit, count in counts.items()
         if count or waiting[limit] or limit in configured or moments.of(limit).is_used
@@ -218,7 +223,7 @@ def _configured(config: Config) -> Iterator[str]:
     yield GLOBAL
     yield from (f"platform:{name}" for name in config.platform_max if name != WILDCARD)
     yield from (f"task_type:{name}" for name in config.task_type_max if name != WILDCARD)
-    for named in (config.rates, config.adaptive):
+    for named in (config.rates, config.adaptive, config.waiting):
         yield from (limit for limit in named if split_limit(limit)[1] != WILDCARD)
     yield from config.paused
 

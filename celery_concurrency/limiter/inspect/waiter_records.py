@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.outcomes import asked_at, rank_of
+from celery_concurrency.limiter.weights import read_group
 
 #: Bytes of a record that are read: its facts and, nearly always, its message's headers.
 HEAD: Final = 16_384
@@ -23,12 +24,14 @@ class Record:
     """A waiter.
 
     Attributes:
+        name: its own.
         ticket: orders all waiters (``outcomes.Ticket.number``).
         group: the group of its limits.
         position: where it stands in the group, from 1.
         task_id, task: its task's id and name.
     """
 
+    name: str
     ticket: int
     group: str
     position: int
@@ -38,8 +41,12 @@ class Record:
     @property
     def limits(self) -> list[str]:
         """The limits of its group."""
-        limits: list[str] = json.loads(self.group)
-        return limits
+        return read_group(self.group)[0]
+
+    @property
+    def weight(self) -> int:
+        """How many places it takes in each shared limit."""
+        return read_group(self.group)[1]
 
     @property
     def since(self) -> float:
@@ -68,6 +75,7 @@ def read_records(keyspace: Keyspace, names: Iterable[str]) -> list[Record]:
     )
     return [
         Record(
+            name=name,
             ticket=int(ticket),
             group=facts["group"],
             position=before + 1,

@@ -4,7 +4,6 @@
 """
 
 import heapq
-import json
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -15,12 +14,14 @@ from pydantic import BaseModel
 from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.limiter.inspect.blocking import Blocked
 from celery_concurrency.limiter.inspect.counts import count_waiting
+from celery_concurrency.limiter.inspect.giving_up import read_moments_to_give_up
 from celery_concurrency.limiter.inspect.holders import DEFAULT_COUNT
 from celery_concurrency.limiter.inspect.limit_state import read_states
 from celery_concurrency.limiter.inspect.waiter_records import read_records
 from celery_concurrency.limiter.keyspace import Keyspace
 from celery_concurrency.limiter.limits import GLOBAL
 from celery_concurrency.limiter.waiters import groups_in_order
+from celery_concurrency.limiter.weights import read_group
 
 #: The ticket of the last waiter of a page.
 CURSOR: Final = "[0-9]{1,17}"
@@ -41,6 +42,8 @@ class Waiting(BaseModel):
         position: where it stands among those with the same limits, from 1.
         since: when it asked first, in Unix seconds of the Redis server.
         rank: of its priority: 0 is the highest, and each lower one 1 more.
+        given_up_at: until when it may wait, in the same seconds; None for ever.
+        weight: how many places it takes in each shared limit.
     """
 
     task_id: str
@@ -50,10 +53,18 @@ class Waiting(BaseModel):
     position: int
     since: float
     rank: int = 0
+    given_up_at: float | None = None
+    weight: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON's object: a rank of 0 is left out."""
-        return self.model_dump(exclude=None if self.rank else {"rank"})
+        """Return it as JSON's object, without what says nothing (``left_out``)."""
+        return self.model_dump(exclude=left_out(self))
+
+
+def left_out(one: BaseModel) -> set[str]:
+    """Return the fields that JSON has only while they say something."""
+    usual = {"rank": 0, "given_up_at": None, "weight": 1}
+    return {name for name, value in usual.items() if getattr(one, name) == value}
 
 
 class WaitingPage(BaseModel):
@@ -106,6 +117,7 @@ def read_waiting(
     entries = list(islice(_in_order(keyspace, int(cursor or -1), limit), count))
     records = read_records(keyspace, [one.name for one in entries])
     states = read_states(keyspace, config, chain(*(one.limits for one in records)))
+    ends = read_moments_to_give_up(keyspace, config, records)
     waiting = [
         Waiting(
             task_id=one.task_id,
@@ -115,6 +127,8 @@ def read_waiting(
             position=one.position,
             since=one.since,
             rank=one.rank,
+            given_up_at=ends.get(one.name),
+            weight=one.weight,
         )
         for one in records
     ]
@@ -136,7 +150,7 @@ def _in_order(keyspace: Keyspace, after: int, limit: str) -> Iterator[_Entry]:
     heap: list[_Entry] = []
     seen: set[str] = set()  # a group whose first waiter leaves meanwhile comes again
     for groups, until in groups_in_order(keyspace):
-        new = [one for one in groups if one not in seen and limit in ("", *json.loads(one))]
+        new = [one for one in groups if one not in seen and limit in ("", *read_group(one)[0])]
         seen.update(new)
         _push(heap, keyspace, new, after)
         while heap and heap[0].ticket <= until:

@@ -11,9 +11,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from celery_concurrency.limiter.blocking_acquire import CALL
+from celery_concurrency.limiter.caller import CALL
 from celery_concurrency.limiter.keyspace import Keyspace, unix_seconds
 from celery_concurrency.limiter.limits import GLOBAL
+from celery_concurrency.limiter.weights import places_in, read_group
 
 #: Workers that are listed, those that have been silent for longest first.
 MAX_LISTED: Final = 1_000
@@ -154,7 +155,7 @@ def _reported(name: str, end: float, now: float, heard: bytes, facts: bytes) -> 
 
 @dataclass(slots=True)
 class _Held:
-    """What one holds: how many tokens, and how many in each limit."""
+    """What one holds: how many tokens, and how many places in each limit."""
 
     by_program: bool = False
     tokens: int = 0
@@ -173,7 +174,8 @@ def _read_held(keyspace: Keyspace) -> tuple[Mapping[str, _Held], int]:
         if worker:  # what is reserved has no holder yet
             one = held[worker.decode()]
             one.tokens += 1
-            one.limits.update(json.loads(limits or b"[]"))
+            names, weight = read_group(limits)
+            one.limits.update({limit: places_in(limit, weight) for limit in names})
             one.by_program |= token.startswith(CALL.encode())
     return held, max(0, total - MAX_TOKENS)
 

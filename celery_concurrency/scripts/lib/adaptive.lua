@@ -51,6 +51,15 @@ local function lower_of(own, configured)
   return configured > 0 and math.min(own, configured) or own
 end
 
+-- Return the highest maximum that a limit may have in force: 0 for none.
+local function highest_of(limit, configured)
+  local entry = entry_of(limit)
+  if not entry or entry.observes or configured == PAUSED then
+    return configured
+  end
+  return lower_of(entry.max, configured)
+end
+
 -- Return a limit's state: its own maximum, the time of its last move or refusal, and when it last
 -- fell. What it did under an earlier entry does not count.
 local function state_of(limit, entry)
@@ -121,17 +130,19 @@ local function fall(limit, reason)
   end
 end
 
--- Return the maximum in force of a limit with so many holders: the configured one (0 for none), or
--- its own if that is lower. If it is used in full, it rises `every` seconds after the last move or
--- refusal. It does not rise while more hold it than it admits, because they began before it fell.
-local function adapt(limit, held, configured)
+-- Return the maximum in force of a limit with so many places taken: the configured one (0 for
+-- none), or its own if that is lower. If it is used in full, so that one who needs this many places
+-- finds too few, it rises `every` seconds after the last move or refusal. It does not rise while
+-- more are taken than it has, because those runs began before it fell.
+local function adapt(limit, held, configured, needed)
   local entry = entry_of(limit)
   if not entry then
     return configured
   end
   local max, since = state_of(limit, entry)
   local most = lower_of(max, configured)
-  local is_full = configured ~= PAUSED and (held == most or entry.observes and held > most)
+  local is_full = configured ~= PAUSED and held + needed > most
+    and (held <= most or entry.observes)
   if is_full and max < entry.max and time - since >= entry.every then
     store(limit, entry, max + 1)
     max = max + 1

@@ -1,9 +1,11 @@
 -- Freed: limits that have room again.
 
+-- include places
+
 -- Note which of these limits have waiters filed under them: the next hand-over looks at those.
 local function note_freed(limits)
   for _, limit in ipairs(limits) do
-    if redis.call('EXISTS', key('shut', limit)) == 1 then
+    if redis.call('EXISTS', key('shut', limit), key('weights', limit)) > 0 then
       redis.call('SADD', key('freed'), limit)
     end
   end
@@ -14,10 +16,10 @@ end
 -- Redis evicted them.
 local function drop_orphans(limit)
   local found = false
-  for _, token in ipairs(redis.call('ZRANGEBYSCORE', key('semaphore', limit), '-inf', time,
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key('semaphore', limit), '-inf', time,
     'LIMIT', 0, 8)) do
-    if not redis.call('ZSCORE', key('leases'), token) then
-      redis.call('ZREM', key('semaphore', limit), token)
+    if not redis.call('ZSCORE', key('leases'), token_of(member)) then
+      redis.call('ZREM', key('semaphore', limit), member)
       found = true
     end
   end

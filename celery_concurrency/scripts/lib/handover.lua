@@ -12,7 +12,39 @@
 -- the back.
 local FRONT_MOST = 32
 
--- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`.
+-- Return whether a group's runs are too heavy for one of their limits: it was lowered.
+local function must_fail(group)
+  local found = parse(group)
+  for _, limit in ipairs(found.weight > 1 and found.limits or {}) do
+    if is_too_heavy(limit, found.weight) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Reserve a group's limits for a waiter with this ticket.
+local function reserve(group, ticket, facts)
+  local token = facts.run .. RESERVED_SUFFIX
+  local limits, expiry = parse(group).limits, math.ceil(time + facts.hold)
+  if fair then
+    charge(parse(group), ticket)
+  end
+  enter(token, limits, parse(group).weight, expiry)
+  note_start(token, limits, expiry)
+  redis.call('ZADD', key('leases'), expiry, token)
+  if cooling and enabled == '1' then
+    note_probe(token, limits)
+  end
+  redis.call('ZADD', key('reserved', group), expiry, token)
+  redis.call('ZADD', key('reservations'), expiry, token)
+  redis.call('HSET', key('token', token), 'limits', group, 'asked', ticket, 'reserved', 1,
+    'since', exact(time))
+  redis.call('HINCRBY', key('stats:counters'), 'handed_over:total', 1)
+end
+
+-- Reserve a group's limits for its first waiter, whose message becomes one of `outgoing`. One that
+-- is too heavy goes without: acquire tells it so, and it fails.
 local function grant(group, outgoing)
   local waiter, ticket = unpack(redis.call('ZPOPMIN', key('group', group)))
   local message = read_waiter(waiter)
@@ -23,69 +55,76 @@ local function grant(group, outgoing)
     return
   elseif message then
     forget_waiter(waiter, message.facts)
-    local token = message.facts.run .. RESERVED_SUFFIX
-    local expiry = math.ceil(time + message.facts.hold)
-    enter(token, parse(group).limits, expiry)
-    note_start(token, parse(group).limits, expiry)
-    redis.call('ZADD', key('leases'), expiry, token)
-    if cooling and enabled == '1' then
-      note_probe(token, parse(group).limits)
+    note_place(message, ticket)
+    if not must_fail(group) then
+      reserve(group, ticket, message.facts)
     end
-    redis.call('ZADD', key('reserved', group), expiry, token)
-    redis.call('ZADD', key('reservations'), expiry, token)
-    redis.call('HSET', key('token', token), 'limits', group, 'asked', ticket, 'reserved', 1,
-      'since', exact(time))
-    redis.call('HINCRBY', key('stats:counters'), 'handed_over:total', 1)
     local many = redis.call('ZCARD', key('reservations')) > FRONT_MOST
     table.insert(many and outgoing.behind or outgoing.front, message)
   elseif waiter then
     redis.call('ZREM', key('names'), waiter) -- somebody deleted its record by hand
+    leave_line(waiter, group)
   end
   file_group(group)
 end
 
--- Return whether to go on collecting for a group: not while one of its limits is closed.
+-- Return whether to go on collecting for a group: not while one of its limits is closed, or lower
+-- than its weight.
 local function may_collect(group, over)
   for _, limit in ipairs(parse(group).limits) do
     if is_closed(limit) then
       return false
     end
   end
-  return time < over and redis.call('EXISTS', key('group', group)) == 1
+  return time < over and not must_fail(group)
+    and redis.call('EXISTS', key('group', group)) == 1
 end
 
--- Put the collecting token into the limits that have room, and take it out of those that were
--- lowered since; return whether it is in all of them.
-local function enter_rest(token, limits, over)
-  local complete = true
-  for _, limit in ipairs(limits) do
-    local is_in = redis.call('ZSCORE', key('semaphore', limit), token)
-    if room(limit) < (is_in and 0 or 1) then
-      complete = false
-      if is_in then
-        leave(token, { limit })
-      end
-    elseif room(limit) ~= math.huge and not is_in then
-      enter(token, { limit }, over)
-    end
+-- Return how many of its places in a limit the collecting token has.
+local function collected_in(limit, token, needed)
+  local count = 0
+  for _, score in ipairs(redis.call('ZMSCORE', key('semaphore', limit), members(token, needed))) do
+    count = count + (score and 1 or 0)
   end
-  return complete
+  return count
+end
+
+-- Let the collecting token take more of its places in a limit as they come free, and give back
+-- those that are too many since the limit was lowered; return whether it has all of them.
+local function collect_in(limit, token, needed, over)
+  local _, free = room(limit)
+  if free == math.huge then
+    return true
+  end
+  local had = collected_in(limit, token, needed)
+  local has = math.max(0, math.min(needed, had + free))
+  if has < had then
+    leave(token, { limit }, needed)
+  end
+  if has ~= had and has > 0 then
+    redis.call('ZADD', key('semaphore', limit), until_expiry(over, token, has))
+    rooms[limit] = nil
+  end
+  return has == needed
 end
 
 -- Collect room for the group that was passed over for longest (see sweep), with a token
--- like any other. When the token is in all limits, the group gets them.
+-- like any other. When the token has all places of all limits, the group gets them.
 local function collect(outgoing)
   local group, token, over = unpack(redis.call('HMGET', key('collecting'), 'group', 'token',
     'until'))
   if not group then
     return
   end
-  local limits = parse(group).limits
-  local goes_on = may_collect(group, tonumber(over))
-  if goes_on and not enter_rest(token, limits, tonumber(over)) then
+  local limits, weight = parse(group).limits, parse(group).weight
+  local goes_on, complete = may_collect(group, tonumber(over)), true
+  for _, limit in ipairs(goes_on and limits or {}) do
+    complete = collect_in(limit, token, places_in(limit, weight), tonumber(over)) and complete
+  end
+  if not complete then
     return
   end
-  leave(token, limits)
+  leave(token, limits, weight)
   redis.call('DEL', key('collecting'))
   if goes_on then
     grant(group, outgoing)
@@ -95,15 +134,28 @@ end
 -- Go down the index from an open class to its first waiter, and grant the waiter its limits. If an
 -- entry on the way is out of date, file it again instead.
 local function step(class, outgoing)
-  local own = first(key('ready', class))
-  if not own or first_full(cjson.decode(class)) then
-    return file_class(class)
+  local found, flow = parse_class(class), class
+  if found.is_divided then
+    flow = first(key('flows', class))
   end
-  local group = first(bucket_key(class, own))
-  if not group or is_full(own) then
-    return file_bucket(class, own)
+  local own = flow and first(key('ready', flow))
+  if not own or first_full(found.shared, found.weight) then
+    return file_flow(flow or class)
   end
-  if first_full(parse(group).own) or redis.call('EXISTS', key('group', group)) == 0 then
+  local group = not is_full(own, found.weight) and first_group(flow, own)
+  if not group then
+    return file_bucket(flow, own)
+  end
+  local filed = parse(group)
+  if filed.flow ~= flow then
+    -- It was filed before the fair dimension changed.
+    redis.call('ZREM', bucket_key(flow, own), group)
+    file_bucket(flow, own)
+    return file_group(group)
+  end
+  -- A lone group has no other limits of its own, and was found by its first waiter.
+  if not filed.is_lone
+    and (first_full(filed.own, filed.weight) or redis.call('EXISTS', key('group', group)) == 0) then
     return file_group(group)
   end
   return grant(group, outgoing)
@@ -116,7 +168,7 @@ local function hand_over(steps)
   local anybody = redis.call('EXISTS', key('groups'), key('collecting')) > 0
   if not anybody then
     -- Otherwise the watching worker would look for ever at a moment that nobody waits for.
-    redis.call('UNLINK', key('moments'))
+    redis.call('UNLINK', key('moments'), key('turns'))
   end
   if closed or not anybody then
     return 0, redis.call('EXISTS', key('outbox'))
@@ -136,7 +188,7 @@ local function hand_over(steps)
     step(class, outgoing)
     steps = steps - 1
   end
-  if is_full('global') and redis.call('EXISTS', key('open')) == 1 then
+  if is_full('global', 1) and redis.call('EXISTS', key('open')) == 1 then
     file_moment('global')
   end
   put_in_front(outgoing.front)

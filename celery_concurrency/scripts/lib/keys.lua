@@ -1,7 +1,7 @@
 -- Keys: the name of each key that the scripts use, and how it is built.
 --
 -- Tokens
---   semaphore:<limit>   token → its expiry
+--   semaphore:<limit>   token → its expiry; also token#2 to token#n if it takes n places
 --   rate:<limit>        token → when its run began (see moments.lua)
 --   cooldowns           limit that cools down → until when
 --   cooldown:<limit>    its reason, and who started it; on probation how long it lasted, and
@@ -31,6 +31,8 @@
 --   config:rates        limit or wildcard → its rates, as '1/30 15/86400'
 --   config:observed     kind, and limit or wildcard → what is only observed: '5', '1/30 15/86400'
 --   config:adaptive     the same of adaptive limits: min, max, decrease, every and mode
+--   config:bounds       limit or wildcard → how many may wait, and seconds: '100/600', 0 for none
+--   config:shares       limit of the fair dimension → its weight, if that is not 1
 --   config:version      its number
 --   config:history      a stream of the changes
 --   observed:<kind> <entry>      what an observed maximum or rate would have turned away
@@ -57,6 +59,9 @@
 --   retried:<task>      the task's waiters whose names differ from its id
 --   newest              group and task → the waiter that a newer one would replace
 --   expiring            waiter → when its message expires
+--   waiting             limit with bounded waiting → when its first waiter is due, or earlier
+--   waiting:<limit>     waiter → when it first asked (see bounds.lua)
+--   waiting:walk        if earlier waiters are not all in there: the last name looked at
 --   reserved:<group>    reserved token → its expiry
 --   reservations        the same for all groups
 --   begun:<run>         for a run that parked a message: which run began on it, or 'ended'
@@ -67,11 +72,17 @@
 --   outbox:number       the last number
 --   call:<id>           tells a caller outside of tasks that it has room
 --
--- Index (see index.lua), all by the ticket of the first waiter
+-- Index (see index.lua), all by the ticket of the first waiter; where a dimension is fair, `open`
+-- and `flows` by that waiter's rank and the flow's tag (see shares.lua)
 --   open                classes
---   ready:<class>       own limits
---   bucket:<class><own limit>   groups
---   shut:<limit>        classes
+--   flows:<class>       flows
+--   served:<class>      flows that left it and were ahead of the others → their score then
+--   turns               rank → the greatest tag with which a waiter was given room
+--   ready:<flow>        own limits
+--   bucket:<flow><own limit>   groups; those with several own limits, where no dimension is fair
+--   shut:<limit>        classes, or flows
+--   heavy:<weight>:<limit>   the same for those of this weight
+--   weights:<limit>     the weights that have such a set
 --   moments             limit that is shut until a moment → that
 --   blocked:shared      shared limit that is shut → when it was last checked
 --   blocked:own         own limit that is shut → when it was last checked
@@ -81,7 +92,8 @@
 local prefix = KEYS[1]
 
 -- Return a key: key('leases'), key('token', token). It begins with the prefix, the script's only
--- declared key, so that a hash tag in the prefix keeps a call in one cluster slot.
+-- declared key, so that a hash tag in the prefix keeps a call in one cluster slot. A key of that very
+-- name never exists: limiter/cluster.py says why.
 local function key(name, of)
   if of then
     return prefix .. ':' .. name .. ':' .. of

@@ -1,7 +1,12 @@
 -- Messages of waiters: their records, and how they go to the broker. A message here is a
 -- table: its text, and the waiter's facts, which say where its queue is.
 
+-- include bounds
 -- include tokens
+-- constants MESSAGE_START, PARKED
+
+-- How a message begins that has left the waiting room.
+local PLACED = MESSAGE_START .. '"' .. PARKED .. '"'
 
 -- Return the message of a waiter, nil if there is no such waiter.
 local function read_waiter(waiter)
@@ -10,13 +15,31 @@ local function read_waiter(waiter)
     return nil
   end
   local line = string.find(record, '\n', 1, true)
-  return { facts = cjson.decode(string.sub(record, 1, line - 1)),
-    text = string.sub(record, line + 1) }
+  local facts = cjson.decode(string.sub(record, 1, line - 1))
+  if string.sub(facts.run, 1, 1) == ':' then
+    -- Its task's id is not stored twice.
+    facts.run = (facts.task or waiter) .. facts.run
+  end
+  return { facts = facts, text = string.sub(record, line + 1) }
 end
 
--- Return how `newest` names a waiter's task and limits.
+-- Put the place in which a message waited into its headers, in the form that its next run gives to
+-- acquire, as it leaves: until then its record and its group say it. What an older version parked has
+-- it already.
+local function note_place(message, ticket)
+  local facts = message.facts
+  if not ticket or string.sub(message.text, 1, #PLACED) == PLACED then
+    return
+  end
+  local received = facts.newest and string.format(', "received": %.0f', facts.newest.received) or ''
+  local place = string.format(': {"as": %s, "score": %.0f, "limits": %s%s}, ',
+    cjson.encode(facts.as or facts.run), ticket, facts.group, received)
+  message.text = PLACED .. place .. string.sub(message.text, #MESSAGE_START + 1)
+end
+
+-- Return how `newest` names a waiter's task and limits, whatever its weight.
 local function work_of(facts)
-  return facts.group .. ' ' .. facts.newest.task
+  return without_weight(facts.group) .. ' ' .. facts.newest.task
 end
 
 -- Delete a waiter's record. It refused a late park while it existed; from now on a mark does.
@@ -25,6 +48,7 @@ local function forget_waiter(waiter, facts)
   redis.call('DEL', key('waiter', waiter))
   redis.call('ZREM', key('expiring'), waiter)
   redis.call('ZREM', key('names'), waiter)
+  leave_line(waiter, facts.group)
   if facts.task then
     redis.call('SREM', key('retried', facts.task), waiter)
   end

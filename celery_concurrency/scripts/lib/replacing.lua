@@ -1,5 +1,5 @@
 -- Replacing: of the waiters of one task with the same limits that may be replaced, only the newest
--- waits, in the place of the first.
+-- waits, in the place of the first, even if its weight is another.
 
 -- include taking_out
 
@@ -13,9 +13,8 @@ local function replace_older(facts, ticket)
   elseif message.facts.newest.received > facts.newest.received then
     return nil
   end
-  local place = redis.call('ZSCORE', key('group', facts.group), other)
-  take_out(other)
+  local place = redis.call('ZSCORE', key('group', message.facts.group), other)
   redis.call('HINCRBY', key('stats:counters'), 'replaced:total', 1)
-  put_back_discarded({ message })
+  put_back_discarded({ take_out(other) })
   return place or ticket
 end

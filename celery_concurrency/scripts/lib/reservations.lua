@@ -6,6 +6,7 @@
 
 -- include freed
 -- include moments
+-- include places
 -- include probes
 -- include tokens
 
@@ -29,7 +30,7 @@ local function begin_on_reservation(group, token, expiry, shuts, cooling)
   if not reserved then
     return false
   end
-  local limits = cjson.decode(group)
+  local limits, weight = limits_in(group)
   for _, limit in ipairs(limits) do
     if shuts and was_shut(limit, reserved, cooling) then
       drop_token(reserved)
@@ -39,8 +40,10 @@ local function begin_on_reservation(group, token, expiry, shuts, cooling)
   end
   for _, limit in ipairs(limits) do
     -- A limit that an operator's DEL freed stays free.
-    if redis.call('ZREM', key('semaphore', limit), reserved) == 1 then
-      redis.call('ZADD', key('semaphore', limit), expiry, token)
+    local held = redis.call('ZREM', key('semaphore', limit),
+      members_in(limit, reserved, weight))
+    if held > 0 then
+      redis.call('ZADD', key('semaphore', limit), until_expiry(expiry, token, held))
     end
   end
   if cooling and shuts then

@@ -2,7 +2,7 @@
 
 -- include index
 -- include messages
--- constants MESSAGE_START, DISCARD
+-- constants DISCARD
 
 -- Take a waiter out. Return its message, nil if it did not wait. If it was found in this group but
 -- somebody deleted its record by hand, remove its entry.
@@ -11,20 +11,28 @@ local function take_out(waiter, group)
   if message then
     forget_waiter(waiter, message.facts)
     group = message.facts.group
+    note_place(message, redis.call('ZSCORE', key('group', group), waiter))
   end
   if group then
     redis.call('ZREM', key('group', group), waiter)
     redis.call('ZREM', key('names'), waiter)
+    if not message then
+      leave_line(waiter, group)
+    end
     file_group(group)
   end
   return message
 end
 
+local function put_in_header(message, name, value)
+  local header = '"' .. name .. '": ' .. value .. ', '
+  message.text = MESSAGE_START .. header .. string.sub(message.text, #MESSAGE_START + 1)
+end
+
 -- Put messages back for a worker to discard, which tells their canvas.
 local function put_back_discarded(messages)
-  local header = '"' .. DISCARD .. '": true, '
   for _, message in ipairs(messages) do
-    message.text = MESSAGE_START .. header .. string.sub(message.text, #MESSAGE_START + 1)
+    put_in_header(message, DISCARD, 'true')
   end
   put_in_front(messages)
 end

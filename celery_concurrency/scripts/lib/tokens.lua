@@ -1,5 +1,7 @@
 -- Tokens: how a token leaves its limits, and what stays of it.
 
+-- include groups
+-- include places when members_in is called
 -- include moments when take_start_back is called
 -- include observe when observe_end is called
 
@@ -10,8 +12,8 @@ local ENDED_MOST = 20000
 local MARK_SECONDS = 600
 
 -- Take a token out of each of its limits, one removal per limit. Return what an end needs of its
--- record (group: its limits as JSON), nil if nobody holds it. If it is a reservation, or with
--- `unbegun`, no run began on it, so its start does not count.
+-- record (group: its limits and weight as JSON), nil if nobody holds it. If it is a reservation, or
+-- with `unbegun`, no run began on it, so its start does not count.
 local function drop_token(token, unbegun)
   local record = redis.call('HMGET', key('token', token), 'limits', 'asked', 'since',
     'parked_as', 'reserved', 'observed')
@@ -20,9 +22,13 @@ local function drop_token(token, unbegun)
   if not group then
     return nil
   end
-  local limits = cjson.decode(group)
+  local limits, weight = limits_in(group)
   for _, limit in ipairs(limits) do
-    redis.call('ZREM', key('semaphore', limit), token)
+    if weight == 1 then
+      redis.call('ZREM', key('semaphore', limit), token)
+    else
+      redis.call('ZREM', key('semaphore', limit), members_in(limit, token, weight))
+    end
   end
   if reserved or unbegun then
     take_start_back(token, limits)

@@ -36,19 +36,21 @@ local function facts_under(waiter, id, facts, token)
   end
   mark(token, 'parked')
   return cjson.decode(facts).task and facts
-    or '{"task": ' .. cjson.encode(id) .. ', ' .. string.sub(facts, 2)
+    or '{"task":' .. cjson.encode(id) .. ',' .. string.sub(facts, 2)
 end
 
--- Let a message wait; `facts` are JSON, as for park, `expires` is '' for never. Return whether it
--- is the first of its group: then the group must be filed again.
-local function file_waiter(waiter, group, ticket, facts, message, expires)
+-- Let a message wait; `asked` is the ticket that says since when, `facts` are JSON, as for park,
+-- `expires` is '' for never. Return whether it is the first of its group: then the group must be
+-- filed again.
+local function file_waiter(waiter, group, ticket, asked, facts, message, expires)
   redis.call('SET', key('waiter', waiter), facts .. '\n' .. message)
   redis.call('ZADD', key('group', group), ticket, waiter)
   redis.call('ZADD', key('names'), 0, waiter)
+  local known = cjson.decode(facts)
+  line_up(waiter, group, asked_first(asked, known.newest and known.newest.received))
   if expires ~= '' then
     redis.call('ZADD', key('expiring'), expires, waiter)
   end
-  local known = cjson.decode(facts)
   if known.task then
     redis.call('SADD', key('retried', known.task), waiter)
   end

@@ -28,7 +28,13 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from celery_concurrency import scripts
-from celery_concurrency.errors import LimiterUnavailable, RunEnded
+from celery_concurrency.errors import (
+    InvalidConfig,
+    LimiterUnavailable,
+    NotWaiting,
+    RunEnded,
+    WeightTooHigh,
+)
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.connection import connect
@@ -36,9 +42,16 @@ from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.stats.counters import copies_up_to
 from celery_concurrency.limiter.stats.durations import Spans
-from celery_concurrency.limiter.waiters import group_of
-from celery_concurrency.scripts.constants import LOOK_AHEAD, MESSAGE_START, NAMED_MOST, PARKED, RANK
-from tests.limiter.model.model import Limits, Model, Waiting
+from celery_concurrency.limiter.weights import with_weight, without_weight
+from celery_concurrency.scripts.constants import (
+    GIVEN_UP,
+    LOOK_AHEAD,
+    MESSAGE_START,
+    NAMED_MOST,
+    PARKED,
+    RANK,
+)
+from tests.limiter.model.model import Group, Limits, Model, Waiting, names, places
 from tests.support.waiting import QUEUE, waiter_of
 
 PREFIX: Final = "concurrency"
@@ -79,6 +92,21 @@ ADAPTIVE = st.fixed_dictionaries(
         "mode": MODE,
     }
 )
+#: Between the two is what a waiter ages by at a time, and far more than a test takes.
+OLDER: Final = 6000
+BOUNDS = st.fixed_dictionaries(
+    {}, optional={"most": st.integers(1, 3), "seconds": st.sampled_from([5000, 9000])}
+)
+WEIGHTS = st.fixed_dictionaries(
+    {}, optional={name: st.integers(1, 4) | st.none() for name in ("t1", "a", "douyin")}
+)
+BOUNDED = st.fixed_dictionaries(
+    {},
+    optional={
+        limit: st.none() | BOUNDS
+        for limit in ("account:*", "account:b", "platform:douyin", "task_type:*", "global")
+    },
+)
 CHANGE = st.fixed_dictionaries(
     {},
     optional={
@@ -93,7 +121,17 @@ CHANGE = st.fixed_dictionaries(
             {},
             optional={
                 "tenant": st.none()
-                | st.fixed_dictionaries({"max": COUNT, "overrides": st.just({"t2": 1})})
+                | st.fixed_dictionaries(
+                    {"max": COUNT, "overrides": st.just({"t2": 1})},
+                    optional={"fair": st.booleans(), "weights": WEIGHTS},
+                )
+            },
+        ),
+        "fair": st.fixed_dictionaries(
+            {},
+            optional={
+                name: st.none() | st.fixed_dictionaries({}, optional={"weights": WEIGHTS})
+                for name in ("account", "platform")
             },
         ),
         "enabled": st.sampled_from([True, True, True, False]),
@@ -112,9 +150,11 @@ CHANGE = st.fixed_dictionaries(
                 for limit in ("account:*", "account:b", "platform:*", "task_type:publish", "global")
             },
         ),
+        "waiting": BOUNDED,
         "paused": st.lists(st.sampled_from(["global", "platform:douyin", "account:a"]), max_size=1),
     },
 )
+WEIGHTS = st.sampled_from([1, 1, 1, 1, 2, 3, 5])
 SKIPS = st.sampled_from([False, False, False, True])
 FATES = st.lists(st.sampled_from(["arrives", "reply lost", "delayed"]), max_size=3)
 VERBS: Final = {
@@ -125,6 +165,21 @@ VERBS: Final = {
         *("refuse", "reset", "snapshot", "trim"),
     )
 }
+
+
+def group_of(limits: Limits, weight: int) -> Group:
+    """Return limits and weight as the model has them."""
+    return tuple(with_weight(limits, weight))
+
+
+def group_name(group: Group) -> str:
+    """Return the name of a group in Redis."""
+    return json.dumps(group, ensure_ascii=False)
+
+
+def members_of(token: str, limit: str, group: Group) -> set[str]:
+    """Return the members by which a token holds a limit."""
+    return {token, *(f"{token}#{n}" for n in range(2, places(limit, group) + 1))}
 
 
 def accounts_of(limits: set[str]) -> set[str]:
@@ -175,11 +230,15 @@ class Machine(RuleBasedStateMachine):
         url: of the server.
         steps: of a hand-over in one call; few of them bring its continuation into play.
         patience: seconds until a waiter may be collected for.
+        length: steps of one example.
+        change: of the configuration, with which it begins.
     """
 
     url: str
     steps = 64
     patience = 1e9
+    length = 100
+    change: dict[str, Any] = {}  # noqa: RUF012 - replaced, never changed
     runs = Bundle("runs")
 
     @initialize(outbox=st.booleans())
@@ -212,6 +271,9 @@ class Machine(RuleBasedStateMachine):
         self.known: set[str] = set()
         self.limiter.config.sync()
         self.open()
+        if self.change:
+            self.model.configure(self.model.config.merged(self.change))
+            self.limiter.config.update(self.change)
 
     def crowd(self) -> None:
         """Others have most of the room for names in the statistics."""
@@ -279,31 +341,36 @@ class Machine(RuleBasedStateMachine):
                 if self.model.cooling or self.model.is_rated(limit.decode())
             }
         run, limits, parked_as, group = self.read(args)
-        skips = tuple(limits[place - 1] for place in json.loads(args[2]).get("skips", ()))
+        facts = json.loads(args[2])
+        skips = tuple(names(limits)[place - 1] for place in facts.get("skips", ()))
+        place = int(json.loads(args[3])["place"]) if args[3] else None
+        task = facts["task"] if facts.get("replaces") else None
         # Who rises with this call tells those who wait.
         freed |= {
             limit
-            for limit in limits
-            if self.model.would_rise(limit) and self.redis.exists(f"{PREFIX}:shut:{limit}")
+            for limit in names(limits)
+            if self.model.would_rise(limit, limits) and self.is_waited_for(limit)
         }
         useless = None
         if group:
             useless = next(iter(self.redis.zrange(f"{PREFIX}:reserved:{group}", 0, 0)), None)
         if useless:
             useless = useless.decode()
-            freed |= {
-                limit for limit in json.loads(group) if self.redis.exists(f"{PREFIX}:shut:{limit}")
-            }
+            freed |= {limit for limit in names(json.loads(group)) if self.is_waited_for(limit)}
         mine = self.redis.zrange(
-            f"{PREFIX}:reserved:{group_of(limits)}", f"({self.model.now}", "+inf", byscore=True
+            f"{PREFIX}:reserved:{group_name(limits)}", f"({self.model.now}", "+inf", byscore=True
         )
         reserved = next((token.decode() for token in mine), None)
         self.expected = self.model.acquire(
-            run, limits, parked_as, freed, under_way, useless, reserved, skips
+            run, limits, parked_as, freed, under_way, useless, reserved, skips, place, task
         )
 
-    def read(self, args: tuple[Any, ...]) -> tuple[str, Limits, str, str]:
-        """Return an acquire's run, its limits, what it was parked as, and the group it left."""
+    def is_waited_for(self, limit: str) -> bool:
+        """Return whether anybody is filed under a limit."""
+        return bool(self.redis.exists(f"{PREFIX}:shut:{limit}", f"{PREFIX}:weights:{limit}"))
+
+    def read(self, args: tuple[Any, ...]) -> tuple[str, Group, str, str]:
+        """Return an acquire's run, its group, what it was parked as, and the group it left."""
         run, group, _, waited = args
         place = json.loads(waited) if waited else {}
         return run, tuple(json.loads(group)), place.get("parked_as", ""), place.get("group", "")
@@ -330,10 +397,12 @@ class Machine(RuleBasedStateMachine):
 
     def compare_park(self, args: tuple[Any, ...], reply: Any) -> None:
         run, waiter, group, score, facts = args[:5]
-        limits, newest = tuple(json.loads(group)), json.loads(facts).get("newest", {})
+        limits, known = tuple(json.loads(group)), json.loads(facts)
+        received = known.get("newest", {}).get("received")
         other = self.model.replaceable(limits)
-        one = Waiting(run, limits, int(score), newest.get("received"))
-        expected = self.model.park(waiter, one)
+        parked_as = known.get("as", "")
+        one = Waiting(run, limits, int(score), parked_as, received, int(score) % RANK / 1000)
+        expected = self.model.park(waiter, one, returns=bool(parked_as))
         if expected == "replaced":
             self.leaving = {waiter}
         elif other and other not in self.model.waiting:
@@ -380,7 +449,7 @@ class Machine(RuleBasedStateMachine):
         assert reply[:2] == [1, self.model.take_back()]
         # In which order of those that were due at once, nobody has to know.
         there = self.records()[before:]
-        assert sorted(there) == sorted(self.model.records[before:])
+        assert sorted(there, key=str) == sorted(self.model.records[before:], key=str)
         self.model.records[before:] = there
 
     def compare_purge(self, args: tuple[Any, ...], reply: Any) -> None:
@@ -418,7 +487,7 @@ class Machine(RuleBasedStateMachine):
     def compare_tally(self, args: tuple[Any, ...], reply: Any) -> None:
         assert reply == self.model.tally(args[0])
 
-    def records(self) -> list[Limits]:
+    def records(self) -> list[Group]:
         texts = self.redis.lrange(f"{PREFIX}:stats:ended", 0, -1)
         return [tuple(json.loads(text.split(b" ", 3)[3])) for text in texts]
 
@@ -444,9 +513,22 @@ class Machine(RuleBasedStateMachine):
         self.look_how_limits_moved(verb)
         noticed = not self.model.unnoticed | self.model.opened
         exact = self.steps >= 64 and self.patience > 1e6 and noticed
+        if exact:
+            self.model.compare_shares()
+        else:
+            self.model.lags = {}
         # Who leaves is taken out first, though its message may come behind in the queue.
-        for message in sorted(self.put_back(), key=lambda one: one["waiter"] not in self.leaving):
+        leaves = {True: 0, False: 1}
+        for message in sorted(
+            self.put_back(),
+            key=lambda one: leaves[one["waiter"] in self.leaving or GIVEN_UP in one],
+        ):
             waiter = message["waiter"]
+            if GIVEN_UP in message:
+                self.is_given_up(verb, reply, message)
+                continue
+            if waiter in self.model.waiting:
+                assert message[PARKED] == self.model.waiting[waiter].place
             self.messages.append(message)
             if message.get("concurrency_discard") or verb == "drain":
                 assert waiter in self.leaving
@@ -459,13 +541,44 @@ class Machine(RuleBasedStateMachine):
             assert waiter in heads, "handed over before others of its group"
             assert self.model.has_room(self.model.waiting[waiter].limits), "no room for it"
             if exact:
-                assert waiter == self.model.runnable()[0], "others came before, and have room"
+                assert waiter in self.model.next_ones(), "others came before, and have room"
+            if self.model.too_heavy(self.model.waiting[waiter].limits):
+                self.model.take_out(waiter)  # it asks, and fails
+                continue
+            if exact:
+                self.model.compare_shares(self.model.waiting[waiter])
             reserved = f"{self.model.waiting[waiter].run}:reserved"
             self.model.hand_over(waiter, self.redis.zscore(f"{PREFIX}:leases", reserved))
         more = self.more(verb, reply)
+        if verb == "sweep" and not more and self.model.config.enabled:
+            self.lines_hold()
+            for limit, line in self.lines.items():
+                seconds = self.model.config.bounds_of(limit).seconds
+                first = min(line.values(), default=math.inf)
+                assert not seconds or first + seconds > self.model.now, "it waits for too long"
         if exact and not more:
             assert not self.model.runnable(), "a lost wake-up"
+        self.model.compare_shares()
         self.holds()
+
+    def is_given_up(self, verb: str, reply: Any, message: dict[str, Any]) -> None:
+        """A message was put back to fail: it was one too many, or has waited for too long."""
+        why, limit, bound, number = message[GIVEN_UP]
+        bounds = self.model.config.bounds_of(limit)
+        if why == "crowded":
+            assert verb == "park"
+            assert reply[0] == b"crowded"
+            assert number >= bound == bounds.most
+            return
+        assert verb == "sweep"
+        seconds = bounds.seconds
+        assert number >= bound == seconds
+        one = self.model.waiting[message["waiter"]]
+        # The sweep may have entered it just before.
+        asked = self.lines[limit].get(message["waiter"], min(self.asked_by(one)))
+        assert asked + seconds <= self.model.now, "it may wait on"
+        self.model._tell("overdue", one.limits)
+        self.model.take_out(message["waiter"])
 
     def more(self, verb: str, reply: Any) -> bool:
         if verb in ("release", "park", "cancel", "forgo", "cool", "refuse", "reset"):
@@ -476,13 +589,13 @@ class Machine(RuleBasedStateMachine):
 
     def look_what_is_kept(self) -> None:
         group, token = self.redis.hmget(f"{PREFIX}:collecting", "group", "token")
-        self.model.kept = set()
+        self.model.kept = Counter()
         if group is None:
             return
-        limits = json.loads(group)
-        for limit in limits:
-            if token.decode() in self.members(f"semaphore:{limit}"):
-                self.model.kept.add(limit)
+        group = tuple(json.loads(group))
+        for limit in names(group):
+            mine = members_of(token.decode(), limit, group)
+            self.model.kept[limit] = len(mine & self.members(f"semaphore:{limit}"))
 
     def look_how_limits_moved(self, verb: str) -> None:
         """Calls may find an adaptive limit used in full, and let it rise by one."""
@@ -525,12 +638,10 @@ class Machine(RuleBasedStateMachine):
         return [self.headers(text) for text in texts if text]
 
     def headers(self, text: bytes) -> dict[str, Any]:
-        """Return a message's headers, with its place where a script put that in."""
+        """Return a message's headers, and beside them its place, which a script put in."""
         headers: dict[str, Any] = json.loads(text)["headers"]
-        joined = headers.get(PARKED)
-        if joined:
-            headers |= {**joined, "parked_as": joined["as"]}
-        return headers
+        place = headers[PARKED]
+        return {**headers, **place, "parked_as": place["as"]}
 
     sent_last = 0
 
@@ -551,17 +662,22 @@ class Machine(RuleBasedStateMachine):
         *semaphores, leases, counters, groups, times, newest = pipe.execute()
         for limit, tokens in zip(LIMITS, semaphores, strict=True):
             there = {token.decode() for token in tokens}
-            kept = {token for token in there if token.endswith(":collecting")}
-            assert len(kept) == (limit in self.model.kept)
-            assert there - kept == self.model.members(limit), limit
+            kept = {token for token in there if ":collecting" in token}
+            assert len(kept) == self.model.kept[limit]
+            held = {token: self.model.held[token] for token in self.model.members(limit)}
+            expected = {one for item in held.items() for one in members_of(item[0], limit, item[1])}
+            assert there - kept == expected, limit
         assert {token.decode() for token in leases} == set(self.model.held)
-        assert set(self.redis.lrange(AHEAD, 0, -1)) - {HANDED_OVER} == self.model.queued
+        ahead = Counter(self.redis.lrange(AHEAD, 0, -1))
+        del ahead[HANDED_OVER]
+        assert ahead == self.model.queued
         self.starts_hold()
+        self.lines_hold()
         assert {name.decode(): int(count) for name, count in counters.items()} == dict(
             +self.model.counters
         )
         assert {group.decode() for group in groups} == {
-            group_of(one.limits) for one in self.model.waiting.values()
+            group_name(one.limits) for one in self.model.waiting.values()
         }
         assert {waiter.decode() for waiter in newest.values()} == {
             waiter for waiter, one in self.model.waiting.items() if one.received is not None
@@ -573,11 +689,51 @@ class Machine(RuleBasedStateMachine):
 
     def starts_hold(self) -> None:
         """What begins counts, what did not begin does not, and no more than may matter is kept."""
+        pipe = self.redis.pipeline(transaction=False)
         for limit in LIMITS:
-            there = self.members(f"rate:{limit}")
-            assert there == set(self.model.starts.get(limit, {})), limit
-        there = self.members("cooldowns")
-        assert there == set(self.model.cooling)
+            pipe.zrange(f"{PREFIX}:rate:{limit}", 0, -1)
+        pipe.zrange(f"{PREFIX}:cooldowns", 0, -1)
+        *rates, cooldowns = pipe.execute()
+        for limit, there in zip(LIMITS, rates, strict=True):
+            starts = self.model.starts.get(limit, {})
+            assert {member.decode() for member in there} == set(starts), limit
+        assert {limit.decode() for limit in cooldowns} == set(self.model.cooling)
+
+    #: As last seen: limit to its waiters, and since when each of them waits.
+    lines: dict[str, dict[str, float]] = {}  # noqa: RUF012 - replaced by each machine
+
+    def asked_by(self, one: Waiting) -> tuple[float, float]:
+        """Return when one asked, and when the one asked whose place it may have taken."""
+        return one.asked, one.score % RANK / 1000
+
+    def lines_hold(self) -> None:
+        """Who waits for a limit with bounds is in its line, unless a walk is to enter it yet."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.exists(f"{PREFIX}:waiting:walk")
+        for key in ("waiting", *(f"waiting:{limit}" for limit in LIMITS)):
+            pipe.zrange(f"{PREFIX}:{key}", 0, -1, withscores=True)
+        walks, all_due, *lines = pipe.execute()
+        due = dict(all_due)
+        self.model.unlined, self.lines = set(), {}
+        for limit, there in zip(LIMITS, lines, strict=True):
+            assert (limit.encode() in due) == bool(there)
+            self.lines[limit] = {name.decode(): asked for name, asked in there}
+            names = self.lines[limit].keys()
+            for waiter, asked in self.lines[limit].items():
+                ages = [one - asked for one in self.asked_by(self.model.waiting[waiter])]
+                assert any(abs(age - OLDER * round(age / OLDER)) < 0.01 for age in ages)
+            bounds = self.model.config.bounds_of(limit)
+            line = self.model.line(limit)
+            assert names <= line
+            if walks:
+                self.model.unlined |= {(waiter, limit) for waiter in line - names}
+            elif bounds.most or bounds.seconds:
+                assert names == line, limit
+                first = there[0][1] if there else math.inf
+                last = first + bounds.seconds if bounds.seconds else math.inf
+                assert due.get(limit.encode(), 0) <= last + 0.01, "the sweep would look too late"
+            else:
+                assert not names, limit
 
     # -- runs
 
@@ -588,12 +744,13 @@ class Machine(RuleBasedStateMachine):
         rank=st.sampled_from([0, 0, 0, 3]),
         task=st.integers(0, 5),
         skips=SKIPS,
+        weight=WEIGHTS,
     )
     def acquire(
-        self, tags: dict[str, str], fates: list[str], rank: int, task: int, skips: bool
+        self, tags: dict[str, str], fates: list[str], rank: int, task: int, skips: bool, weight: int
     ) -> Any:
         self.number += 1
-        return self.ask(f"task{task}.{self.number}", tags, fates, rank, None, skips)
+        return self.ask(f"task{task}.{self.number}", tags, fates, rank, None, skips, weight)
 
     def ask(
         self,
@@ -603,6 +760,8 @@ class Machine(RuleBasedStateMachine):
         rank: int,
         place: Ticket | None,
         skips: bool,
+        weight: int,
+        replaces: bool = False,
     ) -> Any:
         """A run stands at a worker's slot."""
         self.number += 1
@@ -610,13 +769,17 @@ class Machine(RuleBasedStateMachine):
         self.line.fates = list(fates)
         try:
             answer = self.limiter.try_acquire(
-                run, tags, task="publish", worker="w@h", rank=rank, ticket=place, skips=skips
-            )
+                run, tags, task="publish", worker="w@h", rank=rank, ticket=place, skips=skips,
+                replaces=replaces,
+                weight=weight,
+            )  # fmt: skip
         except LimiterUnavailable:
             assert run in self.later
             return run
         except RunEnded:
             return multiple()
+        except (NotWaiting, WeightTooHigh):
+            return run if run in self.later else multiple()
         finally:
             used = fates[: len(fates) - len(self.line.fates)]
             self.line.fates = []
@@ -625,7 +788,7 @@ class Machine(RuleBasedStateMachine):
         limits = limits_of(tags, self.model.config.dimensions)
         assert answer.limits == limits
         if isinstance(answer, Granted):
-            assert self.model.held[run] == limits
+            assert self.model.held[run] == group_of(limits, weight)
             seconds, _ = self.redis.time()
             timeout = self.model.config.timeout
             assert seconds + timeout - 60 <= answer.expiry <= seconds + timeout + 1
@@ -671,7 +834,7 @@ class Machine(RuleBasedStateMachine):
         self, data: st.DataObject, seconds: int, grow: int, fates: list[str]
     ) -> None:
         run = data.draw(st.sampled_from(sorted(set(self.model.held) - self.model.reserved)))
-        limits = self.model.held[run]
+        limits = names(self.model.held[run])
         limit = data.draw(st.sampled_from(limits))
         if self.model.config.limit_problem(limit):
             return  # its dimension was taken out
@@ -720,7 +883,7 @@ class Machine(RuleBasedStateMachine):
         run = args[0]
         settled = run not in self.later and (run not in self.denied or verb not in ("park", "join"))
         # Its message still is in its queue: this call may take it, or the next worker.
-        settled = settled and not (verb == "join" and args[8] in self.model.queued)
+        settled = settled and not (verb == "join" and self.model.queued[args[8]])
         settled = settled and verb != "purge"  # who asked before it is meant all the same
         before = (dict(self.model.held), dict(self.model.waiting))
         self.execute(verb, args)
@@ -751,24 +914,35 @@ class Machine(RuleBasedStateMachine):
         rank=st.sampled_from([0, 0, 0, 3]),
         skips=SKIPS,
         received=st.sampled_from([0, 1, 2]),
+        weight=WEIGHTS | st.none(),
     )
     def one_asks_for_what_others_wait_for(
-        self, data: st.DataObject, fates: list[str], rank: int, skips: bool, received: int
+        self,
+        data: st.DataObject,
+        fates: list[str],
+        rank: int,
+        skips: bool,
+        received: int,
+        weight: int | None,
     ) -> Any:
         """Another task with the same limits: it is skipped, or replaces them, or is replaced."""
         other = self.model.waiting[data.draw(st.sampled_from(sorted(self.model.waiting)))]
         self.number += 1
-        asked = self.ask(f"task{self.number}", self.tags_of(other.limits), fates, rank, None, skips)
+        weight = weight or without_weight(other.limits)[1]
+        tags = self.tags_of(other.limits)
+        asked = self.ask(
+            f"task{self.number}", tags, fates, rank, None, skips, weight, replaces=True
+        )
         run = f"task{self.number - 1}:{self.number}"
         if run in self.denied:
             self.place(run, fates, None, received)
         return asked
 
-    def tags_of(self, limits: Limits) -> dict[str, str]:
+    def tags_of(self, group: Group) -> dict[str, str]:
         """Return tags that need these limits."""
         return {
             "type" if dimension == "task_type" else dimension: name
-            for dimension, _, name in (limit.partition(":") for limit in limits)
+            for dimension, _, name in (limit.partition(":") for limit in names(group))
             if name
         }
 
@@ -777,9 +951,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """The message of a denied run is parked."""
         answer, task = self.denied[run]
-        place = answer.ticket
-        parked_as = place.parked_as or run
-        message = self.message(task, parked_as, place.number, answer.limits)
+        message = self.message(task)
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(answer, task, message, hold=3600, expires=expires, queue=queue)
         if received is not None:
@@ -815,10 +987,11 @@ class Machine(RuleBasedStateMachine):
         task = other if is_copy else f"task{self.number}"
         run = f"{task}:{self.number}"
         # Nobody needs what nobody waits for.
-        limits = self.model.waiting[other].limits if other else ("global", "account:nobody")
+        group = self.model.waiting[other].limits if other else ("global", "account:nobody")
+        limits, weight = names(group), without_weight(group)[1]
         ticket = Ticket(rank * RANK + int(self.clock() * 1000))
-        denied = Denied(run, limits, limits[-1], None, None, ticket)
-        text = json.dumps({"headers": {"waiter": task}}, ensure_ascii=False).encode()
+        denied = Denied(run, limits, limits[-1], None, None, ticket, weight=weight)
+        text = self.message(task)
         queue = None if self.outbox else QUEUE
         waiter = waiter_of(denied, task, text, hold=3600, expires=expires, queue=queue)
         here = self.stored_here(run, data.draw(st.sampled_from([None, SUCCESS, FAILURE, ...])))
@@ -830,7 +1003,7 @@ class Machine(RuleBasedStateMachine):
             self.redis.zrem("unacked_index", run)
         if queued in ("there", "behind"):
             self.redis.lpush(AHEAD, text)
-            self.model.queued.add(text)
+            self.model.queued[text] += 1
         if queued == "behind":
             self.redis.rpush(AHEAD, HANDED_OVER)
             self.model.is_behind = True
@@ -845,10 +1018,10 @@ class Machine(RuleBasedStateMachine):
         if queued == "behind":
             assert self.redis.rpop(AHEAD) == HANDED_OVER
             self.model.is_behind = False
-        if text in self.model.queued and data.draw(st.booleans()):
+        if self.model.queued[text] and data.draw(st.booleans()):
             # Its worker, or another one, receives it as always: a late copy takes nothing more.
             assert self.redis.lrem(AHEAD, -1, text) == 1
-            self.model.queued.discard(text)
+            self.model.leave_queue(text)
 
     def stored_here(self, run: str, state: Any) -> dict[str, dict[str, Any]]:
         """Keep beside the message of a run: its delivery, and its state; ``...`` can't be read."""
@@ -881,21 +1054,28 @@ class Machine(RuleBasedStateMachine):
         del self.denied[run]
         if not has_place:
             place = answer.ticket
-            message = self.message(task, place.parked_as, place.number, answer.limits)
-            self.messages.append(json.loads(message)["headers"])
+            group = group_of(answer.limits, answer.weight)
+            headers = {"parked_as": place.parked_as, "score": place.number, "limits": group}
+            self.messages.append({"waiter": task, **headers})
 
     fence = 0
 
-    def message(self, task: str, parked_as: str, score: int, limits: Limits) -> bytes:
-        headers = {"waiter": task, "parked_as": parked_as, "score": score, "limits": limits}
-        text = json.dumps({"headers": headers}, ensure_ascii=False)
+    def message(self, task: str) -> bytes:
+        text = json.dumps({"headers": {"waiter": task}}, ensure_ascii=False)
         assert text.startswith(MESSAGE_START)
         return text.encode()
 
     @precondition(lambda self: self.messages or self.copies)
-    @rule(target=runs, data=st.data(), fates=FATES, again=st.booleans(), skips=SKIPS)
+    @rule(
+        target=runs,
+        data=st.data(),
+        fates=FATES,
+        again=st.booleans(),
+        skips=SKIPS,
+        is_old=st.sampled_from([False, False, True]),
+    )
     def a_message_stands_at_a_slot(
-        self, data: st.DataObject, fates: list[str], again: bool, skips: bool
+        self, data: st.DataObject, fates: list[str], again: bool, skips: bool, is_old: bool
     ) -> Any:
         """The broker delivers a message that was put back, or one of them a second time."""
         source = self.messages or self.copies
@@ -904,12 +1084,13 @@ class Machine(RuleBasedStateMachine):
             return multiple()
         if again:
             self.copies.append(message)
-        limits = message["limits"]
-        tags = self.tags_of(limits)
+        limits, weight = without_weight(message["limits"])
+        tags = self.tags_of(tuple(limits))
         # One that was rescued and never parked asks as for the first time.
         parked_as = message["parked_as"]
-        place = Ticket(message["score"], parked_as, tuple(limits)) if parked_as else None
-        return self.ask(message["waiter"], tags, fates, 0, place, skips)
+        score = message["score"] - (1000 * OLDER if is_old else 0)
+        place = Ticket(score, parked_as, tuple(limits), weight) if parked_as else None
+        return self.ask(message["waiter"], tags, fates, 0, place, skips, weight)
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
@@ -918,7 +1099,8 @@ class Machine(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.messages) - 1))
         message = self.messages.pop(index)
         if message["parked_as"] and not message.get("concurrency_discard"):
-            self.limiter.waiting_room.forgo(message["parked_as"], message["limits"])
+            limits, weight = without_weight(message["limits"])
+            self.limiter.waiting_room.forgo(message["parked_as"], limits, weight)
             self.finish()
 
     @precondition(lambda self: self.model.waiting)
@@ -931,6 +1113,17 @@ class Machine(RuleBasedStateMachine):
         assert self.limiter.waiting_room.cancel(waiter) is False
         assert waiter not in self.model.waiting
         self.leaving = set()
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data())
+    def a_waiter_has_waited_for_long(self, data: st.DataObject) -> None:
+        waiter = data.draw(st.sampled_from(sorted(self.model.waiting)))
+        one = self.model.waiting[waiter]
+        for limit in names(one.limits):
+            if self.redis.zscore(f"{PREFIX}:waiting:{limit}", waiter) is not None:
+                self.redis.zincrby(f"{PREFIX}:waiting:{limit}", -OLDER, waiter)
+                self.redis.zincrby(f"{PREFIX}:waiting", -OLDER, limit)
+        self.lines_hold()
 
     @precondition(lambda self: self.model.waiting)
     @rule(data=st.data())
@@ -973,7 +1166,7 @@ class Machine(RuleBasedStateMachine):
         for number, text in self.limiter.waiting_room.claim():
             assert text.startswith(MESSAGE_START.encode())
             if killed:
-                self.copies.append(json.loads(text)["headers"])
+                self.copies.append(self.headers(text))
                 self.redis.zadd(f"{PREFIX}:outbox", {str(number): 0})
             else:
                 self.limiter.waiting_room.confirm(number)
@@ -984,20 +1177,29 @@ class Machine(RuleBasedStateMachine):
     def configure(self, change: dict[str, Any]) -> None:
         holders = {limit: self.model.members(limit) for limit in LIMITS}
         before = self.model.config
-        self.model.configure(before.merged(change))
+        try:
+            self.model.configure(before.merged(change))
+        except InvalidConfig:
+            assert len(change.get("fair", ())) or before.fair  # two dimensions would be fair
+            return
         if before == self.model.config:
             return
         assert self.limiter.config.update(change).config == self.model.config
         self.finish()
-        flat, rates, adaptive, observed = (
+        flat, rates, adaptive, observed, bounds, shares = (
             {k.decode(): v.decode() for k, v in self.redis.hgetall(f"{PREFIX}:{name}").items()}
-            for name in ("config:flat", "config:rates", "config:adaptive", "config:observed")
+            for name in (
+                *("config:flat", "config:rates", "config:adaptive", "config:observed"),
+                *("config:bounds", "config:shares"),
+            )
         )
         expected = flat_of(self.model.config)
         assert rates == json.loads(expected.pop("rates", "{}"))
         adaptive = {limit: text.rpartition(" ")[0] for limit, text in adaptive.items()}
         assert adaptive == json.loads(expected.pop("adaptive", "{}"))
         assert observed == json.loads(expected.pop("observed", "{}"))
+        assert bounds == json.loads(expected.pop("bounds", "{}"))
+        assert shares == json.loads(expected.pop("shares", "{}"))
         assert {name: flat.get(name) for name in expected} == expected
         for limit, runs in holders.items():
             there = self.members(f"semaphore:{limit}")
@@ -1011,12 +1213,13 @@ class Machine(RuleBasedStateMachine):
             return
         token = data.draw(st.sampled_from(living))
         over = self.redis.time()[0] - 1
-        limits = self.model.held[token]
-        for limit in limits:
-            self.redis.zadd(f"{PREFIX}:semaphore:{limit}", {token: over}, xx=True)
+        group = self.model.held[token]
+        for limit in names(group):
+            mine = dict.fromkeys(members_of(token, limit, group), over)
+            self.redis.zadd(f"{PREFIX}:semaphore:{limit}", mine, xx=True)
         self.redis.zadd(f"{PREFIX}:leases", {token: over}, xx=True)
         if token in self.model.reserved:
-            self.redis.zadd(f"{PREFIX}:reserved:{group_of(limits)}", {token: over}, xx=True)
+            self.redis.zadd(f"{PREFIX}:reserved:{group_name(group)}", {token: over}, xx=True)
         self.model.lapsed.add(token)
 
     @precondition(lambda self: self.model.starts or self.model.cooling or self.model.since)
@@ -1162,7 +1365,7 @@ class Machine(RuleBasedStateMachine):
         self.holds()
 
     #: What those held whom a loss of data took everything from.
-    forgotten: dict[str, Limits] = {}  # noqa: RUF012 - replaced, never changed
+    forgotten: dict[str, Group] = {}  # noqa: RUF012 - replaced, never changed
 
     @precondition(lambda self: not self.line.delayed and not self.later)
     @rule(often=st.integers(0, 7))
@@ -1179,7 +1382,7 @@ class Machine(RuleBasedStateMachine):
         self.messages, self.copies, self.denied = [], [], {}
         self.limiter.config.sync()
         assert float(self.redis.hget(f"{PREFIX}:config:flat", "opens")) > self.redis.time()[0]
-        self.ask("newcomer", {"account": "a"}, [], 0, None, False)
+        self.ask("newcomer", {"account": "a"}, [], 0, None, False, 1)
         assert not self.model.held, "admitted before those who live said what they hold"
         self.a_beat()
         assert self.model.held == held
@@ -1192,7 +1395,7 @@ class Machine(RuleBasedStateMachine):
         in_accounts &= accounts_of(set(LIMITS))  # who came to the door in vain may hold another
         held = {limit for limit in LIMITS if self.model.members(limit, living=True)}
         # One in which room is kept alone is listed while an expired token is known there.
-        assert accounts_of(held) <= in_accounts <= accounts_of(held | self.model.kept)
+        assert accounts_of(held) <= in_accounts <= accounts_of(held | set(+self.model.kept))
 
     def finish(self) -> None:
         """Go on with a hand-over that took more than one call, to its end."""

@@ -12,25 +12,51 @@ from celery_concurrency.limiter.config.schema import Config
 from celery_concurrency.scripts.constants import PAUSED, RANK
 
 Limits = tuple[str, ...]
+#: A run's limits, and behind them its weight if that is more than 1.
+Group = tuple[str | int, ...]
 #: The limit that denied, how many held it, how many it allowed.
 Full = tuple[str, int, int]
+
+#: The shared limits of some who wait, their rank, and their name in the fair dimension.
+Flow = tuple[Group, int, str]
 
 #: The narrower a limit, the earlier it is named; the user's own dimensions are 1.
 BREADTH = {"account": 0, "task_type": 2, "platform": 3, "global": 4}
 
 
+def names(group: Group) -> Limits:
+    """Return the limits of a group."""
+    return tuple(one for one in group if isinstance(one, str))
+
+
+def places(limit: str, group: Group) -> int:
+    """Return how many places a run of a group takes in one of its limits."""
+    is_shared = limit.startswith(("global", "platform:", "task_type:"))
+    return int(group[-1]) if is_shared and not isinstance(group[-1], str) else 1
+
+
 @dataclass(frozen=True)
 class Waiting:
-    """One who waits: the token of its denied run, its limits, and its place.
+    """One who waits: the token of its denied run, its limits and weight, and its place.
 
     Attributes:
+        parked_as: the run that first parked its message, "" if this one does.
         received: when its message was received, if it may be replaced; else None.
+        asked: when it first asked itself, in Unix seconds.
     """
 
     run: str
-    limits: Limits
+    limits: Group
     score: int
+    parked_as: str = ""
     received: int | None = None
+    asked: float = 0.0
+
+    @property
+    def place(self) -> dict[str, object]:
+        """What its message says of its place when it leaves."""
+        place = {"as": self.parked_as or self.run, "score": self.score, "limits": list(self.limits)}
+        return place if self.received is None else {**place, "received": self.received}
 
 
 @dataclass
@@ -39,18 +65,19 @@ class Model:
 
     Attributes:
         config: in force.
-        held: token to the limits that its record names; runs and reservations.
+        held: token to the group that its record names; runs and reservations.
         reserved: those of them that are reservations.
         lapsed: tokens whose time is over, and which are not yet swept.
         silent: those of them whose own time is not, but whose worker renewed nothing.
-        kept: limits in which room is kept for the one that is collected for.
+        kept: limit to how many places are kept in it for the one that is collected for.
         freed: (token, limit) that an operator's DEL took out of a semaphore.
         ended: runs that were given up or swept; late calls of theirs are refused.
         parked: runs whose message has found its place.
         rescued: runs whose process was killed before, and whose message was put back.
-        queued: messages that workers may see in a queue before they receive them.
+        queued: messages that workers may see in a queue before they receive them; copies are alike.
         is_behind: one that was handed over is in front of them.
         waiting: waiter to what is known of it.
+        unlined: (waiter, limit) of which the scripts don't know yet that it is in the line.
         begun: the name of a parked message to the run that began on it last; None when
             that has ended.
         counters: as in the seed.
@@ -72,28 +99,31 @@ class Model:
         since: adaptive limit to when it moved or was refused last; ``fell`` to when it fell.
         entries: adaptive entry of the configuration to how many there were before it.
         moved_by: adaptive limit to the entry by which it moved, and its number.
+        lags: of two names of the fair dimension, both of which wait for the same shared limits
+            with room in their own, how many rounds one has gone on more often than the other.
         now: the server's time; starts and cool-downs age by what tests take off theirs.
     """
 
     config: Config = field(default_factory=Config)
-    held: dict[str, Limits] = field(default_factory=dict)
+    held: dict[str, Group] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=set)
     lapsed: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
+    kept: Counter[str] = field(default_factory=Counter)
     freed: set[tuple[str, str]] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
     rescued: set[str] = field(default_factory=set)
-    queued: set[bytes] = field(default_factory=set)
+    queued: Counter[bytes] = field(default_factory=Counter)
     is_behind: bool = False
     waiting: dict[str, Waiting] = field(default_factory=dict)
+    unlined: set[tuple[str, str]] = field(default_factory=set)
     begun: dict[str, str | None] = field(default_factory=dict)
     parked_as: dict[str, str] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     named: set[str] = field(default_factory=set)
     rooms: int = 2
-    records: list[Limits] = field(default_factory=list)
+    records: list[Group] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     closed: bool = False
     unnoticed: set[str] = field(default_factory=set)
@@ -109,6 +139,7 @@ class Model:
     fell: dict[str, float] = field(default_factory=dict)
     entries: dict[str, int] = field(default_factory=dict)
     moved_by: dict[str, tuple[str, int]] = field(default_factory=dict)
+    lags: dict[tuple[Flow, Flow], float] = field(default_factory=dict)
     now: float = 0.0
 
     def members(self, limit: str, living: bool = False) -> set[str]:
@@ -130,17 +161,33 @@ class Model:
         return min(self.config.max_of(limit) or math.inf, self.adapted(limit))
 
     def count(self, limit: str) -> int:
-        """Return how many hold a limit: who expired until the sweep, and what is kept in it."""
-        return len(self.members(limit)) + (limit in self.kept)
+        """Return how many places are taken: who expired until the sweep, and what is kept in it."""
+        taken = sum(places(limit, self.held[token]) for token in self.members(limit))
+        return taken + self.kept[limit]
 
-    def has_room(self, limits: Limits) -> bool:
-        """Return whether each of these limits has room."""
+    def has_room(self, group: Group) -> bool:
+        """Return whether each limit has room; who is too heavy for one needs one place there."""
         return not self.closed and all(
-            self.count(limit) < self.most(limit)
+            self.count(limit) + self._needed(limit, group) <= self.most(limit)
             and not self.is_shut(limit)
             and not self.probe_of(limit)
-            for limit in limits
+            for limit in names(group)
         )
+
+    def _needed(self, limit: str, group: Group) -> int:
+        return 1 if self._is_too_heavy(limit, group) else places(limit, group)
+
+    def _is_too_heavy(self, limit: str, group: Group) -> bool:
+        entry = self.config.adaptive_of(limit)
+        highest: float = self.config.max_of(limit) or math.inf
+        if entry and entry.mode != "observe":
+            highest = min(highest, entry.max)
+        is_paused = limit in self.config.paused or not self.config.enabled
+        return places(limit, group) > max(highest, 1) and not is_paused
+
+    def too_heavy(self, group: Group) -> str | None:
+        """Return the limit that never has as many places as a run takes."""
+        return next((one for one in names(group) if self._is_too_heavy(one, group)), None)
 
     # -- refusals
 
@@ -149,7 +196,7 @@ class Model:
         probe = self.probes.get(limit)
         return probe if probe in self.held and self.config.enabled else None
 
-    def go_first(self, token: str, limits: Limits, instead: str | None = None) -> None:
+    def go_first(self, token: str, limits: Group, instead: str | None = None) -> None:
         """A token goes first in those of its limits where somebody has to."""
         if self.config.enabled:
             for limit in self.probes.keys() & set(limits):
@@ -200,6 +247,8 @@ class Model:
         for name in config.adaptive:
             if name not in self.config.adaptive:
                 self.entries[name] = self.entries.get(name, 0) + 1
+        if config.shares() != self.config.shares():
+            self.lags = {}
         self.config = config
 
     def entry_of(self, limit: str) -> tuple[str, int]:
@@ -258,13 +307,14 @@ class Model:
             and self.now - self.moved_at(limit, self.since) >= entry.every
         )
 
-    def would_rise(self, limit: str) -> bool:
-        """Return whether it rises if a run asks: as many hold it as it admits."""
+    def would_rise(self, limit: str, group: Group) -> bool:
+        """Return whether it rises if a run asks: it has too few places left."""
         if not self.may_rise(limit):
             return False
         entry = self.config.adaptive_of(limit)
         over = self.count(limit) - self.in_force(limit)
-        return over == 0 or (over > 0 and entry is not None and entry.mode == "observe")
+        is_observed = entry is not None and entry.mode == "observe"
+        return over + places(limit, group) > 0 and (over <= 0 or is_observed)
 
     # -- time
 
@@ -288,9 +338,9 @@ class Model:
         """Return all limits that are shut now."""
         return {limit for limit in {*self.starts, *self.cooling} if self.is_shut(limit)}
 
-    def start(self, token: str, limits: Limits, moment: float) -> None:
+    def start(self, token: str, group: Group, moment: float) -> None:
         """A run begins, or may begin on this reservation at that moment at the latest."""
-        for limit in limits:
+        for limit in names(group):
             rates = self.config.rates_of(limit)
             if rates:
                 starts = {**self.starts.get(limit, {}), token: moment}
@@ -298,9 +348,9 @@ class Model:
                 kept = latest[-max(rate.max for rate in rates) :]
                 self.starts[limit] = {one: starts[one] for one in kept}
 
-    def take_start_back(self, token: str, limits: Limits) -> None:
+    def take_start_back(self, token: str, group: Group) -> None:
         """No run began on this token."""
-        for limit in limits:
+        for limit in names(group):
             self.starts.get(limit, {}).pop(token, None)
 
     def is_rated(self, limit: str) -> bool:
@@ -341,13 +391,15 @@ class Model:
     def acquire(
         self,
         run: str,
-        limits: Limits,
+        limits: Group,
         parked_as: str,
         freed: set[str],
         under_way: bool,
         useless: str | None = None,
         reserved: str | None = None,
         skips: Limits = (),
+        place: int | None = None,
+        task: str | None = None,
     ) -> str | Full | tuple[str, str]:
         """Return the verdict, the limit that denies, ("behind", a limit), ("running", a run).
 
@@ -360,6 +412,8 @@ class Model:
                 with other limits by now; those of it are in ``freed`` already.
             reserved: the reservation of its own group that it would begin on.
             skips: it is dropped where one of these is busy.
+            place: that in which its message waited before.
+            task: its name, if it replaces an older one.
         """
         if (
             run in self.ended | self.rescued
@@ -376,20 +430,27 @@ class Model:
             if other in self.held and other not in self.lapsed:
                 return ("running", other)
         if useless:
-            self.unnoticed |= set(self.held[useless])
+            self.unnoticed |= set(names(self.held[useless]))
             self._forget(useless)
         if parked_as and reserved:
-            shut = (self.is_shut(limit, reserved) for limit in limits)
-            probed = (self.probe_of(limit) not in (None, reserved) for limit in limits)
+            shut = (self.is_shut(limit, reserved) for limit in names(limits))
+            probed = (self.probe_of(limit) not in (None, reserved) for limit in names(limits))
             if not any(shut) and not any(probed):
                 return "by reservation"
-            self.unnoticed |= set(limits)
+            self.unnoticed |= set(names(limits))
             self._forget(reserved)
         refused = self._refusal(limits, freed, under_way)
+        if refused and refused[0] == "heavy":
+            return refused
         busy = refused and not self.closed and self._busy_limit(limits, skips)
         if busy:
             self._tell("skipped", limits)
             return "skipped", busy
+        given_up = refused and not (task and self.replaceable(limits))
+        given_up = given_up and self.refusal_to_wait(limits, place)
+        if given_up:
+            self._tell(given_up[0], limits)
+            return given_up
         if refused:
             self._tell("denied", limits)
             return refused
@@ -397,15 +458,18 @@ class Model:
         return "granted"
 
     def _refusal(
-        self, limits: Limits, freed: set[str], under_way: bool
+        self, group: Group, freed: set[str], under_way: bool
     ) -> Full | tuple[str, str] | None:
         if self.closed:
             return "behind", "global"
-        denied = []
+        heavy = self.too_heavy(group)
+        if heavy:
+            return "heavy", heavy
+        denied, limits = [], names(group)
         for limit in limits if self.config.enabled else ():
-            if self.would_rise(limit):
+            if self.would_rise(limit, group):
                 self.move(limit, self.own_max(limit) + 1)
-            kind, refusal = self._denial_of(limit)
+            kind, refusal = self._denial_of(limit, group)
             if refusal:
                 denied.append((kind, BREADTH.get(limit.partition(":")[0], 1), refusal))
         if denied:
@@ -419,18 +483,18 @@ class Model:
                 shut = limit in self.cooling or limit in self.probes
                 if limit in freed or (under_way and shut):
                     return "behind", limit
-            if any(one.limits == limits for one in self.waiting.values()):
+            if any(one.limits == group for one in self.waiting.values()):
                 return "behind", limits[-1]
         return None
 
-    def _busy_limit(self, limits: Limits, skips: Limits) -> str | None:
+    def _busy_limit(self, group: Group, skips: Limits) -> str | None:
         """Return the limit for which a run is dropped instead of waiting."""
-        busy = [limit for limit in skips if self._denial_of(limit)[1]]
-        if skips and any(one.limits == limits for one in self.waiting.values()):
-            busy.append(limits[-1])
+        busy = [limit for limit in skips if self._denial_of(limit, group)[1]]
+        if skips and any(one.limits == group for one in self.waiting.values()):
+            busy.append(names(group)[-1])
         return next(iter(busy), None)
 
-    def _denial_of(self, limit: str) -> tuple[int, Full | tuple[str, str] | None]:
+    def _denial_of(self, limit: str, group: Group) -> tuple[int, Full | tuple[str, str] | None]:
         """Return why a limit denies, and how early that is named."""
         held, most = self.count(limit), self.most(limit)
         if most == PAUSED:
@@ -440,7 +504,7 @@ class Model:
             return 1, ("shut", limit)
         if self.probe_of(limit):
             return 1, ("probed", limit)
-        if held >= most:
+        if held + places(limit, group) > most:
             return 2, (limit, held, int(most))
         return 2, ("shut", limit) if self.is_shut(limit) else None
 
@@ -451,16 +515,16 @@ class Model:
         )
         return self.most(limit) != math.inf or self.is_rated(limit) or adaptive
 
-    def reservations(self, limits: Limits) -> set[str]:
+    def reservations(self, limits: Group) -> set[str]:
         """Return the living reservations of a group."""
         return {token for token in self.reserved - self.lapsed if self.held[token] == limits}
 
-    def grant(self, run: str, limits: Limits, parked_as: str, reserved: str | None = None) -> None:
+    def grant(self, run: str, limits: Group, parked_as: str, reserved: str | None = None) -> None:
         """A run begins, on a reservation or without."""
         self.go_first(run, limits, reserved)
         if reserved:
             freed = {limit for token, limit in self.freed if token == reserved}
-            starts = {limit: self.starts.get(limit, {}).get(reserved) for limit in limits}
+            starts = {limit: self.starts.get(limit, {}).get(reserved) for limit in names(limits)}
             self._forget(reserved)
             self.freed |= {(run, limit) for limit in freed}
             for limit, start in starts.items():
@@ -474,10 +538,10 @@ class Model:
             self.parked_as[run] = parked_as
         self._tell("acquired", limits)
 
-    def _tell(self, what: str, limits: Limits) -> None:
+    def _tell(self, what: str, group: Group) -> None:
         """Count it in all, and by platform and type; never by account."""
         self.counters[f"{what}:total"] += 1
-        for limit in limits:
+        for limit in names(group):
             if limit.startswith(("platform:", "task_type:")):
                 self.counters[f"{what}:{self.counted_as(limit)}"] += 1
 
@@ -526,8 +590,8 @@ class Model:
         """Count the oldest records; return how many."""
         some, self.records = self.records[:most], self.records[most:]
         named = flat_of(self.config)
-        for limits in some:
-            for limit in limits:
+        for group in some:
+            for limit in names(group):
                 dimension = limit.partition(":")[0]
                 own = dimension != "account" and limit in named
                 if limit == "global":
@@ -539,7 +603,7 @@ class Model:
     def delete_semaphore(self, limit: str) -> None:
         """An operator's DEL: frees the limit for good."""
         self.freed |= {(token, limit) for token in self.members(limit)}
-        self.kept.discard(limit)
+        self.kept.pop(limit, None)
         self.unnoticed.add(limit)
 
     def _forget(self, token: str) -> None:
@@ -549,7 +613,7 @@ class Model:
         self.lapsed.discard(token)
         self.silent.discard(token)
         self.reserved.discard(token)
-        self.freed -= {(token, limit) for limit in limits}
+        self.freed -= {(token, limit) for limit in names(limits)}
 
     # -- waiters
 
@@ -557,8 +621,12 @@ class Model:
         """Return whether a message waits that this run parked."""
         return any(one.run == run for one in self.waiting.values())
 
-    def park(self, waiter: str, one: Waiting) -> str:
-        """Return what becomes of a message; "parked" may become "handed over" at once."""
+    def park(self, waiter: str, one: Waiting, returns: bool = True) -> str:
+        """Return what becomes of a message; "parked" may become "handed over" at once.
+
+        Args:
+            returns: it waited before, or is known to find a place.
+        """
         if one.run in self.parked | self.rescued:
             return "again"
         self.parked.add(one.run)
@@ -572,18 +640,52 @@ class Model:
                 return "replaced"
             self.take_out(other)
             one = replace(one, score=before.score)
+        elif not returns and self.crowd(one.limits):
+            self._tell("crowded", one.limits)
+            return "crowded"
         self.waiting[waiter] = one
         self.counters["parked:total"] += 1
         return "parked"
 
+    def line(self, limit: str) -> set[str]:
+        """Return who waits for a limit."""
+        return {name for name, one in self.waiting.items() if limit in one.limits}
+
+    def crowd(self, group: Group) -> tuple[str, str] | None:
+        """Return the limit for which no more may wait."""
+        for limit in names(group):
+            most = self.config.bounds_of(limit).most
+            known = sum((waiter, limit) not in self.unlined for waiter in self.line(limit))
+            if most and known >= most:
+                return "crowded", limit
+        return None
+
+    def overdue(self, group: Group, asked: float) -> tuple[str, str] | None:
+        """Return the limit for which who asked at that time has waited for too long."""
+        for limit in names(group):
+            seconds = self.config.bounds_of(limit).seconds
+            if seconds and asked + seconds <= self.now:
+                return "overdue", limit
+        return None
+
+    def refusal_to_wait(self, limits: Group, place: int | None) -> tuple[str, str] | None:
+        """Return why a run that was denied may not wait."""
+        if place is None:
+            return self.crowd(limits)
+        return self.overdue(limits, place % RANK / 1000)
+
     def is_left(self, queued: bytes) -> bool:
         """Return whether a message is left in the queue in which it was seen, or is gone."""
-        return queued != b"" and (self.is_behind or queued not in self.queued)
+        return queued != b"" and (self.is_behind or not self.queued[queued])
 
-    def replaceable(self, limits: Limits) -> str | None:
-        """Return the waiter with these limits that a newer one replaces."""
+    def leave_queue(self, queued: bytes) -> None:
+        """Take one message out of its queue, if it is there."""
+        self.queued = +(self.queued - Counter([queued]))
+
+    def replaceable(self, group: Group) -> str | None:
+        """Return the waiter with these limits, of whatever weight, that a newer one replaces."""
         for waiter, one in self.waiting.items():
-            if one.limits == limits and one.received is not None:
+            if names(one.limits) == names(group) and one.received is not None:
                 return waiter
         return None
 
@@ -591,7 +693,7 @@ class Model:
         self,
         waiter: str,
         run: str,
-        limits: Limits,
+        limits: Group,
         score: float | None,
         *,
         may: bool = True,
@@ -612,16 +714,18 @@ class Model:
             if not may:
                 return "forbidden"
             self.parked.add(run)
-            self.queued.discard(queued)
+            self.leave_queue(queued)
             return "merged"
         if not self.config.enabled or all(one.limits != limits for one in self.waiting.values()):
             return "alone"
+        if self.crowd(limits):
+            return "crowded"
         if not may:
             return "forbidden"
         assert score is not None
         self._tell("denied", limits)
-        self.park(waiter, Waiting(run, limits, int(score)))
-        self.queued.discard(queued)
+        self.park(waiter, Waiting(run, limits, int(score), asked=score % RANK / 1000))
+        self.leave_queue(queued)
         return "joined"
 
     def has_place(self, waiter: str, run: str) -> bool:
@@ -639,7 +743,7 @@ class Model:
         """It waits no more."""
         del self.waiting[waiter]
 
-    def purge(self, looked_at: dict[Limits, int], last: int) -> int:
+    def purge(self, looked_at: dict[Group, int], last: int) -> int:
         """The first of each of these groups go for good, if they asked in time; return how many."""
         gone = []
         for limits, count in looked_at.items():
@@ -653,11 +757,72 @@ class Model:
 
     def heads(self) -> Iterator[str]:
         """Yield the first waiter of each group, in the order of their places."""
-        seen: set[Limits] = set()
+        seen: set[Group] = set()
         for waiter, one in sorted(self.waiting.items(), key=lambda item: item[1].score):
             if one.limits not in seen:
                 seen.add(one.limits)
                 yield waiter
+
+    # -- fair shares
+
+    def is_own(self, limit: str | int) -> bool:
+        """Return whether a limit is not one that is shared by those who take turns."""
+        if not isinstance(limit, str):
+            return False  # who takes turns is equally heavy
+        dimension = limit.partition(":")[0]
+        is_shared = dimension in ("global", "platform", "task_type")
+        return not is_shared or dimension == self.config.shares()[0]
+
+    def flow_of(self, one: Waiting) -> Flow:
+        """Return with whom a waiter takes turns, and as whom."""
+        shared = tuple(limit for limit in one.limits if not self.is_own(limit))
+        start = f"{self.config.shares()[0]}:"
+        name = next((limit for limit in names(one.limits) if limit.startswith(start)), "")
+        return shared, one.score // RANK, name
+
+    def flows(self) -> set[Flow]:
+        """Return who could go on if the shared limits had room."""
+        first: dict[tuple[Limits, str], Flow] = {}
+        for waiter in self.heads():
+            one = self.waiting[waiter]
+            weight = tuple(limit for limit in one.limits if not isinstance(limit, str))
+            if self.has_room((*filter(self.is_own, one.limits), *weight)):
+                shared, rank, name = self.flow_of(one)
+                first.setdefault((shared, name), (shared, rank, name))
+        return set(first.values())
+
+    def weight_of(self, flow: Flow) -> int:
+        """Return the weight of a name of the fair dimension."""
+        return self.config.shares()[1].get(flow[2].partition(":")[2], 1)
+
+    def compare_shares(self, next_one: Waiting | None = None) -> None:
+        """Look who waits for a turn; and count, before it goes on, whose turn it is."""
+        if self.config.shares()[0] is None:
+            return
+        flows = self.flows()
+        pairs = {(one, two) for one in flows for two in flows if one[:2] == two[:2] and one != two}
+        self.lags = {pair: self.lags.get(pair, 0.0) for pair in pairs}
+        if next_one:
+            flow = self.flow_of(next_one)
+            for one, two in pairs:
+                if flow in (one, two):
+                    ahead = 1 if flow == one else -1
+                    self.lags[one, two] += ahead / self.weight_of(flow)
+                    most = 2 * max(1 / self.weight_of(one), 1 / self.weight_of(two))
+                    assert abs(self.lags[one, two]) <= most + 1e-9, f"{one} beside {two}"
+
+    def next_ones(self) -> list[str]:
+        """Return the waiters of which one goes on next: first of all, or of a fair name."""
+        runnable = self.runnable()
+        if self.config.shares()[0] is None:
+            return runnable[:1]
+        ones = {waiter: self.flow_of(self.waiting[waiter]) for waiter in runnable}
+        rank = min((flow[1] for flow in ones.values()), default=0)
+        firsts: dict[Flow, str] = {}
+        for waiter, flow in ones.items():
+            if flow[1] == rank:
+                firsts.setdefault(flow, waiter)
+        return list(firsts.values())
 
     def runnable(self) -> list[str]:
         """Return the waiters that are the first of their group and have room, in order."""

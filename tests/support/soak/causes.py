@@ -151,7 +151,10 @@ def why_doubled(task: Task, events: list[Event], said: list[str]) -> str | None:
     begun = min(run.begin for run in task.runs)
     if any("keeps its slot" in line for line in said):
         begun = task.sent  # it had no ack long before any run of it began
+    parkers = {int(line.split(maxsplit=1)[0]) for line in said if " parked and starts" in line}
     for event in events:
+        if event.what in ("worker", "exit") and event.pids & parkers and event.end > task.sent:
+            return f"{event} between the parking of its message and the acknowledgement"
         if event.what in ("broker", "broker full", "worker", "exit"):
             if begun - 1 < event.end and event.begin < ended[-1] + 1:
                 return f"{event} before it was acknowledged, so that it was delivered again"

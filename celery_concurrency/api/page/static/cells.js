@@ -1,6 +1,7 @@
 // Table cells that several views use.
 
-import { element, write } from "./dom.js";
+import { element, shown, write } from "./dom.js";
+import { count } from "./format.js";
 import { visible } from "./names.js";
 import { t } from "./texts.js";
 
@@ -32,12 +33,15 @@ export const taskOf = (token) => token.replace(/:reserved$/, "").replace(/:[^:]*
 /** Return the address of the view that says what a task does. */
 export const whyAddress = (task) => `#why/${encodeURIComponent(task)}`;
 
-/** Return a cell with limits; its `show` takes their names. */
+/** Return a cell with limits; its `show` takes their names, and how many places are taken in them. */
 export function limitsCell() {
   const list = element("ul", { class: "tags" });
-  const cell = element("td", {}, list);
+  const places = element("span", { class: "badge" });
+  const cell = element("td", {}, list, places);
   let names = "";
-  cell.show = (limits) => {
+  cell.show = (limits, weight = 1) => {
+    shown(places, weight > 1);
+    write(places, t("places", { count: count(weight) }));
     if (names === (names = JSON.stringify(limits))) return;
     list.replaceChildren(...limits.map((limit) => element("li", {}, linkOf("running", limit, visible(limit)))));
   };

@@ -54,7 +54,7 @@ function pauseLines(before, after) {
 }
 
 /** Return how the page names a field elsewhere. */
-const nameOf = (field) => limitOfField(field) ?? field.replace(/^(rates|adaptive)\./, "$1 ");
+const nameOf = (field) => limitOfField(field) ?? field.replace(/^(rates|adaptive|waiting)\./, "$1 ");
 
 function valueText(field, value) {
   if (value === null || value === undefined) return t("not_set");

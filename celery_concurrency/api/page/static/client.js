@@ -4,7 +4,7 @@ import { noteServerTime } from "./format.js";
 import { caller, operator, token } from "./session.js";
 import { LANGUAGE, t } from "./texts.js";
 
-const API = document.body.dataset.api;
+const { api: API, csrfHeader, csrfToken } = document.body.dataset;
 const PATIENCE = 15_000; // ms
 
 /** An error as in the API's envelope; its status is 0 if there was no answer. */
@@ -50,6 +50,7 @@ async function send(method, path, { body, version, signal }) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (version) headers["If-Match"] = version;
   if (method !== "GET" && !caller.known?.operator && operator.get()) headers["X-Operator"] = inBytes(operator.get());
+  if (method !== "GET" && csrfHeader) Object.assign(headers, { [csrfHeader]: csrfToken });
   const signals = [AbortSignal.timeout(PATIENCE), ...(signal ? [signal] : [])];
   try {
     return await fetch(API + path, {

@@ -2,14 +2,16 @@
 
 import { desk, editLimit, editTimeout, removeEntry, reset, resume, toggle } from "./actions.js";
 import { editAdaptive, removeAdaptive, setAdaptive } from "./adaptiveconfig.js";
+import { editBounds, removeBounds, setBounds } from "./bounds.js";
 import { ask } from "./client.js";
 import { byId, changing, element, keepRows, shown, write } from "./dom.js";
 import { count } from "./format.js";
 import { actionRow, changesTo, historyRow } from "./history.js";
 import { entriesOf, maxOf } from "./limitnames.js";
 import { editRates, removeRates, setRates } from "./rates.js";
+import { fairOf, removeShares, setShares, sharesText } from "./shares.js";
 import { t } from "./texts.js";
-import { adaptiveText, maxText, ratesText } from "./values.js";
+import { adaptiveText, boundsText, maxText, ratesText } from "./values.js";
 
 /** How many settings are shown at most: thousands of accounts may have limits of their own. */
 const ROWS = 200;
@@ -20,6 +22,8 @@ let last = null;
 byId("reset").addEventListener("click", () => last && reset(changesTo(last.defaults)));
 byId("set-rates").addEventListener("click", setRates);
 byId("set-adaptive").addEventListener("click", setAdaptive);
+byId("set-bounds").addEventListener("click", setBounds);
+byId("set-shares").addEventListener("click", () => setShares());
 filter.addEventListener("input", () => last && showSettings());
 
 export const configuration = {
@@ -57,7 +61,7 @@ function showSettings() {
 
 /** Return what is set: `{name, note, value, actions: [[text, function, danger], ...]}`. */
 function settingsOf(config) {
-  const { enabled, timeout, paused = [], rates = {}, adaptive = {} } = config;
+  const { enabled, timeout, paused = [], rates = {}, adaptive = {}, waiting = {} } = config;
   const flip = enabled ? [t("switch_off"), () => toggle(false), true] : [t("switch_on"), () => toggle(true)];
   return [
     { name: "enabled", value: enabled ? t("on") : t("off"), actions: [flip] },
@@ -76,6 +80,17 @@ function settingsOf(config) {
       note: limit.endsWith(":*") ? t("adaptive_each") : "",
       value: adaptiveText(some),
       actions: [[t("edit"), () => editAdaptive(limit)], [t("remove"), () => removeAdaptive(limit), true]],
+    })),
+    ...Object.entries(waiting).map(([limit, some]) => ({
+      name: `waiting ${limit}`,
+      note: limit.endsWith(":*") ? t("bounds_each") : "",
+      value: boundsText(some),
+      actions: [[t("edit"), () => editBounds(limit)], [t("remove"), () => removeBounds(limit), true]],
+    })),
+    ...fairOf(config).map(([dimension, weights]) => ({
+      name: `fair ${dimension}`,
+      value: sharesText(weights),
+      actions: [[t("edit"), () => setShares(dimension)], [t("remove"), () => removeShares(dimension), true]],
     })),
     ...entriesOf(config).map(([limit, removable]) => ({
       name: limit,

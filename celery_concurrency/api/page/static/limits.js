@@ -131,7 +131,9 @@ function makeRow({ limit, name }) {
     write(pausedBy, now.paused ? pauseText(limit) : "");
     moments.show(now);
     backlog.show(now.waiting);
-    write(waitsText, count(now.waiting));
+    const places = now.bounds?.most;
+    const waits = places ? t("used_of", { current: count(now.waiting), max: count(places) }) : count(now.waiting);
+    write(waitsText, now.weight ? t("waits_weight", { waits, weight: now.weight }) : waits);
     waitsText.classList.toggle("zero", now.waiting === 0);
     const since = now.waiting_since ?? null;
     write(oldest, since === null ? "" : t("oldest_wait", { duration: duration(serverNow() - since) }));

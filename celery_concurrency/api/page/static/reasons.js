@@ -17,11 +17,13 @@ function shutText({ limit, opens_at: moment, rate, cause }) {
 
 /** Return the API's `blocked_by` in words; a reason that is unknown here, as it is. */
 export function reasonText(blocked) {
-  const { reason, limit, current, max, opens_at: moment, since } = blocked;
+  const { reason, limit, current, max, takes, opens_at: moment, since } = blocked;
   if (moment) return shutText(blocked);
   const numbers = { current: count(current ?? 0), max: count(max ?? 0) };
   const text = TEXTS.has(reason) ? t(TEXTS.get(reason), { limit, ...numbers }) : reason;
-  return reason === "full" && since ? text + t("why_still", { duration: duration(now() - since) }) : text;
+  const places = takes && ["full", "kept"].includes(reason) ? t("why_takes", { takes: count(takes) }) : "";
+  const still = reason === "full" && since ? t("why_still", { duration: duration(now() - since) }) : "";
+  return text + places + still;
 }
 
 /** Return such a reason with who paused the limit, or had it cool down, and when. */

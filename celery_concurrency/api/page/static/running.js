@@ -44,7 +44,7 @@ function makeRow() {
   row.show = (one) => {
     holder = one;
     task.show(one);
-    limits.show(one.limits);
+    limits.show(one.limits, one.weight);
     write(worker, workerText(one));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));
     expires.show(one.expires, untilText(one.expires));

@@ -20,7 +20,7 @@ const FEWEST = 12;
 /** A point is a minute or more: no need to read them with every poll. */
 const REST = 30_000; // ms
 const PERCENTILES = ["p50", "p95", "p99"];
-const COUNTERS = ["acquired", "released", "denied", "refused", "parked", "handed_over", "lapsed", "cancelled", "skipped", "replaced", "expired", "reclaimed", "lost"];
+const COUNTERS = ["acquired", "released", "denied", "refused", "parked", "handed_over", "lapsed", "cancelled", "skipped", "replaced", "crowded", "overdue", "expired", "reclaimed", "lost"];
 
 const choice = byId("statistics-limit");
 let last = null;

@@ -17,6 +17,12 @@ export function rateText({ max, per, mode = "enforce" }) {
 
 export const ratesText = (rates) => rates.map(rateText).join(t("comma"));
 
+/** Return the bounds on waiting for a limit in words. */
+export function boundsText({ most, seconds }) {
+  const parts = [most && t("bounds_most", { count: count(most) }), seconds && t("bounds_seconds", { period: period(seconds) })];
+  return parts.filter(Boolean).join(t("comma")) || t("no_limit");
+}
+
 /** What an adaptive limit has where it does not say otherwise. */
 export const ADAPTIVE = { min: 1, max: 10, decrease: 0.5, every: 60, mode: "enforce" };
 

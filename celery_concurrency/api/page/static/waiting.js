@@ -57,7 +57,7 @@ function makeRow({ task_id: taskId }) {
     task.show(one);
     write(position, count(one.position));
     write(reason, reasonText(one.blocked_by));
-    limits.show(one.limits);
+    limits.show(one.limits, one.weight);
     since.show(one.since, t("waits_for_duration", { duration: duration(now() - one.since) }));
   };
   return row;

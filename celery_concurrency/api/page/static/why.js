@@ -60,7 +60,9 @@ export const why = {
 function blockersFirst({ limits, blockers = [] }) {
   const order = new Map(blockers.map(({ limit }, index) => [limit, index]));
   const place = ({ limit }) => order.get(limit) ?? blockers.length;
-  return [...limits].sort((one, other) => place(one) - place(other));
+  // A limit with room for others may have too little for a heavy task.
+  const full = new Set(blockers.filter(({ reason }) => reason === "full").map(({ limit }) => limit));
+  return [...limits].sort((one, other) => place(one) - place(other)).map((one) => ({ ...one, blocks: full.has(one.limit) }));
 }
 
 function sentences(found) {
@@ -71,16 +73,18 @@ function sentences(found) {
   return [
     t("why_answer", { reason: reasonsText(found) }),
     t("why_place", { since: time(found.since), duration: duration(now() - found.since), position: count(found.position) }),
+    ...(found.given_up_at ? [t("why_given_up_at", { at: time(found.given_up_at) })] : []),
   ];
 }
 
 function stateOf(one) {
-  const { paused, kept, full, current } = one;
+  const { paused, kept, full, current, blocks } = one;
   const most = allows(one);
   if (full && !paused && !(most && current >= most)) return ["full", t("shut")];
   if (paused) return ["paused", t("paused")];
   if (kept) return ["full", t("kept")];
-  return full ? ["full", t("full")] : ["room", t("room")];
+  if (full) return ["full", t("full")];
+  return blocks ? ["full", t("too_full")] : ["room", t("room")];
 }
 
 function makeRow({ limit }) {
@@ -110,7 +114,8 @@ function makeHolder(holder) {
   const since = timeElement();
   const letGo = changing(t("release"), () => release(holder), true);
   letGo.setAttribute("aria-label", `${t("release")}: ${visible(holder.token)}`);
-  const item = element("li", {}, element("span", {}, element("strong", {}, taskName(holder)), " ", element("code", {}, visible(holder.task_id))), who, since, letGo);
+  const places = (holder.weight ?? 1) > 1 ? element("span", { class: "badge" }, t("places", { count: count(holder.weight) })) : null;
+  const item = element("li", {}, element("span", {}, element("strong", {}, taskName(holder)), " ", element("code", {}, visible(holder.task_id))), places, who, since, letGo);
   item.show = (one) => {
     write(who, one.reserved ? t("reserved") : visible(one.worker ?? t("unknown")));
     since.show(one.since, one.since === null ? "" : t("for_duration", { duration: duration(now() - one.since) }));

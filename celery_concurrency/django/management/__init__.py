@@ -1,0 +1,1 @@
+"""Where Django looks for commands; ours is ``commands/concurrency.py``."""

@@ -1,0 +1,1 @@
+"""Commands of a site's own command line; ours is ``concurrency.py``."""
