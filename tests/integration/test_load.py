@@ -20,6 +20,7 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.testing.server import Server
 from tests.support.recording import (
+    FULL_KEY,
     RECORDS_KEY,
     by,
     highest_overlap,
@@ -68,24 +69,34 @@ def deployment(
             kill_all(workers)
 
 
+def tokens(limiter: Limiter, limit: str) -> int:
+    """Return how many tokens of a limit are out."""
+    return int(limiter.redis.zcard(f"concurrency:semaphore:{limit}"))
+
+
 def test_two_of_one_account_never_run_at_once_and_both_accounts_are_busy(
     deployment: tuple[ModuleType, Limiter], server: Server
 ) -> None:
     """The seed's heart, by the default limits: twenty 0.1 s tasks over two accounts."""
     project, limiter = deployment
     limiter.config.reset()
+    accounts = ["account:acc0", "account:acc1"]
     with records_client(server.url()) as records:
-        records.delete(RECORDS_KEY)
-    results = [
-        project.publish.apply_async((0.1,), headers={"account": f"acc{number % 2}"})
-        for number in range(20)
-    ]
+        records.delete(RECORDS_KEY, FULL_KEY)
+        results = [
+            project.publish_when_full.apply_async(
+                (accounts, 0.1), headers={"account": f"acc{number % 2}"}
+            )
+            for number in range(20)
+        ]
+        wait_for(lambda: [tokens(limiter, name) for name in accounts] == [1, 1])
+        records.sadd(FULL_KEY, *accounts)
     assert [result.get(timeout=60) for result in results] == [result.id for result in results]
 
     runs = read_records(server.url())
     assert len(runs) == 20
-    accounts = by(runs, lambda run: run.headers["account"])
-    assert {name: highest_overlap(one) for name, one in accounts.items()} == {"acc0": 1, "acc1": 1}
+    runs_of = by(runs, lambda run: run.headers["account"])
+    assert {name: highest_overlap(one) for name, one in runs_of.items()} == {"acc0": 1, "acc1": 1}
     assert highest_overlap(runs) == 2
 
 
@@ -113,25 +124,33 @@ def test_no_limit_is_exceeded_and_each_is_used_in_full(
     print(f"seed {seed}")
     chance = random.Random(seed)
     sent = [{tag: chance.choice(names) for tag, names in CHOICES.items()} for _ in range(TASKS)]
+    limits_of_each = [limits_of(headers, config.dimensions) for headers in sent]
     limited = {
         limit: config.max_of(limit)
-        for headers in sent
-        for limit in limits_of(headers, config.dimensions)
+        for names in limits_of_each
+        for limit in names
         if config.max_of(limit)
     }
     assert limited
-    held = dict.fromkeys(limited, 0)
+    # Where all limits are in each other's way, only that of all tasks is sure to be full.
+    to_fill = set(limited if len(limits) == 1 else ["global"])
     with records_client(server.url()) as records:
-        records.delete(RECORDS_KEY)
-        for headers in sent:
-            project.publish.apply_async((chance.uniform(0.02, 0.06),), headers=headers)
+        records.delete(RECORDS_KEY, FULL_KEY)
+        for headers, names in zip(sent, limits_of_each, strict=True):
+            # Each holds until its limits were full once: whether short bodies overlap is up to
+            # the machine.
+            project.publish_when_full.apply_async(
+                (sorted(to_fill & set(names)), chance.uniform(0.02, 0.06)), headers=headers
+            )
 
         def all_ran() -> bool:
-            for limit in held:
-                held[limit] = max(held[limit], records.zcard(f"concurrency:semaphore:{limit}"))
+            for limit in to_fill - records.smembers(FULL_KEY):
+                if tokens(limiter, limit) >= limited[limit]:
+                    records.sadd(FULL_KEY, limit)
             return records.llen(RECORDS_KEY) >= TASKS
 
         wait_for(all_ran, 150, f"{TASKS} runs")
+        assert records.smembers(FULL_KEY) == to_fill
 
     runs = read_records(server.url())
     assert len({run.task_id for run in runs}) == len(runs) == TASKS
@@ -142,8 +161,4 @@ def test_no_limit_is_exceeded_and_each_is_used_in_full(
         for limit in limited
     }
     assert [limit for limit in limited if overlaps[limit] > limited[limit]] == []
-    # By its tokens too: whether so short bodies overlap is up to the machine. Where all limits are
-    # in each other's way, only that of all tasks is sure to be full.
-    full = limited if len(limits) == 1 else {"global": limited["global"]}
-    assert {limit: max(held[limit], overlaps[limit]) for limit in full} == full
     wait_for(lambda: limiter.usage().global_.current == 0, what="all tokens back")

@@ -7,7 +7,7 @@ import time
 
 from celery import Celery
 
-from tests.support.recording import recorded
+from tests.support.recording import recorded, wait_until_seen_full
 
 app = Celery("plain", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
 app.conf.concurrency_waiting = os.environ.get("WAITING", "retry")
@@ -21,5 +21,14 @@ app.conf.broker_connection_retry_on_startup = True
 def publish(self, seconds: float = 0.1) -> str:
     """Hold what this task holds for ``seconds``."""
     with recorded(self):
+        time.sleep(seconds)
+    return self.request.id
+
+
+@app.task(bind=True)
+def publish_when_full(self, limits: list[str], seconds: float) -> str:
+    """Hold until the test has seen each of these limits in full, and ``seconds`` more."""
+    with recorded(self):
+        wait_until_seen_full(limits)
         time.sleep(seconds)
     return self.request.id

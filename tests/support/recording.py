@@ -16,6 +16,8 @@ from redis import Redis
 #: A database of its own: what tests flush or break in the others is no matter here.
 RECORDS_DB = 9
 RECORDS_KEY = "recorded-runs"
+#: The limits that a test has seen in full.
+FULL_KEY = "seen-full"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,22 @@ def recorded(task: Any) -> AbstractContextManager[None]:
 
 
 def _push(record: str) -> None:
-    url = os.environ.get("RECORDS_URL") or os.environ["RESULT_BACKEND"]
-    with records_client(url) as client:
+    with _own_records() as client:
         client.rpush(RECORDS_KEY, record)
+
+
+def wait_until_seen_full(limits: list[str], seconds: float = 60) -> None:
+    """Return as soon as a test has written down each of these limits in ``FULL_KEY``."""
+    end = time.monotonic() + seconds
+    with _own_records() as client:
+        while limits and not all(client.smismember(FULL_KEY, limits)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not seen in full within {seconds} s: {limits}")
+            time.sleep(0.02)
+
+
+def _own_records() -> Redis:
+    return records_client(os.environ.get("RECORDS_URL") or os.environ["RESULT_BACKEND"])
 
 
 def parse_records(records: Iterable[str]) -> list[RunRecord]:
