@@ -88,13 +88,13 @@ def test_used_in_full_it_rises_by_one_each_every_seconds_without_a_refusal(floor
     refuse(floor)
     hold(floor, 4)
     assert is_full(floor)
-    floor.age(59)
+    floor.age(30)
     assert is_full(floor)
     # Too early for it to fall again, and it puts off that it rises.
     refuse(floor)
-    floor.age(59)
+    floor.age(30)
     assert is_full(floor)
-    floor.age(1)
+    floor.age(30)
     hold(floor)
     assert current(floor) == 5
     for more in (6, 7, 8):

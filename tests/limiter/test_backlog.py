@@ -17,8 +17,11 @@ URL = "/api/v1/concurrency/stats/backlog"
 KEY = "concurrency:stats:backlog"
 
 
+HISTORY = "concurrency:stats:history"
+
+
 def minute_later(redis: Redis) -> None:
-    redis.delete("concurrency:stats:history")
+    redis.delete(HISTORY)
 
 
 def test_it_is_sampled_with_each_copy_of_the_counters(
@@ -29,6 +32,9 @@ def test_it_is_sampled_with_each_copy_of_the_counters(
     assert limiter.stats.snapshot()
     for number in range(3):
         park(limiter, f"waits-{number}", {"platform": "douyin", "account": f"a{number % 2}"})
+    # As if its copy were of a minute that is not over before the next call comes.
+    [(_, copy)] = redis.xrange(HISTORY)
+    redis.xadd(HISTORY, copy, id=f"{(redis.time()[0] + 600) * 1000}-0")
     assert not limiter.stats.snapshot(), "this minute has one"
     minute_later(redis)
     assert limiter.stats.snapshot()

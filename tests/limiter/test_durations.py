@@ -34,11 +34,11 @@ def run(limiter: Limiter, name: str, waited: float = 0, held: float = 0, **tags:
 
 
 def test_a_run_that_ended_leaves_one_record(limiter: Limiter, redis: Redis) -> None:
-    run(limiter, "a", waited=2, held=3, **TAGS)
+    run(limiter, "a", waited=2, held=300, **TAGS)
     [record] = redis.lrange(ENDED, 0, -1)
     asked, since, ended, group = record.split(" ", 3)
     assert float(since) - int(asked) / 1000 == pytest.approx(2, abs=0.01)
-    assert float(ended) - float(since) == pytest.approx(3, abs=0.5)
+    assert 300 <= float(ended) - float(since) < 360
     assert group == '["global", "platform:douyin", "account:secret", "task_type:publish"]'
     limiter.release("a")
     assert redis.llen(ENDED) == 1, "a second copy left another"
@@ -56,8 +56,8 @@ def test_records_that_nobody_counts_are_bounded(
 
 def test_they_are_counted_by_limit_and_never_by_account(limiter: Limiter, redis: Redis) -> None:
     limiter.config.update({"dimensions": {"tenant": {"max": 9, "overrides": {"named": 5}}}})
-    run(limiter, "a", waited=2, held=3, **TAGS, tenant="named")
-    run(limiter, "b", held=1.2, platform="douyin", tenant="one of a million")
+    run(limiter, "a", waited=2, held=700, **TAGS, tenant="named")
+    run(limiter, "b", held=400, platform="douyin", tenant="one of a million")
     assert limiter.durations.tally() == 2
     assert limiter.durations.tally() == 0
     assert not redis.exists(ENDED)
@@ -70,8 +70,8 @@ def test_they_are_counted_by_limit_and_never_by_account(limiter: Limiter, redis:
     }
     assert spans.wait["global"].counts == {0: 1, 2500: 1}
     assert spans.wait["global"].milliseconds == pytest.approx(2000, abs=20)
-    assert spans.hold["global"].counts == {2500: 1, 5000: 1}
-    assert spans.hold["task_type:publish"].counts == {5000: 1}
+    assert spans.hold["global"].counts == {600_000: 1, 1_800_000: 1}
+    assert spans.hold["task_type:publish"].counts == {1_800_000: 1}
 
 
 def test_each_five_minutes_have_a_hash_that_goes_after_a_day(
@@ -123,14 +123,14 @@ def test_waiting_counts_from_asking_first_whatever_the_priority(
     holder = floor.hold(account="a")
     floor.wait("waiter", rank=200, account="a")
     score = int(redis.zrange(floor_group(redis), 0, 0, withscores=True)[0][1])
-    redis.zadd(floor_group(redis), {"waiter": score - 5000})  # asked five seconds before
+    redis.zadd(floor_group(redis), {"waiter": score - 500_000})  # asked so long before
     limiter.release(holder)
     [message] = floor.back()
     token = floor.deliver(message).token
     limiter.release(token)
     limiter.durations.tally()
     wait = limiter.durations.total(read_names(limiter.keyspace)).wait["global"]
-    assert wait.milliseconds == pytest.approx(5000, abs=500)
+    assert 500_000 <= wait.milliseconds < 560_000
 
 
 def floor_group(redis: Redis) -> str:

@@ -147,7 +147,7 @@ def arriving(runs: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 @settings(
     max_examples=50, deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(runs=some_runs, most=st.integers(1, 4))
 def test_a_maximum_is_counted_as_a_queue_would_have_it(floor, redis, turned, runs, most):
@@ -163,7 +163,7 @@ def test_a_maximum_is_counted_as_a_queue_would_have_it(floor, redis, turned, run
 
 @settings(
     max_examples=50, deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(
     runs=some_runs,

@@ -25,9 +25,9 @@ def refuse(floor, token, seconds=600, limit="account:a", **more):
 
 
 def lasts(floor, limit="account:a"):
-    """Return for how many seconds a limit cools down, to the nearest ten."""
+    """Return for how many seconds a limit cools down, to the nearest hundred."""
     found = floor.limiter.cooldowns.find(limit)
-    return round(found.seconds, -1) if found else None
+    return round(found.seconds, -2) if found else None
 
 
 def refused_once(floor, seconds=600):

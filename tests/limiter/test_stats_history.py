@@ -14,7 +14,6 @@ from redis import Redis
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.stats.durations import INTERVAL
 from celery_concurrency.limiter.stats.history import StatsHistory, read_stats_history
-from tests.support.workers import wait_for
 
 URL = "/api/v1/concurrency/stats/history"
 COUNTERS = "concurrency:stats:counters"
@@ -23,10 +22,11 @@ ZERO = {"acquired:total": 0, "released:total": 0}
 
 
 @pytest.fixture
-def now(redis: Redis) -> int:
-    """The server's time, not so near to the end of a minute that the next begins in the test."""
-    wait_for(lambda: redis.time()[0] % 60 < 50, what="some seconds of a minute left")
-    return redis.time()[0]
+def now(limiter: Limiter, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The middle of this minute, at which time stands still for who reads the history."""
+    now = redis.time()[0] // 60 * 60 + 30
+    monkeypatch.setattr(limiter.keyspace, "now", lambda: float(now))
+    return now
 
 
 def keep(redis: Redis, at: float, **counters: int) -> None:

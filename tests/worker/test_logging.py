@@ -405,13 +405,13 @@ def test_what_was_waited_and_held(scene, caplog):
     [first] = records(caplog, "granted")
     assert first.concurrency["waited"] == 0
     assert first.concurrency["limits"] == ["global", "platform:douyin", "account:a"]
-    asked = (scene.redis.time()[0] - 5) * 1000
+    asked = (scene.redis.time()[0] - 500) * 1000
     place = {"score": 2**43 * 3 + asked, "as": "parked", "limits": ["global"]}
     scene.run(**TAGS, parked=place)
     second = records(caplog, "granted")[-1]
-    assert second.concurrency["waited"] == pytest.approx(5, abs=1.5)
+    assert 500 <= second.concurrency["waited"] < 560
     released = records(caplog, "released")[-1].concurrency
-    assert 0 <= released["held"] < 5
+    assert 0 <= released["held"] < 60
     assert (released["waited"], released["limits"]) == (
         second.concurrency["waited"],
         second.concurrency["limits"],
@@ -497,7 +497,7 @@ def test_what_a_refusal_asked_for(scene, caplog):
     told = record.concurrency
     now = scene.redis.time()[0]
     assert (told["limit"], told["seconds"], told["reason"]) == ("account:a", 60, "Refused: 429")
-    assert told["until"] == pytest.approx(now + 60, abs=10)
+    assert told["until"] == pytest.approx(now + 60, abs=30)
     assert "refused for account:a: Refused: 429" in record.getMessage()
 
 

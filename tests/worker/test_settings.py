@@ -228,7 +228,7 @@ def test_a_real_sentinel_leads_to_its_master(tmp_path):
         with SentinelServer(conf, port=port) as sentinel:
             url = f"sentinel://127.0.0.1:{sentinel.port}/2?master_name=mymaster"
             client, _ = client_of(concurrency_redis_url=url)
-            assert wait_for(lambda: client.set("who", "master"), timeout=10)
+            assert wait_for(lambda: client.set("who", "master"))
             with connect(master.url(2)) as direct:
                 assert direct.get("who") == b"master"
             client.close()

@@ -276,6 +276,11 @@ MACHINES = (
 )
 
 
+@pytest.fixture(autouse=True)
+def whole_calls() -> None:
+    """Here calls leave the rest to others, as they do in use."""
+
+
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "PAUSE", 0)
