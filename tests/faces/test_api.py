@@ -266,7 +266,7 @@ def test_health(client, redis, redis_url):
     client.put(CONFIG, json={"global_max": 2})
     data = client.get(f"{BASE}/health").json["data"]
     assert data["config_version"] == 2
-    assert 0 < data["ping_ms"] < 5000
+    assert 0 < data["ping_ms"] < 60_000
 
 
 # -- what is refused
@@ -603,7 +603,7 @@ def test_without_redis_it_says_so_and_recovers(mortal):
             response = client.open(BASE + path, method=method, json=body_of(path))
             assert_refused(response, 503, "unavailable")
             assert int(response.headers["Retry-After"]) > 0
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20
         # What the request itself has wrong is said all the same.
         assert_refused(client.put(CONFIG, data=b"{", content_type=JSON), 400, "invalid_json")
         mortal.start()

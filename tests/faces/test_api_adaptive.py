@@ -49,6 +49,7 @@ def test_no_more_are_listed_than_there_is_room_for(client, limiter, monkeypatch)
 
 def test_a_day_of_it(client, limiter, probe, redis):
     limiter.stats.snapshot()
+    begin = redis.time()[0]
     data = client.get(f"{HISTORY}?limit={LIMIT}").json["data"]
     assert data["limit"]["current"] == 4
     [move] = data["moves"]
@@ -58,7 +59,8 @@ def test_a_day_of_it(client, limiter, probe, redis):
     assert data["resolution"] == 300
     assert len(data["refusals"]) == 86_400 // 300 + 1
     assert sum(one["count"] for one in data["refusals"]) == 2
-    assert data["refusals"][-1]["at"] <= redis.time()[0] < data["refusals"][-1]["at"] + 300
+    last = data["refusals"][-1]["at"]
+    assert begin - 300 < last <= redis.time()[0]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_who_waits_is_told_that_one_goes_first_and_which(client, limiter, probe)
     by_limit = {one["limit"]: one for one in found["limits"]}
     first = by_limit["account:tried"]["probe"]
     assert (first["token"], first["task_id"], first["worker"]) == (probe, "tries", "w1@h")
-    assert first["since"] == pytest.approx(found["since"], abs=10)
+    assert first["since"] == pytest.approx(found["since"], abs=60)
     assert by_limit["account:tried"]["full"]
     assert "probe" not in by_limit[LIMIT]
     limiter.release(probe)  # it failed: nobody is tried, and the next goes first

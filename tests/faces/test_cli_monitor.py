@@ -61,13 +61,13 @@ def monitor(redis_url):
     yield start
     for one in started:
         one.kill()
-        one.communicate(timeout=20)
+        one.communicate(timeout=60)
 
 
 def interrupted(process):
     """End it as Ctrl-C does; returns what else it said."""
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     return output, errors
 
@@ -129,7 +129,7 @@ def test_a_reader_that_leaves_is_no_traceback(monitor):
     one = monitor()
     one.stdout.readline()
     one.stdout.close()
-    assert one.wait(20) == 1
+    assert one.wait(60) == 1
     assert one.stderr.read() == ""
 
 
@@ -143,7 +143,7 @@ def test_the_picture_in_a_terminal(monitor, busy):
     one = monitor(stdout=slave)
     os.close(slave)
     shown = ""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while "w2" not in shown and time.monotonic() < deadline:
         if select.select([master], [], [], 1)[0]:
             shown += os.read(master, 65536).decode()

@@ -403,8 +403,9 @@ def is_alive(pid: int) -> bool:
 
 def test_a_run_of_some_seconds_ends_by_itself_and_all_that_was_sent_ran(demo, tmp_path):
     """Also where no Redis is on PATH, and the environment names somebody else's broker."""
-    one = demo("--seconds", "8", PATH="", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
-    status = one.process.wait(90)
+    # So long that the strict part of it, three tenths, outlasts a machine that stands still.
+    one = demo("--seconds", "20", PATH="", CELERY_BROKER_URL="redis://127.0.0.1:1/0")
+    status = one.process.wait(240)
     output = one.output()
     assert status == 0, output
     rows = {
@@ -461,7 +462,7 @@ def test_another_port_where_7000_is_taken_a_change_and_an_interrupt(demo, tmp_pa
     assert len(processes) >= 4  # a server, two workers, the API
 
     one.process.send_signal(signal.SIGINT)
-    assert one.process.wait(60) == 0, one.output()
+    assert one.process.wait(180) == 0, one.output()
     sent, run = re.search(r"^global +(\d+) +(\d+) +\d+ +11\*$", one.output(), re.M).groups()
     assert sent == run
     assert f"OK: all {sent} tasks ran" in one.output()
@@ -476,7 +477,7 @@ def test_nothing_lives_on_when_it_is_killed(demo):
     processes = one.descendants()
     assert len(processes) >= 4
     one.process.kill()
-    wait_for(lambda: not any(map(is_alive, processes)), timeout=15, what="all gone")
+    wait_for(lambda: not any(map(is_alive, processes)), what="all gone")
 
 
 def without(directory: Path, code: str) -> dict[str, str]:
@@ -493,7 +494,7 @@ def test_a_worker_that_does_not_start_is_told_with_its_last_words(demo, tmp_path
         "    os._exit(3)\n"
     )
     one = demo("--seconds", "5", **without(tmp_path, code))
-    assert one.process.wait(60) == 1
+    assert one.process.wait(180) == 1
     output = one.output()
     assert "demo: w1@demo ended by itself (exit status 3)" in output
     assert "  | broken on purpose" in output

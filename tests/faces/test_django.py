@@ -50,7 +50,7 @@ class Site:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
 
 
@@ -117,7 +117,7 @@ def site(server, tmp_path_factory):
     wait_for(lambda: _listens(one), what="Django listens")
     yield one
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def _listens(site):

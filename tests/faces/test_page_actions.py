@@ -66,8 +66,9 @@ def test_edit_a_limit(desk, limiter, busy):
     expect(dialog).to_contain_text("Waiting tasks go on at once")
     dialog.get_by_label("Your name").fill("安娜 O'Hara")
     confirm(dialog, "Change it")
-    expect(used(desk, "platform:douyin")).to_contain_text("of 9")
+    # The message first: it goes by itself.
     expect(desk.page.locator("#done")).to_have_text("platform:douyin: 3 → 9")
+    expect(used(desk, "platform:douyin")).to_contain_text("of 9")
     assert config(limiter).platform_max["douyin"] == 9
     newest = limiter.config.history()[0]
     assert (newest.operator, newest.source) == ("安娜 O'Hara", "api")

@@ -174,11 +174,12 @@ def test_it_is_put_back_by_a_name(desk, limiter, probe):
     expect(dialog).to_contain_text(f"{LIMIT} goes back to 8 at once, and waiting tasks go on.")
     dialog.get_by_label("Your name").fill("安娜")
     confirm(dialog, "Back to its maximum")
+    # The message first: it goes by itself.
+    expect(desk.page.locator("#done")).to_have_text(f"{LIMIT}: 4 → 8")
     expect(view.locator("#adaptive-answer")).to_contain_text("It is at 8 now")
     expect(view.locator("#adaptive-rows tr").first).to_contain_text("reset by 安娜")
     expect(view.get_by_role("button", name="Back to its maximum")).to_be_hidden()
     assert limiter.adaptive.find(LIMIT).current == 8
-    expect(desk.page.locator("#done")).to_have_text(f"{LIMIT}: 4 → 8")
 
 
 def test_who_may_only_look_has_no_button(desks, server, limiter, probe):

@@ -34,7 +34,7 @@ def test_each_window_has_a_bar_and_says_when_it_opens(desk, shut):
     view = desk.open()
     quick = moments(desk, "account:quick")
     expect(quick).to_have_count(2)
-    expect(quick.nth(0)).to_have_text(re.compile(r"^1 of 1 in 100 s\s*opens in (9\d|100) s$"))
+    expect(quick.nth(0)).to_have_text(re.compile(r"^1 of 1 in 100 s\s*opens in (\d\d|100) s$"))
     expect(quick.nth(1)).to_have_text("1 of 15 in 1 day")
     widths = [bar.evaluate("bar => bar.style.width") for bar in quick.locator(".fill").all()]
     assert widths[0] == "100%"
@@ -46,15 +46,14 @@ def test_each_window_has_a_bar_and_says_when_it_opens(desk, shut):
 def test_a_cool_down_says_until_when_and_why_and_who_said_so(desk, shut):
     desk.open()
     cooling = moments(desk, "platform:channels")
-    expect(cooling).to_contain_text(re.compile(r"cools down\s*opens in (9 min 5\d sec|10 min)"))
+    expect(cooling).to_contain_text(re.compile(r"cools down\s*opens in (9 min \d+ sec|10 min)"))
     expect(cooling).to_contain_text("429: slow down, set by task 5f1c")
     expect(moments(desk, "account:banned").first).to_contain_text("risk control, set by anna")
 
 
 def test_it_counts_down_between_two_polls(desk, shut):
-    desk.page.clock.install()
+    desk.stop_clock()
     desk.open()
-    desk.page.clock.pause_at(desk.page.evaluate("Date.now() / 1000 + 1"))
     desk.page.route(API, lambda route: None)  # no answer from now on
     with desk.page.expect_request("**/usage"):
         desk.page.clock.run_for(2_000)
@@ -107,7 +106,7 @@ def test_cool_a_limit_down_extend_it_and_lift_it(desk, limiter, redis):
     expect(cooling).to_contain_text("429 <b>风控</b>, set by 安娜")
     first = limiter.cooldowns.find("platform:douyin")
     assert (first.reason, first.by) == ("429 <b>风控</b>", "安娜")
-    assert 1790 < first.seconds <= 1800
+    assert 1700 < first.seconds <= 1800
     park(limiter, "waits", {"platform": "douyin"})
 
     dialog = click(desk, "Extend: platform:douyin")

@@ -95,7 +95,7 @@ def test_it_follows_what_happens(desk, limiter, redis):
 
 
 def test_how_many_waited_in_the_last_hour(desk, limiter):
-    desk.page.clock.install()
+    desk.stop_clock()
     scenes.configure(limiter)
     token = hold(limiter, "runs", {"platform": "xiaohongshu"})
     for number in range(6):
@@ -308,6 +308,7 @@ def test_asking_by_a_tasks_id(desk, limiter, given):
 
 def test_of_a_task_that_runs_it_says_where_and_asks_less_often_whether_it_waits(desk, limiter):
     desk.page.clock.install()
+    begin = desk.page.evaluate("Date.now()")
     hold(limiter, "run-1", {"platform": "douyin"})
     view = desk.open("why/run-1")
     answer = view.locator("#why-answer")
@@ -321,8 +322,9 @@ def test_of_a_task_that_runs_it_says_where_and_asks_less_often_whether_it_waits(
         sum(one.endswith(path) for one in desk.requests)
         for path in ("/waiting/run-1", "/tokens?task=run-1")
     )
-    # Time goes on by itself too: on a slow machine some of it.
-    assert 2 * asked < polled
+    # Each ten seconds at most. Time goes on by itself too: on a slow machine some of it.
+    assert (asked - 1) * 10_000 < desk.page.evaluate("Date.now()") - begin
+    assert asked < polled
     with desk.page.expect_request("**/waiting/run-1"):
         desk.page.clock.run_for(4_000)
     desk.forgive("404")
@@ -342,13 +344,16 @@ def test_what_nobody_has_begun_on_says_for_which_task_it_is(desk, limiter, redis
     expect(kept.get_by_role("button", name="Release")).to_be_hidden()
 
 
-def test_who_is_alive_and_what_each_holds(desk, limiter):
+def test_who_is_alive_and_what_each_holds(desk, limiter, redis):
     scenes.busy(limiter)
     scenes.fleet(limiter)
+    # Else a slow machine finds all of them silent.
+    for name in ("w1@h", "w2@h"):
+        redis.hset(f"{PREFIX}:worker:{name}", "heard", redis.time()[0] + 600)
     view = desk.open("workers")
     shown = cells(view, "#workers-rows tr")
     assert [one[0] for one in shown] == ["w3@h", "w1@h", "w2@h", "4711@h", "w0@h"]
-    silent = r"silent for 1\d sec last heard of at [\d:]+, its tokens are taken back after 30 s"
+    silent = r"silent for \d\d sec last heard of at [\d:]+, its tokens are taken back after 30 s"
     assert re.fullmatch(silent, shown[0][1])
     assert re.fullmatch(r"alive last heard of at [\d:]+", shown[1][1])
     assert shown[1][2:4] + shown[1][5:6] == ["handoff", "0.1.0 prefork 4", "4"]
@@ -512,7 +517,8 @@ DRAWN = """canvas => {
 
 
 def test_all_three_zoom_into_what_one_drags_across(desk):
-    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=statistics()))
+    answer = statistics()  # the same each time that it is read
+    desk.page.route("**/stats/history**", lambda route: route.fulfill(json=answer))
     view = desk.open("statistics")
     plots, whole = view.locator("canvas"), view.get_by_role("button", name="Show all of it")
     expect(plots).to_have_count(3)

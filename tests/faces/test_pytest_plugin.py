@@ -114,27 +114,27 @@ from celery_concurrency.worker.bootstep import ConcurrencyStep
 
 def test_on(celery_concurrency):
     celery_concurrency.gate(app)
-    with start_worker(app, perform_ping_check=False):
+    with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
         with celery_concurrency.running(account="u1"):
             waiting = publish.delay("u1")
             celery_concurrency.assert_waits(waiting, "account:u1")
             with pytest.raises(AssertionError, match="not for 'global'"):
                 celery_concurrency.assert_waits(waiting, "global", timeout=0.1)
-        assert waiting.get(timeout=20) == "published by u1"
+        assert waiting.get(timeout=60) == "published by u1"
         with pytest.raises(AssertionError, match="its state is SUCCESS"):
             celery_concurrency.assert_waits(waiting)
         celery_concurrency.limiter.cooldowns.set("account:u2", 60)
         waiting = publish.delay("u2")
         celery_concurrency.assert_waits(waiting, "account:u2")
         celery_concurrency.limiter.cooldowns.lift("account:u2")
-        assert waiting.get(timeout=20) == "published by u2"
+        assert waiting.get(timeout=60) == "published by u2"
 
 
 def test_all_is_as_it_was():
     assert app.conf.get("concurrency_redis_url") is None
     # Without a Redis anywhere in its settings, this worker could not start gated.
-    with start_worker(app, perform_ping_check=False):
-        assert publish.delay("u1").get(timeout=20) == "published by u1"
+    with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
+        assert publish.delay("u1").get(timeout=60) == "published by u1"
 
 
 def test_tasks_that_are_gated_by_their_base_stay_so(celery_concurrency_redis_url):
@@ -156,8 +156,9 @@ def test_on_again(celery_concurrency, celery_concurrency_redis_url):
         inner.gate(app)
     assert publish.before_start.is_gate
     celery_concurrency.gate(app)
-    with start_worker(app, perform_ping_check=False), celery_concurrency.running(account="u1"):
-        celery_concurrency.assert_waits(publish.delay("u1"), "account:u1")
+    with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
+        with celery_concurrency.running(account="u1"):
+            celery_concurrency.assert_waits(publish.delay("u1"), "account:u1")
 """
 
 OFF = """
@@ -170,13 +171,13 @@ from celery_concurrency import ImproperlyConfigured
 
 
 def test_off(celery_concurrency_off):
-    with start_worker(app, perform_ping_check=False):
-        assert publish.delay("u1").get(timeout=20) == "published by u1"
+    with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
+        assert publish.delay("u1").get(timeout=60) == "published by u1"
 
 
 def test_on_after_it():
     with pytest.raises(ImproperlyConfigured):
-        with start_worker(app, perform_ping_check=False):
+        with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
             pass
 
 
@@ -204,13 +205,13 @@ def run(pytester, monkeypatch, redis_url):
     def run(text: str, conftest: str = CONFTEST % redis_url) -> pytest.RunResult:
         pytester.makeconftest(conftest)
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess("-p", "celery_concurrency.pytest_plugin", timeout=90)
+        return pytester.runpytest_subprocess("-p", "celery_concurrency.pytest_plugin", timeout=300)
 
     return run
 
 
 def test_pytest_finds_it(pytester):
-    found = pytester.runpytest_subprocess("--fixtures", "-p", "no:valkey", timeout=90)
+    found = pytester.runpytest_subprocess("--fixtures", "-p", "no:valkey", timeout=300)
     found.stdout.fnmatch_lines(["*celery_concurrency *", "*celery_concurrency_off *"])
 
 

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask, Response, request
 
 from celery_concurrency.cli import http_server
-from celery_concurrency.cli.http_server import MAX_BODY, MAX_READ, Server, listen
+from celery_concurrency.cli.http_server import HEADER_SECONDS, MAX_BODY, MAX_READ, Server, listen
 from tests.support.serving import Serving
 from tests.support.wire import connect, rest_of
 from tests.support.workers import wait_for
@@ -48,6 +48,16 @@ def small_app():
     return app
 
 
+class Counting(Server):
+    """Counts the connections that it has taken, those too that have gone since."""
+
+    taken = 0
+
+    def handle_stream(self, stream, address):
+        self.taken += 1
+        super().handle_stream(stream, address)
+
+
 @contextmanager
 def served(most=20, app=None):
     """Serve in a thread of this process; yields the port and the server."""
@@ -59,7 +69,7 @@ def served(most=20, app=None):
         found["loop"] = asyncio.get_running_loop()
         sockets = listen("127.0.0.1", 0)
         with ThreadPoolExecutor(2) as threads:
-            found["server"] = server = Server(app or small_app(), threads, most)
+            found["server"] = server = Counting(app or small_app(), threads, most)
             server.add_sockets(sockets)
             found["port"] = sockets[0].getsockname()[1]
             ready.set()
@@ -113,13 +123,13 @@ def memory_of(serving):
 
 
 def assert_prompt(serving):
-    """Ask for health a few times: mostly within a second, whatever else this machine does."""
+    """Ask for health a few times: mostly sooner than silent connections go by themselves."""
     took = []
     for _ in range(5):
         response, seconds = ask(serving.port, HEALTH)
         assert response.status == 200
         took.append(seconds)
-    assert sorted(took)[2] < 1, took
+    assert sorted(took)[2] < HEADER_SECONDS / 2, took
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /", f"GET {HEALTH} HTTP/1.1\r\nHost: lo".encode()])
@@ -127,9 +137,12 @@ def test_a_thousand_silent_connections_keep_nobody_waiting(redis_url, begun):
     with Serving(redis_url) as serving:
         assert_prompt(serving)
         before = files_of(serving), memory_of(serving)
+        began = time.monotonic()
         silent = [connect(serving.port, begun) for _ in range(1_000)]
         assert_prompt(serving)
-        assert files_of(serving) > before[0] + 990  # all of them were taken
+        # All of them were taken, and stay until it is time; a slow machine may be late to see it.
+        files = files_of(serving)
+        assert files > before[0] + 990 or time.monotonic() - began > HEADER_SECONDS - 1
         assert memory_of(serving) < before[1] + 60
         if not begun:
             # After the time-out for headers; those that have begun are the same to it.
@@ -141,7 +154,7 @@ def test_a_thousand_silent_connections_keep_nobody_waiting(redis_url, begun):
         began = time.monotonic()
         status, _, errors = serving.stop(signal.SIGINT)
         assert (status, "Traceback" in errors) == (0, False), errors
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_more_connections_than_files(redis_url):
@@ -162,7 +175,8 @@ def test_a_low_limit_of_open_files_is_raised(redis_url):
     with Serving(redis_url, files=(128, 4_096)) as serving:
         silent = [connect(serving.port) for _ in range(300)]
         assert_prompt(serving)
-        assert all(map(is_open, silent))
+        # Nobody had to go for it; after a while silent ones go by themselves.
+        assert "closing those" not in serving.stop()[2]
         for one in silent:
             one.close()
 
@@ -170,7 +184,13 @@ def test_a_low_limit_of_open_files_is_raised(redis_url):
 # -- in this process: who goes, and when
 
 
-def test_the_longest_silent_one_goes_first():
+@pytest.fixture
+def patient(monkeypatch):
+    """Let nobody go by the time-out for headers, however slow this machine is."""
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 600)
+
+
+def test_the_longest_silent_one_goes_first(patient):
     with served(most=5) as (port, server):
         silent = [connect(port) for _ in range(5)]
         wait_for(lambda: len(server._open) == 5)
@@ -214,7 +234,7 @@ def test_who_never_ends_a_request_is_left(monkeypatch, begun, drip):
     monkeypatch.setattr(http_server, "BODY_SECONDS", 0.5)
     with served() as (port, server):
         one = connect(port, begun)
-        wait_for(lambda: len(server._open) == 1)
+        wait_for(lambda: server.taken == 1)
 
         def is_left():
             try:
@@ -232,9 +252,10 @@ def test_who_never_reads_the_answer_is_left(monkeypatch):
     monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.5)
     with served() as (port, server):
         one = connect(port, b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_for(lambda: server._open)
+        wait_for(lambda: server.taken)
         wait_for(lambda: not server._open)
         assert len(rest_of(one)) < BIG
+        monkeypatch.setattr(http_server, "ANSWER_SECONDS", 60)
         assert len(ask(port, "/big")[0].text) == BIG
         one.close()
 
@@ -256,7 +277,8 @@ def test_one_connection_takes_one_request_after_the_other(monkeypatch):
         one.close()
 
 
-def test_bodies_are_bounded_together(monkeypatch):
+def test_bodies_are_bounded_together(monkeypatch, patient):
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 600)
     monkeypatch.setattr(http_server, "MAX_BODIES", 300_000)
     head = b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
     with served() as (port, server):

@@ -52,9 +52,9 @@ def test_tenants(example, limiter, cli):
         wait_until_waiting(waiting, "tenant:beta")
         by_header = sender.send_task("tasks.report", ("x", "May"), headers={"tenant": "beta"})
         wait_until_waiting(by_header, "tenant:beta")
-        assert sender.send_task("tasks.report", ("acme", "May")).get(timeout=30) == "acme: May"
-    assert waiting.get(timeout=30) == "beta: May"
-    assert by_header.get(timeout=30) == "x: May"
+        assert sender.send_task("tasks.report", ("acme", "May")).get(timeout=60) == "acme: May"
+    assert waiting.get(timeout=60) == "beta: May"
+    assert by_header.get(timeout=60) == "x: May"
 
 
 def test_django(example, limiter):
@@ -65,9 +65,9 @@ def test_django(example, limiter):
         wait_until_waiting(waiting, "account:acc123")
         assert limiter.usage().platforms["douyin"].max == 2
         limiter.config.update({"paused": ["global"]})
-        assert sender.send_task("videos.tasks.tidy_up").get(timeout=30) == "tidied up"
+        assert sender.send_task("videos.tasks.tidy_up").get(timeout=60) == "tidied up"
         limiter.config.update({"paused": []})
-    assert waiting.get(timeout=30) == "v1 by acc123"
+    assert waiting.get(timeout=60) == "v1 by acc123"
 
 
 def test_django_sends_from_its_shell(example):
@@ -83,7 +83,7 @@ def test_django_sends_from_its_shell(example):
         timeout=60,
     )
     task_id = done.stdout.strip().splitlines()[-1]
-    assert sender.AsyncResult(task_id).get(timeout=30) == "v2 by a"
+    assert sender.AsyncResult(task_id).get(timeout=60) == "v2 by a"
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def web_app(log: Path, *command: str):
         yield ask
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ class Page:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, "\n".join([*script, done.stdout])
@@ -243,9 +243,9 @@ class Page:
 
     def __exit__(self, *exc: object) -> None:
         self._python.send(None)
-        self._process.join(20)
+        self._process.join(60)
         assert self._process.exitcode == 0
         for process in self._started:
             process.terminate()
         for process in self._started:
-            process.wait(20)
+            process.wait(60)

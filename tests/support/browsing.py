@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 #: Debian's; the first draws no windows, which take a third of the processor. Playwright
 #: downloads one of its own, which a test run should not.
@@ -23,6 +24,9 @@ ARGUMENTS: Final = (
     "--disable-sync",
     "--no-first-run",
 )
+#: Milliseconds for which a page is waited for: a busy machine may stand still for some seconds.
+PATIENCE: Final = 60_000
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
@@ -58,7 +62,7 @@ class Desk:
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.address = address
         self.context = browser.new_context(**{"locale": "en-GB", **options})
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.requests: list[str] = []
@@ -75,6 +79,15 @@ class Desk:
         self.page.goto(f"{self.address}#{view}")
         self.wait_until_live()
         return self.view(view)
+
+    def stop_clock(self) -> None:
+        """Let the page's clock stand still, before it is opened; ``page.clock.run_for`` moves it.
+
+        Its polls then come when a test says so, however slow the machine is.
+        """
+        self.page.clock.install()
+        # Later than now: it can't be put back.
+        self.page.clock.pause_at(time.time() + 60)
 
     def wait_until_live(self) -> None:
         """Wait until the page shows what the API says now."""

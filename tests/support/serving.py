@@ -52,7 +52,7 @@ class Serving:
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
         found = re.search(r":(\d+)/api/v1/concurrency", self.said)
-        assert found, self.said + self.process.communicate(timeout=20)[1]
+        assert found, self.said + self.process.communicate(timeout=60)[1]
         self.port = int(found[1])
         self.page = f"http://127.0.0.1:{self.port}/"
 
@@ -60,7 +60,7 @@ class Serving:
         """End it; return its exit status, and the rest of its output and errors."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        output, errors = self.process.communicate(timeout=20)
+        output, errors = self.process.communicate(timeout=60)
         return self.process.returncode, output, errors
 
     def __enter__(self) -> Serving:
