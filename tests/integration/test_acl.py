@@ -29,13 +29,13 @@ def test_who_may_not_write_the_queues_lets_the_broker_do_that(
     as_user, project, worker, limiter, waiting
 ):
     """A script that may not put a message back would lose it after it has taken it out."""
-    tasks = project("plain", WAITING=waiting, COUNTDOWN="30", REDIS_URL=as_user(*RIGHTS))
+    tasks = project("plain", WAITING=waiting, COUNTDOWN="600", REDIS_URL=as_user(*RIGHTS))
     with limiter.acquire(account="a"):
         one = worker("plain", concurrency=2)
         results = [tasks.publish.apply_async((0.05,), headers={"account": "a"}) for _ in range(4)]
         wait_for(lambda: all(result.state == "RETRY" for result in results), what="they wait")
-    assert [result.get(timeout=20) for result in results] == [result.id for result in results]
-    assert "may not write" in one.output()
+    assert [result.get(timeout=60) for result in results] == [result.id for result in results]
+    wait_for(lambda: "may not write" in one.output())
 
 
 def test_who_may_do_nothing_is_told_what_it_needs(as_user, project, worker, limiter):

@@ -111,6 +111,7 @@ def test_its_canvas_is_told_that_one_was_given_up(room, file):
     assert "WaitedTooLong('account:canvas', 600, 36" in str(error)
     wait_for(lambda: sum(one.startswith("failed") for one in room.ran()) == 2)
     assert f"failed {linked.id}" in "".join(room.ran())
+    wait_for(lambda: "told" in room.ran())
     assert room.ran().count("told") == 1, "the chord's other part"
 
 
@@ -175,7 +176,7 @@ def test_by_countdown_it_is_given_up_when_it_asks_again(server, tmp_path):
     with site(server, tmp_path, "bounds", db=3, WAITING="retry") as room:
         bound(room, "retry", seconds=1, most=1)
         room.start(concurrency=2)
-        assert "how many tasks wait for a limit is not bounded" in room.output()
+        wait_for(lambda: "how many tasks wait for a limit is not bounded" in room.output())
         with room.held(account="retry"):
             results = [room.tasks.work.delay("retry") for _ in range(2)]
             for result in results:

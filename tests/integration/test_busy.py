@@ -89,6 +89,7 @@ def test_its_canvas_is_told_that_a_part_was_skipped(room, file):
         group.get(timeout=30)
     linked = chain(room.tasks.poll.si("canvas"), room.tasks.told.si()).apply_async()
     skipped(room, linked.parent)
+    wait_for(lambda: len(room.ran()) >= 2)
     assert room.ran() == [first.id, "told"]
 
 
@@ -101,9 +102,12 @@ def test_what_has_begun_before_is_not_skipped_for_its_own_tokens(room, file):
 
 def test_no_lock_stays_behind_a_killed_process(room, file):
     first = room.tasks.poll.delay("killed", str(file))
-    wait_for(Path(f"{file}.pid").exists)
-    os.kill(int(Path(f"{file}.pid").read_text()), signal.SIGKILL)
+    pid = Path(f"{file}.pid")
+    wait_for(lambda: pid.exists() and pid.read_text())
+    os.kill(int(pid.read_text()), signal.SIGKILL)
     wait_for(lambda: first.state == "FAILURE")
+    # Where nobody gave it back, its lease would last for half a minute.
+    wait_for(lambda: not room.semaphores().get("account:killed"), timeout=20)
     second = room.tasks.poll.delay("killed")
     assert second.get(timeout=30) == second.id
 

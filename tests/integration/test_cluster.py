@@ -83,7 +83,7 @@ def test_tasks_go_on_while_their_slot_moves_and_fails_over(home, server, tmp_pat
         with home.migrating(KEY, home.others(source)[0]):
             # Not for long: a sender that can't confirm leaves the others of its batch for 30 s.
             wait_for(lambda: source.redirected() > before + 5, what="calls are refused")
-        assert [result.get(timeout=60) for result in sent] == ["done"] * len(sent)
+        assert [result.get(timeout=120) for result in sent] == ["done"] * len(sent)
         runs = read_records(one.url)
         ids = [run.task_id for run in runs if run.task_id in {result.id for result in sent}]
         assert sorted(ids) == sorted(result.id for result in sent)
@@ -150,7 +150,7 @@ def test_the_time_is_that_of_the_node_with_the_keys(home, limiter):
     with home.migrating(KEY, target):
         pass
     target.ask("CONFIG", "RESETSTAT")
-    assert limiter.keyspace.now() == pytest.approx(time.time(), abs=5)
+    assert limiter.keyspace.now() == pytest.approx(time.time(), abs=60)
     assert "cmdstat_time" in target.ask("INFO", "commandstats")
 
 

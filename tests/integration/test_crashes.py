@@ -16,6 +16,8 @@ from tests.support.sites import site
 from tests.support.workers import wait_for
 
 ACCOUNT = {"account": "a"}
+#: Where nobody gave its token back, the lease of a dead run would last for twice as long.
+SOON = 15
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,10 @@ def wait_behind(crashes, what):
 
 @pytest.mark.alone
 def test_a_hard_time_limit(crashes):
-    limited = crashes.tasks.stubborn.apply_async((30,), headers=ACCOUNT, time_limit=3)
+    limited = crashes.tasks.stubborn.apply_async((60,), headers=ACCOUNT, time_limit=10)
     wait_behind(crashes, "stubborn")
     wait_for(lambda: limited.state == "FAILURE")
-    assert starts_after(crashes, now()) < 2
+    assert starts_after(crashes, now()) < SOON
 
 
 @pytest.mark.alone
@@ -73,7 +75,7 @@ def test_a_child_that_ends_itself(crashes, how):
         crashes.next = crashes.tasks.work.apply_async(headers=ACCOUNT)
         crashes.wait_until_waiting(crashes.next)
     wait_for(lambda: "killed" in crashes.ran())
-    assert starts_after(crashes, now()) < 2
+    assert starts_after(crashes, now()) < SOON
 
 
 @pytest.mark.alone
@@ -88,7 +90,7 @@ def test_a_task_that_waited_and_then_lost_its_child_runs_again(crashes):
     os.kill(int(crashes.ran()[0].split()[2]), signal.SIGKILL)
     died = now()
     wait_for(lambda: token not in crashes.semaphores().get("account:a", []))
-    assert now() - died < 2
+    assert now() - died < SOON
     # Celery itself takes up to five seconds to see that the child is gone.
     assert result.get(timeout=30) == "again"
 
@@ -140,16 +142,16 @@ def test_celery_retries_a_task_that_lost_its_child(crashes, name, how):
 def test_a_task_that_is_terminated(crashes, how):
     crashes.redis.delete("ran")
     task = crashes.tasks.stubborn if how == "SIGKILL" else crashes.tasks.look_at_lease
-    result = task.apply_async((30,), headers=ACCOUNT)
+    result = task.apply_async((60,), headers=ACCOUNT)
     wait_behind(crashes, "stubborn" if how == "SIGKILL" else "looking")
     result.revoke(terminate=True, signal=how)
-    assert starts_after(crashes, now()) < 2
+    assert starts_after(crashes, now()) < SOON
     wait_for(lambda: result.state == "REVOKED")
 
 
 def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_path):
     """Until then it is listed as silent, and not afterwards."""
-    with site(server, tmp_path, "crashes", db=1, WAITING="auto", WORKER_TIMEOUT="8") as other:
+    with site(server, tmp_path, "crashes", db=1, WAITING="auto", WORKER_TIMEOUT="12") as other:
 
         def listed(name):
             found = read_workers(other.limiter.keyspace).workers
@@ -158,7 +160,7 @@ def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_
         killed = other.start(concurrency=1, arguments=("-Q", "killed"))
         other.tasks.work.apply_async((120,), queue="killed", headers=ACCOUNT)
         wait_for(lambda: begun(other))
-        one = listed(killed.name)
+        one = wait_for(lambda: (one := listed(killed.name)) and one.alive and one)
         assert (one.alive, one.mode, one.pool, one.concurrency) == (True, "handoff", "prefork", 1)
         assert one.limits == {"global": 1, "account:a": 1}
         left = other.start(concurrency=1)
@@ -169,10 +171,10 @@ def test_a_worker_that_is_killed_loses_its_tokens_after_its_timeout(server, tmp_
         ended = now()
         silent = wait_for(lambda: (one := listed(killed.name)) and not one.alive and one)
         assert silent.limits == {"global": 1, "account:a": 1}
-        assert next_.get(timeout=30) == "done"
-        assert 3 < begun(other)[-1] - ended < 18
+        assert next_.get(timeout=60) == "done"
+        assert 3 < begun(other)[-1] - ended < 28
         wait_for(lambda: listed(killed.name) is None)
-        assert listed(left.name).alive
+        wait_for(lambda: listed(left.name).alive)
         left.stop()
         assert listed(left.name) is None
 
@@ -184,7 +186,7 @@ def test_a_lease_lasts_for_the_timeout_of_its_worker(crashes):
     wait_for(crashes.ran)
     [token] = crashes.semaphores()["account:a"]
     left = crashes.redis.zscore("concurrency:leases", token) - crashes.redis.time()[0]
-    assert 15 < left <= 31
+    assert 10 < left <= 31
     crashes.redis.rpush("go on", "1")
     assert running.get(timeout=30) is False
 
@@ -235,7 +237,7 @@ def test_runs_whose_tokens_were_taken_back_are_told(server, tmp_path):
         for worker in workers.values():
             os.kill(worker.pid, signal.SIGSTOP)
         try:
-            wait_for(all_taken, timeout=30)
+            wait_for(all_taken)
         finally:
             for worker in workers.values():
                 os.kill(worker.pid, signal.SIGCONT)

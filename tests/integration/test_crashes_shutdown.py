@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.support.workers import wait_for
 
 ACCOUNT = {"account": "a"}
 #: So short that a run outlives its lease soon, if nobody renews it.
-SECONDS = 5
+SECONDS = 10
 SHORT = {"WAITING": "auto", "WORKER_TIMEOUT": str(SECONDS)}
 
 
@@ -22,7 +21,7 @@ SHORT = {"WAITING": "auto", "WORKER_TIMEOUT": str(SECONDS)}
 def short(server, tmp_path):
     """A site with short leases."""
     with site(server, tmp_path, "crashes", **SHORT) as one:
-        one.limiter.config.update({"timeout": 3})
+        one.limiter.config.update({"timeout": SECONDS})
         yield one
         one.wait_until_free()
 
@@ -52,23 +51,23 @@ def test_beats_go_on_until_the_last_task_of_a_warm_shutdown_has_ended(short):
     runs = runs_of(short, running, waiting)
     assert len(runs) == 2
     assert highest_overlap(runs) == 1
-    assert first.process.wait(20) == 0
+    assert first.process.wait(60) == 0
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("waited", [False, True], ids=["at once", "after waiting"])
 def test_a_cold_shutdown_gives_tokens_back_and_loses_no_task(short, waited):
     first = short.start(concurrency=1)
+    short.limiter.config.update({"timeout": 600})  # what the test holds stays
     with short.held(account="a" if waited else "b"):
         running = short.tasks.safe.apply_async((60,), headers=ACCOUNT)
         if waited:
             short.wait_until_parked(running)
     wait_for(lambda: begun(short))
     first.process.send_signal(signal.SIGQUIT)
-    first.process.wait(20)
-    ended = time.monotonic()
+    first.process.wait(60)
+    # Nobody else is there who would take them back.
     short.wait_until_free()
-    assert time.monotonic() - ended < 2
     short.start(concurrency=1)
     assert running.get(timeout=30) == "again"
 

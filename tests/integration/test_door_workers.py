@@ -32,7 +32,7 @@ def wait_until_known(one):
         return one.output().count(AT_THE_DOOR) > before
 
     before = one.output().count(AT_THE_DOOR)
-    wait_for(is_known, timeout=30)
+    wait_for(is_known)
     return results
 
 
@@ -67,10 +67,10 @@ def test_those_who_wait_keep_nobody_from_the_worker(server, tmp_path, kind):
             later = work.apply_async(headers=BUSY, countdown=0.5)
             one.wait_until_parked(*results, later)
             free = work.apply_async(headers={"account": "free"})
-            wait_for(lambda: free.id in one.ran(), timeout=20)
+            wait_for(lambda: free.id in one.ran())
             with Redis.from_url(broker.url(5)) as client:
-                wait_for(lambda: not client.exists(*BROKERS), timeout=20)
-        wait_for(lambda: later.id in one.ran(), timeout=20)
+                wait_for(lambda: not client.exists(*BROKERS))
+        wait_for(lambda: later.id in one.ran())
         ran = [line for line in one.ran() if not line.startswith("retry ")]
         assert ran == [free.id, *(result.id for result in (*known, *results, later))]
         assert one.output().count(AT_THE_DOOR) >= MANY
@@ -102,7 +102,7 @@ def test_a_broker_that_was_away_and_a_server_that_asks_anew(server, tmp_path):
             assert len(lost) <= 3, "more than one for each time"
         results = [result for result in results if result not in lost]
         ids = {result.id for result in (*known, *results)}
-        wait_for(lambda: ids <= set(one.ran()), timeout=20)
+        wait_for(lambda: ids <= set(one.ran()))
         one.wait_until_free()
         ran = [line for line in one.ran() if not line.startswith("retry ")]
         assert sorted(ran) == sorted(ids)

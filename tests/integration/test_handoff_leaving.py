@@ -153,7 +153,8 @@ def test_a_task_that_is_cancelled_while_it_waits_never_runs(room):
 
 def test_a_task_that_is_revoked_with_its_turn_on_its_way_passes_it_on(server, tmp_path):
     """Its message is in the broker and its room reserved: the next one has it at once."""
-    with site(server, tmp_path, "room", db=1, WAITING="auto", **{FILE: str(tmp_path / "j")}) as one:
+    env = {"WAITING": "auto", "HANDOFF_TIMEOUT": "150", FILE: str(tmp_path / "j")}
+    with site(server, tmp_path, "room", db=1, **env) as one:
         one.start(concurrency=1)
         go_on = tmp_path / "go on"
         with one.held(account="a"):
@@ -165,8 +166,8 @@ def test_a_task_that_is_revoked_with_its_turn_on_its_way_passes_it_on(server, tm
         first.revoke()
         wait_for(lambda: f"flagged as revoked: {first.id}" in one.output())
         go_on.touch()
-        # Where the reservation stayed, it would be half a minute.
-        assert second.get(timeout=20) == second.id
+        # Where the reservation stayed, it would be longer than two minutes.
+        assert second.get(timeout=60) == second.id
         wait_for(lambda: discarded(one, first))
         one.wait_until_free()
         wait_for(lambda: first.state == "REVOKED")
@@ -175,7 +176,7 @@ def test_a_task_that_is_revoked_with_its_turn_on_its_way_passes_it_on(server, tm
 
 def test_a_task_that_expires_while_it_waits_never_runs(room):
     with room.held(account="expires"):
-        result = room.tasks.work.apply_async(headers={"account": "expires"}, expires=3)
+        result = room.tasks.work.apply_async(headers={"account": "expires"}, expires=10)
         other = send(room, 1, account="expires")[0]
         room.wait_until_parked(result, other)
         wait_for(lambda: discarded(room, result))
@@ -191,15 +192,16 @@ def test_the_chord_of_one_that_never_runs_is_told(room, how):
         waits = tasks.work.si().set(headers={"account": "chord"}, task_id=f"header {how}")
         waits.set(link_error=tasks.told.s())
         if how == "expired":
-            waits = waits.set(expires=3)
+            waits = waits.set(expires=10)
         body = chord([waits, tasks.work.si()], tasks.told.s()).apply_async()
         wait_for(lambda: room.waiting() == {f"header {how}"})
         if how == "revoked":
             tasks.app.control.revoke(f"header {how}")
         elif how == "cancelled":
             room.limiter.waiting_room.cancel(f"header {how}")
-        with pytest.raises(TaskRevokedError):
-            body.get(timeout=30)
         wait_for(lambda: body.state == "FAILURE")
         wait_for(lambda: body.parent.results[0].state == "REVOKED")
+        # Celery raises the error of a part that has failed before the body is asked for.
+        with pytest.raises(TaskRevokedError):
+            body.get(timeout=30)
     assert room.ran() == []

@@ -20,6 +20,7 @@ from celery_concurrency.limiter.connection import connect
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.testing.server import Server
 from tests.support.recording import (
+    BEGUN_KEY,
     FULL_KEY,
     RECORDS_KEY,
     by,
@@ -82,14 +83,15 @@ def test_two_of_one_account_never_run_at_once_and_both_accounts_are_busy(
     limiter.config.reset()
     accounts = ["account:acc0", "account:acc1"]
     with records_client(server.url()) as records:
-        records.delete(RECORDS_KEY, FULL_KEY)
+        records.delete(RECORDS_KEY, FULL_KEY, BEGUN_KEY)
         results = [
             project.publish_when_full.apply_async(
                 (accounts, 0.1), headers={"account": f"acc{number % 2}"}
             )
             for number in range(20)
         ]
-        wait_for(lambda: [tokens(limiter, name) for name in accounts] == [1, 1])
+        wait_for(lambda: records.get(BEGUN_KEY) == "2", what="both bodies have begun")
+        assert [tokens(limiter, name) for name in accounts] == [1, 1]
         records.sadd(FULL_KEY, *accounts)
     assert [result.get(timeout=60) for result in results] == [result.id for result in results]
 

@@ -79,21 +79,21 @@ def test_a_queue_that_a_worker_was_told_to_consume_later_keeps_its_tasks(world):
     """They run nowhere until a worker of their namespace is there, and none is lost."""
     europe = start(world, "eu.a")
     control = world.tasks.app.control
-    replies = control.add_consumer("us.a", destination=[europe.name], reply=True, timeout=10)
-    assert replies
+    # A worker says that it is ready before it listens.
+    wait_for(lambda: control.add_consumer("us.a", destination=[europe.name], reply=True, timeout=5))
     astray = world.tasks.publish.apply_async(queue="us.a", headers=HEADERS)
     world.wait_until_waiting(astray)
     assert "waits for a worker of the namespace 'us': this one serves 'eu'" in europe.output()
     assert "control cancel_consumer us.a" in str(astray.result)
     assert world.tasks.publish.apply_async(queue="eu.a").get(timeout=30) == europe.name
-    control.cancel_consumer("us.a", destination=[europe.name], reply=True, timeout=10)
+    control.cancel_consumer("us.a", destination=[europe.name], reply=True, timeout=60)
     there = start(world, "us.a")
     assert astray.get(timeout=30) == there.name
 
 
 def test_a_worker_of_two_namespaces_does_not_start(world, tmp_path):
     worker = Worker(world.project, tmp_path / "mixed.log", arguments=("-Q", "eu.a,us.a"))
-    assert worker.wait_until_ended(30) != 0
+    assert worker.wait_until_ended() != 0
     assert "queues are of several namespaces: 'eu.a' (eu), 'us.a' (us)" in worker.output()
     assert "start a worker for each, with -Q" in worker.output()
 

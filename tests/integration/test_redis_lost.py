@@ -26,7 +26,7 @@ ACCOUNT = "concurrency:semaphore:account:a"
 HEADERS = {"account": "a"}
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always")
 #: Longer than every lease here, and than the configured timeout.
-OUTAGE = 7
+OUTAGE = 10
 
 
 class Lost:
@@ -65,7 +65,7 @@ def lost(server, tmp_path_factory):
         proxy = Proxy(limiters.port)
         with Redis.from_url(limiters.url()) as client:
             settle(client)
-        env = {"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0", "WORKER_TIMEOUT": "5"}
+        env = {"LIMITER_URL": f"redis://127.0.0.1:{proxy.port}/0", "WORKER_TIMEOUT": "8"}
         with site(server, tmp_path_factory.mktemp("lost"), "crashes", db=3, **env) as one:
             for _ in range(2):
                 one.start(concurrency=2)
@@ -171,14 +171,14 @@ def test_a_worker_cut_off_for_too_long_loses_its_tokens_and_is_told(server, tmp_
                     arguments=("-Q", name),
                 )
                 task = one.tasks.look_at_lease if name == "log" else one.tasks.work
-                running[name] = task.apply_async((60,), queue=name, headers={"account": name})
+                running[name] = task.apply_async((120,), queue=name, headers={"account": name})
             wait_for(lambda: len(one.ran()) == len(running))
             one.start(concurrency=1)
             proxy.close()
             # While nobody can tell, its lease is lost when the time of that is over.
             for name in running:
                 waiting = one.tasks.work.apply_async(headers={"account": name})
-                assert waiting.get(timeout=40) == "done"
+                assert waiting.get(timeout=60) == "done"
             proxy.open()
             assert running["log"].get(timeout=30)[1] is True
             wait_for(lambda: running["terminate"].state == "REVOKED")

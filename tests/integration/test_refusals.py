@@ -26,7 +26,7 @@ def cooldown(site, account):
 
 
 def wait_until_shut(site, account):
-    return wait_for(lambda: cooldown(site, account), timeout=30, what=f"{account} cools down")
+    return wait_for(lambda: cooldown(site, account), what=f"{account} cools down")
 
 
 def refusals(site, name="total"):
@@ -60,7 +60,7 @@ def test_however_a_refused_task_ends_its_account_cools_down_and_it_counts_once(p
     state, runs = ways_of(platform.tasks)[name]
     result = send(platform, name)
     found = wait_until_shut(platform, name)
-    assert found.seconds == pytest.approx(600, abs=10)
+    assert found.seconds == pytest.approx(600, abs=20)
     assert found.by == f"task {result.id}"
     kind = "Captcha" if "kind" in name else "RiskControl"
     assert found.reason == f"{kind}: {name} is watched"
@@ -89,7 +89,7 @@ def test_the_exception_may_say_for_how_long(platform, seconds):
     result = platform.tasks.refused_when_told.apply_async((seconds,), headers={"account": account})
     platform.redis.rpush(f"go on {result.id}", 1)
     found = wait_until_shut(platform, account)
-    assert found.seconds == pytest.approx(seconds or 600, abs=10)
+    assert found.seconds == pytest.approx(seconds or 600, abs=20)
 
 
 def test_after_its_cool_down_one_run_goes_first_and_its_success_opens_the_limit(platform):
@@ -106,8 +106,11 @@ def test_after_its_cool_down_one_run_goes_first_and_its_success_opens_the_limit(
     probe, has_begun = begin(platform.tasks.goes_on_when_told)
     wait_for(has_begun)
     others = [begin(platform.tasks.goes_on_when_told) for _ in range(2)]
+    wait_for(lambda: "one run goes first" in str(others[0][0].info))
     for other, has_begun in others:
-        wait_for(lambda other=other: "one run goes first" in str(other.info))
+        # By hand-over the second one may come when the worker knows that the first one waits.
+        whys = ("one run goes first", "others came before")
+        wait_for(lambda other=other, whys=whys: any(why in str(other.info) for why in whys))
         assert not has_begun()
     assert cooldown(platform, "first").probe.startswith(probe.id)
     platform.redis.rpush(f"go on {probe.id}", 1)

@@ -162,7 +162,7 @@ for prefix in ("", "free."):
         (grown, {}),
         (fails, {}),
         (dies, {}),
-        (slow, {"time_limit": 1}),
+        (slow, {"time_limit": 5}),
         (lost_once, {"retry_on_worker_lost": True, "default_retry_delay": 0}),
     ):
         app.task(body, name=f"{prefix}{body.__name__}", bind=True, **options)

@@ -140,13 +140,13 @@ class Stuck(Task):
                 time.sleep(60)
 
 
-@app.task(base=Stuck, time_limit=2)
+@app.task(base=Stuck, time_limit=5)
 def denied_for_long() -> str:
     note("ran")
     return "done"
 
 
-@app.task(base=Stuck, time_limit=2, acks_late=True)
+@app.task(base=Stuck, time_limit=5, acks_late=True)
 def denied_for_long_late() -> str:
     note("ran")
     return "done"

@@ -8,6 +8,7 @@ import time
 from celery import VERSION, Celery
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from tests.projects.busy import wait_for_file
 from tests.support.sites import note
 
 app = Celery("endings", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_BACKEND"])
@@ -70,8 +71,8 @@ ENDINGS = {
     rejects: (REJECTED, 1, {}),
     autoretries: ("SUCCESS", 2, {"autoretry_for": (OSError,), "retry_backoff": False,
                                  "default_retry_delay": 0}),
-    soft_limit: ("SUCCESS", 1, {"soft_time_limit": 1}),
-    soft_limit_fails: ("FAILURE", 1, {"soft_time_limit": 1}),
+    soft_limit: ("SUCCESS", 1, {"soft_time_limit": 5}),
+    soft_limit_fails: ("FAILURE", 1, {"soft_time_limit": 5}),
 }  # fmt: skip
 
 for function, (_, _, options) in ENDINGS.items():
@@ -86,9 +87,10 @@ for function, (_, _, options) in ENDINGS.items():
 
 
 @app.task
-def slow(seconds: float) -> str:
+def slow(file: str = "") -> str:
+    """Run until the file is there."""
     note("slow begins")
-    time.sleep(seconds)
+    wait_for_file(file)
     note("slow ends")
     return "done"
 

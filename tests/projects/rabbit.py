@@ -9,8 +9,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 from redis import Redis
 
+from celery_concurrency.worker import outbox
 from celery_concurrency.worker.message import TaskMessage
-from tests.support.recording import recorded
+from tests.support.recording import recorded, wait_until_seen_full
 from tests.support.sites import note
 from tests.support.starts import note_start
 
@@ -55,12 +56,23 @@ if slow:
         publish_at_once(*args, **kwargs)
 
     TaskMessage.publish = publish_slowly
+    # A process that ends may stand still meanwhile.
+    outbox.FINISH_SECONDS = 60
 
 
 @app.task(bind=True)
 def publish(self, seconds: float = 0.1) -> str:
     """Hold what this task holds for ``seconds``."""
     with recorded(self):
+        time.sleep(seconds)
+    return self.request.id
+
+
+@app.task(bind=True)
+def publish_when_full(self, limits: list[str], seconds: float) -> str:
+    """Hold until the test has seen each of these limits in full, and ``seconds`` more."""
+    with recorded(self):
+        wait_until_seen_full(limits)
         time.sleep(seconds)
     return self.request.id
 

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from celery import Celery
-from celery.signals import task_prerun, worker_process_init
+from celery.signals import celeryd_init, task_prerun, worker_process_init
 from redis import Redis
 
 from celery_concurrency import current_lease
+from celery_concurrency.limiter import waiting_room
 from tests.support.sites import note
 from tests.support.starts import note_start
 
@@ -20,6 +21,13 @@ app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")
 app.conf.concurrency_retry_countdown = float(os.environ.get("COUNTDOWN", "600"))
 app.conf.imports = ("celery_concurrency.signals",)
 app.conf.broker_connection_retry_on_startup = True
+
+
+@celeryd_init.connect
+def in_workers(**_: object) -> None:
+    """Who watches the moments may be silent for so long before another one does."""
+    if "WATCH" in os.environ:
+        waiting_room.WATCH_SECONDS = float(os.environ["WATCH"])
 
 
 def is_first(what: str) -> bool:

@@ -14,7 +14,7 @@ from celery_concurrency import current_lease
 app = Celery("soak", broker=os.environ["BROKER_URL"])
 app.conf.concurrency_redis_url = os.environ["LIMITER_URL"]
 app.conf.concurrency_waiting = os.environ.get("WAITING", "auto")
-app.conf.concurrency_worker_timeout = 5.0
+app.conf.concurrency_worker_timeout = 8.0
 app.conf.concurrency_handoff_timeout = 3.0
 app.conf.concurrency_retry_countdown = 0.5
 app.conf.imports = ("celery_concurrency.signals",)

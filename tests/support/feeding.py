@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from statistics import median
 from typing import Any
 
 from celery_concurrency.demo.platform import Call, Platform
@@ -75,7 +76,10 @@ class Feed:
         return sum(span for span in spans if span > 0) / self.seconds
 
     def pace(self, places: int) -> float:
-        """Return how many calls a second it accepted, of which so many may run at once."""
+        """Return how many calls a second it accepted, of which so many may run at once.
+
+        By the median, as the machine may stand still for a while.
+        """
         times = [call.at for call in self.accepted]
         rounds = [later - at for at, later in zip(times, times[places:], strict=False)]
-        return places * len(rounds) / sum(rounds)
+        return places / median(rounds)

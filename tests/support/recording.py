@@ -16,8 +16,9 @@ from redis import Redis
 #: A database of its own: what tests flush or break in the others is no matter here.
 RECORDS_DB = 9
 RECORDS_KEY = "recorded-runs"
-#: The limits that a test has seen in full.
+#: The limits that a test has seen in full, and how many bodies have begun to wait for that.
 FULL_KEY = "seen-full"
+BEGUN_KEY = "begun"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def wait_until_seen_full(limits: list[str], seconds: float = 60) -> None:
     """Return as soon as a test has written down each of these limits in ``FULL_KEY``."""
     end = time.monotonic() + seconds
     with _own_records() as client:
+        client.incr(BEGUN_KEY)
         while limits and not all(client.smismember(FULL_KEY, limits)):
             if time.monotonic() > end:
                 raise TimeoutError(f"not seen in full within {seconds} s: {limits}")

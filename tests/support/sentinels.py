@@ -14,8 +14,9 @@ from tests.support.ports import free_port
 from tests.support.workers import wait_for
 
 NAME = "mymaster"
-#: Seconds of silence after which a sentinel takes a server for dead.
-DOWN_AFTER = 1
+#: Seconds of silence after which a sentinel takes a server for dead: at first, so that on a busy
+#: machine none takes over for no reason, and once one may.
+PATIENT, DOWN_AFTER = 3600, 1
 
 
 class Sentinel(Server):
@@ -28,7 +29,7 @@ class Sentinel(Server):
             "bind 127.0.0.1\n"
             f"dir {directory}\n"
             f"sentinel monitor {NAME} 127.0.0.1 {master} 2\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER * 1000}\n"
+            f"sentinel down-after-milliseconds {NAME} {PATIENT * 1000}\n"
             f"sentinel failover-timeout {NAME} 4000\n"
         )
         super().__init__(port=port)
@@ -74,8 +75,14 @@ class Trio:
             seen = client.sentinel_master(NAME)
         return seen["num-slaves"] == 1 and seen["num-other-sentinels"] == 2
 
-    def wait_until_replicated(self) -> None:
-        """Wait until the replica has all that the master has acknowledged."""
+    def let_fail_over(self) -> None:
+        """Let the replica take over from now on, once it has all that the master has acknowledged.
+
+        Whoever calls this ends the master.
+        """
         with Redis(port=self.master.port) as client:
             client.set("written", 1)
-            assert client.wait(1, 10_000) == 1
+            assert client.wait(1, 60_000) == 1
+        for one in self.sentinels:
+            with Redis(port=one.port) as client:
+                client.sentinel_set(NAME, "down-after-milliseconds", DOWN_AFTER * 1000)

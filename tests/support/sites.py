@@ -122,7 +122,7 @@ class Site:
 
     def wait_until_free(self) -> None:
         """Wait until nobody holds a token."""
-        wait_for(lambda: not self.semaphores(), timeout=30, what="all tokens back")
+        wait_for(lambda: not self.semaphores(), what="all tokens back")
 
     def wait_until_outlived(self, seconds: float, *accounts: str) -> None:
         """Wait until the run of each account has held its token for longer than a lease lasts."""
@@ -131,7 +131,8 @@ class Site:
             return [self.redis.zscore("concurrency:leases", token) or 0 for token in tokens]
 
         def outlived() -> bool:
-            assert min(leases()) > self.redis.time()[0], "a token is there to be taken back"
+            # One that is late is renewed all the same, where only its own worker looks for those.
+            assert all(leases()), "a token was taken back"
             return min(leases()) > ends
 
         tokens = [self.semaphores()[f"account:{account}"][0] for account in accounts]

@@ -97,5 +97,28 @@ def soonest(names: list[str], own: tuple[Rate, ...], shared: tuple[Rate, ...]) -
         now = max(_opens(everywhere, shared), min(_opens(begun[name], own) for name in left))
 
 
+def lateness(
+    starts: Iterable[Start], own: tuple[Rate, ...], shared: tuple[Rate, ...]
+) -> list[float]:
+    """Return how many seconds after its limits had opened each began that had to wait for that.
+
+    Args:
+        starts: in the order of their grants.
+        own: the rates of each account.
+        shared: those of a limit that all of the runs need.
+    """
+    begun: dict[str, list[float]] = {}
+    everywhere: list[float] = []
+    late = []
+    for one in starts:
+        at, mine = one.granted / 1e6, begun.setdefault(one.headers["account"], [])
+        opened = max(_opens(mine, own), _opens(everywhere, shared))
+        if opened:
+            late.append(at - opened)
+        mine.append(at)
+        everywhere.append(at)
+    return late
+
+
 def _opens(past: list[float], rates: tuple[Rate, ...]) -> float:
     return max((past[-most] + per for most, per in rates if len(past) >= most), default=0.0)

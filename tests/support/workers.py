@@ -130,7 +130,7 @@ class Worker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
-    def wait_until_ended(self, timeout: float = 20) -> int:
+    def wait_until_ended(self, timeout: float = 60) -> int:
         """Wait for its end, kill it if that takes too long, and return its exit status."""
         try:
             return self.process.wait(timeout)
