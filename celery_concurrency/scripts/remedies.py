@@ -26,6 +26,11 @@ _TLS: Final = (
     "and only there"
 )
 _CERTIFICATE: Final = "ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key"
+#: A server that wants a certificate may be gone before its alert is read.
+_WANTED: Final = (
+    "if it has tls-auth-clients yes, add a certificate of your own to "
+    f"concurrency_redis_url: {_CERTIFICATE}"
+)
 #: Where nothing better is known.
 CHECK: Final = "; check that it runs and that concurrency_redis_url is right"
 
@@ -72,20 +77,16 @@ _REMEDIES: Final = (
         "alert certificate required",
         f"add a certificate of your own to concurrency_redis_url: {_CERTIFICATE}",
     ),
-    (
-        # A server that wants a certificate may be gone before its alert is read.
-        "eof occurred in violation of protocol",
-        "check that it runs; if it has tls-auth-clients yes, add a certificate of your own to "
-        f"concurrency_redis_url: {_CERTIFICATE}",
-    ),
+    ("eof occurred in violation of protocol", f"check that it runs; {_WANTED}"),
     (
         "no such file or directory",
         "check that all files are there that concurrency_redis_url names",
     ),
     ("wrong version number", _TLS),
     ("record layer failure", _TLS),
-    ("connection reset by peer", _TLS),
-    ("connection closed by server", _TLS),
+    ("connection reset by peer", f"{_TLS}; {_WANTED}"),
+    ("broken pipe", f"{_TLS}; {_WANTED}"),
+    ("connection closed by server", f"{_TLS}; {_WANTED}"),
     ("timeout connecting to server", _TLS),
 )
 

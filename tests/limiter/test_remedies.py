@@ -22,6 +22,12 @@ SAID = {
     "this user has no permissions to access one of the keys used as arguments": "ACL SETUSER",
 }
 
+#: What is said where a server closed the connection: it wants TLS, or a certificate.
+CLOSED = (
+    "Error while reading from redis:6379 : (104, 'Connection reset by peer')",
+    "Error 32 while writing to socket. Broken pipe.",
+    "Connection closed by server.",
+)
 #: What is said of a connection that does not come about, by servers, OpenSSL and redis-py.
 NO_CONNECTION = {
     "This instance has cluster support disabled": "is no Redis Cluster",
@@ -40,8 +46,7 @@ NO_CONNECTION = {
     "EOF occurred in violation of protocol (_ssl.c:2427).": "ssl_certfile=",
     "Error 2 connecting to redis:6379. No such file or directory.": "all files are there",
     "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)": "speaks TLS",
-    "Error while reading from redis:6379 : (104, 'Connection reset by peer')": "speaks TLS",
-    "Connection closed by server.": "speaks TLS",
+    **dict.fromkeys(CLOSED, "speaks TLS, and only there; if it has tls-auth-clients yes, add a"),
     "Timeout connecting to server": "speaks TLS",
     "Error 111 connecting to redis:6379. Connection refused.": "concurrency_redis_url is right",
 }

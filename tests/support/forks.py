@@ -104,6 +104,10 @@ def _main(
     sys.argv = ["celery", *arguments]
     from celery.__main__ import main
 
+    from celery_concurrency.worker import outbox
+
+    # A fork of multiprocessing forgets, since Python 3.13, what modules do at the end.
+    atexit.register(outbox.finish)
     try:
         main()
     finally:
