@@ -1,6 +1,6 @@
 """Patience for a slow machine, which may also stand still for some seconds at any moment.
 
-``tests/limiter/conftest.py`` and ``tests/worker/conftest.py`` have it.
+``tests/limiter/conftest.py`` and ``tests/worker/conftest.py`` have its fixtures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from celery_concurrency.limiter.client import AsyncClient, Client
 LONG = 60
 
 
-@contextmanager
+@pytest.fixture(scope="module", autouse=True)
 def patient_clients() -> Iterator[None]:
     """Let clients that are made meanwhile wait long for an answer.
 
@@ -42,6 +42,7 @@ def _patient(theirs: Any) -> Any:
     return classmethod(from_url)
 
 
+@pytest.fixture(autouse=True)
 def whole_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each call of the waiting room do all there is to do, and reservations last long.
 
