@@ -38,6 +38,7 @@ from celery_concurrency.errors import (
 from celery_concurrency.limiter import Limiter
 from celery_concurrency.limiter.config.flat import flat_of
 from celery_concurrency.limiter.connection import connect
+from celery_concurrency.limiter.leases import BEAT_SECONDS
 from celery_concurrency.limiter.limits import limits_of
 from celery_concurrency.limiter.outcomes import Denied, Granted, Repeated, Ticket
 from celery_concurrency.limiter.stats.counters import copies_up_to
@@ -1384,7 +1385,8 @@ class Machine(RuleBasedStateMachine):
         self.messages, self.copies, self.denied = [], [], {}
         self.limiter.config.sync()
         opens = float(self.redis.hget(f"{PREFIX}:config:flat", "opens"))
-        assert opens > float(self.redis.get(f"{PREFIX}:epoch"))
+        closed = opens - float(self.redis.get(f"{PREFIX}:epoch"))
+        assert closed >= 2 * BEAT_SECONDS, "two beats report what those who live hold"
         # A slow machine has not got there yet, either.
         self.redis.hset(f"{PREFIX}:config:flat", "opens", opens + 600)
         self.ask("newcomer", {"account": "a"}, [], 0, None, False, 1)
